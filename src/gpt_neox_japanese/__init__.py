@@ -1,0 +1,47 @@
+"""GPT-NeoX-Japanese: tokenizer, model, generation and training of Japanese language models.
+
+The names below are loaded when they are first used: `import gpt_neox_japanese` itself reads no
+heavy library, so a command line that only needs the tokenizer never waits for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "Codec": "tokenizer.codec",
+    "GPTNeoXJapaneseConfig": "model.config",
+    "GPTNeoXJapaneseForCausalLM": "model.modeling",
+    "GPTNeoXJapaneseModel": "model.modeling",
+    "GPTNeoXJapanesePreTrainedModel": "model.modeling",
+    "GPTNeoXJapaneseTokenizer": "tokenizer.hf",
+    "TextGenerator": "inference.text",
+    "Vocabulary": "tokenizer.vocabulary",
+    "default_model_directory": "assets",
+}
+
+__all__ = [
+    "Codec",
+    "GPTNeoXJapaneseConfig",
+    "GPTNeoXJapaneseForCausalLM",
+    "GPTNeoXJapaneseModel",
+    "GPTNeoXJapanesePreTrainedModel",
+    "GPTNeoXJapaneseTokenizer",
+    "TextGenerator",
+    "Vocabulary",
+    "default_model_directory",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,70 @@
+"""The command `neox-ja`. Each subcommand is a module here, imported only when it is called.
+
+Results go to stdout, progress to stderr. Misuse exits 2, failure exits 1, each with one line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from gpt_neox_japanese import __version__
+from gpt_neox_japanese.errors import NeoXJapaneseError
+
+__all__ = ["main"]
+
+# Name → what the overview says of it, so that the overview imports nothing.
+_COMMANDS = {
+    "generate": "Continue a Japanese text.",
+    "tokenize": "Text → ids.",
+    "detokenize": "Ids → text.",
+    "vocab": "Build or inspect a vocabulary.",
+    "prepare": "Corpus → token shards.",
+    "train": "Token shards → model.",
+    "evaluate": "Bits per character of a model on texts.",
+}
+
+
+class _Commands(click.Group):
+    """Finds a subcommand in the module of its name and turns our errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NeoXJapaneseError as error:
+            raise click.UsageError(str(error)) from error
+        except BrokenPipeError:
+            # The reader (`head`, a pager) has what it wanted. Nothing more can be written, not
+            # even by the interpreter when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+        except OSError as error:
+            raise click.ClickException(_one_line(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="neox-ja")
+def main() -> None:
+    """GPT-NeoX-Japanese: Japanese text, tokens and models."""
+
+
+def _one_line(error: OSError) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

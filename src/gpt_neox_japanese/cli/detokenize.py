@@ -1,0 +1,37 @@
+"""`neox-ja detokenize`: ids → text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpt_neox_japanese.cli.texts import read_text
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("ids", nargs=-1)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
+)
+def command(ids: tuple[str, ...], model: Path | None) -> None:
+    """Print the text of IDS, numbers separated by spaces or commas (or standard input, for `-`)."""
+    from gpt_neox_japanese.assets import default_model_directory
+    from gpt_neox_japanese.tokenizer.codec import Codec
+
+    source = read_text(" ".join(ids) or None, "ids")
+    codec = Codec.load(model or default_model_directory())
+    click.echo(codec.decode(_parse(source)))
+
+
+def _parse(source: str) -> list[int]:
+    numbers = []
+    for word in source.replace(",", " ").split():
+        if not word.isdecimal():
+            raise click.UsageError(f"{word!r} is not an id; write whole numbers such as 26883 25")
+        numbers.append(int(word))
+    return numbers

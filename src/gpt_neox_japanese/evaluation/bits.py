@@ -1,0 +1,157 @@
+"""Bits per character: how many bits a model needs to store a text.
+
+Unlike perplexity per token, the number can be compared between models with different vocabularies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenizer.codec import Codec
+
+__all__ = ["Bits", "bits_per_character"]
+
+
+@dataclass(frozen=True)
+class Bits:
+    """What a model makes of some texts.
+
+    Attributes:
+        bits_per_character: bits for a Unicode character.
+        bits_per_byte: bits for a byte of UTF-8.
+        perplexity: per token; only comparable between models with the same vocabulary.
+        documents: number of texts.
+        characters: Unicode characters of the texts.
+        bytes: UTF-8 bytes of the texts.
+        tokens: predicted tokens, the end of each text among them.
+    """
+
+    bits_per_character: float
+    bits_per_byte: float
+    perplexity: float
+    documents: int
+    characters: int
+    bytes: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Window:
+    """`ids`, int32 [tokens], of which the last `scored` are to be predicted."""
+
+    ids: NDArray[np.int32]
+    scored: int
+
+
+def bits_per_character(
+    model: PreTrainedModel,
+    codec: Codec,
+    texts: Iterable[str],
+    *,
+    stride: int | None = None,
+    batch_size: int = 8,
+) -> Bits:
+    """Measure a causal language model on texts, each on its own.
+
+    A text is read from the end-of-text id, as in training, where it precedes every document, to
+    the end-of-text id that closes it. Texts longer than the model's window are read in windows
+    that overlap: each predicts `stride` tokens and knows at least `window - stride` before them.
+
+    Args:
+        model: on the device where it shall run.
+        codec: the model's.
+        texts: read one by one.
+        stride: half the model's window when None; smaller is slower and gives fewer bits.
+        batch_size: windows in one forward pass.
+
+    Raises:
+        DataError: there is no text at all, or `stride` is not between 1 and the window.
+    """
+    window = int(model.config.max_position_embeddings)
+    stride = window // 2 if stride is None else stride
+    if not 1 <= stride <= window:
+        raise DataError(f"stride {stride} is not between 1 and the model's window, {window}")
+
+    sizes = _Sizes()
+    nats = 0.0
+    batch: list[_Window] = []
+    model.eval()
+    with torch.inference_mode():
+        for item in _windows(texts, codec, window, stride, sizes):
+            batch.append(item)
+            if len(batch) == batch_size:
+                nats += _nats(model, batch)
+                batch = []
+        if batch:
+            nats += _nats(model, batch)
+    if not sizes.characters:
+        raise DataError("there is no text to evaluate on")
+    bits = nats / math.log(2)
+    return Bits(
+        bits_per_character=bits / sizes.characters,
+        bits_per_byte=bits / sizes.bytes,
+        perplexity=math.exp(nats / sizes.tokens),
+        documents=sizes.documents,
+        characters=sizes.characters,
+        bytes=sizes.bytes,
+        tokens=sizes.tokens,
+    )
+
+
+@dataclass
+class _Sizes:
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+    tokens: int = 0
+
+
+def _windows(
+    texts: Iterable[str], codec: Codec, window: int, stride: int, sizes: _Sizes
+) -> Iterator[_Window]:
+    """Windows of at most `window + 1` ids: the model reads all but the last of them."""
+    eos = codec.vocabulary.ids["<|endoftext|>"]
+    for text in texts:
+        ids = np.concatenate([[eos], codec.encode(text), [eos]]).astype(np.int32)
+        sizes.documents += 1
+        sizes.characters += len(text)
+        sizes.bytes += len(text.encode())
+        sizes.tokens += len(ids) - 1
+        end = min(window + 1, len(ids))
+        yield _Window(ids[:end], end - 1)
+        while end < len(ids):
+            scored = min(stride, len(ids) - end)
+            end += scored
+            yield _Window(ids[end - window - 1 : end], scored)
+
+
+def _nats(model: PreTrainedModel, batch: list[_Window]) -> float:
+    """The negative log-likelihood of all scored tokens of a batch, in nats."""
+    device = model.device
+    length = max(len(item.ids) for item in batch) - 1
+    inputs = torch.zeros(len(batch), length, dtype=torch.long)
+    targets = torch.full_like(inputs, -1)
+    for row, item in enumerate(batch):
+        size = len(item.ids) - 1
+        ids = torch.from_numpy(item.ids.astype(np.int64))
+        # Padding stands on the right, where a causal model's earlier positions cannot see it.
+        inputs[row, :size] = ids[:-1]
+        targets[row, size - item.scored : size] = ids[1:][-item.scored :]
+    targets = targets.to(device)
+    hidden = model.base_model(input_ids=inputs.to(device), use_cache=False).last_hidden_state
+    # The output matrix is the dearest part of a small model: only for the scored positions.
+    chosen = targets >= 0
+    logits = cast(Tensor, model.get_output_embeddings()(hidden[chosen]))
+    return float(
+        torch.nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+    )

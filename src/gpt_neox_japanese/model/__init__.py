@@ -1,0 +1,1 @@
+"""The GPT-NeoX-Japanese transformer: configuration, layers, language-model head."""

@@ -1,0 +1,90 @@
+"""Which tokens a training step sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.training.shards import TokenStream
+
+__all__ = ["HeldOutWindows", "TrainingWindows"]
+
+
+class TrainingWindows(Dataset[dict[str, Tensor]]):
+    """The windows of a whole run in the order they are trained on; item i is the run's i-th.
+
+    An epoch cuts the stream into windows of `window` tokens and visits each once, in an order of
+    its own. It cuts from an offset of its own as well, so that a window's edge falls elsewhere
+    each time. Item i depends on the seed and on i alone, not on the run's length: a resumed or
+    lengthened run continues exactly where it was.
+
+    Args:
+        stream: the training tokens.
+        window: tokens of a window.
+        windows: how many the run needs; more than the stream holds means several epochs.
+        seed: selects the orders and offsets.
+
+    Raises:
+        DataError: the stream is shorter than a window.
+    """
+
+    def __init__(self, stream: TokenStream, window: int, windows: int, seed: int) -> None:
+        # One window is given away for the offset.
+        self.windows_per_epoch = max(len(stream) // window - 1, 1)
+        if len(stream) < window:
+            raise DataError(
+                f"{len(stream)} training tokens do not fill a window of {window}; "
+                "give more text or a smaller --sequence-length"
+            )
+        self._stream, self._window, self._windows, self._seed = stream, window, windows, seed
+        self._epoch = -1
+        self._offset = 0
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return self._windows
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """`input_ids` and `labels`, the same int64 tensor [window]: the model shifts the labels."""
+        epoch, position = divmod(index, self.windows_per_epoch)
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        start = self._offset + int(self._order[position]) * self._window
+        tokens = torch.from_numpy(self._stream.read(start, self._window))
+        return {"input_ids": tokens, "labels": tokens}
+
+    def _shuffle(self, epoch: int) -> None:
+        random = np.random.default_rng((self._seed, epoch))
+        spare = len(self._stream) - self.windows_per_epoch * self._window
+        self._offset = int(random.integers(min(spare + 1, self._window)))
+        self._order = random.permutation(self.windows_per_epoch)
+        self._epoch = epoch
+
+
+class HeldOutWindows(Dataset[dict[str, Tensor]]):
+    """Consecutive windows that overlap by one token: every token but the first is predicted.
+
+    Args:
+        stream: the held-out tokens.
+        window: tokens of a window.
+        tokens: at most about this many tokens, spread evenly over the stream.
+    """
+
+    def __init__(self, stream: TokenStream, window: int, tokens: int) -> None:
+        self._stream, self._window = stream, window
+        available = max(len(stream) - 1, 0) // (window - 1)
+        self._count = min(available, max(tokens // window, 1))
+        self._stride = available // self._count if self._count else 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """`input_ids` and `labels`, the same int64 tensor [window]."""
+        start = index * self._stride * (self._window - 1)
+        tokens = torch.from_numpy(self._stream.read(start, self._window))
+        return {"input_ids": tokens, "labels": tokens}
