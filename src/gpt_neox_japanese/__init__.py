@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Codec": "tokenizer.codec",
-    "GPTNeoXJapaneseConfig": "model.config",
+    "GPTNeoXJapaneseConfig": "model.modeling",
     "GPTNeoXJapaneseForCausalLM": "model.modeling",
     "GPTNeoXJapaneseModel": "model.modeling",
     "GPTNeoXJapanesePreTrainedModel": "model.modeling",

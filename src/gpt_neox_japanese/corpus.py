@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def _read_text(file: Path) -> Iterator[Document]:
         try:
             text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = cast(bytes, error.object).count(b"\n", 0, error.start) + 1
+            line = error.object.count(b"\n", 0, error.start) + 1
             raise CorpusError(f"{file}, line {line}: not UTF-8 ({error.reason})") from None
     yield Document(file.name, text, file, 1)
 
@@ -136,16 +137,16 @@ def _document_of_line(line: bytes, file: Path, number: int) -> Document:
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     """The file's uncompressed bytes; whatever breaks while they are read is a CorpusError."""
     try:
-        if file.suffix == ".gz":
-            stream = cast("IO[bytes]", gzip.open(file))
-        elif file.suffix == ".zst":
-            stream = _open_zst(file)
-        else:
-            stream = file.open("rb")
-        with stream:
+        with _open(file) as stream:
             yield stream
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"{file} cannot be read: {error}") from error
+
+
+def _open(file: Path) -> IO[bytes]:
+    if file.suffix == ".gz":
+        return cast("IO[bytes]", gzip.GzipFile(file))
+    return _open_zst(file) if file.suffix == ".zst" else file.open("rb")
 
 
 def _open_zst(file: Path) -> IO[bytes]:

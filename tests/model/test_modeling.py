@@ -148,6 +148,7 @@ def test_only_the_asked_logits_are_computed(tiny_model):
     close(model(ids, logits_to_keep=torch.tensor([1, 4])).logits, every[:, [1, 4]])
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
 def test_gradient_checkpointing_changes_no_gradient(tiny_model):
     ids = some_ids()
     gradients = []
@@ -182,6 +183,8 @@ def test_a_step_compiles_to_one_graph(tiny_model):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own modules
+@torch.no_grad()  # on a CPU it has no backward pass
 def test_flex_attention_agrees(tiny_model):
     model = tiny_model(hidden_size=64)
     ids = some_ids()

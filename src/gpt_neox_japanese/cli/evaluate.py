@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -45,6 +46,7 @@ def command(
 
     import torch
     from tqdm import tqdm
+    from transformers.utils.logging import disable_progress_bar
 
     from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.corpus import read_documents
@@ -52,10 +54,12 @@ def command(
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
     from gpt_neox_japanese.tokenizer.codec import Codec
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     directory = model or default_model_directory()
     codec = Codec.load(directory)
     network = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        cast(torch.nn.Module, network).cuda()
     documents = islice(read_documents(data), limit)
     with tqdm(documents, desc="evaluate", unit=" documents") as progress:
         bits = bits_per_character(

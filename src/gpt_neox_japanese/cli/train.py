@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+
+from gpt_neox_japanese.training.settings import Architecture, Settings
 
 __all__ = ["command"]
 
@@ -14,9 +17,11 @@ _POSITIVE = click.IntRange(min=1)
 _FRACTION = click.FloatRange(0, 1)
 _AT_LEAST_ZERO = click.FloatRange(min=0)
 _PRECISION = click.Choice(["bf16", "fp32"])
+_DEFAULTS = {**asdict(Architecture()), **asdict(Settings())}
 
 
-def _option(name: str, kind: Any, default: Any, text: str) -> Callable[[Any], Any]:
+def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
+    default = _DEFAULTS[name.removeprefix("--").replace("-", "_")]
     return click.option(name, type=kind, default=default, show_default=True, help=text)
 
 
@@ -38,27 +43,29 @@ def _option(name: str, kind: Any, default: Any, text: str) -> Callable[[Any], An
     type=click.Path(path_type=Path),
     help="Model to train on from; without it, a new one is made.",
 )
-@_option("--hidden-size", _POSITIVE, 256, "Channels of a new model.")
-@_option("--layers", _POSITIVE, 6, "Layers of a new model.")
-@_option("--heads", _POSITIVE, 4, "Attention heads of a new model.")
-@_option("--sequence-length", click.IntRange(min=2), 512, "Tokens of a window.")
-@_option("--batch-size", _POSITIVE, 16, "Windows per device and forward pass.")
-@_option("--gradient-accumulation", _POSITIVE, 1, "Forward passes per step.")
-@click.option("--steps", type=_POSITIVE, help="Length of the run.  [default: 1000]")
+@_option("--hidden-size", _POSITIVE, "Channels of a new model.")
+@_option("--layers", _POSITIVE, "Layers of a new model.")
+@_option("--heads", _POSITIVE, "Attention heads of a new model.")
+@_option("--sequence-length", click.IntRange(min=2), "Tokens of a window.")
+@_option("--batch-size", _POSITIVE, "Windows per device and forward pass.")
+@_option("--gradient-accumulation", _POSITIVE, "Forward passes per step.")
+@click.option(
+    "--steps", type=_POSITIVE, help=f"Length of the run.  [default: {_DEFAULTS['steps']}]"
+)
 @click.option("--tokens", type=_POSITIVE, help="Length of the run in tokens, instead of --steps.")
-@_option("--learning-rate", _AT_LEAST_ZERO, 3e-3, "Peak learning rate.")
-@_option("--warmup", _FRACTION, 0.02, "Fraction of the steps with rising learning rate.")
-@_option("--decay", _FRACTION, 0.2, "Fraction of the steps with falling rate, at the end.")
-@_option("--weight-decay", _AT_LEAST_ZERO, 0.1, "Weight decay of the matrices.")
-@_option("--max-grad-norm", _AT_LEAST_ZERO, 1.0, "Gradients are clipped to this norm.")
-@_option("--seed", int, 0, "Seed of the weights and of the order of the windows.")
-@_option("--dtype", _PRECISION, "bf16", "Precision of the computation; weights stay fp32.")
-@_option("--save-dtype", _PRECISION, "bf16", "Precision of the finished model.")
+@_option("--learning-rate", _AT_LEAST_ZERO, "Peak learning rate.")
+@_option("--warmup", _FRACTION, "Fraction of the steps with rising learning rate.")
+@_option("--decay", _FRACTION, "Fraction of the steps with falling rate, at the end.")
+@_option("--weight-decay", _AT_LEAST_ZERO, "Weight decay of the matrices.")
+@_option("--max-grad-norm", _AT_LEAST_ZERO, "Gradients are clipped to this norm.")
+@_option("--seed", int, "Seed of the weights and of the order of the windows.")
+@_option("--dtype", _PRECISION, "Precision of the computation; weights stay fp32.")
+@_option("--save-dtype", _PRECISION, "Precision of the finished model.")
 @click.option("--compile", is_flag=True, help="Run the model through torch.compile.")
-@_option("--log-every", _POSITIVE, 10, "Steps between lines of loss.jsonl.")
-@_option("--eval-every", _POSITIVE, 500, "Steps between measurements on the held-out text.")
-@_option("--eval-tokens", _POSITIVE, 2**18, "Held-out tokens of such a measurement.")
-@_option("--save-every", _POSITIVE, 500, "Steps between saves.")
+@_option("--log-every", _POSITIVE, "Steps between lines of loss.jsonl.")
+@_option("--eval-every", _POSITIVE, "Steps between measurements on the held-out text.")
+@_option("--eval-tokens", _POSITIVE, "Held-out tokens of such a measurement.")
+@_option("--save-every", _POSITIVE, "Steps between saves.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 def command(
     data: Path,
@@ -82,12 +89,15 @@ def command(
     if hidden_size % heads:
         raise click.UsageError(f"--hidden-size {hidden_size} is not a multiple of --heads {heads}")
 
-    from gpt_neox_japanese.training.run import Architecture, Settings, train
+    from transformers.utils.logging import disable_progress_bar
 
+    from gpt_neox_japanese.training.run import train
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
     if tokens is not None:
         step = options["sequence_length"] * options["batch_size"] * options["gradient_accumulation"]
         steps = max(tokens // step, 1)
-    settings = Settings(steps=steps or 1000, **options)
+    settings = Settings(steps=steps or _DEFAULTS["steps"], **options)
     start = model or Architecture(hidden_size, layers, heads)
     if train(data, output, settings, start, resume=resume):
         click.echo(f"the model is in {output}")

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gpt_neox_japanese.errors import DataError
@@ -85,7 +85,7 @@ def bits_per_character(
     sizes = _Sizes()
     nats = 0.0
     batch: list[_Window] = []
-    model.eval()
+    model.train(False)
     with torch.inference_mode():
         for item in _windows(texts, codec, window, stride, sizes):
             batch.append(item)
@@ -151,7 +151,8 @@ def _nats(model: PreTrainedModel, batch: list[_Window]) -> float:
     hidden = model.base_model(input_ids=inputs.to(device), use_cache=False).last_hidden_state
     # The output matrix is the dearest part of a small model: only for the scored positions.
     chosen = targets >= 0
-    logits = cast(Tensor, model.get_output_embeddings()(hidden[chosen]))
+    head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    logits = cast(Tensor, head(hidden[chosen]))
     return float(
         torch.nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
     )

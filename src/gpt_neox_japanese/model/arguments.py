@@ -121,8 +121,11 @@ def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> Non
 
 def warn_of_extrapolation(past_length: int | Tensor, tokens: int, config: PreTrainedConfig) -> None:
     """Warn if past and new tokens together are more than the model was made for."""
+    # The other rope types exist to go past it.
+    if torch.compiler.is_compiling() or config.rope_parameters["rope_type"] != "default":
+        return
     # A compiled cache counts in a tensor: reading it would wait for the device at every token.
-    if torch.compiler.is_compiling() or isinstance(past_length, Tensor):
+    if isinstance(past_length, Tensor):
         return
     limit = config.max_position_embeddings
     if past_length + tokens > limit:

@@ -3,8 +3,8 @@
 `rotary.py`, `attention.py` and `layer.py` are the mathematics; `arguments.py` checks what callers
 pass. Here the layers are stacked and the documented interface is given its meaning.
 """
-# transformers' methods carry no annotations, and it declares class attributes as instance variables,
-# which ClassVar would contradict.
+# transformers' methods carry no annotations, and its class attributes are declared as instance
+# variables, which ClassVar would contradict.
 # mypy: disallow-untyped-calls=False
 # ruff: noqa: RUF012
 

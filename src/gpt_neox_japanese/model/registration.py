@@ -13,7 +13,8 @@ __all__ = ["register"]
 def register() -> None:
     """Register config and model under the model type `gpt_neox_japanese`; repeating is harmless.
 
-    The in-tree config class is mapped to our model too, for code that imported it directly.
+    The in-tree config class is mapped to our model too, for code that imported it directly;
+    releases of transformers that reserve their own classes ignore that part.
     """
     # Not at the top: modeling.py calls this function at the end of its own import.
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM, GPTNeoXJapaneseModel

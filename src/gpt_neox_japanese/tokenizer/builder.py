@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from gpt_neox_japanese.errors import VocabularyError
-from gpt_neox_japanese.tokenizer.counting import SCRIPT_RUN, count, thin
+from gpt_neox_japanese.tokenizer.counting import KANJI, SCRIPT_RUN, count, thin
 from gpt_neox_japanese.tokenizer.emoji import REPRESENTATIVES, emoji_table
 from gpt_neox_japanese.tokenizer.pieces import choose, measure
 from gpt_neox_japanese.tokenizer.variants import Families, modern_kanji
@@ -28,15 +28,22 @@ _TAGS = (
     *(f"<|byte{byte}|>" for byte in range(255)),  # UTF-8 never has the byte 255
     *("<|startoftext|>", "<|separator|>", "<|nottoken|>", "<|endoftext|>"),
 )
-_KANA = [*map(chr, range(0x3041, 0x3097)), *map(chr, range(0x30A1, 0x30FD))]
-_ASCII = [*map(chr, range(0x21, 0x7F))]
-_FULL_WIDTH = [*map(chr, range(0xFF01, 0xFF5F))]
-_PUNCTUATION = [*"、。・「」『』（）〔〕【】〈〉《》〜々ゝゞ…―‥“”‘’※○●→←↑↓×"]
-_BASE = frozenset([*_KANA, *_ASCII, *_FULL_WIDTH, *_PUNCTUATION])
-_MOST_SAMPLED_RUNS = 500_000
 
-# Characters that normalization replaces before segmentation.
-_REPLACED = "—−"
+# Every vocabulary has the kana, the ASCII and full-width characters, and the symbols of Latin-1 and
+# JIS X 0208: without entries, © and ★ would be lost in a tag, and others would cost bytes.
+_BASE = frozenset(
+    [
+        *map(chr, range(ord("ぁ"), ord("ゖ") + 1)),
+        *map(chr, range(ord("ァ"), ord("ー") + 1)),
+        *map(chr, range(ord("！"), ord("～") + 1)),
+        *map(chr, range(ord("!"), ord("~") + 1)),
+        *"¡¢£¤¥¦§¨©ª«¬®¯°±²³´µ¶·¸¹º»¼½¾¿×÷￥￣",
+        *"、。・゛゜｀ヽヾゝゞ〃仝々〆〇―‐〜‖…‥‘’“”〔〕〈〉《》「」『』【】≠≦≧∞∴♂♀′″℃☆★○●◎◇◆□■△▲▽▼",
+        *"※〒→←↑↓〓∈∋⊆⊇⊂⊃∪∩∧∨⇒⇔∀∃∠⊥⌒∂∇≡≒≪≫√∽∝∵∫∬Å‰♯♭♪†‡◯",
+    ]
+)
+_KINDS = ("..", "[ぁ-ゖ]", "[ァ-ー]", f"[{KANJI}]", "[！-～]", "[!-~]", ".")  # in order of ids
+_MOST_SAMPLED_RUNS = 500_000  # more do not find better pieces
 
 MINIMUM_SIZE = len(_TAGS) + len(_BASE)
 """The tags and bytes, and the characters that every vocabulary has."""
@@ -68,14 +75,14 @@ def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
             f"the corpus has pieces and characters for only {len(chosen) + len(_TAGS)} of "
             f"{size} entries: give more text or a smaller size"
         )
-    entries = _ordered(_by_group(chosen, measure(sample, chosen).used), families)
-    return Vocabulary((*entries, *((tag,) for tag in _TAGS)), emoji, REPRESENTATIVES)
+    entries = _ordered(_by_kind(chosen, measure(sample, chosen).used), families)
+    return Vocabulary((*entries, *((tag,) for tag in _TAGS)), emoji, dict(REPRESENTATIVES))
 
 
 def _sample(
     runs: Counter[str], characters: Mapping[str, int], emoji: Mapping[str, str], families: Families
 ) -> Counter[str]:
-    """Return folded runs → occurrences, every other countable character being a run of its own."""
+    """Return folded runs → occurrences; characters outside of runs are runs of their own."""
     threshold = 1
     while len(runs) > _MOST_SAMPLED_RUNS:
         threshold *= 2
@@ -84,39 +91,36 @@ def _sample(
     for run, seen in runs.items():
         sample[families.fold(run)] += seen
     for character, seen in characters.items():
-        if not SCRIPT_RUN.fullmatch(character) and _is_plain(character) and character not in emoji:
+        if (
+            not SCRIPT_RUN.fullmatch(character)
+            and _is_printed(character)
+            and character not in emoji
+        ):
             sample[families.fold(character)] += seen
     return sample
 
 
-def _is_plain(character: str) -> bool:
-    """Tell whether a character can have an entry: it is printed, by itself, and not replaced."""
-    return character not in _REPLACED and unicodedata.category(character)[0] not in "CMZ"
+def _is_printed(character: str) -> bool:
+    """Tell whether a character is printed by itself; the two dashes are replaced by ー before."""
+    return unicodedata.category(character)[0] not in "CMZ" and character not in "—−"
 
 
-def _by_group(chosen: Set[str], used: Mapping[str, int]) -> list[str]:
+def _by_kind(chosen: Set[str], used: Mapping[str, int]) -> list[str]:
     """Sort pieces by use, then single characters by kind and use."""
-    return sorted(chosen, key=lambda piece: (_group(piece), -used.get(piece, 0), piece))
 
+    def rank(piece: str) -> tuple[int, int, str]:
+        kind = next(i for i, pattern in enumerate(_KINDS) if re.match(pattern, piece))
+        return kind, -used.get(piece, 0), piece
 
-def _group(piece: str) -> int:
-    if len(piece) > 1:
-        return 0
-    kinds = (
-        "[ぁ-ゖ]",
-        "[ァ-ヺー]",
-        "[々㐀-鿿豈-\ufaff\U00020000-\U000323af]",
-        "[！-～]",
-        "[!-~]",
-        "",
-    )
-    return next(n for n, kind in enumerate(kinds, 1) if re.match(kind, piece))
+    return sorted(chosen, key=rank)
 
 
 def _ordered(pieces: Sequence[str], families: Families) -> list[tuple[str, ...]]:
-    """Give each piece its forms, and put it behind every entry with a form that one of its begins.
+    """Give each piece its forms, and put it behind all pieces that have a form which it begins.
 
     A form stands in one entry only: a piece keeps its own name, other forms go to the first taker.
+    Two pieces never begin each other: only half-width forms are longer than their piece, and those
+    begin half-width forms alone.
     """
     taken = set(pieces)
     forms_of: dict[str, tuple[str, ...]] = {}

@@ -1,28 +1,28 @@
 """Which parts of a text `do_clean_text=True` replaces by a tag.
 
-Two rule sets. The legacy one finds exactly what the regular expressions of transformers 4.37.2 find,
-because published weights were trained on their output. The corrected one is for our own
+Two rule sets. The legacy one finds exactly what the regular expressions of transformers 4.37.2
+find, because published weights were trained on their output. The corrected one is for our own
 vocabularies:
 
-    tag       legacy                            corrected
-    --------  --------------------------------  ----------------------------------------------------
-    <URL>     ASCII after http:, https:, ftp:   the same, less closing punctuation: (http://a.jp/).
-    <EMAIL>   anything@word, even @word         local part, @, and a domain with a dot
-    <TEL>     7 to 12 digits, even plain ones   10 or 11 digits that begin with 0 and have hyphens or
-                                                parentheses; or + and 10 to 15 digits
-    <DATE>    month and separator: 1/2, 5月     year and month (2020年5月, 2020/5, 昭和64年1月), month
-                                                and day with 月日, or 5/1(土); then the day, the day
-                                                of the week, the time of day
-    <PRICE>   a currency word, even in アイドル number and 円, ドル or ユーロ, then (税込) and the like;
-                                                never the beginning of a longer katakana word
-    <BLOCK>   a run of box drawing and typed    a run of box drawing
-              "<BLOCK>"
+    tag       legacy                             corrected
+    --------  ---------------------------------  -----------------------------------------------
+    <URL>     ASCII after http:, https:, ftp:    the same, without closing punctuation
+    <EMAIL>   anything@word, even @word          local part, @, and a domain with a dot
+    <TEL>     7 to 12 digits, even plain ones    10 or 11 digits that begin with 0, with hyphens
+                                                 or parentheses; or + and 10 to 15 digits
+    <DATE>    month and separator: 1/2, 5月      year and month (2020年5月, 2020/5, 昭和64年1月),
+                                                 month and day (5月1日), or 5/1(土); then the
+                                                 day, the day of the week, the time of day
+    <PRICE>   a currency word, with or without   number and 円, ドル or ユーロ, unless a longer
+              amount: アイドル                   katakana word goes on; then (税込) and the like
+    <BLOCK>   a run of box drawing, in which a   a run of box drawing
+              typed "<BLOCK>" may take part
 
-The corrected rules read full-width digits and signs like ASCII ones.
+The corrected rules read full-width digits and signs like ASCII ones. Numerals in kanji are words.
 
 Everything here takes time linear in the text, whatever the text. A regular expression is used only
-where it cannot do otherwise: what it matches is bounded in length; or what follows its last loop is
-optional, so that it never goes back, and its matches begin where the last one ended.
+where it cannot do otherwise: what it matches is bounded in length, or nothing after its last loop
+can fail, so that it never goes back, and where it has read the next search does not read again.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def find_cleanable(text: str, *, legacy: bool) -> list[tuple[int, int, str]]:
     for tag, find in (_LEGACY_RULES if legacy else _CORRECTED_RULES).items():
         spans = list(find(text))
         found += [(start, end, tag) for start, end in spans]
-        # Transformers writes the tag itself into the text before it looks for the next kind. That
-        # is the same: "<", ">" and "|" are in no rule, so no match reaches into a tag, and nothing
-        # within a tag ("URL", "|emoji12|") is a match of its own. The one rule that does match
-        # angle brackets, "<BLOCK>", comes last and no tag before it is so called.
+        # Transformers writes the tag itself before it looks for the next kind, and tags where we
+        # are given U+0000. That is the same: no rule but the last reads "<" or ">", so no match
+        # reaches into a tag, and nothing inside a tag ("URL", "|emoji12|") is a match of its own.
+        # The last rule reads "<BLOCK>", which no rule before it writes.
         text = _hide(text, spans)
     return sorted(found)
 
@@ -72,12 +72,10 @@ def _hide(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _matches(pattern: str) -> _Finder:
-    """The finder of a pattern that is linear by itself."""
+    """The finder of a pattern that is linear as it stands."""
     compiled = re.compile(pattern, re.VERBOSE)
     return lambda text: (match.span() for match in compiled.finditer(text))
 
-
-# Addresses, under both rule sets.
 
 _URL_CHARACTER = r"[-_.!~*'()a-zA-Z0-9;/?:@&=+$,%#]"
 _LOCAL_PART = string.ascii_letters + string.digits + "._+"
@@ -110,27 +108,28 @@ def _addresses(at_domain: str, local: str, *, bare: bool) -> _Finder:
 
 # Legacy rules. `\d` is any decimal digit of Unicode and [0-9] an ASCII one, as in the originals.
 
-# Where a date may begin: at one or more years, or at a month. Years do not overlap each other, and
-# no year begins where a month does, so the chain of years from a place is the only one.
+# Where a date may begin: at a year, of which any number may follow each other, or at a month. No
+# place begins both, so from each place there is at most one way to a month.
 _LEGACY_DATE_HEAD = re.compile(
     r"(?= (?P<year> [12]\d{3}[-/年] ) | (?P<month> (?:0?[1-9]|1[0-2])[-/月] ) )", re.VERBOSE
 )
-# What may follow the month. The originals also try two-digit days, and 時 and 分 after a number,
-# but only after the shorter alternative, which never has to be given back: in "10日" the 1 is a day
-# and "0" a number.
+# What may follow the month. The originals have two-digit days, and 時 and 分 after a number, too.
+# But a shorter alternative stands before them and is never given back, for all that follows is
+# optional: of "10日" the 1 is taken as a day and the 0 as a number.
 _LEGACY_DATE_TAIL = re.compile(
     r"(?: 0?[1-9]日? )* (?: [\d:] | \([日月火水木金土]\) | [㈪-㈰] )*", re.VERBOSE
 )
 
 
 def _legacy_dates(text: str) -> Iterator[tuple[int, int]]:
-    """Years, month, rest. Years that lead to no month would be read again and again from the left.
+    """Years, month, rest.
 
-    From the right, each year need only ask whether its right neighbour leads to a month. The rule
-    for dates with an era needs no code: it begins with a month and 月 after 年, and whenever it is
-    tried those have become `<DATE>`.
+    Read from the left, a chain of years without a month would be read again from each of its years.
+    From the right, each year need only know whether the next one leads to a month. The original
+    rule for dates with an era needs no code. It asks for a month and 月, and when its turn comes no
+    month and 月 are left: they are what this rule looks for.
     """
-    month_ends: dict[int, int] = {}  # place where a date may begin → end of its month
+    month_ends: dict[int, int] = {}  # place where a date can begin → end of its month
     for head in reversed(list(_LEGACY_DATE_HEAD.finditer(text))):
         if head["month"]:
             month_ends[head.start()] = head.end("month")
@@ -153,10 +152,9 @@ _LEGACY_UNIT_RANK = {"千": 1, "万": 2, "億": 3}
 
 
 def _legacy_prices(text: str) -> Iterator[tuple[int, int]]:
-    """Every currency word ends an amount, if an empty one; find where the amount begins.
+    """Every currency word has an amount before it, if an empty one; find where that begins.
 
-    No amount holds a currency word, so the first word after a place is the only one that an amount
-    from there can end at, and the words can be taken one by one.
+    No amount reads over a currency word, so the words can be taken one by one.
     """
     done = 0
     for currency in _LEGACY_CURRENCY.finditer(text):
@@ -172,30 +170,30 @@ def _legacy_amount_start(text: str, first: int, end: int) -> int:
     `[1-9]\d{0,2}(,\d{3})+`. We go backwards and note every place where an amount begins.
     """
     if text.endswith("万", first, end):
-        end -= 1  # the last 万 stands in any order, and 千 comes last by any rule
+        end -= 1  # The last 万 need not stand in order. Nor need 千, but it always does.
     begins = {end}
-    rank = 0  # of the units passed, which only grows
-    groups: set[int] = set()  # commas of ",ddd" with an amount or another such comma behind
-    comma = -1  # what ended the digits at hand, if it was a comma
-    number_may_end = True  # whether an amount begins among the digits at hand or right behind them
+    groups: set[int] = set()  # commas of ",ddd" that an amount or another such comma follows
+    comma = -1  # the last comma passed
+    number_may_end = True  # whether an amount begins among the digits at hand or right after them
+    rank = 0  # of the last unit passed
     for place in range(end - 1, first - 1, -1):
         character = text[place]
         if character in _LEGACY_UNIT_RANK:
             if place + 1 not in begins or _LEGACY_UNIT_RANK[character] < rank:
-                break  # no number goes across a unit, so no amount begins further left
+                break  # an amount from further left would be one from here, too
             rank = _LEGACY_UNIT_RANK[character]
             begins.add(place)
-            number_may_end, comma = True, -1
+            number_may_end = True
         elif character == ",":
-            behind = place + 4
-            if text[place + 1 : behind].isdecimal() and (behind in begins or behind in groups):
+            after = place + 4
+            if text[place + 1 : after].isdecimal() and (after in begins or after in groups):
                 groups.add(place)
             number_may_end, comma = False, place
         elif not character.isdecimal():
             break
         elif (character == "0" and place + 1 in begins) or (
             character in "123456789"
-            and (number_may_end or (comma in groups and comma - place <= 3))
+            and (number_may_end or (comma in groups and comma <= place + 3))
         ):
             begins.add(place)
             number_may_end = True
@@ -223,22 +221,21 @@ _LEGACY_RULES: dict[str, _Finder] = {
 _D = "[0-9０-９]"
 _H = "[-－‐ー]"
 _OPEN, _CLOSE = "[(（]", "[)）]"
-_CLOSING_PUNCTUATION = ".,:;!?'"
+
+_URL = _matches(rf"(?: https? | ftp ) :// [a-zA-Z0-9] {_URL_CHARACTER}*")
 
 
 def _urls(text: str) -> Iterator[tuple[int, int]]:
     """URLs without the punctuation of the sentence around them."""
-    for start, end in _URLS(text):
+    for start, end in _URL(text):
         unopened = text.count(")", start, end) - text.count("(", start, end)
-        while text[end - 1] in _CLOSING_PUNCTUATION or (text[end - 1] == ")" and unopened > 0):
+        while text[end - 1] in ".,:;!?'" or (text[end - 1] == ")" and unopened > 0):
             unopened -= text[end - 1] == ")"
             end -= 1
         yield start, end
 
 
-_URLS = _matches(rf"(?: https? | ftp ) :// [a-zA-Z0-9] {_URL_CHARACTER}*")
-
-# At most 15 digits, so a run of them is looked at from each place but never for long.
+# From each place no more than 15 digits are read.
 _TEL = rf"""
     (?<! {_D} )
     (?:
@@ -252,28 +249,31 @@ _TEL = rf"""
     )
     (?! {_H}? {_D} )"""
 
+_YEAR = f"[12１２]{_D}{{3}}"
+_ERA = "(?: 明治 | 大正 | 昭和 | 平成 | 令和 | [㍾㍽㍼㍻㋿] )"
 _MONTH = "(?: [0０]?[1-9１-９] | [1１][0-2０-２] )"
 _DAY = f"(?: [0０]?[1-9１-９] | [12１２]{_D} | [3３][01０１] )"
 _IN_PARENTHESES = f"{_OPEN} [日月火水木金土] (?:曜日?)? (?: ・?祝 )? {_CLOSE}"
 _DATE = rf"""
     (?<! {_D} )
     (?:
-        (?: [12１２]{_D}{{3}} | (?: 明治 | 大正 | 昭和 | 平成 | 令和 | [㍾㍽㍼㍻㋿] ) (?: 元 | {_D}{{1,2}} ) )
-        年 {_MONTH} 月 (?: {_DAY} 日 )?
+        (?: {_YEAR} | {_ERA} (?: 元 | {_D}{{1,2}} ) ) 年 {_MONTH} 月 (?: {_DAY} 日 )?
       | {_MONTH} 月 {_DAY} 日
-      | [12１２]{_D}{{3}} (?: (?P<sign>[-./／．－]) {_MONTH} (?P=sign) {_DAY} | [-/／－] {_MONTH} )
+      | {_YEAR} (?: (?P<sign>[-./／．－]) {_MONTH} (?P=sign) {_DAY} | [-/／－] {_MONTH} )
         (?! [-./／．－]? {_D} )
       | {_MONTH} [/／] {_DAY} (?= {_IN_PARENTHESES} )
     )
     (?: {_IN_PARENTHESES} | [㈪-㈰] | [日月火水木金土]曜日? )?
     (?:
-        (?: 午[前後] )? {_D}{{1,2}} 時 (?!間) (?: 半 | {_D}{{1,2}} 分 (?: {_D}{{1,2}} 秒 )? )?
-      | T? {_D}{{1,2}} [:：] {_D}{{2}} (?: [:：] {_D}{{2}} (?: \.{_D}{{1,9}} )? )?
-        (?: Z | [-+]{_D}{{2}}:?{_D}{{2}} )?
+        (?: 午[前後] | T )? {_D}{{1,2}}
+        (?:
+            時 (?!間) (?: 半 | {_D}{{1,2}} 分 (?: {_D}{{1,2}} 秒 )? )?
+          | [:：] {_D}{{2}} (?: [:：] {_D}{{2}} (?: \.{_D}{{1,9}} )? )?
+            (?: Z | [-+]{_D}{{2}}:?{_D}{{2}} )?
+        )
     )?"""
 
-# A number is read even where no currency follows. So none of its digits is a second start, and
-# nothing is read twice.
+# An amount is taken even if no currency follows, so none of its digits is read as a new beginning.
 _NUMBER = rf"(?: (?: {_D}{{1,3}} (?: [,，]{_D}{{3}} )+ (?!{_D}) | {_D}+ ) (?: [.．]{_D}+ )? )"
 _PRICE = re.compile(
     rf"""

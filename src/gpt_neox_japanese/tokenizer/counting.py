@@ -7,23 +7,28 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-__all__ = ["SCRIPT_RUN", "count", "thin"]
+__all__ = ["KANJI", "SCRIPT_RUN", "count", "thin"]
 
-# A run of one script. Pieces never cross from one script into another, so how often each run
-# occurs is all that choosing pieces needs. The dashes — and − are read as ー, but a row of them is
-# a line, not a word: only a ー after katakana belongs to a run.
-SCRIPT_RUN = re.compile(
-    "[ぁ-ゖゝゞ]+|[ァ-ヺヽヾ][ァ-ヺヽヾー]*|[々㐀-䶿一-鿿豈-\ufaff\U00020000-\U000323af]+"
-)
-_MOST_RUNS = 4_000_000
+# The inside of a regular expression's [].
+KANJI = "々㐀-䶿一-鿿豈-\ufaff\U00020000-\U000323af"
+
+SCRIPT_RUN = re.compile(f"[ぁ-ゖゝゞ]+|[ァ-ヺヽヾ][ァ-ヺヽヾー]*|[{KANJI}]+")
+"""A run of one script.
+
+Pieces never cross from one script into another, so how often each run occurs is all that choosing
+pieces needs. The dashes — and − are read as ー, but a row of them is a line and no word: only a ー
+after katakana belongs to a run.
+"""
+
+_MOST_RUNS = 4_000_000  # about half a gigabyte
 
 
 def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
     """Count the characters and the script runs of a corpus.
 
     Returns:
-        Character → occurrences, exact; and run → occurrences, exact up to four million distinct
-        runs, beyond which the rare ones are thinned out (`thin`).
+        Character → occurrences, exact; and run → occurrences, exact for up to four million distinct
+        runs. With more of them the rare ones are thinned out, see `thin`.
     """
     characters: Counter[str] = Counter()
     runs: Counter[str] = Counter()
@@ -38,10 +43,10 @@ def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
 
 
 def thin(runs: Mapping[str, int], threshold: int) -> Counter[str]:
-    """Drop rare runs at random and count the others up, so that every expectation stays.
+    """Drop some rare runs and count the other rare ones up: no expected count changes.
 
-    A run seen c < threshold times stays with probability c / threshold and then counts as
-    `threshold`. The draws come from a fixed seed: equal corpora give equal tables.
+    A run seen fewer than `threshold` times, say n, stays with probability n / threshold and then
+    counts as `threshold`. The draws come from a fixed seed: equal corpora give equal tables.
     """
     draw = random.Random(threshold)  # noqa: S311
     thinned: Counter[str] = Counter()

@@ -1,8 +1,8 @@
 """Families of one character: the forms that share one id.
 
-A family gathers the ways in which one character may be written: 応 and 應, ア and ｱ, １ and ①, 雨 and
-the radical ⾬. Full-width Ａ and ASCII A are *not* one family: the published vocabulary keeps them
-apart, and so does this one.
+A family gathers the ways in which one character may be written: 応 and 應, ア and ｱ, １ and ①, 雨
+and the radical ⾬. Full-width Ａ and ASCII A are *not* one family: the published vocabulary keeps
+them apart, and so does this one.
 
 Widths, circles and compatibility twins come from `unicodedata`; old and new kanji come from yosina,
 which is needed only for building.
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from gpt_neox_japanese.errors import VocabularyError
 
 __all__ = ["Families", "modern_kanji"]
 
 # Blocks whose characters only repeat others in another shape.
+_ENCLOSED_LETTERS = range(0x2460, 0x2500)
+_ENCLOSED_KANJI_AND_KANA = range(0x3200, 0x3300)
 _REPEATING_BLOCKS = (
-    range(0x2460, 0x2500),  # enclosed letters and digits
+    _ENCLOSED_LETTERS,
+    _ENCLOSED_KANJI_AND_KANA,
     range(0x2E80, 0x2FE0),  # radicals
-    range(0x3200, 0x3300),  # enclosed kanji and kana
     range(0xF900, 0xFB00),  # compatibility kanji
     range(0xFF61, 0xFF9E),  # half-width punctuation and katakana
     range(0x2F800, 0x2FA20),  # more compatibility kanji
@@ -76,7 +78,7 @@ class Families:
         self._members: dict[str, tuple[str, ...]] = {}
         self._head_of: dict[int, str] = {}
         for plain, group in groups.items():
-            members = sorted(group, key=lambda c: (-counts.get(c, 0), c != plain, c))  # noqa: B023
+            members = sorted(group, key=lambda c: (-counts.get(c, 0), c != plain, c))
             self._members[members[0]] = tuple(members)
             self._head_of |= {ord(member): members[0] for member in members[1:]}
 
@@ -87,16 +89,22 @@ class Families:
     def forms(self, piece: str) -> tuple[str, ...]:
         """Return the ways to write a folded piece, the piece itself first.
 
-        Kanji combine freely (慶応, 慶應), kana change width together (アイ, ｱｲ). Segmentation looks
+        Within a longer piece kanji combine freely (慶応, 慶應) and kana change width together
+        (アイ, ｱｲ); circles, which do not form words, are for single characters. Segmentation looks
         at three characters, so longer forms are left out, as are combinations after the sixteenth.
         """
         members = [self._members.get(character, (character,)) for character in piece]
-        written: Iterable[str] = map("".join, itertools.product(*members))
-        narrow = _half_width(piece)
-        if narrow and len(piece) > 1:
-            written = (piece,)
-        forms = (*itertools.islice(written, _MOST_FORMS), narrow)
-        return tuple(form for form in dict.fromkeys(forms) if 0 < len(form) <= _LONGEST_FORM)
+        written = map("".join, itertools.product(*members))
+        if len(piece) > 1 and "ァ" <= piece[0] <= "ヾ":
+            written = iter((piece,))
+        elif len(piece) > 1:
+            written = (form for form in written if not any(map(_is_enclosed, form)))
+        forms = dict.fromkeys((piece, *itertools.islice(written, _MOST_FORMS), _half_width(piece)))
+        return tuple(form for form in forms if 0 < len(form) <= _LONGEST_FORM)
+
+
+def _is_enclosed(character: str) -> bool:
+    return ord(character) in _ENCLOSED_LETTERS or ord(character) in _ENCLOSED_KANJI_AND_KANA
 
 
 def _plain(character: str) -> str:

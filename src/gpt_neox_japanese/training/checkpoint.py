@@ -38,6 +38,7 @@ def export(model: PreTrainedModel, tokenizer: Path, output: Path, dtype: torch.d
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer / name, partial / name)
     for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        shutil.copymode(partial / "config.json", file)  # safetensors' own is for the owner only
         file.replace(output / file.name)
     partial.rmdir()
 

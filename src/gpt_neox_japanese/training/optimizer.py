@@ -47,8 +47,12 @@ class MuonAndAdamW(Optimizer):
             momentum=momentum,
             adjust_lr_fn="match_rms_adamw",
         )
+        groups: list[dict[str, Any]] = [
+            {"params": embeddings},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         self._adamw = AdamW(
-            [{"params": embeddings}, {"params": vectors, "weight_decay": 0.0}],
+            groups,
             lr=lr,
             weight_decay=weight_decay,
             betas=betas,
@@ -74,7 +78,7 @@ class MuonAndAdamW(Optimizer):
             (self._adamw, self.param_groups[1:]),
         ):
             optimizer.param_groups, optimizer.state = groups, self.state
-            optimizer.step()
+            optimizer.step()  # type: ignore[no-untyped-call]
         return loss
 
 

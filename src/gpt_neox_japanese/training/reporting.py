@@ -1,5 +1,8 @@
 """What a run tells while it trains: the progress bar, the loss log, the held-out bits."""
 
+# The trainer decides which arguments its callbacks have.
+# ruff: noqa: ARG002
+
 from __future__ import annotations
 
 import json
@@ -9,10 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["Export", "Interruption", "Report"]
 
@@ -38,27 +41,42 @@ class Report(TrainerCallback):
         self._bits_per_nat_per_token = tokens_per_character / math.log(2)
         self._shown: dict[str, str] = {}
 
-    def on_train_begin(self, _args: object, state: TrainerState, *_: object, **__: object) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         """Start the clock and the bar where the run stands."""
+        self._forget_after(state.global_step)
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="train", unit="step"
         )
         self._start = self._training_since = time.perf_counter()
         self._last_step = state.global_step
 
-    def on_step_end(self, _args: object, state: TrainerState, *_: object, **__: object) -> None:
-        """Move the bar."""
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Move the bar; have the finished model measured, whatever the interval."""
         self._bar.update(state.global_step - self._bar.n)
+        if state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
 
     def on_log(
         self,
-        _args: object,
+        args: TrainingArguments,
         state: TrainerState,
-        _control: object,
-        logs: dict[str, float],
-        **_: object,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> None:
         """Write a line of losses."""
+        logs: dict[str, float] = kwargs["logs"]
         if "loss" not in logs:  # the trainer's summaries and evaluations
             return
         now = time.perf_counter()
@@ -76,22 +94,35 @@ class Report(TrainerCallback):
 
     def on_evaluate(
         self,
-        _args: object,
+        args: TrainingArguments,
         state: TrainerState,
-        _control: object,
-        metrics: dict[str, float],
-        **_: object,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> None:
         """Write a line of held-out bits per character."""
+        metrics: dict[str, float] = kwargs["metrics"]
         bits = metrics["eval_loss"] * self._bits_per_nat_per_token
         self._write(state, held_out_bits_per_character=bits)
         self._show(held_out=f"{bits:.3f} bits/character")
         # The time spent evaluating is not the training's.
         self._training_since += metrics["eval_runtime"]
 
-    def on_train_end(self, *_: object, **__: object) -> None:
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         """Leave the bar standing."""
         self._bar.close()
+
+    def _forget_after(self, step: int) -> None:
+        """Drop what a resumed run has logged and is about to do again."""
+        if self._log.exists():
+            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self._log.write_text("".join(kept), encoding="utf-8")
 
     def _write(self, state: TrainerState, **values: float) -> None:
         line = {
@@ -118,7 +149,13 @@ class Export(TrainerCallback):
     def __init__(self, write: Callable[[], None]) -> None:
         self._write = write
 
-    def on_save(self, *_: object, **__: object) -> None:
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         """Write it."""
         self._write()
 
@@ -143,7 +180,11 @@ class Interruption(TrainerCallback):
         signal.signal(signal.SIGINT, self._previous)
 
     def on_step_end(
-        self, _args: object, _state: object, control: TrainerControl, **_: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> None:
         """Stop and save if it was pressed."""
         if self.happened:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
@@ -16,70 +17,20 @@ from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+from gpt_neox_japanese.training import attention
 from gpt_neox_japanese.training.checkpoint import export, newest_checkpoint
 from gpt_neox_japanese.training.dataset import HeldOutWindows, TrainingWindows
+from gpt_neox_japanese.training.memory import keep_freed_memory
 from gpt_neox_japanese.training.optimizer import MuonAndAdamW
 from gpt_neox_japanese.training.reporting import Export, Interruption, Report
+from gpt_neox_japanese.training.settings import Architecture, Settings
 from gpt_neox_japanese.training.shards import PreparedData
 
-__all__ = ["Architecture", "Settings", "train"]
+__all__ = ["train"]
 
 SETTINGS = "train.json"
 
-Precision = Literal["bf16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The shape of a model that is trained from scratch."""
-
-    hidden_size: int = 256
-    layers: int = 6
-    heads: int = 4
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a run's result besides its data and its starting point.
-
-    Attributes:
-        sequence_length: tokens of a window, and a new model's `max_position_embeddings`.
-        batch_size: windows per device in one forward pass.
-        gradient_accumulation: forward passes per step.
-        steps: optimizer steps.
-        learning_rate: the peak, for both optimizers.
-        warmup: the fraction of the steps over which the learning rate rises.
-        decay: the fraction of the steps over which it falls to zero at the end.
-        weight_decay: of all matrices.
-        max_grad_norm: gradients are clipped to this norm.
-        seed: of the weights and of the order of the windows.
-        dtype: precision of the forward and backward pass; weights and state are always fp32.
-        save_dtype: precision of the finished model.
-        compile: whether to run the model through `torch.compile`.
-        log_every: steps between lines of the loss log.
-        eval_every: steps between measurements on the held-out text.
-        eval_tokens: about how many held-out tokens such a measurement takes.
-        save_every: steps between saves.
-    """
-
-    sequence_length: int = 512
-    batch_size: int = 16
-    gradient_accumulation: int = 1
-    steps: int = 1000
-    learning_rate: float = 3e-3
-    warmup: float = 0.02
-    decay: float = 0.2
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    dtype: Precision = "bf16"
-    save_dtype: Precision = "bf16"
-    compile: bool = False
-    log_every: int = 10
-    eval_every: int = 500
-    eval_tokens: int = 2**18
-    save_every: int = 500
 
 
 class _Trainer(Trainer):
@@ -88,7 +39,9 @@ class _Trainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Optimizer:
         if self.optimizer is None:
             self.optimizer = MuonAndAdamW(
-                model or self.model, self.args.learning_rate, self.args.weight_decay
+                cast(nn.Module, model or self.model),
+                self.args.learning_rate,
+                self.args.weight_decay,
             )
         return self.optimizer
 
@@ -119,17 +72,22 @@ def train(
             nothing to resume.
     """
     data = PreparedData(data_directory)
-    data.check_vocabulary(Vocabulary.load(data_directory).fingerprint, data_directory)
+    vocabulary = Vocabulary.load(data_directory)
+    data.check_vocabulary(vocabulary.fingerprint, data_directory)
     checkpoint = _checkpoint_to_resume(output, resume)
     torch.manual_seed(settings.seed)
-    model = _start_model(start, data, settings)
+    model = _start_model(start, data, vocabulary, settings)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+        if settings.dtype == "bf16":
+            model.set_attn_implementation(attention.NAME)
 
     output.mkdir(parents=True, exist_ok=True)
     _save_settings(output, data_directory, settings, start)
     with Interruption() as interruption:
         trainer = _make_trainer(model, data, output, settings, interruption)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return not interruption.happened
+    return bool(trainer.state.global_step >= settings.steps)
 
 
 def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
@@ -147,7 +105,7 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
 
 
 def _start_model(
-    start: Architecture | Path, data: PreparedData, settings: Settings
+    start: Architecture | Path, data: PreparedData, vocabulary: Vocabulary, settings: Settings
 ) -> GPTNeoXJapaneseForCausalLM:
     if isinstance(start, Path):
         data.check_vocabulary(Vocabulary.load(start).fingerprint, start)
@@ -158,7 +116,7 @@ def _start_model(
                 f"the model in {start} reads at most {longest} tokens, "
                 f"--sequence-length is {settings.sequence_length}"
             )
-        return cast(GPTNeoXJapaneseForCausalLM, model)
+        return model
     return GPTNeoXJapaneseForCausalLM(
         GPTNeoXJapaneseConfig(
             vocab_size=data.manifest.vocabulary_size,
@@ -166,7 +124,7 @@ def _start_model(
             num_hidden_layers=start.layers,
             num_attention_heads=start.heads,
             max_position_embeddings=settings.sequence_length,
-            bos_token_id=data.manifest.eos_token_id,
+            bos_token_id=vocabulary.ids.get("<|startoftext|>", data.manifest.eos_token_id),
             eos_token_id=data.manifest.eos_token_id,
             attention_dropout=0.0,
             hidden_dropout=0.0,
@@ -199,6 +157,12 @@ def _make_trainer(
         * arguments.world_size
     )
     held_out = data.manifest.held_out
+    report = Report(
+        output,
+        windows_per_step * settings.sequence_length,
+        held_out.tokens / max(held_out.characters, 1),
+    )
+    finish = Export(lambda: export(model, data.directory, output, _DTYPES[settings.save_dtype]))
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -209,15 +173,8 @@ def _make_trainer(
             settings.seed,
         ),
         eval_dataset=HeldOutWindows(data.held_out, settings.sequence_length, settings.eval_tokens),
-        callbacks=[
-            Report(
-                output,
-                windows_per_step * settings.sequence_length,
-                held_out.tokens / max(held_out.characters, 1),
-            ),
-            Export(lambda: export(model, data.directory, output, _DTYPES[settings.save_dtype])),
-            interruption,
-        ],
+        # Only one of several processes reports and writes.
+        callbacks=[interruption, *([report, finish] if arguments.process_index == 0 else [])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from transformers.cache_utils import Cache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+@pytest.mark.parametrize("part", ["whole", "base"])
+def test_an_unknown_keyword_raises(tiny_model, part):
+    model = tiny_model()
+    model = model if part == "whole" else model.gpt_neox_japanese
+    with pytest.raises(TypeError, match="attention_maks"):
+        model(IDS, attention_maks=torch.ones_like(IDS))
+
+
+def test_a_keyword_of_the_attention_implementation_reaches_it(tiny_model, monkeypatch):
+    seen = []
+
+    def engine(module, query, key, value, attention_mask, attention_instances=None, **kwargs):
+        seen.append(attention_instances)
+        return torch.zeros_like(query).transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "engine", engine)
+    model = tiny_model()
+    model.config._attn_implementation_internal = "engine"
+    model(inputs_embeds=torch.zeros(1, 3, 32), attention_mask={}, attention_instances="these")
+    assert seen == ["these", "these"]
+
+
+def test_segment_ids_are_ignored_with_a_warning(tiny_model):
+    model = tiny_model()
+    with pytest.warns(UserWarning, match="token_type_ids is ignored"):
+        out = model(IDS, token_type_ids=torch.ones_like(IDS))
+    assert torch.equal(out.logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("part", ["whole", "base"])
+def test_return_dict_false_gives_the_same_values_as_a_tuple(tiny_model, part):
+    model = tiny_model(attn_implementation="eager")
+    model = model if part == "whole" else model.gpt_neox_japanese
+    flags = {"output_hidden_states": True, "output_attentions": True}
+    named = model(IDS, **flags)
+    plain = model(IDS, return_dict=False, **flags)
+    assert type(plain) is tuple
+    assert isinstance(plain[1], Cache)
+    assert torch.equal(plain[0], named[0])
+    assert [len(part) for part in plain[2:]] == [3, 2]
+    assert torch.equal(plain[2][1], named.hidden_states[1])
+    assert torch.equal(plain[3][1], named.attentions[1])
+
+
+def test_a_tuple_begins_with_the_loss_if_there_are_labels(tiny_model):
+    model = tiny_model()
+    loss, logits, _ = model(IDS, labels=IDS, return_dict=False)
+    assert loss.shape == ()
+    assert logits.shape == (2, 4, 61)
+    assert len(model(IDS, return_dict=False, use_cache=False)) == 1
+
+
+@pytest.mark.parametrize("part", ["whole", "base"])
+def test_the_config_answers_for_what_is_not_given(tiny_model, part):
+    model = tiny_model(output_hidden_states=True, return_dict=False, use_cache=False)
+    model = model if part == "whole" else model.gpt_neox_japanese
+    _, hidden_states = model(IDS, output_hidden_states=None, return_dict=None)
+    assert len(hidden_states) == 3
+    assert model(IDS, return_dict=True).past_key_values is None
+    assert model(IDS, return_dict=True, output_hidden_states=False).hidden_states is None
+
+
+def test_arguments_may_be_positional(tiny_model):
+    model = tiny_model(attn_implementation="eager").gpt_neox_japanese
+    positions = torch.arange(4)[None]
+    out = model(IDS, torch.ones_like(IDS), positions, None, None, False, True, True, True)
+    assert out.past_key_values is None
+    assert len(out.attentions) == 2
+    assert len(out.hidden_states) == 3
+
+
+def test_attentions_are_computed_by_eager_and_it_says_so(tiny_model):
+    model = tiny_model()
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    with pytest.warns(UserWarning, match="'sdpa' attention has no weights to return"):
+        out = model(IDS, attention_mask=mask, output_attentions=True)
+    assert model.config._attn_implementation == "sdpa"
+    model.set_attn_implementation("eager")
+    expected = model(IDS, attention_mask=mask, output_attentions=True)
+    assert torch.equal(out.logits, expected.logits)
+    for weights, reference in zip(out.attentions, expected.attentions, strict=True):
+        assert torch.equal(weights, reference)
+
+
+@pytest.mark.parametrize("given", [{}, {"input_ids": IDS, "inputs_embeds": torch.zeros(2, 4, 32)}])
+def test_one_kind_of_input_is_needed(tiny_model, given):
+    with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+        tiny_model()(**given)
+
+
+def test_embeddings_may_be_given_instead_of_ids(tiny_model):
+    model = tiny_model()
+    embedded = model.get_input_embeddings()(IDS)
+    assert torch.equal(model(inputs_embeds=embedded).logits, model(IDS).logits)
+
+
+def test_a_past_of_another_depth_is_refused(tiny_model):
+    pair = (torch.zeros(1, 4, 2, 8),) * 2
+    with pytest.raises(ValueError, match="pair for each of the 2 layers"):
+        tiny_model()(IDS[:1], past_key_values=(pair,))
+
+
+def test_a_head_mask_of_another_shape_is_refused(tiny_model):
+    with pytest.raises(ValueError, match=r"head_mask has shape \(3,\); it must be \(4,\)"):
+        tiny_model()(IDS, head_mask=torch.ones(3))
+
+
+@pytest.mark.parametrize("pad", [0, None], ids=["pad id", "padding with the end of text"])
+def test_left_padding_without_a_mask_is_warned_of(tiny_model, pad):
+    model = tiny_model(pad_token_id=pad)
+    padded = IDS.clone()
+    padded[0, :2] = 2 if pad is None else pad
+    with pytest.warns(UserWarning, match="there is no attention_mask"):
+        model(padded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(padded, attention_mask=(padded != padded[0, 0]).long())
+        model(padded[:1])  # one row alone needs no padding: it is a text that begins so
+
+
+def test_going_past_the_longest_sequence_is_warned_of(tiny_model):
+    model = tiny_model(max_position_embeddings=6)
+    past = model(IDS).past_key_values
+    model(IDS[:, :2], past_key_values=past)
+    with pytest.warns(UserWarning, match="longer than max_position_embeddings=6"):
+        model(IDS[:, :1], past_key_values=past)

@@ -1,0 +1,120 @@
+"""Weights come back as they were saved, from our files and from older ones."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+
+IDS = torch.tensor([[5, 6, 7, 8]])
+EMBEDDING, HEAD = "gpt_neox_japanese.embed_in.weight", "embed_out.weight"
+
+
+@pytest.fixture
+def notices(caplog):
+    """What transformers logs, one string for each message that is at least a warning."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    yield lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    logger.removeHandler(caplog.handler)
+
+
+def write_checkpoint(model, directory, tensors):
+    model.config.save_pretrained(directory)
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_saved_model_is_the_same_model(tiny_model, tmp_path, notices, tied):
+    model = tiny_model(tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+    assert (loaded.embed_out.weight is loaded.gpt_neox_japanese.embed_in.weight) is tied
+    assert (HEAD in load_file(tmp_path / "model.safetensors")) is not tied
+    assert notices() == []
+
+
+def test_checkpoint_names_are_those_of_transformers(pair):
+    models = pair()
+    ours, theirs = models.ours.state_dict(), models.theirs.state_dict()
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+
+
+def test_a_checkpoint_of_transformers_4_loads_without_noise(tiny_model, tmp_path, notices):
+    model = tiny_model()
+    tensors = dict(model.state_dict())
+    for index in range(2):
+        attention = f"gpt_neox_japanese.layers.{index}.attention"
+        tensors[f"{attention}.rotary_emb.inv_freq"] = torch.full((4,), 9.0)
+        tensors[f"{attention}.bias"] = torch.ones(1, 1, 8, 8)
+        tensors[f"{attention}.masked_bias"] = torch.tensor(-1e9)
+    write_checkpoint(model, tmp_path, tensors)
+    loaded, report = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert notices() == []
+
+
+def test_two_different_embeddings_are_both_kept_with_one_notice(tiny_model, tmp_path, notices):
+    model = tiny_model()
+    assert model.config.tie_word_embeddings
+    tensors = dict(model.state_dict())
+    tensors[HEAD] = tensors[EMBEDDING] + 1
+    write_checkpoint(model, tmp_path, tensors)
+
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path)
+    loaded.tie_weights()
+    assert torch.equal(loaded.get_output_embeddings().weight, tensors[HEAD])
+    assert torch.equal(loaded.get_input_embeddings().weight, tensors[EMBEDDING])
+    assert len(notices()) == 1
+    assert "tie_word_embeddings" in notices()[0]
+
+    loaded.save_pretrained(tmp_path / "copy")
+    copy = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "copy")
+    assert torch.equal(copy.get_output_embeddings().weight, tensors[HEAD])
+    assert len(notices()) == 1
+
+
+def test_a_state_dict_with_two_embeddings_unties_the_model(tiny_model):
+    model = tiny_model()
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors[HEAD] += 1
+    with pytest.warns(UserWarning, match="keeping both"):
+        model.load_state_dict(tensors)
+    assert torch.equal(model.embed_out.weight, tensors[HEAD])
+    assert torch.equal(model.gpt_neox_japanese.embed_in.weight, tensors[EMBEDDING])
+    assert model.config.tie_word_embeddings is False
+
+
+def test_a_state_dict_with_one_embedding_twice_leaves_it_tied(tiny_model):
+    model = tiny_model()
+    model.load_state_dict(tiny_model(seed=1).state_dict())
+    assert model.embed_out.weight is model.gpt_neox_japanese.embed_in.weight
+
+
+def test_a_missing_weight_is_not_silent(tiny_model, tmp_path, notices):
+    model = tiny_model()
+    tensors = dict(model.state_dict())
+    tensors.pop(HEAD)
+    name = "gpt_neox_japanese.layers.1.attention.dense_bias"
+    tensors.pop(name)
+    write_checkpoint(model, tmp_path, tensors)
+    loaded, report = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(report["missing_keys"]) == {name}
+    assert not loaded.get_parameter(name).any()
+    assert any("dense_bias" in notice for notice in notices())
+
+
+def test_a_grown_vocabulary_keeps_the_old_rows(tiny_model):
+    model = tiny_model()
+    before = model(IDS).logits
+    model.resize_token_embeddings(70, mean_resizing=False)
+    assert model.embed_out.weight is model.gpt_neox_japanese.embed_in.weight
+    torch.testing.assert_close(model(IDS).logits[..., :61], before)

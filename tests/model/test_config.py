@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
+
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+
+PUBLISHED = {
+    "architectures": ["GPTNeoXJapaneseForCausalLM"],
+    "attention_dropout": 0.1,
+    "bos_token_id": 31999,
+    "eos_token_id": 31999,
+    "hidden_act": "gelu",
+    "hidden_dropout": 0.0,
+    "hidden_size": 2560,
+    "initializer_range": 0.02,
+    "intermediate_multiple_size": 4,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 2048,
+    "model_type": "gpt_neox_japanese",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "rotary_emb_base": 20000,
+    "rotary_pct": 0.5,
+    "torch_dtype": "float32",
+    "transformers_version": "4.23.0.dev0",
+    "use_cache": False,
+    "vocab_size": 32000,
+}
+
+
+def test_defaults_are_those_of_transformers():
+    ours, theirs = GPTNeoXJapaneseConfig().to_dict(), InTreeConfig().to_dict()
+    assert {name: ours[name] for name in theirs} == theirs
+
+
+def test_documented_rotary_arguments_are_answered():
+    config = GPTNeoXJapaneseConfig()
+    assert (config.rotary_pct, config.rotary_emb_base) == (1.0, 10000)
+    config = GPTNeoXJapaneseConfig(rotary_pct=0.25, rotary_emb_base=500)
+    assert (config.rotary_pct, config.rotary_emb_base) == (0.25, 500)
+    assert config.rope_parameters == {
+        "rope_type": "default",
+        "rope_theta": 500,
+        "partial_rotary_factor": 0.25,
+    }
+
+
+def test_rope_parameters_mean_the_same():
+    config = GPTNeoXJapaneseConfig(
+        rope_parameters={"rope_theta": 500.0, "partial_rotary_factor": 0.25}
+    )
+    assert (config.rotary_pct, config.rotary_emb_base) == (0.25, 500.0)
+    config.rotary_pct = 0.5
+    config.rotary_emb_base = 70.0
+    assert config.rope_parameters["partial_rotary_factor"] == 0.5
+    assert config.rope_parameters["rope_theta"] == 70.0
+
+
+def test_the_callers_rope_parameters_are_not_written_to():
+    rope = {"rope_theta": 500.0}
+    GPTNeoXJapaneseConfig(rope_parameters=rope)
+    assert rope == {"rope_theta": 500.0}
+
+
+def test_a_saved_config_is_the_same_config(tmp_path):
+    config = GPTNeoXJapaneseConfig(rotary_pct=0.25, hidden_size=64, num_attention_heads=4)
+    config.save_pretrained(tmp_path)
+    assert GPTNeoXJapaneseConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_transformers_4_and_5_find_their_rotary_names_in_a_saved_config(tmp_path):
+    GPTNeoXJapaneseConfig(rotary_pct=0.25).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["rotary_pct"], saved["rotary_emb_base"]) == (0.25, 10000)
+    assert InTreeConfig.from_pretrained(tmp_path).rope_parameters == saved["rope_parameters"]
+
+
+def test_the_published_config_loads(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
+    config = GPTNeoXJapaneseConfig.from_pretrained(tmp_path)
+    assert (config.rotary_pct, config.rotary_emb_base) == (0.5, 20000)
+    assert config.bos_token_id == 31999
+    assert config.use_cache is False
+    assert str(config.dtype) == "torch.float32"
+
+
+def test_an_override_at_loading_wins_over_the_file(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
+    assert GPTNeoXJapaneseConfig.from_pretrained(tmp_path, rotary_pct=1.0).rotary_pct == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size=30 is not divisible"),
+        ({"vocab_size": 0}, "vocab_size=0 must be positive"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers=-1 must be positive"),
+        ({"intermediate_multiple_size": 0}, "intermediate_multiple_size=0 must be positive"),
+        ({"rotary_pct": 0.0}, r"rotary_pct=0.0 must be in \(0, 1\]"),
+        ({"rotary_pct": 1.5}, r"rotary_pct=1.5 must be in \(0, 1\]"),
+        ({"rotary_pct": 0.1, "hidden_size": 32, "num_attention_heads": 4}, "rotates 0 of the 8"),
+        ({"rotary_pct": 0.4, "hidden_size": 32, "num_attention_heads": 4}, "rotates 3 of the 8"),
+        ({"rotary_emb_base": -1}, "rotary_emb_base=-1 must be positive"),
+        ({"attention_dropout": 1.0}, "attention_dropout=1.0 is a probability"),
+        ({"hidden_dropout": -0.1}, "hidden_dropout=-0.1 is a probability"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_eps=0.0 must be positive"),
+        ({"initializer_range": -0.1}, "initializer_range=-0.1 is a standard deviation"),
+        (
+            {"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 1.0}},
+            "rotary_pct=0.5 contradicts",
+        ),
+    ],
+    ids=str,
+)
+def test_absurd_values_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GPTNeoXJapaneseConfig(**arguments)
+
+
+def test_asking_for_attentions_chooses_the_implementation_that_has_them(tiny_model):
+    assert tiny_model(output_attentions=True).config._attn_implementation == "eager"
+    assert tiny_model().config._attn_implementation == "sdpa"

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt_neox_japanese.errors import VocabularyError
+from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+from tests.tokenizer.small import EMOJI, EMOJI_INV, TAGS, vocabulary
+
+
+def write(directory: Path, vocab: bytes, emoji: str | None = None) -> Path:
+    (directory / "vocab.txt").write_bytes(vocab)
+    tables = json.dumps({"emoji": EMOJI, "emoji_inv": EMOJI_INV})
+    (directory / "emoji.json").write_text(tables if emoji is None else emoji, encoding="utf-8")
+    return directory
+
+
+def lines(*pieces: str, end: str = "\n") -> bytes:
+    return "".join(line + end for line in (*pieces, *TAGS)).encode()
+
+
+def test_published_vocabulary_has_every_id_and_every_form(reference_directory: Path) -> None:
+    published = Vocabulary.load(reference_directory)
+    assert len(published) == 32000
+    assert len(published.ids) == 155_781
+    assert len(published.emoji) == 4314
+
+
+def test_saving_and_loading_gives_the_same_vocabulary(
+    reference_directory: Path, tmp_path: Path
+) -> None:
+    published = Vocabulary.load(reference_directory)
+    published.save(tmp_path)
+    assert Vocabulary.load(tmp_path) == published
+    assert Vocabulary.load(tmp_path).fingerprint == published.fingerprint
+
+
+def test_fingerprint_tells_vocabularies_apart() -> None:
+    assert vocabulary(["猫"]).fingerprint != vocabulary(["犬"]).fingerprint
+    assert vocabulary(["猫"]).fingerprint != vocabulary(["猫"], emoji={}).fingerprint
+
+
+def test_byte_order_mark_is_no_part_of_the_first_entry(tmp_path: Path) -> None:
+    loaded = Vocabulary.load(write(tmp_path, b"\xef\xbb\xbf" + lines("猫")))
+    assert loaded.surfaces[0] == ("猫",)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_of_other_systems_are_read(tmp_path: Path, end: str) -> None:
+    assert Vocabulary.load(write(tmp_path, lines("猫", "犬", end=end))).ids["犬"] == 1
+
+
+def test_last_line_may_lack_its_line_end(tmp_path: Path) -> None:
+    assert Vocabulary.load(write(tmp_path, lines("猫").rstrip(b"\n"))) == vocabulary(["猫"])
+
+
+def test_line_that_is_a_comma_is_the_comma(tmp_path: Path) -> None:
+    assert Vocabulary.load(write(tmp_path, lines("猫", ","))).surfaces[1] == (",",)
+
+
+def test_form_on_two_lines_has_the_last_id() -> None:
+    assert vocabulary(["い,ゐ", "ゐ"]).ids["ゐ"] == 1
+
+
+@pytest.mark.parametrize(
+    ("vocab", "said"),
+    [
+        (lines("猫", ""), "line 2"),
+        (lines("猫", "犬", "慶応,"), "line 3"),
+        (lines("慶応,,慶應"), "line 1"),
+        ("猫\n".encode() + b"\xff\n", "line 2"),
+        (b"", "line 1"),
+    ],
+)
+def test_broken_line_is_named(tmp_path: Path, vocab: bytes, said: str) -> None:
+    with pytest.raises(VocabularyError, match=said):
+        Vocabulary.load(write(tmp_path, vocab))
+
+
+@pytest.mark.parametrize(
+    ("emoji", "said"),
+    [
+        ('{"emoji": {},\n oops', "line 2"),
+        ("[]", "emoji"),
+        ('{"emoji": {}}', "emoji_inv"),
+        ('{"emoji": {"😀": 1}, "emoji_inv": {}}', "emoji"),
+        ('{"emoji": {"": "<|emoji1|>"}, "emoji_inv": {}}', "empty key"),
+        ('{"emoji": {"😀": "<|emoji1|>"}, "emoji_inv": {}}', "<|emoji1|>"),
+        ('{"emoji": {"😀": "<|emoji99|>"}, "emoji_inv": {}}', "<|emoji99|>"),
+        ("[" * 100_000, "nested"),
+    ],
+)
+def test_broken_emoji_table_is_a_vocabulary_error(tmp_path: Path, emoji: str, said: str) -> None:
+    with pytest.raises(VocabularyError) as caught:
+        Vocabulary.load(write(tmp_path, lines("猫"), emoji))
+    assert said in str(caught.value)
+
+
+def test_missing_directory_is_told_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match=r"vocab\.txt and emoji\.json"):
+        Vocabulary.load(tmp_path / "nowhere")
+
+
+def test_vocabulary_without_a_needed_tag_is_refused() -> None:
+    with pytest.raises(VocabularyError, match="<SP>"):
+        Vocabulary((("猫",), ("<BR>",)), {}, {})
+
+
+@given(st.binary(max_size=60))
+def test_random_files_give_a_vocabulary_or_a_vocabulary_error(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes
+) -> None:
+    directory = tmp_path_factory.mktemp("noise")
+    try:
+        Vocabulary.load(write(directory, lines("猫") + noise))
+    except VocabularyError as error:
+        assert "line" in str(error)
