@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from gpt_neox_japanese.errors import CorpusError
 
@@ -146,34 +146,57 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 def _open(file: Path) -> IO[bytes]:
     if file.suffix == ".gz":
         return cast("IO[bytes]", gzip.GzipFile(file))
-    return _open_zst(file) if file.suffix == ".zst" else file.open("rb")
+    if file.suffix == ".zst":
+        return cast("IO[bytes]", io.BufferedReader(_ZstReader(file), 2**18))
+    return file.open("rb")
 
 
-def _open_zst(file: Path) -> IO[bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise CorpusError(
-            f"reading {file} needs zstandard: pip install 'gpt-neox-japanese[train]'"
-        ) from None
+class _ZstReader(io.RawIOBase):
+    """The uncompressed bytes of a .zst file.
 
-    class Reader(io.RawIOBase):
-        """Gives zstandard's errors as OSErrors, which is what other files raise."""
+    Unlike `zstandard.open` it notices when the file ends in the middle of a frame.
+    """
 
-        def __init__(self) -> None:
-            self._stream = zstandard.open(file, "rb")
+    def __init__(self, file: Path) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise CorpusError(
+                f"reading {file} needs zstandard: pip install 'gpt-neox-japanese[train]'"
+            ) from None
+        self._new_frame = zstandard.ZstdDecompressor().decompressobj
+        self._error = zstandard.ZstdError
+        self._file = file.open("rb")
+        self._frame = self._new_frame()
+        self._packed = self._unpacked = b""
 
-        def readable(self) -> bool:
-            return True
+    def readable(self) -> bool:
+        return True
 
-        def readinto(self, buffer: object) -> int:
-            try:
-                return cast(int, self._stream.readinto(buffer))
-            except zstandard.ZstdError as error:
-                raise OSError(str(error)) from error
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacked:
+            if not self._unpack():
+                return 0
+        count = min(len(buffer), len(self._unpacked))
+        buffer[:count] = self._unpacked[:count]
+        self._unpacked = self._unpacked[count:]
+        return count
 
-        def close(self) -> None:
-            self._stream.close()
-            super().close()
+    def _unpack(self) -> bool:
+        packed = self._packed or self._file.read(2**14)
+        if not packed:
+            if not self._frame.eof:
+                raise EOFError("it is truncated")
+            return False
+        if self._frame.eof:
+            self._frame = self._new_frame()
+        try:
+            self._unpacked = self._frame.decompress(packed)
+        except self._error as error:
+            raise OSError(str(error)) from error
+        self._packed = self._frame.unused_data
+        return True
 
-    return cast("IO[bytes]", io.BufferedReader(Reader(), 2**20))
+    def close(self) -> None:
+        self._file.close()
+        super().close()

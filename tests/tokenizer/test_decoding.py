@@ -39,7 +39,14 @@ def test_incomplete_bytes_become_replacement_characters() -> None:
 
 def test_stream_shows_a_character_once_it_is_complete_and_no_sooner() -> None:
     stream = CODEC.stream_decoder()
-    assert [stream.feed(i) for i in CODEC.encode("猫한 は").tolist()] == ["猫", "", "", "한", " ", "は"]
+    assert [stream.feed(i) for i in CODEC.encode("猫한 は").tolist()] == [
+        "猫",
+        "",
+        "",
+        "한",
+        " ",
+        "は",
+    ]
     assert stream.finish() == ""
 
 

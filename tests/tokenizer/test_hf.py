@@ -62,7 +62,9 @@ def test_ids_equal_those_of_transformers(published: GPTNeoXJapaneseTokenizer) ->
     ]
 
 
-@pytest.mark.parametrize("text", ["お電話は03-1234-5678、http://a.jp/ へ。\u3000価格は1,200円(税込)", "平成5年3月7日"])
+@pytest.mark.parametrize(
+    "text", ["お電話は03-1234-5678、http://a.jp/ へ。\u3000価格は1,200円(税込)", "平成5年3月7日"]
+)
 def test_cleaning_gives_the_ids_of_transformers(reference_directory: Path, text: str) -> None:
     from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseTokenizer as InTree
 

@@ -48,9 +48,7 @@ def test_the_held_out_text_stands_beside_its_tokens(prepared: Path) -> None:
     assert found == [document.text for document in documents]
 
 
-def test_the_manifest_names_sources_without_their_directories(
-    prepared: Path, corpus: Path
-) -> None:
+def test_the_manifest_names_sources_without_their_directories(prepared: Path, corpus: Path) -> None:
     text = (prepared / "manifest.json").read_text(encoding="utf-8")
     assert json.loads(text)["sources"] == [corpus.name]
     assert str(corpus.parent) not in text

@@ -148,7 +148,10 @@ def _nats(model: PreTrainedModel, batch: list[_Window]) -> float:
         inputs[row, :size] = ids[:-1]
         targets[row, size - item.scored : size] = ids[1:][-item.scored :]
     targets = targets.to(device)
-    hidden = model.base_model(input_ids=inputs.to(device), use_cache=False).last_hidden_state
+    inputs = inputs.to(device)
+    hidden = model.base_model(
+        input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False
+    ).last_hidden_state
     # The output matrix is the dearest part of a small model: only for the scored positions.
     chosen = targets >= 0
     head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]

@@ -1,1 +1,4 @@
-"""Writing text: `sampling` chooses an id, `engine` writes ids one after the other, `text` makes them readable."""
+"""Writing text.
+
+`sampling` chooses an id, `engine` writes one after the other, `text` puts strings around them.
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -14,12 +14,15 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.sampling import SamplingOptions
 from gpt_neox_japanese.tokenizer.codec import Codec
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 __all__ = ["load_model", "recommended_sampling"]
 
 
 def load_model(
     directory: str | Path, codec: Codec, *, dtype: torch.dtype, device: str
-) -> nn.Module:
+) -> PreTrainedModel:
     """Read config and weights, and check that they fit the vocabulary.
 
     Raises:
@@ -43,7 +46,8 @@ def load_model(
         raise
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot load {str(directory)!r}: {error}") from error
-    return cast(nn.Module, model.to(device).eval())
+    cast(nn.Module, model).to(device)
+    return model.eval()
 
 
 def recommended_sampling(directory: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from gpt_neox_japanese.errors import GenerationError
@@ -22,7 +22,7 @@ class Engine:
         stop_ids: Ids that end a sequence; they are not part of it.
     """
 
-    def __init__(self, model: nn.Module, *, stop_ids: Collection[int]) -> None:
+    def __init__(self, model: PreTrainedModel, *, stop_ids: Collection[int]) -> None:
         self._model = model
         self._stop_ids = frozenset(stop_ids)
         self._vocab_size = int(model.config.vocab_size)

@@ -129,7 +129,7 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
     @property
     def _rope(self) -> dict[str, Any]:
-        assert self.rope_parameters is not None  # noqa: S101 - filled in by __post_init__
+        assert self.rope_parameters is not None
         return self.rope_parameters
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import AutoTokenizer
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
@@ -16,7 +16,7 @@ from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocab
 __all__ = ["GPTNeoXJapaneseTokenizer"]
 
 
-class GPTNeoXJapaneseTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
+class GPTNeoXJapaneseTokenizer(PreTrainedTokenizer):
     """Tokenizer of GPT-NeoX-Japanese, with transformers' names and arguments.
 
     A token is the surface form of an id (`"慶応"`, `"<SP>"`, `"<|byte227|>"`). Text that is decoded
@@ -69,7 +69,7 @@ class GPTNeoXJapaneseTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         )
         self._token_of = _names(self.codec.vocabulary)
         self._id_of = {token: i for i, token in enumerate(self._token_of)}
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             unk_token=unk_token,
             pad_token=pad_token,
             bos_token=bos_token,
@@ -89,7 +89,9 @@ class GPTNeoXJapaneseTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         """One token for every id, the added ones included."""
         return {**self._id_of, **self.added_tokens_encoder}
 
-    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+    def tokenize(  # type: ignore[override]  # as its own subclass PreTrainedTokenizer has it
+        self, text: str, **kwargs: Any
+    ) -> list[str]:
         """The tokens of a text.
 
         Args:
@@ -101,8 +103,7 @@ class GPTNeoXJapaneseTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         """
         if kwargs.pop("split_special_tokens", self.split_special_tokens):
             return self._tokens(text, allow_tags=False)
-        tokens = super().tokenize(text, split_special_tokens=False, **kwargs)
-        return cast(list[str], tokens)
+        return super().tokenize(text, split_special_tokens=False, **kwargs)
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         return self._tokens(text, allow_tags=True)
@@ -161,4 +162,6 @@ def _names(vocabulary: Vocabulary) -> list[str]:
 
 
 # Published directories name this class, or only their model type; both lead to ours from now on.
-AutoTokenizer.register(InTreeConfig, tokenizer_class=GPTNeoXJapaneseTokenizer, exist_ok=True)
+AutoTokenizer.register(  # type: ignore[no-untyped-call]
+    InTreeConfig, tokenizer_class=GPTNeoXJapaneseTokenizer, exist_ok=True
+)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from gpt_neox_japanese.errors import VocabularyError
 
@@ -94,7 +94,7 @@ class Families:
         at three characters, so longer forms are left out, as are combinations after the sixteenth.
         """
         members = [self._members.get(character, (character,)) for character in piece]
-        written = map("".join, itertools.product(*members))
+        written: Iterator[str] = map("".join, itertools.product(*members))
         if len(piece) > 1 and "ァ" <= piece[0] <= "ヾ":
             written = iter((piece,))
         elif len(piece) > 1:

@@ -1,7 +1,8 @@
 """The two files of a vocabulary: `vocab.txt` and `emoji.json`.
 
 `vocab.txt` is UTF-8 with one id a line, counted from 0. A line holds the surface forms of its id
-separated by commas, the canonical form first: `慶応,慶應`. A line that is only a comma is the comma.
+separated by commas, the canonical form first: `慶応,慶應`. A line that is only a comma is the
+comma.
 `emoji.json` holds two objects: `emoji` maps a written emoji to its class tag, `emoji_inv` maps each
 class tag to the emoji that it is decoded to.
 """
@@ -77,7 +78,7 @@ class Vocabulary:
         """Read `vocab.txt` and `emoji.json` from a directory.
 
         Raises:
-            VocabularyError: The directory or a file is missing or broken; the message names the line.
+            VocabularyError: A file is missing or broken; the message names the line.
         """
         directory = Path(directory)
         return cls.from_files(directory / VOCAB_FILE, directory / EMOJI_FILE)
@@ -114,7 +115,7 @@ class Vocabulary:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, without a byte order mark and with `\\n` for every kind of line end."""
+    """The text of a file, without a byte order mark and with LF for every kind of line end."""
     try:
         data = path.read_bytes()
     except OSError as error:

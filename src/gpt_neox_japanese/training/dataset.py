@@ -84,7 +84,11 @@ class HeldOutWindows(Dataset[dict[str, Tensor]]):
         return self._count
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`input_ids` and `labels`, the same int64 tensor [window]."""
+        """`input_ids` and `labels`, the same int64 tensor [window], and a mask of ones.
+
+        The mask says that an eos id at the start is text and no padding.
+        """
         start = index * self._stride * (self._window - 1)
         tokens = torch.from_numpy(self._stream.read(start, self._window))
-        return {"input_ids": tokens, "labels": tokens}
+        mask = torch.ones_like(tokens)
+        return {"input_ids": tokens, "labels": tokens, "attention_mask": mask}

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from gpt_neox_japanese.cli.evaluate import command
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.tokenizer.small import vocabulary
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model that gives every token the same probability."""
+    codec = Codec(vocabulary(["猫", "犬"]))
+    config = GPTNeoXJapaneseConfig(
+        vocab_size=len(codec.vocabulary),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=16,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = GPTNeoXJapaneseForCausalLM(config)
+    torch.nn.init.zeros_(model.embed_out.weight)
+    model.save_pretrained(tmp_path / "model")
+    codec.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    (tmp_path / "a.jsonl").write_text('{"text": "猫犬"}\n{"text": "犬"}\n', encoding="utf-8")
+    return tmp_path / "a.jsonl"
+
+
+def test_json_has_every_number(model: Path, texts: Path) -> None:
+    result = CliRunner().invoke(
+        command, ["--model", str(model), "--data", str(texts), "--json"], catch_exceptions=False
+    )
+    found = json.loads(result.stdout)
+    assert found["perplexity"] == pytest.approx(len(Codec.load(model).vocabulary), rel=1e-5)
+    assert found["documents"] == 2
+    assert (found["characters"], found["bytes"], found["tokens"]) == (3, 9, 5)
+    assert found["bits_per_character"] == pytest.approx(3 * found["bits_per_byte"])
+
+
+def test_limit_counts_documents_over_all_files(model: Path, texts: Path) -> None:
+    result = CliRunner().invoke(
+        command,
+        ["--model", str(model), "--data", str(texts), "--data", str(texts), "--limit", "3"],
+        catch_exceptions=False,
+    )
+    lines = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["documents"] == "3"
+    assert lines["characters"] == "5"
+    assert set(lines) >= {"bits per character", "bits per byte", "perplexity", "tokens"}
