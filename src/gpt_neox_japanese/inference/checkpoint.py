@@ -39,15 +39,19 @@ def load_model(
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
     try:
-        model = GPTNeoXJapaneseForCausalLM.from_pretrained(
-            str(directory), dtype=dtype, local_files_only=True
+        model = cast(
+            "PreTrainedModel",
+            GPTNeoXJapaneseForCausalLM.from_pretrained(
+                str(directory), dtype=dtype, local_files_only=True
+            ),
         )
     except CheckpointError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot load {str(directory)!r}: {error}") from error
-    cast(nn.Module, model).to(device)
-    return model.eval()
+    nn.Module.to(model, device)
+    model.train(False)
+    return model
 
 
 def recommended_sampling(directory: str | Path) -> dict[str, Any]:

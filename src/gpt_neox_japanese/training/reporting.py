@@ -1,7 +1,6 @@
 """What a run tells while it trains: the progress bar, the loss log, the held-out bits."""
 
 # The trainer decides which arguments its callbacks have.
-# ruff: noqa: ARG002
 
 from __future__ import annotations
 
