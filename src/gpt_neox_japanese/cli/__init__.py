@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -30,7 +30,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Finds a subcommand in the module of its name and turns our errors into one line."""
+    """Finds a subcommand in the module of its name, and ends with one line if it fails."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -46,25 +46,37 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         try:
-            return super().invoke(ctx)
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+            sys.exit(status if isinstance(status, int) else 0)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.UsageError as error:
+            hint = f" (try '{error.ctx.command_path} --help')" if error.ctx else ""
+            _exit(2, error.format_message() + hint)
         except NeoXJapaneseError as error:
-            raise click.UsageError(str(error)) from error
+            _exit(2, error)
         except BrokenPipeError:
             # The reader (`head`, a pager) has what it wanted. Nothing more can be written, not
             # even by the interpreter when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(0) from None
-        except OSError as error:
-            raise click.ClickException(_one_line(error)) from error
+            sys.exit(0)
+        except (click.ClickException, OSError) as error:
+            _exit(1, error)
+        except (click.Abort, KeyboardInterrupt):
+            _exit(130, "interrupted")
+
+
+def _exit(status: int, reason: object) -> NoReturn:
+    """End with one line on stderr that says why."""
+    message = " ".join(str(reason).split()) or type(reason).__name__
+    click.echo(f"neox-ja: {message}", err=True)
+    sys.exit(status)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="neox-ja")
 def main() -> None:
     """GPT-NeoX-Japanese: Japanese text, tokens and models."""
-
-
-def _one_line(error: OSError) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import click
 
@@ -46,20 +45,14 @@ def command(
 
     import torch
     from tqdm import tqdm
-    from transformers.utils.logging import disable_progress_bar
 
-    from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.corpus import read_documents
     from gpt_neox_japanese.evaluation.bits import bits_per_character
-    from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
-    from gpt_neox_japanese.tokenizer.codec import Codec
+    from gpt_neox_japanese.inference.checkpoint import open_checkpoint
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    directory = model or default_model_directory()
-    codec = Codec.load(directory)
-    network = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    if torch.cuda.is_available():
-        cast(torch.nn.Module, network).cuda()
+    codec, network, _ = open_checkpoint(
+        model, device="cuda" if torch.cuda.is_available() else "cpu"
+    )
     documents = islice(read_documents(data), limit)
     with tqdm(documents, desc="evaluate", unit=" documents") as progress:
         bits = bits_per_character(

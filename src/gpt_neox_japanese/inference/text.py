@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.inference.checkpoint import load_model, recommended_sampling
+from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference.checkpoint import open_checkpoint
 from gpt_neox_japanese.inference.engine import Engine
 from gpt_neox_japanese.inference.sampling import SamplingOptions
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -18,9 +18,6 @@ __all__ = ["TextGenerator"]
 _END = "<|endoftext|>"
 # Marks of the training data, not text: they are never shown.
 _MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", _END)
-
-# What the command line and `TextGenerator` use where a checkpoint recommends nothing.
-_FALLBACK = {"temperature": 0.8, "top_p": 0.95}
 
 
 class TextGenerator:
@@ -62,18 +59,7 @@ class TextGenerator:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
-        if directory is None:
-            from gpt_neox_japanese.assets import default_model_directory
-
-            directory = default_model_directory()
-        if not Path(directory).is_dir():
-            raise CheckpointError(
-                f"no model directory {str(directory)!r}; give a directory with config.json,"
-                " model.safetensors, vocab.txt and emoji.json"
-            )
-        codec = Codec.load(directory)
-        model = load_model(directory, codec, dtype=dtype, device=device)
-        sampling = SamplingOptions(**{**_FALLBACK, **recommended_sampling(directory)})
+        codec, model, sampling = open_checkpoint(directory, dtype=dtype, device=device)
         return cls(codec, Engine(model, stop_ids=_ids_of([_END], codec)), sampling)
 
     def generate(

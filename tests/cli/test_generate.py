@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.run import assert_refused, run
+from tests.inference.conftest import checkpoint
+
+__all__ = ["checkpoint"]
+
+
+def test_text_follows_the_prompt(checkpoint: Path) -> None:
+    result = run("generate", "吾輩は", "--model", checkpoint, "--seed", 1, "--max-new-tokens", 9)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("吾輩は")
+    assert len(result.stdout) > len("吾輩は\n")
+    assert "\ufffd" not in result.stdout
+    assert result.stderr == ""
+
+
+def test_seed_reproduces_each_continuation(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--json", "--max-new-tokens", 9)
+    first = run(*arguments, "--seed", 5, "--num-return-sequences", 2).stdout.splitlines()
+    results = [json.loads(line) for line in first]
+    assert [r["seed"] for r in results] == [5, 6]
+    assert results[0]["text"] != results[1]["text"]
+    alone = json.loads(run(*arguments, "--seed", 6).stdout)
+    assert alone == results[1]
+    assert set(alone) == {"prompt", "text", "seed"}
+
+
+def test_prompt_comes_from_standard_input(checkpoint: Path) -> None:
+    arguments = ("--model", checkpoint, "--seed", 1, "--max-new-tokens", 5)
+    piped = run("generate", "-", *arguments, stdin="吾輩は")
+    assert piped.stdout == run("generate", "吾輩は", *arguments).stdout
+    assert piped.stdout == run("generate", *arguments, stdin="吾輩は").stdout
+
+
+def test_options_reach_the_sampler(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--max-new-tokens", 9)
+    greedy = run(*arguments, "--temperature", 0).stdout
+    assert greedy == run(*arguments, "--top-k", 1).stdout
+    assert greedy == run(*arguments, "--top-p", 1e-9).stdout
+    assert greedy == run(*arguments, "--min-p", 1).stdout
+    text = greedy.removeprefix("猫").removesuffix("\n")
+    stopped = run(*arguments, "--temperature", 0, "--stop", text[-1]).stdout
+    assert stopped == f"猫{text[: text.index(text[-1])]}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([""], "prompt is empty"),
+        (["猫", "--temperature", "-1"], "temperature is -1"),
+        (["猫", "--top-p", "2"], "top_p is 2"),
+        (["猫", "--max-new-tokens", "0"], "--max-new-tokens"),
+        (["猫", "--dtype", "float8"], "float8"),
+        (["猫", "--device", "abacus"], "abacus"),
+        (["猫", "--stop", ""], "stop"),
+        (["猫" * 100], "100 tokens"),
+        (["\udcff"], "surrogate"),
+    ],
+)
+def test_misuse_is_refused_in_one_line(checkpoint: Path, arguments: list[str], said: str) -> None:
+    assert_refused(run("generate", *arguments, "--model", checkpoint), said)
+
+
+def test_missing_model_is_refused(tmp_path: Path) -> None:
+    assert_refused(run("generate", "猫", "--model", tmp_path / "nowhere"), "nowhere")
+
+
+def test_vocabulary_that_does_not_match_the_weights_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    with (copy / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("余\n")
+    assert_refused(run("generate", "猫", "--model", copy), "ids, its vocabulary")
+
+
+def test_broken_config_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (copy / "config.json").write_text("{")
+    assert_refused(run("generate", "猫", "--model", copy), "config.json")
