@@ -45,8 +45,12 @@ def test_options_reach_the_sampler(checkpoint: Path) -> None:
     assert greedy == run(*arguments, "--top-k", 1).stdout
     assert greedy == run(*arguments, "--top-p", 1e-9).stdout
     assert greedy == run(*arguments, "--min-p", 1).stdout
-    text = greedy.removeprefix("猫").removesuffix("\n")
-    stopped = run(*arguments, "--temperature", 0, "--stop", text[-1]).stdout
+
+
+def test_text_ends_before_a_stop_string(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--max-new-tokens", 30, "--seed", 1)
+    text = run(*arguments).stdout.removeprefix("猫").removesuffix("\n")
+    stopped = run(*arguments, "--stop", text[-1]).stdout
     assert stopped == f"猫{text[: text.index(text[-1])]}\n"
 
 
