@@ -31,6 +31,11 @@ def test_the_tokenizer_alone_loads_neither_torch_nor_transformers() -> None:
     assert loaded_by("import gpt_neox_japanese as g; g.Codec; g.Vocabulary") <= {"numba"}
 
 
+def test_writing_text_loads_no_transformers() -> None:
+    code = "import gpt_neox_japanese as g; g.TextGenerator.load().generate('猫', max_new_tokens=2)"
+    assert loaded_by(code) & {"torch", "transformers"} == {"torch"}
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = "from gpt_neox_japanese.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert loaded_by(code).isdisjoint(HEAVY)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_neox_japanese import TextGenerator
-from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.inference.sampling import SamplingOptions
 from gpt_neox_japanese.inference.text import until_stop
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -100,3 +100,9 @@ def test_a_checkpoint_writes_the_same_text_for_the_same_seed(checkpoint: Path) -
     assert first
     assert generator.generate("吾輩は猫", max_new_tokens=20, seed=3) == first
     assert "".join(generator.stream("吾輩は猫", max_new_tokens=20, seed=3)) == first
+
+
+@pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:99"])
+def test_device_that_is_not_there_is_named(checkpoint: Path, device: str) -> None:
+    with pytest.raises(CheckpointError, match=device):
+        TextGenerator.load(checkpoint, device=device)

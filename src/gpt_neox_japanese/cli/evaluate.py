@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -45,19 +46,25 @@ def command(
 
     import torch
     from tqdm import tqdm
+    from transformers.utils.logging import disable_progress_bar
 
     from gpt_neox_japanese.corpus import read_documents
     from gpt_neox_japanese.evaluation.bits import bits_per_character
-    from gpt_neox_japanese.inference.checkpoint import open_checkpoint
+    from gpt_neox_japanese.inference.checkpoint import Checkpoint
+    from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
-    codec, network, _ = open_checkpoint(
-        model, device="cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = Checkpoint.open(model)
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    network = GPTNeoXJapaneseForCausalLM.from_pretrained(
+        checkpoint.directory, dtype=torch.float32, local_files_only=True
     )
+    if torch.cuda.is_available():
+        cast(torch.nn.Module, network).cuda()
     documents = islice(read_documents(data), limit)
     with tqdm(documents, desc="evaluate", unit=" documents") as progress:
         bits = bits_per_character(
             network,
-            codec,
+            checkpoint.codec,
             (document.text for document in progress),
             stride=stride,
             batch_size=batch_size,

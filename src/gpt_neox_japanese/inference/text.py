@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
-from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.checkpoint import open_checkpoint
+from gpt_neox_japanese.errors import CheckpointError, GenerationError
+from gpt_neox_japanese.inference.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.engine import Engine
+from gpt_neox_japanese.inference.network import Network, Shape
 from gpt_neox_japanese.inference.sampling import SamplingOptions
+from gpt_neox_japanese.inference.weights import read_weights
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["TextGenerator"]
@@ -59,8 +61,16 @@ class TextGenerator:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
-        codec, model, sampling = open_checkpoint(directory, dtype=dtype, device=device)
-        return cls(codec, Engine(model, stop_ids=_ids_of([_END], codec)), sampling)
+        _check_device(device)
+        checkpoint = Checkpoint.open(directory)
+        network = Network(
+            Shape.of(checkpoint.config),
+            read_weights(checkpoint.directory),
+            dtype=dtype,
+            device=device,
+        )
+        engine = Engine(network, stop_ids=_ids_of([_END], checkpoint.codec))
+        return cls(checkpoint.codec, engine, checkpoint.sampling)
 
     def generate(
         self,
@@ -143,6 +153,14 @@ def _overlap(text: str, stop: str) -> int:
     """Length of the longest proper beginning of `stop` that `text` ends with."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"device {device!r} cannot be used here: {reason}") from error
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:

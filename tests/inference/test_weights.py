@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.inference.weights import read_weights
+
+WEIGHTS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+
+
+def same(read: dict[str, Tensor]) -> bool:
+    return read.keys() == WEIGHTS.keys() and all(torch.equal(read[n], WEIGHTS[n]) for n in WEIGHTS)
+
+
+def write_index(directory: Path, name: str, weight_map: object) -> None:
+    (directory / f"{name}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    assert same(read_weights(tmp_path))
+
+
+def test_the_published_layout_is_read(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "pytorch_model.bin")
+    assert same(read_weights(tmp_path))
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    for name, weight in WEIGHTS.items():
+        save_file({name: weight}, tmp_path / f"{name}.safetensors")
+    write_index(tmp_path, "model.safetensors", {n: f"{n}.safetensors" for n in WEIGHTS})
+    assert same(read_weights(tmp_path))
+
+
+def test_directory_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"put model\.safetensors"):
+        read_weights(tmp_path)
+
+
+class Executes:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickle_that_executes_is_not_run(tmp_path: Path) -> None:
+    torch.save({"a": Executes(tmp_path / "executed")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        read_weights(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Executes(tmp_path / "executed")))
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        read_weights(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100, b"\x08" + b"\0" * 7 + b"{}"])
+def test_broken_file_is_named(tmp_path: Path, file: str, content: bytes) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=file):
+        read_weights(tmp_path)
+
+
+def test_file_with_something_else_than_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="tensors by name"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../a.safetensors", "/a.safetensors", "x/a.safetensors", "none"])
+def test_index_that_points_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").mkdir()
+    for place in (tmp_path.parent, tmp_path / "x"):
+        save_file(WEIGHTS, place / "a.safetensors")
+    write_index(tmp_path, "model.safetensors", {"a": name})
+    with pytest.raises(CheckpointError, match="no file of its directory"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("weight_map", [[], None, {"a": {}}])
+def test_broken_index_is_named(tmp_path: Path, weight_map: object) -> None:
+    write_index(tmp_path, "model.safetensors", weight_map)
+    with pytest.raises(CheckpointError, match="index"):
+        read_weights(tmp_path)
