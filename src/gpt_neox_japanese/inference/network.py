@@ -250,7 +250,7 @@ class Network:
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + rotated / 2) of `(tokens, heads, head_dim)`, in float32."""
     half = cos.shape[-1]
-    sizes = (half, half, states.shape[-1] - 2 * half)
+    sizes = [half, half, states.shape[-1] - 2 * half]
     first, second, rest = torch.split(states, sizes, dim=-1)
     turned = (first * cos - second * sin, second * cos + first * sin)
     return torch.cat([*(part.to(states.dtype) for part in turned), rest], dim=-1)
