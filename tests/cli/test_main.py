@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
+import click
 import pytest
 
 import gpt_neox_japanese
 from gpt_neox_japanese import cli
+from gpt_neox_japanese.cli.texts import read_text
 from tests.cli.run import assert_refused, run
 
 HEAVY = ("torch", "numba", "transformers")
@@ -87,3 +90,19 @@ def test_interrupting_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", interrupted)
     assert run("tokenize", "猫").exit_code == 130
+
+
+def test_terminal_without_japanese_is_told_what_to_do() -> None:
+    code = "from gpt_neox_japanese.cli import main; main(['detokenize', '0'])"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("neox-ja: cannot write Japanese in latin-1")
+
+
+def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(click.UsageError, match="no text given"):
+        read_text(None, "text")

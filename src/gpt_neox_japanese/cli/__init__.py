@@ -6,7 +6,6 @@ Results go to stdout, progress to stderr. Misuse exits 2, failure exits 1, each 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any, NoReturn
 
@@ -58,11 +57,8 @@ class _Commands(click.Group):
             _exit(2, error.format_message() + hint)
         except NeoXJapaneseError as error:
             _exit(2, error)
-        except BrokenPipeError:
-            # The reader (`head`, a pager) has what it wanted. Nothing more can be written, not
-            # even by the interpreter when it flushes at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+        except UnicodeEncodeError as error:
+            _exit(1, f"cannot write Japanese in {error.encoding}; set PYTHONUTF8=1")
         except (click.ClickException, OSError) as error:
             _exit(1, error)
         except (click.Abort, KeyboardInterrupt):

@@ -48,11 +48,12 @@ def command(
     from tqdm import tqdm
     from transformers.utils.logging import disable_progress_bar
 
-    from gpt_neox_japanese.corpus import read_documents
+    from gpt_neox_japanese.corpus import corpus_files, read_documents
     from gpt_neox_japanese.evaluation.bits import bits_per_character
     from gpt_neox_japanese.inference.checkpoint import Checkpoint
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
+    files = corpus_files(data)
     checkpoint = Checkpoint.open(model)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     network = GPTNeoXJapaneseForCausalLM.from_pretrained(
@@ -60,7 +61,7 @@ def command(
     )
     if torch.cuda.is_available():
         cast(torch.nn.Module, network).cuda()
-    documents = islice(read_documents(data), limit)
+    documents = islice(read_documents(files), limit)
     with tqdm(documents, desc="evaluate", unit=" documents") as progress:
         bits = bits_per_character(
             network,

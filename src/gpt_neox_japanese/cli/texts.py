@@ -17,7 +17,7 @@ def read_text(argument: str | None, name: str) -> str:
     """
     if argument is not None and argument != "-":
         return argument
-    if argument is None and sys.stdin.isatty():
+    if sys.stdin is None or (argument is None and sys.stdin.isatty()):
         raise click.UsageError(f"no {name} given; write it after the command, or pipe it in")
     data = sys.stdin.buffer.read()
     try:
