@@ -39,7 +39,7 @@ class TextGenerator:
     def __init__(self, codec: Codec, engine: Engine, sampling: SamplingOptions) -> None:
         self.codec = codec
         self.sampling = sampling
-        self._engine = engine
+        self.engine = engine
         self._mark_ids = _ids_of(_MARKS, codec)
 
     @classmethod
@@ -112,7 +112,7 @@ class TextGenerator:
         """
         if not all(stop):
             raise GenerationError("a stop string is empty; leave it out")
-        ids = self._engine.generate(
+        ids = self.engine.generate(
             self.codec.encode(prompt).tolist(),
             max_new_tokens=max_new_tokens,
             options=options or self.sampling,
