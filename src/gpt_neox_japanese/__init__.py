@@ -14,30 +14,41 @@ _MODULE_OF = {
     "Codec": "tokenizer.codec",
     "GPTNeoXJapaneseConfig": "model.modeling",
     "GPTNeoXJapaneseForCausalLM": "model.modeling",
+    "GPTNeoXJapaneseForQuestionAnswering": "model.heads",
+    "GPTNeoXJapaneseForSequenceClassification": "model.heads",
+    "GPTNeoXJapaneseForTokenClassification": "model.heads",
     "GPTNeoXJapaneseModel": "model.modeling",
     "GPTNeoXJapanesePreTrainedModel": "model.modeling",
     "GPTNeoXJapaneseTokenizer": "tokenizer.hf",
     "TextGenerator": "inference.text",
     "Vocabulary": "tokenizer.vocabulary",
     "default_model_directory": "assets",
+    "register": "registration",
 }
 
 __all__ = [
     "Codec",
     "GPTNeoXJapaneseConfig",
     "GPTNeoXJapaneseForCausalLM",
+    "GPTNeoXJapaneseForQuestionAnswering",
+    "GPTNeoXJapaneseForSequenceClassification",
+    "GPTNeoXJapaneseForTokenClassification",
     "GPTNeoXJapaneseModel",
     "GPTNeoXJapanesePreTrainedModel",
     "GPTNeoXJapaneseTokenizer",
     "TextGenerator",
     "Vocabulary",
     "default_model_directory",
+    "register",
 ]
 
 
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("GPTNeoXJapanese"):
+        # transformers has classes of these names too: from now on its Auto classes give ours.
+        importlib.import_module(f"{__name__}.registration").register()
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -96,9 +96,9 @@ def test_an_override_at_loading_wins_over_the_file(tmp_path):
     ("arguments", "message"),
     [
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size=30 is not divisible"),
-        ({"vocab_size": 0}, "vocab_size=0 must be positive"),
-        ({"num_hidden_layers": -1}, "num_hidden_layers=-1 must be positive"),
-        ({"intermediate_multiple_size": 0}, "intermediate_multiple_size=0 must be positive"),
+        ({"vocab_size": 0}, "vocab_size=0 must be from 1"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers=-1 must be from 1"),
+        ({"intermediate_multiple_size": 0}, "intermediate_multiple_size=0 must be from 1"),
         ({"rotary_pct": 0.0}, r"rotary_pct=0.0 must be in \(0, 1\]"),
         ({"rotary_pct": 1.5}, r"rotary_pct=1.5 must be in \(0, 1\]"),
         ({"rotary_pct": 0.1, "hidden_size": 32, "num_attention_heads": 4}, "rotates 0 of the 8"),

@@ -1,35 +1,97 @@
+"""One import, and transformers' Auto classes give ours."""
+
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
-import transformers
-from packaging.version import Version
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
+import gpt_neox_japanese
+from gpt_neox_japanese.model import heads
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM, GPTNeoXJapaneseModel
-from gpt_neox_japanese.model.registration import register
+
+MODELS = [
+    (AutoModel, GPTNeoXJapaneseModel),
+    (AutoModelForCausalLM, GPTNeoXJapaneseForCausalLM),
+    (AutoModelForQuestionAnswering, heads.GPTNeoXJapaneseForQuestionAnswering),
+    (AutoModelForSequenceClassification, heads.GPTNeoXJapaneseForSequenceClassification),
+    (AutoModelForTokenClassification, heads.GPTNeoXJapaneseForTokenClassification),
+]
 
 
-def test_auto_classes_load_ours(tiny_model, tmp_path):
+@pytest.mark.parametrize(("auto_class", "model_class"), MODELS)
+def test_auto_classes_build_ours_for_a_directory_and_every_config(
+    tiny_model, pair, tmp_path, auto_class, model_class
+):
     tiny_model().save_pretrained(tmp_path)
-    assert type(AutoConfig.from_pretrained(tmp_path)) is GPTNeoXJapaneseConfig
-    assert type(AutoModelForCausalLM.from_pretrained(tmp_path)) is GPTNeoXJapaneseForCausalLM
-    assert type(AutoModel.from_pretrained(tmp_path)) is GPTNeoXJapaneseModel
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is GPTNeoXJapaneseConfig
+    in_tree = pair().theirs.config
+    assert type(in_tree) is InTreeConfig
+    for model in (
+        auto_class.from_pretrained(tmp_path),
+        auto_class.from_config(config),
+        auto_class.from_config(in_tree),
+    ):
+        assert type(model) is model_class
+        assert model.config.rope_parameters == in_tree.rope_parameters
 
 
-@pytest.mark.skipif(
-    Version(transformers.__version__) < Version("5.23"),
-    reason="older transformers refuse another model for a config class of their own",
+@pytest.fixture
+def tokenizer_directory(reference_directory, tiny_config, tmp_path):
+    """As transformers 4 published them: the tokenizer's class is named nowhere."""
+    for name in ("vocab.txt", "emoji.json"):
+        (tmp_path / name).write_bytes((reference_directory / name).read_bytes())
+    tiny_config().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_the_auto_tokenizer_gives_ours_for_a_directory_and_every_config(tokenizer_directory):
+    gpt_neox_japanese.register()
+    ours = gpt_neox_japanese.GPTNeoXJapaneseTokenizer
+    assert type(AutoTokenizer.from_pretrained(tokenizer_directory)) is ours
+    for config in (GPTNeoXJapaneseConfig(), InTreeConfig()):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory, config=config)
+        assert type(tokenizer) is ours
+
+
+FRESH = """
+import sys
+import gpt_neox_japanese
+assert not {"torch", "transformers", "numba"} & set(sys.modules), "the bare import is heavy"
+{first_use}
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
+config = AutoConfig.for_model("gpt_neox_japanese")
+classes = [type(config), TOKENIZER_MAPPING[type(config)], TOKENIZER_MAPPING[InTreeConfig]]
+classes += [AutoModelForSequenceClassification._model_mapping[type(config)]]
+for found in classes:
+    assert found.__module__.startswith("gpt_neox_japanese."), found
+"""
+
+
+@pytest.mark.parametrize(
+    "first_use",
+    ["gpt_neox_japanese.register()", "from gpt_neox_japanese import GPTNeoXJapaneseTokenizer"],
 )
-def test_the_in_tree_config_builds_ours(pair):
-    theirs = pair().theirs.config
-    assert type(theirs) is InTreeConfig
-    model = AutoModelForCausalLM.from_config(theirs)
-    assert type(model) is GPTNeoXJapaneseForCausalLM
-    assert model.config.rope_parameters == theirs.rope_parameters
+def test_a_light_import_and_the_first_use_of_a_class_registers_all(first_use):
+    code = FRESH.replace("{first_use}", first_use)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_registering_twice_is_harmless():
-    register()
-    register()
+    gpt_neox_japanese.register()
+    gpt_neox_japanese.register()

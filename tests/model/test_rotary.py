@@ -63,6 +63,17 @@ def test_frequencies_stay_exact_when_loaded_in_half_precision(tiny_model, tmp_pa
     assert torch.equal(inv_freq, model.gpt_neox_japanese.rotary_emb.inv_freq)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frequencies_are_right_in_a_model_built_without_memory(tiny_config, tiny_model, dtype):
+    expected = tiny_model()
+    with torch.device("meta"):
+        model = GPTNeoXJapaneseForCausalLM(tiny_config())
+    model = model.to(dtype).to_empty(device="cpu")
+    model.load_state_dict(expected.state_dict())
+    rotary = model.gpt_neox_japanese.rotary_emb
+    assert torch.equal(rotary.inv_freq, expected.gpt_neox_japanese.rotary_emb.inv_freq)
+
+
 def test_tables_are_float32_for_half_precision_states(tiny_config):
     cos, sin = tables(tiny_config(), [0, 1999], dtype=torch.float16)
     assert cos.dtype == sin.dtype == torch.float32

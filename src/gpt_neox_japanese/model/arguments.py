@@ -23,6 +23,7 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 __all__ = [
     "Past",
     "as_cache",
+    "first_given",
     "head_mask_per_layer",
     "reject_unknown_keywords",
     "warn_of_extrapolation",
@@ -86,6 +87,11 @@ def as_cache(past: Past | None, config: PreTrainedConfig) -> Cache | None:
             f"for each of the {layers} layers, or None for a fresh start"
         )
     return DynamicCache(past)
+
+
+def first_given(value: bool | None, default: bool | None) -> bool:
+    """Return an argument that may be left to the config."""
+    return bool(default if value is None else value)
 
 
 def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | None:

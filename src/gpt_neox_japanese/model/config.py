@@ -14,14 +14,16 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 
 __all__ = ["GPTNeoXJapaneseConfig"]
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_multiple_size",
-    "max_position_embeddings",
-)
+# Each size with the most that is believed. Building a model takes memory for every layer even
+# before there are weights, so a damaged or hostile file must not name any number it likes.
+_SIZES = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**18,
+    "num_hidden_layers": 2**12,
+    "num_attention_heads": 2**18,
+    "intermediate_multiple_size": 2**10,
+    "max_position_embeddings": 2**31,
+}
 # The two names of each rotary number: transformers 4's argument, transformers 5's dictionary key.
 _ROTARY_KEYS = {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"}
 
@@ -165,10 +167,10 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         return fields
 
     def _check_values(self) -> None:
-        for name in _SIZES:
-            if getattr(self, name) < 1:
+        for name, most in _SIZES.items():
+            if not 1 <= getattr(self, name) <= most:
                 raise NeoXJapaneseError(
-                    f"{name}={getattr(self, name)} must be positive; the default is "
+                    f"{name}={getattr(self, name)} must be from 1 to {most}; the default is "
                     f"{getattr(type(self), name)}"
                 )
         if self.hidden_size % self.num_attention_heads:

@@ -1,25 +1,43 @@
-"""Makes transformers' Auto classes build this package's model."""
+"""Makes transformers' Auto classes build this package's models, and PEFT know their layers."""
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-from transformers import GPTNeoXJapaneseConfig as InTreeConfig
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from transformers import AutoConfig
+from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 
-__all__ = ["register"]
+__all__ = ["give_peft_its_targets", "registered"]
+
+_Model = TypeVar("_Model", bound=type)
 
 
-def register() -> None:
-    """Register config and model under the model type `gpt_neox_japanese`; repeating is harmless.
+def registered(auto_class: Any) -> Callable[[_Model], _Model]:
+    """Decorate the model class that `auto_class` is to build for the type `gpt_neox_japanese`.
 
-    The in-tree config class is mapped to our model too, for code that imported it directly;
-    releases of transformers that reserve their own classes ignore that part.
+    The in-tree config class is mapped to it too, for code that imported that one directly.
     """
-    # Not at the top: modeling.py calls this function at the end of its own import.
-    from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM, GPTNeoXJapaneseModel
-
     AutoConfig.register(GPTNeoXJapaneseConfig.model_type, GPTNeoXJapaneseConfig, exist_ok=True)
-    for config_class in (GPTNeoXJapaneseConfig, InTreeConfig):
-        AutoModel.register(config_class, GPTNeoXJapaneseModel, exist_ok=True)
-        AutoModelForCausalLM.register(config_class, GPTNeoXJapaneseForCausalLM, exist_ok=True)
+
+    def register(model_class: _Model) -> _Model:
+        for config_class in (GPTNeoXJapaneseConfig, InTreeConfig):
+            # Not `auto_class.register`: before 5.23 it ignores config classes of transformers' own.
+            auto_class._model_mapping._extra_content[config_class] = model_class
+        return model_class
+
+    return register
+
+
+def give_peft_its_targets() -> None:
+    """Let PEFT, if there is one, adapt the layers it adapts in GPT-NeoX: they have these names."""
+    if importlib.util.find_spec("peft") is None:
+        return
+    constants = importlib.import_module("peft.utils.constants")
+    for name, mapping in vars(constants).items():
+        if name.endswith("_MODULES_MAPPING") and "gpt_neox" in mapping:
+            mapping.setdefault(GPTNeoXJapaneseConfig.model_type, mapping["gpt_neox"])

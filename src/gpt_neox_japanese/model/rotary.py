@@ -38,14 +38,17 @@ class GPTNeoXJapaneseRotaryEmbedding(nn.Module):
         self.rope_type: str = config.rope_parameters["rope_type"]
         self.max_seq_len_cached: int = config.max_position_embeddings
         self.original_max_seq_len: int = config.max_position_embeddings
+        inv_freq, self.attention_scaling = self._frequencies()
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+
+    def _frequencies(self) -> tuple[Tensor, float]:
         initialize: Callable[..., tuple[Tensor, float]] = (
             self.compute_default_rope_parameters
             if self.rope_type == "default"
             else ROPE_INIT_FUNCTIONS[self.rope_type]
         )
-        inv_freq, self.attention_scaling = initialize(config)
-        self.register_buffer("inv_freq", inv_freq, persistent=False)
-        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+        return initialize(self.config)
 
     @staticmethod
     def compute_default_rope_parameters(config: PreTrainedConfig, **_: Any) -> tuple[Tensor, float]:
@@ -75,12 +78,20 @@ class GPTNeoXJapaneseRotaryEmbedding(nn.Module):
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> GPTNeoXJapaneseRotaryEmbedding:
-        """Follow the model to another device, but not to another precision."""
+        """Follow the model to another device, but not to another precision.
+
+        No checkpoint holds the frequencies: a model that was built on the meta device computes
+        them when it is given memory.
+        """
         exact = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, before in exact.items():
             after = self._buffers[name]
-            if before is not None and after is not None and after.dtype != before.dtype:
+            if before is None or after is None:
+                continue
+            if before.is_meta and not after.is_meta:
+                self._buffers[name] = self._frequencies()[0].to(after.device)
+            elif after.dtype != before.dtype:
                 self._buffers[name] = before.to(after.device)
         return self
 

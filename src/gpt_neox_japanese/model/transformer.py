@@ -1,0 +1,199 @@
+"""The stack of layers: token ids to final hidden states.
+
+`rotary.py`, `attention.py` and `layer.py` are the mathematics; `arguments.py` checks what callers
+pass. Here the documented interface is given its meaning.
+"""
+# transformers' methods carry no annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.model.arguments import (
+    Past,
+    as_cache,
+    first_given,
+    head_mask_per_layer,
+    reject_unknown_keywords,
+    warn_of_extrapolation,
+    warn_of_unmasked_padding,
+)
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
+from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
+from gpt_neox_japanese.model.registration import registered
+from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
+
+__all__ = ["GPTNeoXJapaneseModel"]
+
+
+@registered(AutoModel)
+class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
+    """Token ids to final hidden states."""
+
+    def __init__(self, config: GPTNeoXJapaneseConfig) -> None:
+        super().__init__(config)
+        self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            GPTNeoXJapaneseLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.rotary_emb = GPTNeoXJapaneseRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding."""
+        return self.embed_in
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.embed_in = cast(nn.Embedding, value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Past | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        head_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Run the transformer.
+
+        Args:
+            input_ids: Token ids, int64 [batch, tokens]; or give `inputs_embeds`.
+            attention_mask: [batch, past + tokens], 1 for text and 0 for padding; or a prepared
+                mask, [batch, 1, tokens, past + tokens].
+            position_ids: Position of each token, int64 [batch, tokens]; counted on from the past
+                if not given.
+            inputs_embeds: [batch, tokens, hidden], instead of `input_ids`.
+            past_key_values: Keys and values of earlier calls: a `Cache`, or for each layer a pair
+                of [batch, heads, past, head_dim].
+            use_cache: Return keys and values for the next call; `config.use_cache` if None.
+            output_attentions: Return each layer's weights; computed by the eager implementation.
+            output_hidden_states: Return each layer's input and the final output.
+            return_dict: False for a plain tuple; `config.return_dict` if None.
+            head_mask: [heads] or [layers, heads]: 1 keeps a head, 0 silences it.
+            token_type_ids: Ignored, with a warning: the architecture has no segments.
+            **kwargs: Arguments of the attention implementation.
+
+        Returns:
+            `last_hidden_state` [batch, tokens, hidden] and, if asked for, `past_key_values`,
+            `hidden_states` (layers + 1 of [batch, tokens, hidden]) and `attentions` (layers of
+            [batch, heads, tokens, past + tokens]).
+
+        Raises:
+            NeoXJapaneseError: (a `ValueError`) unless exactly one of `input_ids` and
+                `inputs_embeds` is given, or if the past or `head_mask` has the wrong shape.
+            TypeError: For a keyword argument that nothing would read.
+        """
+        reject_unknown_keywords(kwargs, self.config)
+        past = as_cache(past_key_values, self.config)
+        if token_type_ids is not None:
+            warnings.warn("token_type_ids is ignored: the model has no segments", stacklevel=2)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise NeoXJapaneseError("give exactly one of input_ids and inputs_embeds")
+        if input_ids is not None:
+            if attention_mask is None and past is None and not self.training:
+                warn_of_unmasked_padding(input_ids, self.config)
+            inputs_embeds = self.embed_in(input_ids)
+
+        config = self.config
+        output: BaseModelOutputWithPast | tuple[Any, ...] = self._run_layers(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past,
+            use_cache=use_cache,
+            head_mask=head_mask_per_layer(head_mask, config),
+            # The decorators would take None for False.
+            output_attentions=first_given(output_attentions, config.output_attentions),
+            output_hidden_states=first_given(output_hidden_states, config.output_hidden_states),
+            return_dict=first_given(return_dict, config.return_dict),
+            **kwargs,
+        )
+        return output
+
+    @merge_with_config_defaults  # type: ignore[untyped-decorator]
+    @capture_outputs  # type: ignore[untyped-decorator]
+    def _run_layers(
+        self,
+        *,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past_key_values: Cache | None,
+        use_cache: bool,
+        head_mask: Tensor | None,
+        output_attentions: bool,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        tokens = inputs_embeds.shape[1]
+        warn_of_extrapolation(past_length, tokens, self.config)
+        if position_ids is None:
+            position_ids = (torch.arange(tokens, device=inputs_embeds.device) + past_length)[None]
+
+        causal_mask = create_causal_mask(
+            config=self._config_that_has_weights() if output_attentions else self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
+        hidden_states = inputs_embeds
+        for index, layer in enumerate(self.layers):
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=causal_mask,
+                position_embeddings=position_embeddings,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                head_mask=None if head_mask is None else head_mask[index],
+                output_attentions=output_attentions,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.final_layer_norm(hidden_states),
+            past_key_values=past_key_values,
+        )
+
+    def _config_that_has_weights(self) -> GPTNeoXJapaneseConfig:
+        """Return a config for eager masks, and say so if it is not the one in use."""
+        implementation = self.config._attn_implementation
+        if implementation == "eager":
+            return self.config
+        if not torch.compiler.is_compiling():
+            warnings.warn(
+                f"{implementation!r} attention has no weights to return, so with "
+                "output_attentions=True this call is computed with 'eager'; load the model with "
+                "attn_implementation='eager' to choose that yourself",
+                stacklevel=2,
+            )
+        config = copy.copy(self.config)
+        config._attn_implementation = "eager"
+        return config

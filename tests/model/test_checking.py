@@ -1,0 +1,167 @@
+"""Directories from strangers: refused with a reason, with nothing run and nothing read outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+
+
+class Program:
+    """What a pickle may do when it is read: here, make a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def tensors(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def write_safetensors(path, header, data=b""):
+    """A file with any header, however wrong."""
+    encoded = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
+
+
+@pytest.fixture
+def directory(tiny_model, tmp_path):
+    """A directory with a configuration and no weights."""
+    path = tmp_path / "model"
+    tiny_model().config.save_pretrained(path)
+    return path
+
+
+def refused(directory, match):
+    before = sorted(directory.parent.rglob("*"))
+    for model_class in (GPTNeoXJapaneseForCausalLM, AutoModelForCausalLM):
+        with pytest.raises(CheckpointError, match=match):
+            model_class.from_pretrained(directory)
+    assert sorted(directory.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("how", ["torch", "bare"])
+def test_a_pickle_that_runs_a_program_is_refused(tiny_model, directory, tmp_path, how):
+    content = {**tensors(tiny_model()), "more": Program(tmp_path / "it ran")}
+    with (directory / "pytorch_model.bin").open("wb") as file:
+        if how == "torch":
+            torch.save(content, file)
+        else:
+            pickle.dump(content, file, protocol=2)
+    refused(directory, "holds something else than tensors")
+
+
+@pytest.mark.parametrize("shard", ["../outside.safetensors", "{}/outside.safetensors", "..", "", 3])
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_an_index_that_names_a_file_outside_is_refused(tiny_model, directory, shard, index):
+    weights = tensors(tiny_model())
+    save_file(weights, directory.parent / "outside.safetensors", metadata={"format": "pt"})
+    if isinstance(shard, str):
+        shard = shard.format(directory.parent)
+    content = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, shard)}
+    (directory / index).write_text(json.dumps(content))
+    refused(directory, "must lie beside their index")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", "[" * 100_000])
+def test_a_broken_index_is_refused(directory, content):
+    (directory / "model.safetensors.index.json").write_text(content)
+    refused(directory, "index.json' (must hold a JSON object|is not JSON|has no weight_map)")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "pytorch_model.bin", "generation_config.json"]
+)
+def test_a_pipe_is_refused_and_not_waited_for(directory, name):
+    os.mkfifo(directory / name)
+    refused(directory, "is not a regular file")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.json"])
+def test_a_link_out_of_the_directory_is_refused(directory, name):
+    (directory.parent / "secret").write_text("secret")
+    (directory / name).symlink_to(directory.parent / "secret")
+    refused(directory, "is a link that leads out of its directory")
+
+
+def test_links_of_the_hub_cache_and_inside_the_directory_are_followed(tiny_model, tmp_path):
+    model = tiny_model()
+    repository = tmp_path / "models--someone--tiny"
+    snapshot = repository / "snapshots" / "0123abcd"
+    model.save_pretrained(snapshot)
+    (repository / "blobs").mkdir()
+    (snapshot / "model.safetensors").rename(repository / "blobs" / "feed")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/feed")
+    (snapshot / "config.json").rename(snapshot / "other.json")
+    (snapshot / "config.json").symlink_to("other.json")
+    (tmp_path / "nickname").symlink_to(snapshot)
+    ids = torch.tensor([[5, 6, 7]])
+    for path in (snapshot, tmp_path / "nickname"):
+        loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(path)
+        assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
+HEAD = 61 * 32 * 4  # bytes
+
+
+@pytest.mark.parametrize(
+    "header",
+    {
+        "overlapping": {
+            "embed_out.weight": {"dtype": "F32", "shape": [61, 32], "data_offsets": [0, HEAD]},
+            "other": {"dtype": "F32", "shape": [32], "data_offsets": [64, 192]},
+        },
+        "larger than its data": {
+            "embed_out.weight": {
+                "dtype": "F32",
+                "shape": [2**40, 2**20],
+                "data_offsets": [0, HEAD],
+            },
+        },
+        "beyond the file": {
+            "embed_out.weight": {
+                "dtype": "F32",
+                "shape": [610, 32],
+                "data_offsets": [0, 10 * HEAD],
+            },
+        },
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_tensors_that_do_not_fit_their_file_are_refused(directory, header):
+    write_safetensors(directory / "model.safetensors", header[1], bytes(HEAD))
+    refused(directory, "safetensors file is broken")
+
+
+def test_a_header_longer_than_its_file_is_refused(directory):
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", 2**60) + bytes(10_000))
+    refused(directory, "safetensors file is broken")
+
+
+@pytest.mark.parametrize("size", ["num_hidden_layers", "hidden_size", "vocab_size"])
+def test_an_absurd_size_is_refused(tiny_model, directory, size):
+    tiny_model().save_pretrained(directory)
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {size: 10**9}))
+    with pytest.raises(ValueError, match=size):
+        AutoModelForCausalLM.from_pretrained(directory)
+
+
+def test_a_large_config_with_few_weights_is_refused(tiny_model, directory):
+    tiny_model().save_pretrained(directory)
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 4096}))
+    refused(directory, "describes [0-9,]+ parameters, but the weight files have")

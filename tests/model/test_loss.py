@@ -1,0 +1,120 @@
+"""The loss: what it counts, and that slices of it are the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from gpt_neox_japanese.model import loss as loss_module
+from gpt_neox_japanese.model.loss import causal_lm_loss
+
+IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
+LABELS = IDS.masked_fill(IDS % 5 == 0, -100)
+
+
+@pytest.fixture
+def small_slices(monkeypatch):
+    """Seven positions at a time: 36 do not divide evenly."""
+    monkeypatch.setattr(loss_module, "_SLICE", 7 * 61)
+
+
+def gradients(model, **inputs):
+    model.zero_grad()
+    loss = model(IDS, **inputs).loss
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in model.parameters())]
+
+
+@pytest.mark.parametrize("extra", [{}, {"num_items_in_batch": 50}, {"ignore_index": 7}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_slices_add_up_to_the_loss_of_transformers(small_slices, dtype, extra):
+    logits = torch.randn(3, 12, 61, generator=torch.Generator().manual_seed(1)).to(dtype)
+    labels = LABELS.masked_fill(LABELS == -100, extra.get("ignore_index", -100))
+    results = []
+    for function in (causal_lm_loss, ForCausalLMLoss):
+        leaf = logits.clone().requires_grad_()
+        loss = function(leaf, labels, 61, **extra)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        results.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("extra", [{}, {"num_items_in_batch": torch.tensor(50)}], ids=str)
+def test_skipping_the_logits_changes_neither_loss_nor_gradients(tiny_model, small_slices, extra):
+    model = tiny_model()
+    assert model(IDS, labels=LABELS, skip_logits=True).logits is None
+    skipped = gradients(model, labels=LABELS, skip_logits=True, **extra)
+    whole = gradients(model, labels=LABELS, **extra)
+    torch.testing.assert_close(skipped, whole)
+
+
+def test_the_head_never_scores_more_than_a_slice_when_logits_are_skipped(tiny_model, small_slices):
+    model = tiny_model()
+    scored = []
+    model.embed_out.register_forward_hook(lambda _m, _i, logits: scored.append(logits.numel()))
+    gradients(model, labels=LABELS, skip_logits=True)
+    assert max(scored) == 7 * 61
+    assert sum(scored) == 2 * 36 * 61  # once forwards, once more for the gradient
+
+
+def test_logits_can_be_skipped_in_training_only(tiny_model):
+    model = tiny_model(attention_dropout=0.0).train()
+    model.skip_logits_in_training = True
+    trained = model(IDS, labels=LABELS)
+    assert trained.logits is None
+    assert model(IDS).logits is not None
+    assert model(IDS, labels=LABELS, skip_logits=False).logits is not None
+    judged = model.eval()(IDS, labels=LABELS)
+    assert judged.logits is not None
+    torch.testing.assert_close(judged.loss, trained.loss)
+
+
+def test_skipping_logits_without_labels_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="skip_logits=True leaves only the model's own loss"):
+        tiny_model()(IDS, skip_logits=True)
+
+
+def test_a_loss_function_of_the_users_own_is_used(tiny_model):
+    model = tiny_model()
+    model.loss_function = lambda logits, **_: logits.sum() * 0 + 5
+    assert model(IDS, labels=LABELS).loss.item() == 5
+    with pytest.raises(ValueError, match="skip_logits=True leaves only the model's own loss"):
+        model(IDS, labels=LABELS, skip_logits=True)
+
+
+@pytest.mark.parametrize("skip_logits", [False, True])
+@pytest.mark.parametrize("extra", [{}, {"num_items_in_batch": torch.tensor(0)}], ids=str)
+def test_a_batch_in_which_nothing_counts_has_no_loss_and_no_gradient(
+    tiny_model, skip_logits, extra
+):
+    nothing = torch.full_like(IDS, -100)
+    loss, *grads = gradients(tiny_model(), labels=nothing, skip_logits=skip_logits, **extra)
+    assert loss.item() == 0
+    assert not any(grad.any() for grad in grads)
+
+
+def test_labels_may_come_shifted(tiny_model):
+    model = tiny_model()
+    shifted = torch.nn.functional.pad(LABELS[:, 1:], (0, 1), value=-100)
+    expected = model(IDS, labels=LABELS).loss
+    torch.testing.assert_close(model(IDS, labels=LABELS, shift_labels=shifted).loss, expected)
+    torch.testing.assert_close(model(IDS, shift_labels=shifted, skip_logits=True).loss, expected)
+
+
+def test_a_double_precision_model_has_a_double_precision_loss(tiny_model):
+    assert tiny_model().double()(IDS, labels=LABELS).loss.dtype == torch.float64
+
+
+@pytest.mark.parametrize("skip_logits", [False, True])
+def test_a_sliced_loss_compiles_to_one_graph(tiny_model, small_slices, skip_logits):
+    model = tiny_model(attention_dropout=0.0, num_hidden_layers=1).train()
+    expected = gradients(model, labels=LABELS, use_cache=False, skip_logits=skip_logits)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    model.zero_grad()
+    loss = compiled(IDS, labels=LABELS, use_cache=False, skip_logits=skip_logits).loss
+    loss.backward()
+    actual = [loss.detach(), *(parameter.grad for parameter in model.parameters())]
+    torch.testing.assert_close(actual, expected)
