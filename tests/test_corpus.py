@@ -2,13 +2,26 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
-from gpt_neox_japanese.corpus import corpus_files, is_held_out, read_documents
+from gpt_neox_japanese.corpus import (
+    Block,
+    Layout,
+    blocks,
+    corpus_files,
+    is_held_out,
+    map_blocks,
+    parts,
+    read_blocks,
+    read_documents,
+)
 from gpt_neox_japanese.errors import CorpusError
 
 LINES = [{"id": "a", "text": "吾輩は猫である。"}, {"text": "名前はまだ無い。"}]
@@ -21,6 +34,23 @@ def write_jsonl(path: Path, lines: list[object]) -> Path:
     return path
 
 
+@pytest.fixture
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and parts end with the first document."""
+    monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
+    monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
+    # Chunks shorter than a line, so that lines are joined from several.
+    monkeypatch.setattr("gpt_neox_japanese.corpus.files._PLAIN_BYTES", 20)
+    monkeypatch.setattr("gpt_neox_japanese.corpus.files._PACKED_BYTES", 20)
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]], rows_per_group: int) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_per_group)
+    return path
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_a_json_line_is_a_document(tmp_path: Path, suffix: str) -> None:
     file = write_jsonl(tmp_path / f"works.jsonl{suffix}", [*LINES])
@@ -28,6 +58,87 @@ def test_a_json_line_is_a_document(tmp_path: Path, suffix: str) -> None:
     assert [d.text for d in documents] == [line["text"] for line in LINES]
     assert [d.id for d in documents] == ["a", f"{file.name}:2"]
     assert [(d.file, d.line) for d in documents] == [(file, 1), (file, 2)]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_blocks_hold_what_the_file_holds_and_take_all_its_bytes(
+    tmp_path: Path, suffix: str, tiny_blocks: None
+) -> None:
+    lines: list[object] = [{"id": str(n), "text": f"{n}" * n * 17} for n in range(300)]
+    file = write_jsonl(tmp_path / f"works.jsonl{suffix}", lines)
+    cut = list(read_blocks([file], Layout()))
+    assert len(cut) > 5
+    found = [d for block in pickle.loads(pickle.dumps(cut)) for d in block.documents()]
+    assert [(d.id, d.text, d.line) for d in found] == [
+        (str(n), f"{n}" * n * 17, n + 1) for n in range(300)
+    ]
+    assert sum(block.size for block in cut) == file.stat().st_size
+
+
+def test_small_files_share_a_block(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.jsonl"):
+        (tmp_path / name).write_text('{"text": "猫"}\n', encoding="utf-8")
+    (block,) = read_blocks(corpus_files([tmp_path]), Layout())
+    assert len(list(block.documents())) == 3
+
+
+def test_other_fields_hold_text_and_id_when_the_layout_says_so(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [{"text": "犬", "body": "猫", "key": 7}])
+    (document,) = read_documents([file], Layout(text_field="body", id_field="key"))
+    assert (document.id, document.text) == ("7", "猫")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_every_line_of_a_text_file_is_a_document_when_the_layout_says_so(
+    tmp_path: Path, suffix: str
+) -> None:
+    data = "\ufeff一行目\r\n\n二行目".encode()
+    file = tmp_path / f"a.txt{suffix}"
+    file.write_bytes(gzip.compress(data) if suffix else data)
+    documents = list(read_documents([file], Layout(split_lines=True)))
+    assert [(d.id, d.text) for d in documents] == [
+        (f"{file.name}:1", "一行目"),
+        (f"{file.name}:3", "二行目"),
+    ]
+
+
+def test_a_parquet_row_is_a_document(tmp_path: Path) -> None:
+    texts = [f"{n}猫" for n in range(25)]
+    file = write_parquet(tmp_path / "a.parquet", {"id": [*range(25)], "text": texts}, 10)
+    cut = list(read_blocks([file], Layout()))
+    assert [len(block.parts) for block in cut] == [3]
+    assert sum(block.size for block in cut) == file.stat().st_size
+    found = list(read_documents([file]))
+    assert [(d.id, d.text, d.line) for d in found] == [
+        (str(n), text, n + 1) for n, text in enumerate(texts)
+    ]
+    (tmp_path / "b").mkdir()
+    unnamed = write_parquet(tmp_path / "b" / "b.parquet", {"text": ["猫"]}, 1)
+    assert [d.id for d in read_documents([unnamed])] == ["b.parquet:1"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"body": ["猫"]}, r"a\.parquet has no column 'text', only body"),
+        ({"text": [1]}, r"column 'text' holds int64, expected string"),
+        ({"text": ["猫", None]}, r"a\.parquet, row 2: 'text' is null"),
+    ],
+)
+def test_a_broken_parquet_file_or_row_is_named(
+    tmp_path: Path, columns: dict[str, list[Any]], problem: str
+) -> None:
+    file = write_parquet(tmp_path / "a.parquet", columns, 10)
+    with pytest.raises(CorpusError, match=problem):
+        list(read_documents([file]))
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    for data in (b"", b"plain text"):
+        (tmp_path / "a.parquet").write_bytes(data)
+        with pytest.raises(CorpusError, match=r"a\.parquet cannot be read"):
+            list(read_documents([tmp_path]))
 
 
 def test_an_archive_of_several_frames_is_read_to_its_end(tmp_path: Path) -> None:
@@ -83,10 +194,44 @@ def test_a_broken_line_is_named(tmp_path: Path, line: bytes, problem: str) -> No
         list(read_documents([tmp_path]))
 
 
+def test_a_block_gives_errors_in_the_place_of_broken_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "一"}\n?\n{"text": "三"}\n', encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    (tmp_path / "c.txt.gz").write_bytes(b"plain text")
+    (tmp_path / "d.txt").write_text("四", encoding="utf-8")
+    (block,) = read_blocks(corpus_files([tmp_path]), Layout())
+    found = [str(d) if isinstance(d, CorpusError) else d.text for d in block.documents()]
+    assert [found[0], found[2], found[5]] == ["一", "三", "四"]
+    assert "a.jsonl, line 2" in found[1]
+    assert "b.txt, line 1: not UTF-8" in found[3]
+    assert "c.txt.gz cannot be read" in found[4]
+
+
+def test_whole_lines_before_a_truncation_are_read(tmp_path: Path, tiny_blocks: None) -> None:
+    lines: list[object] = [{"text": str(n)} for n in range(200)]
+    file = write_jsonl(tmp_path / "a.jsonl.gz", lines)
+    file.write_bytes(file.read_bytes()[:-40])
+    *found, error = [d for b in read_blocks([file], Layout()) for d in b.documents()]
+    assert isinstance(error, CorpusError)
+    assert "truncated" in str(error)
+    texts = [d.text for d in found if not isinstance(d, CorpusError)]
+    assert texts
+    assert texts == [str(n) for n in range(len(found))]
+
+
 def test_a_text_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "sjis.txt").write_bytes("一\n二".encode() + "三".encode("shift_jis"))
     with pytest.raises(CorpusError, match=r"sjis\.txt, line 2: not UTF-8"):
         list(read_documents([tmp_path]))
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [*LINES])
+    (block,) = read_blocks([file], Layout())
+    file.unlink()
+    (error,) = block.documents()
+    assert isinstance(error, CorpusError)
+    assert "a.jsonl cannot be read" in str(error)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -108,13 +253,42 @@ def test_what_is_missing_or_of_another_kind_is_refused(tmp_path: Path) -> None:
         corpus_files([tmp_path])
 
 
-def test_a_missing_zstandard_is_named_with_its_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [("a.jsonl.zst", "zstandard", "train"), ("a.parquet", "pyarrow", "parquet")],
+)
+def test_a_missing_library_is_named_with_its_remedy_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
 ) -> None:
-    file = write_jsonl(tmp_path / "a.jsonl.zst", [*LINES])
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(CorpusError, match=r"pip install 'gpt-neox-japanese\[train\]'"):
-        list(read_documents([file]))
+    (tmp_path / name).touch()
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(CorpusError, match=rf"pip install 'gpt-neox-japanese\[{extra}\]'"):
+        corpus_files([tmp_path])
+
+
+def characters(block: Block) -> list[int]:
+    return [len(d.text) for d in block.documents() if not isinstance(d, CorpusError)]
+
+
+def test_results_come_in_order_from_one_process_and_from_several(
+    tmp_path: Path, tiny_blocks: None
+) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [{"text": "猫" * n} for n in range(40)])
+    alone, shared = (
+        list(map_blocks(characters, read_blocks([file], Layout()), workers)) for workers in (1, 2)
+    )
+    assert alone == shared
+    assert [n for _, found in shared for n in found] == list(range(40))
+
+
+def end_this_process(block: Block) -> None:
+    os._exit(9)
+
+
+def test_a_worker_that_the_system_ends_is_told(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [*LINES])
+    with pytest.raises(ChildProcessError, match="fewer --workers"):
+        list(map_blocks(end_this_process, read_blocks([file], Layout()), 2))
 
 
 def test_the_held_out_part_has_the_size_asked_for_and_grows_with_it() -> None:

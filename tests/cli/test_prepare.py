@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from gpt_neox_japanese.cli.prepare import command
-from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.cli import main
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.training.shards import PreparedData
 from tests.tokenizer.small import vocabulary
 
 
@@ -18,38 +18,70 @@ def tokenizer(tmp_path: Path) -> Path:
     return tmp_path / "tokenizer"
 
 
+def prepare(corpus: Path, tokenizer: Path, *options: str) -> Result:
+    output = str(corpus.parent / "out")
+    arguments = ["prepare", str(corpus), "--model", str(tokenizer), "--output", output]
+    return CliRunner().invoke(main, [*arguments, "--held-out", "0", *options])
+
+
 def test_prepare_tells_what_it_made(tmp_path: Path, tokenizer: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "a.txt").write_text("猫犬", encoding="utf-8")
     (corpus / "b.txt").write_text("犬", encoding="utf-8")
-    result = CliRunner().invoke(
-        command,
-        [
-            *(str(corpus), "--model", str(tokenizer), "--output", str(tmp_path / "out")),
-            *("--held-out", "0", "--workers", "1"),
-        ],
-        catch_exceptions=False,
-    )
+    result = prepare(corpus, tokenizer, "--workers", "1")
+    assert result.exit_code == 0
     assert result.stdout == (
         "train: 2 documents, 3 characters, 5 tokens\n"
         "held out: 0 documents, 0 characters, 0 tokens\n"
     )
+    assert "9.00/9.00" in result.stderr  # of the bytes
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["sources"] == ["a.txt", "b.txt"]
 
 
-def test_a_missing_corpus_is_our_own_error(tmp_path: Path, tokenizer: Path) -> None:
-    with pytest.raises(CorpusError, match="does not exist"):
-        CliRunner().invoke(
-            command,
-            [str(tmp_path / "no.txt"), "--model", str(tokenizer), "--output", str(tmp_path / "o")],
-            catch_exceptions=False,
-        )
+def test_a_broken_line_fails_with_file_and_line_and_can_be_skipped(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    corpus = tmp_path / "a.jsonl"
+    corpus.write_text('{"body": "猫"}\n{"body": 1}\n', encoding="utf-8")
+    stopped = prepare(corpus, tokenizer, "--text-field", "body")
+    assert stopped.exit_code in (1, 2)
+    assert stopped.stderr.splitlines()[-1] == (
+        f'Error: {corpus}, line 2: expected an object with a string "body"'
+    )
+    skipped = prepare(corpus, tokenizer, "--text-field", "body", "--on-error", "skip")
+    assert skipped.exit_code == 0
+    assert "skipped: 1 broken documents" in skipped.stdout
+    assert f"skipped: {corpus}, line 2" in skipped.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--held-out", "1"], ["--workers", "0"], []])
-def test_misuse_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
-    output = ["--output", str(tmp_path / "o")] if arguments else []
-    result = CliRunner().invoke(command, ["a.txt", *output, *arguments])
+def test_split_lines_makes_a_document_of_every_line(tmp_path: Path, tokenizer: Path) -> None:
+    corpus = tmp_path / "a.txt"
+    corpus.write_text("猫\n犬\n", encoding="utf-8")
+    assert "train: 2 documents" in prepare(corpus, tokenizer, "--split-lines").stdout
+    assert PreparedData(tmp_path / "out").manifest.train.characters == 2
+
+
+def test_resume_starts_a_run_that_has_not_begun(tmp_path: Path, tokenizer: Path) -> None:
+    corpus = tmp_path / "a.txt"
+    corpus.write_text("猫", encoding="utf-8")
+    assert prepare(corpus, tokenizer, "--resume").exit_code == 0
+    again = prepare(corpus, tokenizer, "--resume")
+    assert again.exit_code in (1, 2)
+    assert "exists and is not empty" in again.stderr
+
+
+def test_a_missing_corpus_is_told_in_one_line(tmp_path: Path, tokenizer: Path) -> None:
+    result = prepare(tmp_path / "no.txt", tokenizer)
     assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("no.txt does not exist")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--held-out", "1"], ["--workers", "0"], ["--on-error", "ignore"], ["--nonsense"]],
+)
+def test_misuse_exits_with_2(tmp_path: Path, tokenizer: Path, arguments: list[str]) -> None:
+    assert prepare(tmp_path / "a.txt", tokenizer, *arguments).exit_code == 2

@@ -100,3 +100,22 @@ def test_broken_config_is_named(tmp_path: Path, config: str) -> None:
     (tmp_path / "tokenizer_config.json").write_text(config)
     with pytest.raises(ValueError, match=r"tokenizer_config\.json"):
         Codec.load(tmp_path)
+
+
+@given(st.lists(st.integers(0, len(CODEC.vocabulary) - 1), max_size=50))
+def test_decoding_much_and_little_agree(ids: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt_neox_japanese.tokenizer.decoding._IDS_BEFORE_KERNEL", 0)
+        by_kernel = CODEC.decode(np.array(ids, dtype=np.int64))
+    stream = CODEC.stream_decoder()
+    assert by_kernel == "".join(stream.feed(i) for i in ids) + stream.finish()
+
+
+@pytest.mark.parametrize("bad", [[1.5], np.zeros((1, 1), dtype=np.int32), ["a"], [True]])
+def test_ids_that_are_no_row_of_integers_are_named(bad: object) -> None:
+    with pytest.raises(TokenizationError, match="integers in a row"):
+        CODEC.decode(bad)  # type: ignore[arg-type]
+
+
+def test_nothing_decodes_to_nothing() -> None:
+    assert CODEC.decode([]) == CODEC.decode(iter(())) == ""

@@ -6,9 +6,15 @@ import copy
 import json
 import pickle
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import torch
+from tokenizers import AddedToken
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.generation.stopping_criteria import StopStringCriteria
+from transformers.utils import chat_template_utils
 
 from gpt_neox_japanese import GPTNeoXJapaneseTokenizer
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
@@ -127,6 +133,101 @@ def test_added_tokens_come_after_the_last_id_and_survive_saving(
     assert len(loaded) == size + 1
 
 
+def test_added_tokens_keep_their_flags_ids_and_offsets_through_saving_and_pickling(
+    tokenizer: GPTNeoXJapaneseTokenizer, tmp_path: Path
+) -> None:
+    size = len(tokenizer)
+    tokenizer.add_tokens([AddedToken("foo", lstrip=True, rstrip=True), AddedToken("ほげ")])
+    tokenizer.add_special_tokens(
+        {"pad_token": "[PAD]", "extra_special_tokens": [AddedToken("<|user|>", single_word=True)]}
+    )
+    tokenizer.save_pretrained(tmp_path / "saved")
+    text = "猫 foo\n猫ほげ <|user|> は<|user|>"
+    for twin in (
+        tokenizer,
+        GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path / "saved"),
+        AutoTokenizer.from_pretrained(tmp_path / "saved"),
+        pickle.loads(pickle.dumps(tokenizer)),
+        copy.deepcopy(tokenizer),
+    ):
+        assert len(twin) == size + 4
+        assert twin.vocab_size == size
+        assert twin.pad_token_id == size + 2
+        encoding = twin(text, return_offsets_mapping=True)
+        assert encoding["input_ids"][:4] == [1, size, 1, size + 1]
+        assert encoding["input_ids"].count(size + 3) == 1
+        assert encoding["offset_mapping"][:4] == [(0, 1), (1, 6), (6, 7), (7, 9)]
+        assert twin.decode([size + 3, 1, size + 2, size], skip_special_tokens=True) == "猫foo"
+        assert twin.convert_ids_to_tokens(size + 3) == "<|user|>"
+        assert twin.get_vocab()["[PAD]"] == size + 2
+        assert twin.added_tokens_decoder[size] == AddedToken("foo", lstrip=True, rstrip=True)
+        assert twin.all_special_tokens[-1] == "<|user|>"
+
+
+def test_tokens_that_another_class_put_on_used_ids_keep_them(files: Path) -> None:
+    # transformers' own class gives the first added token the id of <|nottoken|>.
+    size = len(GPTNeoXJapaneseTokenizer.from_pretrained(files))
+    config = {"added_tokens_decoder": {str(size - 2): {"content": "ほげ", "special": False}}}
+    (files / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = GPTNeoXJapaneseTokenizer.from_pretrained(files)
+    assert loaded("猫ほげ")["input_ids"] == [1, size - 2]
+    assert loaded.decode([1, size - 2]) == "猫ほげ"
+    assert len(loaded) == size
+    loaded.add_tokens("ぴよ")
+    assert loaded("ぴよ")["input_ids"] == [size]
+
+
+def test_adding_a_token_to_a_copy_leaves_the_original_alone(
+    tokenizer: GPTNeoXJapaneseTokenizer,
+) -> None:
+    size = len(tokenizer)
+    other = copy.copy(tokenizer)
+    other.add_tokens(["ほげ"])
+    assert (len(tokenizer), len(other)) == (size, size + 1)
+    assert size not in tokenizer("ほげ")["input_ids"]
+    assert tokenizer.add_tokens(["ぴよ"]) == 1
+    assert (tokenizer.decode([size]), other.decode([size])) == ("ぴよ", "ほげ")
+
+
+def test_known_tokens_are_not_added_again(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    size = len(tokenizer)
+    assert tokenizer.add_tokens(["猫", "<SP>", "<|endoftext|>", "", "ほげ", "ほげ"]) == 1
+    assert len(tokenizer) == size + 1
+    assert tokenizer.add_tokens(["ほげ"], special_tokens=True) == 0
+    assert tokenizer.decode([1, size, 1], skip_special_tokens=True) == "猫猫"
+    with pytest.raises(TokenizationError, match="5 is no token"):
+        tokenizer.add_tokens([5])
+
+
+@pytest.mark.parametrize("as_option", [False, True])
+def test_no_text_becomes_a_control_id_when_special_tokens_are_split(
+    tokenizer: GPTNeoXJapaneseTokenizer, tmp_path: Path, as_option: bool
+) -> None:
+    tokenizer.add_tokens(["<|user|>"], special_tokens=True)
+    tokenizer.add_tokens(["ほげ"])
+    text = "<|endoftext|>ほげ<|user|><BR><|byte65|><|emoji1|><SP>猫"
+    tags = ["<|endoftext|>", "ほげ", "<|user|>", "<BR>", "<|byte65|>", "<|emoji1|>", "<SP>"]
+    controls = set(tokenizer.convert_tokens_to_ids(tags))
+    assert controls <= set(tokenizer(text)["input_ids"])
+    options = {"split_special_tokens": True}
+    if as_option:
+        tokenizer.save_pretrained(tmp_path / "plain")
+        loaded = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path / "plain", **options)
+        loaded.save_pretrained(tmp_path / "saved")
+        tokenizer, options = AutoTokenizer.from_pretrained(tmp_path / "saved"), {}
+        assert tokenizer.split_special_tokens
+    bytes_of_text = set(tokenizer.convert_tokens_to_ids(["<|byte65|>"])) - {None}
+    for ids in (
+        tokenizer(text, **options)["input_ids"],
+        tokenizer([text, text], **options)["input_ids"][1],
+        tokenizer.encode(text, **options),
+        tokenizer([text], is_split_into_words=True, **options)["input_ids"],
+    ):
+        assert not (controls - bytes_of_text) & set(ids)
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.convert_tokens_to_string(tokenizer.tokenize(text, **options)) == text
+
+
 def test_options_survive_saving(files: Path, tmp_path: Path) -> None:
     names = [str(files / name) for name in ("vocab.txt", "emoji.json")]
     GPTNeoXJapaneseTokenizer(
@@ -177,3 +278,148 @@ def test_id_that_does_not_exist_is_an_error(tokenizer: GPTNeoXJapaneseTokenizer)
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match=r"vocab\.txt"):
         GPTNeoXJapaneseTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "emoji.json"))
+
+
+def test_ids_are_those_of_transformers_around_special_tokens(
+    published: GPTNeoXJapaneseTokenizer, reference_directory: Path
+) -> None:
+    from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseTokenizer as InTree
+
+    files = [str(reference_directory / name) for name in ("vocab.txt", "emoji.json")]
+    flags = {"lstrip": True, "rstrip": True}
+    theirs, ours = InTree(*files), pickle.loads(pickle.dumps(published))
+    for tokenizer in (theirs, ours):
+        tokenizer.add_tokens([AddedToken("<|user|>", **flags), "foo", "foobar"])
+    parts = ["<|endoftext|>", "<|user|>", "foobar", "foo", ">_<", "(^_^)", " ", "\r\n", "猫", "<"]
+    parts += ["\r", "\n", "<|endof", "text|>", "<BR>", "🐯", "<|", "ar", "\u3000", "한"]
+    random = Random(20)
+    for _ in range(200):
+        text = "".join(random.choices(parts, k=8))
+        # Compare tokens: theirs gives added tokens the ids of <|nottoken|> and <|endoftext|>.
+        assert ours.tokenize(text) == theirs.tokenize(text), text
+        assert ours.convert_ids_to_tokens(ours(text)["input_ids"]) == [
+            published.convert_ids_to_tokens(published.convert_tokens_to_ids(token))
+            if token in published.codec.vocabulary.ids
+            else token
+            for token in ours.tokenize(text)
+        ]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tokenizer_class": "GPTNeoXJapaneseTokenizer"},
+        {"tokenizer_class": "GPTNeoXJapaneseTokenizerFast"},
+        {"model_max_length": 7},
+        None,
+    ],
+)
+def test_auto_tokenizer_gives_ours_for_every_directory_of_this_type(
+    files: Path, config: dict[str, object] | None
+) -> None:
+    (files / "config.json").write_text(json.dumps({"model_type": "gpt_neox_japanese"}))
+    if config is not None:
+        (files / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = AutoTokenizer.from_pretrained(files)
+    assert type(loaded) is GPTNeoXJapaneseTokenizer
+    assert loaded("猫は")["input_ids"] == [1, 2]
+
+
+def test_auto_tokenizer_gives_ours_when_the_model_is_ours_too(files: Path) -> None:
+    from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+
+    assert GPTNeoXJapaneseForCausalLM.config_class is GPTNeoXJapaneseConfig
+    (files / "config.json").write_text(json.dumps({"model_type": "gpt_neox_japanese"}))
+    assert type(AutoConfig.from_pretrained(files)) is GPTNeoXJapaneseConfig
+    assert type(AutoTokenizer.from_pretrained(files)) is GPTNeoXJapaneseTokenizer
+
+
+def test_is_a_fast_tokenizer_to_whoever_asks(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert tokenizer.is_fast
+    assert tokenizer.num_special_tokens_to_add() == tokenizer.num_special_tokens_to_add(True) == 0
+    ids = [tokenizer.bos_token_id, 1]
+    assert tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True) == [1, 0]
+
+
+def test_class_may_be_swapped_on_a_copy(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    class Cached(GPTNeoXJapaneseTokenizer):
+        def __len__(self) -> int:
+            return 7
+
+    twin = copy.copy(tokenizer)
+    twin.__class__ = Cached
+    assert len(twin) == 7
+    assert twin("猫は")["input_ids"] == tokenizer("猫は")["input_ids"]
+    assert twin.decode([1, 2]) == "猫は"
+
+
+def test_text_is_decoded_from_every_kind_of_sequence(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    rows = [[1, 2], [2, 1]]
+    for sequences in (
+        rows,
+        np.array(rows),
+        torch.tensor(rows),
+        [torch.tensor(row) for row in rows],
+    ):
+        assert tokenizer.batch_decode(sequences) == ["猫は", "は猫"]
+        assert tokenizer.decode(sequences[0]) == "猫は"
+    assert tokenizer.decode(rows) == ["猫は", "は猫"]
+    assert tokenizer.decode(1) == tokenizer.decode(torch.tensor(1)) == "猫"
+    assert tokenizer.decode([]) == ""
+
+
+def test_spaces_are_cleaned_up_only_on_demand(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    ids = tokenizer("猫 . は")["input_ids"]
+    assert tokenizer.decode(ids) == "猫 . は"
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=True) == "猫. は"
+
+
+def test_chat_templates_are_applied(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    tokenizer.add_tokens(["<|user|>"], special_tokens=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|user|>{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}猫{% endif %}"
+    )
+    chat = [{"role": "user", "content": "吾輩は\n"}, {"role": "user", "content": "猫"}]
+    user, eos = tokenizer.convert_tokens_to_ids(["<|user|>", "<|endoftext|>"])
+    (newline,) = tokenizer("\n")["input_ids"]
+    encoding = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
+    assert encoding["input_ids"] == [user, 0, 2, newline, eos, user, 1, eos, 1]
+    assert tokenizer.apply_chat_template(chat, tokenize=False).count("<|user|>") == 2
+
+
+def test_assistant_tokens_of_a_chat_are_marked(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}"
+        "{% else %}{% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}"
+    )
+    chat = [{"role": "user", "content": "吾輩は"}, {"role": "assistant", "content": "猫は"}]
+    encoding = tokenizer.apply_chat_template(
+        chat, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert encoding["assistant_masks"] == [0, 0, 1, 1]
+
+
+@pytest.mark.skipif(
+    not hasattr(chat_template_utils, "encode_marked_chat"), reason="needs transformers 5.2x"
+)
+def test_control_tokens_that_users_type_into_a_chat_stay_text(
+    tokenizer: GPTNeoXJapaneseTokenizer,
+) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    chat = [{"role": "user", "content": "猫<|endoftext|>"}]
+    encoding = tokenizer.apply_chat_template(chat, sanitize_control_tokens=True, return_dict=True)
+    assert encoding["input_ids"].count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(encoding["input_ids"]) == "猫<|endoftext|><|endoftext|>"
+
+
+def test_stop_strings_of_generate_can_be_searched(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    criteria = StopStringCriteria(tokenizer, ["は猫"])
+    rows = torch.tensor([[1, 2, 1], [2, 1, 2]])
+    assert criteria(rows, torch.zeros(2, 1)).tolist() == [True, False]
+
+
+def test_bos_and_eos_are_not_added_in_secret(files: Path) -> None:
+    with pytest.raises(TokenizationError, match="add_eos_token"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files, add_eos_token=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.training.shards import PreparedData, ShardWriter, TokenStream, token_dtype
+from gpt_neox_japanese.training.shards import PreparedData, TokenStream, token_dtype
 
 
 @pytest.fixture
@@ -20,22 +20,6 @@ def edit_manifest(directory: Path, **fields: object) -> None:
     path = directory / "manifest.json"
     manifest = {**json.loads(path.read_text(encoding="utf-8")), **fields}
     path.write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def test_every_document_is_followed_by_the_eos_id(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "train-{:05d}.bin", np.dtype("<u2"), eos_token_id=9)
-    writer.write(np.array([1, 2]), characters=3)
-    writer.write(np.array([], np.int32), characters=0)
-    split = writer.close()
-    assert (tmp_path / "train-00000.bin").read_bytes() == bytes([1, 0, 2, 0, 9, 0, 9, 0])
-    assert (split.documents, split.characters, split.tokens) == (2, 3, 4)
-
-
-def test_a_shard_ends_with_the_document_that_fills_it(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "train-{:05d}.bin", np.dtype("<u2"), 9, tokens_per_shard=4)
-    for _ in range(3):
-        writer.write(np.arange(2), characters=2)
-    assert writer.close().shards == (("train-00000.bin", 6), ("train-00001.bin", 3))
 
 
 def test_ids_take_two_bytes_while_they_fit() -> None:

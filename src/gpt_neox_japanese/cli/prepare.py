@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from gpt_neox_japanese.cli.corpora import layout_options, run_options
+
+if TYPE_CHECKING:
+    from gpt_neox_japanese.training.encoding import OnError
 
 __all__ = ["command"]
 
@@ -29,25 +35,43 @@ __all__ = ["command"]
     show_default=True,
     help="Fraction of the documents kept out of training, to evaluate with.",
 )
-@click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each CPU]"
-)
+@layout_options
+@run_options
 def command(
-    corpus: tuple[Path, ...], model: Path | None, output: Path, held_out: float, workers: int | None
+    corpus: tuple[Path, ...],
+    model: Path | None,
+    output: Path,
+    held_out: float,
+    text_field: str,
+    id_field: str,
+    split_lines: bool,
+    on_error: OnError,
+    workers: int | None,
+    resume: bool,
 ) -> None:
     """Tokenize CORPUS into shards that `neox-ja train` reads.
 
     CORPUS are files and directories: .txt (a file is a document) and .jsonl (a line is a
-    document: {"text": …, "id": …}), each also as .gz or .zst.
+    document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document).
     """
     from gpt_neox_japanese.assets import default_model_directory
+    from gpt_neox_japanese.corpus import Layout
     from gpt_neox_japanese.training.prepare import prepare
 
     manifest = prepare(
-        corpus, model or default_model_directory(), output, held_out=held_out, workers=workers
+        corpus,
+        model or default_model_directory(),
+        output,
+        held_out=held_out,
+        layout=Layout(text_field, id_field, split_lines),
+        on_error=on_error,
+        workers=workers,
+        resume=resume,
     )
     for name, split in (("train", manifest.train), ("held out", manifest.held_out)):
         click.echo(
             f"{name}: {split.documents:,} documents, {split.characters:,} characters, "
             f"{split.tokens:,} tokens"
         )
+    if manifest.skipped:
+        click.echo(f"skipped: {manifest.skipped:,} broken documents")

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from gpt_neox_japanese.cli.corpora import layout_options
+
+if TYPE_CHECKING:
+    from gpt_neox_japanese.corpus import Document, Layout
+    from gpt_neox_japanese.tokenizer.statistics import Coverage, Usage
+
 __all__ = ["command"]
+
+_FILES = ("vocab.txt", "emoji.json", "tokenizer_config.json")
 
 
 @click.group()
@@ -30,22 +41,32 @@ def command() -> None:
     show_default=True,
     help="Fraction of the documents not to look at: the ones that `prepare` holds out.",
 )
-def build(corpus: tuple[Path, ...], size: int, output: Path, held_out: float) -> None:
+@layout_options
+def build(
+    corpus: tuple[Path, ...],
+    size: int,
+    output: Path,
+    held_out: float,
+    text_field: str,
+    id_field: str,
+    split_lines: bool,
+) -> None:
     """Make vocab.txt, emoji.json and tokenizer_config.json from CORPUS.
 
     CORPUS are files and directories: .txt (a file is a document) and .jsonl (a line is a
-    document: {"text": …, "id": …}), each also as .gz or .zst.
+    document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document).
     """
-    if (output / "vocab.txt").exists():
-        raise click.UsageError(f"{str(output)!r} holds a vocabulary already; name a new directory")
+    for name in _FILES:
+        if (output / name).exists():
+            raise click.UsageError(f"{str(output / name)!r} exists already; name a new directory")
+    if output.exists() and not output.is_dir():
+        raise click.UsageError(f"{str(output)!r} is a file; name a directory")
 
-    from tqdm import tqdm
-
-    from gpt_neox_japanese.corpus import is_held_out, read_documents
+    from gpt_neox_japanese.corpus import Layout, is_held_out
     from gpt_neox_japanese.tokenizer.builder import build_vocabulary
     from gpt_neox_japanese.tokenizer.codec import Codec
 
-    documents = tqdm(read_documents(corpus), desc="documents", unit="", smoothing=0)
+    documents = _read_with_progress(corpus, Layout(text_field, id_field, split_lines))
     texts = (d.text for d in documents if not is_held_out(d.id, held_out))
     vocabulary = build_vocabulary(texts, size)
     Codec(vocabulary, legacy=False).save(output)
@@ -53,19 +74,85 @@ def build(corpus: tuple[Path, ...], size: int, output: Path, held_out: float) ->
 
 
 @command.command()
+@click.argument("texts", nargs=-1, type=click.Path(path_type=Path), metavar="[TEXT-FILE...]")
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
     help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
 )
-def show(model: Path | None) -> None:
-    """Print the size of a vocabulary and its fingerprint."""
-    from gpt_neox_japanese.assets import default_model_directory
-    from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@layout_options
+def show(
+    texts: tuple[Path, ...],
+    model: Path | None,
+    as_json: bool,
+    text_field: str,
+    id_field: str,
+    split_lines: bool,
+) -> None:
+    """Print what a vocabulary covers, and how it does on TEXT-FILEs.
 
-    vocabulary = Vocabulary.load(model or default_model_directory())
-    forms = sum(map(len, vocabulary.surfaces))
-    click.echo(f"ids          {len(vocabulary)}")
-    click.echo(f"forms        {forms}")
-    click.echo(f"emoji        {len(vocabulary.emoji)}")
-    click.echo(f"fingerprint  {vocabulary.fingerprint}")
+    Dead ids are those that no text has: of the forms that fit, tokenizing takes the one with the
+    smallest id, and theirs never is.
+    """
+    from dataclasses import asdict
+
+    from gpt_neox_japanese.assets import default_model_directory
+    from gpt_neox_japanese.corpus import Layout
+    from gpt_neox_japanese.tokenizer.codec import Codec
+    from gpt_neox_japanese.tokenizer.statistics import coverage, usage
+
+    codec = Codec.load(model or default_model_directory())
+    found = coverage(codec)
+    used = None
+    if texts:
+        documents = _read_with_progress(texts, Layout(text_field, id_field, split_lines))
+        used = usage(codec, (document.text for document in documents))
+    fingerprint = codec.vocabulary.fingerprint
+    if as_json:
+        usage_fields = {"texts": asdict(used)} if used else {}
+        fields = {**asdict(found), "fingerprint": fingerprint, **usage_fields}
+        click.echo(json.dumps(fields, ensure_ascii=False))
+        return
+    _echo_coverage(found, fingerprint, used)
+    if used:
+        _echo_usage(used)
+
+
+def _echo_coverage(found: Coverage, fingerprint: str, used: Usage | None) -> None:
+    click.echo(f"ids          {found.ids:,}")
+    click.echo(f"forms        {found.forms:,}")
+    click.echo(f"emoji        {found.emoji:,}")
+    click.echo(f"dead ids     {found.dead:,} of {found.ordinary:,} that are no tags")
+    click.echo(f"fingerprint  {fingerprint}")
+    click.echo(f"\n{'kind':14}{'ids':>8}{'forms':>9}{'dead':>8}" + "  of tokens" * bool(used))
+    for kind in found.kinds:
+        dead = "" if kind.dead is None else f"{kind.dead:,}"
+        share = f"{used.kind_shares[kind.name]:>11.2%}" if used else ""
+        click.echo(f"{kind.name:14}{kind.ids:>8,}{kind.forms:>9,}{dead:>8}{share}".rstrip())
+
+
+def _echo_usage(used: Usage) -> None:
+    click.echo(f"\ncharacters            {used.characters:,}")
+    click.echo(f"tokens                {used.tokens:,}")
+    click.echo(f"characters per token  {used.characters_per_token:.4f}")
+    click.echo(f"byte tokens           {used.byte_share:.4%}")
+    click.echo(f"ids used              {used.used:,}")
+
+
+def _read_with_progress(paths: tuple[Path, ...], layout: Layout) -> Iterator[Document]:
+    """The documents of a corpus, with a bar on stderr that counts the bytes of its files."""
+    from tqdm import tqdm
+
+    from gpt_neox_japanese.corpus import corpus_files, read_blocks
+    from gpt_neox_japanese.errors import CorpusError
+
+    files = corpus_files(paths)
+    total = sum(file.stat().st_size for file in files)
+    with tqdm(total=total, desc="read", unit="B", unit_scale=True) as progress:
+        for block in read_blocks(files, layout):
+            for document in block.documents():
+                if isinstance(document, CorpusError):
+                    raise document
+                yield document
+            progress.update(block.size)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Literal
 
-from gpt_neox_japanese.errors import TokenizationError
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["Decoder", "StreamDecoder"]
@@ -21,16 +24,29 @@ _TEXT_OF_TAG = {
     "<KIGOU>": "ǀ",
     "<U2000U2BFF>": "‖",
 }
-_BYTE = re.compile(r"<\|byte([0-9]{1,3})\|>")
+_BYTE_OF_TAG = {f"<|byte{byte}|>": bytes([byte]) for byte in range(256)}
+
+# Fewer ids are decoded sooner than the compiled kernel is loaded.
+_IDS_BEFORE_KERNEL = 10_000
 
 
 class Decoder:
-    """Turns ids into text. Whitespace is kept, and bytes are joined before they are decoded."""
+    """Turns ids into text. Whitespace is kept, and bytes are joined before they are decoded.
+
+    Raises:
+        VocabularyError: An emoji to decode to is no text.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         text_of_tag = {**_TEXT_OF_TAG, **vocabulary.emoji_inv}
+        for tag, text in text_of_tag.items():
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise VocabularyError(
+                    f"'emoji_inv' maps {tag!r} to {text!r}, half of a surrogate pair; write the"
+                    " whole character"
+                )
         self._pieces: list[str | bytes] = [
-            _byte_of(forms[0]) or text_of_tag.get(forms[0], forms[0])
+            _BYTE_OF_TAG.get(forms[0]) or text_of_tag.get(forms[0], forms[0])
             for forms in vocabulary.surfaces
         ]
 
@@ -46,10 +62,35 @@ class Decoder:
             )
         return self._pieces[token_id]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of a sequence of ids. Bytes that form no character become U+FFFD."""
-        stream = self.stream()
-        return "".join([stream.feed(token_id) for token_id in ids]) + stream.finish()
+    def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
+        """The text of a sequence of ids. Bytes that form no character become U+FFFD.
+
+        All pieces are joined as UTF-8 and decoded at once. That is the same as decoding each run of
+        byte tokens on its own: text begins with a byte that begins a character, and there a decoder
+        gives up a character left incomplete, as it does at the end of the run.
+
+        Raises:
+            TokenizationError: An id is outside the vocabulary.
+        """
+        array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise TokenizationError(
+                f"ids must be integers in a row, not {array.dtype} of shape {array.shape}"
+            )
+        if array.size:
+            self.piece(int(array.min()))
+            self.piece(int(array.max()))
+        if len(array) < _IDS_BEFORE_KERNEL:
+            pieces = self._utf8
+            data: bytes | memoryview = b"".join([pieces[i] for i in array.tolist()])
+        else:
+            from gpt_neox_japanese.tokenizer import kernel
+
+            begins, joined = self._joined_utf8
+            text = np.empty(int((begins[1:] - begins[:-1])[array].sum()), dtype=np.uint8)
+            kernel.decode(array.astype(np.int32), begins, joined, text)
+            data = text.data
+        return str(data, "utf-8", "replace")
 
     def stream(self, *, errors: Literal["replace", "ignore"] = "replace") -> StreamDecoder:
         """A decoder that is fed one id at a time.
@@ -58,6 +99,20 @@ class Decoder:
             errors: Whether bytes that form no character become U+FFFD or nothing.
         """
         return StreamDecoder(self, errors)
+
+    @cached_property
+    def _utf8(self) -> list[bytes]:
+        return [
+            piece if isinstance(piece, bytes) else piece.encode("utf-8", "replace")
+            for piece in self._pieces
+        ]
+
+    @cached_property
+    def _joined_utf8(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Where each id's bytes begin, int64 `(ids + 1,)`, and all bytes, uint8."""
+        sizes = np.fromiter(map(len, self._utf8), dtype=np.int64, count=len(self._utf8))
+        begins = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+        return begins, np.frombuffer(bytearray(b"".join(self._utf8)), dtype=np.uint8)
 
 
 class StreamDecoder:
@@ -72,7 +127,7 @@ class StreamDecoder:
         """The text that this id completes; empty inside a character."""
         piece = self._decoder.piece(token_id)
         if isinstance(piece, str):
-            return self._end_of_bytes() + piece
+            return self._end_of_bytes() + piece if self._inside_character else piece
         self._inside_character = True
         return self._utf8.decode(piece)
 
@@ -87,10 +142,3 @@ class StreamDecoder:
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest
-
-
-def _byte_of(surface: str) -> bytes | None:
-    match = _BYTE.fullmatch(surface)
-    if match is None or int(match[1]) > 255:
-        return None
-    return bytes([int(match[1])])

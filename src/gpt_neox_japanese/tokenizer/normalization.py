@@ -12,16 +12,34 @@ from typing import NamedTuple
 
 from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
 
-__all__ = ["Normalizer", "Symbols"]
+__all__ = [
+    "BARRIER",
+    "DASHES",
+    "JOINER",
+    "MODIFIERS",
+    "REPLACED",
+    "SPACES",
+    "Normalizer",
+    "Symbols",
+]
 
-_SPACES = {" ": "<SP>", "\u3000": "<SP>", "\n": "<BR>", "\r": "<BR>", "\t": "<TAB>"}
-_DASHES = {"\u2014": "ー", "\u2212": "ー"}  # em dash and minus sign, both written for a long vowel
-_REPLACED = {**_SPACES, **_DASHES}
+SPACES = {" ": "<SP>", "\u3000": "<SP>", "\n": "<BR>", "\r": "<BR>", "\t": "<TAB>"}
+DASHES = {"\u2014": "ー", "\u2212": "ー"}  # em dash and minus sign, both written for a long vowel
+REPLACED = {**SPACES, **DASHES}
 
 # Stands for one tag while emoji and cleanable spans are searched. No rule matches it.
-_BARRIER = "\0"
+BARRIER = "\0"
 
-_JOINER = "\u200d"
+JOINER = "\u200d"
+
+# What changes the emoji before it and shows nothing of its own.
+MODIFIERS = frozenset(
+    [
+        *(JOINER, "\u20e3", "\ufe0e", "\ufe0f"),  # joiner, keycap, text style, emoji style
+        *map(chr, range(0x1F3FB, 0x1F400)),  # skin tones
+        *map(chr, range(0xE0020, 0xE0080)),  # tags, as in the flag of Scotland
+    ]
+)
 
 
 class Symbols(NamedTuple):
@@ -61,7 +79,7 @@ class Normalizer:
         self._emoji: dict[str, list[tuple[int, str, str]]] = {}
         for rank, (key, tag) in enumerate(emoji.items()):
             # Spaces and dashes are gone before emoji are looked for, so such a key never matches.
-            if not any(character in _REPLACED or character == _BARRIER for character in key):
+            if not any(character in REPLACED or character == BARRIER for character in key):
                 self._emoji.setdefault(key[0], []).append((rank, key, tag))
 
     def __call__(self, text: str) -> Symbols:
@@ -103,7 +121,7 @@ def _replace_characters(text: str) -> Symbols:
     for index, character in enumerate(text):
         if character == "\n" and index and text[index - 1] == "\r":
             continue  # CRLF is one break, written at its CR
-        values.append(_REPLACED.get(character, character))
+        values.append(REPLACED.get(character, character))
         starts.append(index)
     starts.append(len(text))
     return Symbols(values, starts)
@@ -111,7 +129,7 @@ def _replace_characters(text: str) -> Symbols:
 
 def _plain(symbols: Symbols) -> str:
     """One character a symbol, so that positions in the string are positions in the symbols."""
-    return "".join(value if len(value) == 1 else _BARRIER for value in symbols.values)
+    return "".join(value if len(value) == 1 else BARRIER for value in symbols.values)
 
 
 def _replace_spans(symbols: Symbols, spans: Iterable[_Span]) -> Symbols:
@@ -138,19 +156,10 @@ def _join_sequences(spans: Iterable[_Span], plain: str) -> list[_Span]:
         if before and span.start < before.end:
             continue  # a modifier that the table also lists as an emoji
         end = span.end
-        while end < len(plain) and _is_modifier(plain[end]):
+        while end < len(plain) and plain[end] in MODIFIERS:
             end += 1
-        if before and before.end == span.start and plain[span.start - 1] == _JOINER:
+        if before and before.end == span.start and plain[span.start - 1] == JOINER:
             joined[-1] = before._replace(end=end)
         else:
             joined.append(span._replace(end=end))
     return joined
-
-
-def _is_modifier(character: str) -> bool:
-    """Whether a character changes the emoji before it and shows nothing of its own."""
-    return (
-        character in {_JOINER, "\u20e3", "\ufe0e", "\ufe0f"}  # joiner, keycap, text and emoji style
-        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
-        or "\U000e0020" <= character <= "\U000e007f"  # tags, as in the flag of Scotland
-    )

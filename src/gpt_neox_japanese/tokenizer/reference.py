@@ -2,108 +2,122 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
-from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+import numpy as np
+
+from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.tokenizer.encoding import Encoding
 from gpt_neox_japanese.tokenizer.normalization import Normalizer
-from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["Encoding", "ReferenceEncoder"]
+__all__ = ["LONGEST_PIECE", "SYMBOL_CLASSES", "ReferenceEncoder", "byte_ids", "draws"]
 
-_LONGEST_PIECE = 3
+LONGEST_PIECE = 3
 
-
-class Encoding(NamedTuple):
-    """The ids of a text and where each came from.
-
-    Attributes:
-        ids: one id a token.
-        offsets: `(start, end)` a token: characters of the source text, end excluded. The byte
-            tokens of one character all have its offsets.
-    """
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
+# Characters that are symbols in a broad sense share a tag. The ranges are the published ones.
+SYMBOL_CLASSES = {
+    "<KIGOU>": (
+        range(0x00A1, 0x00C0),  # Latin-1 punctuation
+        range(0x01C0, 0x01C4),  # clicks
+        range(0x02B9, 0x0363),  # modifier letters and accents
+    ),
+    "<U2000U2BFF>": (range(0x2000, 0x2C00),),  # general punctuation to symbols and arrows
+}
 
 
 class ReferenceEncoder:
     """Text to ids, one readable step at a time.
 
     Args:
-        vocabulary: Surface forms and emoji.
+        forms: Surface form → id.
+        emoji: Written emoji → class tag, in order of replacement.
+        unknown_id: Stands for bytes without an id.
         legacy: Give exactly the ids of transformers' tokenizer.
         clean: Replace URLs, addresses, dates, prices and box drawing by tags.
-        unknown: The entry for characters whose byte tokens the vocabulary lacks.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, legacy: bool, clean: bool, unknown: str) -> None:
-        if unknown not in vocabulary.ids:
-            raise VocabularyError(
-                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
-            )
-        self._normalize = Normalizer(vocabulary.emoji, legacy=legacy, clean=clean)
-        self._forms = dict(vocabulary.ids)
-        if legacy:
-            # transformers splits every line at its commas, the comma's own line too: there the
-            # comma has no entry and is written as a byte.
-            self._forms.pop(",", None)
-        self._longest_tag = max(map(len, self._forms))
-        self._unknown_id = vocabulary.ids[unknown]
+    def __init__(
+        self,
+        forms: Mapping[str, int],
+        emoji: Mapping[str, str],
+        *,
+        unknown_id: int,
+        legacy: bool,
+        clean: bool,
+    ) -> None:
+        self._normalize = Normalizer(emoji, legacy=legacy, clean=clean)
+        self._forms = forms
+        self._longest_tag = max(map(len, forms))
+        self._byte_ids = byte_ids(forms, unknown_id)
 
-    def encode(self, text: str, *, allow_tags: bool) -> Encoding:
+    def encode(
+        self, text: str, *, allow_tags: bool = False, leave: int = 0, state: int = 1
+    ) -> Encoding:
         """Encode one text.
 
         Args:
             text: Any string of Unicode scalar values.
             allow_tags: Whether tags spelled out in the text (`<|endoftext|>`, `<BR>`) become their
                 control ids, as in transformers. Otherwise they are text like any other.
+            leave: Probability, times 2**32, with which the best piece is left for another one,
+                wherever there is another one.
+            state: What the draws for that begin from, 1 to 2**32 - 1.
 
         Raises:
             TokenizationError: The text holds a lone surrogate.
         """
+        random = draws(state)
         symbols, starts = self._normalize(text)
-        encoding = Encoding([], [])
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
         position = 0
         while position < len(symbols):
-            ids, length = self._next_token(symbols, position, allow_tags=allow_tags)
-            end = position + length
-            encoding.ids.extend(ids)
-            encoding.offsets.extend([(starts[position], starts[end])] * len(ids))
-            position = end
-        return encoding
+            token_ids, length = self._tag(symbols, position, allow_tags=allow_tags)
+            if not length:
+                pieces = self._pieces(symbols, position)
+                if len(pieces) > 1 and leave and next(random) < leave:
+                    del pieces[0]
+                    if len(pieces) > 1:
+                        del pieces[next(random) & 1]
+                token_ids, length = pieces[0] if pieces else self._fallback(symbols[position])
+            ids += token_ids
+            offsets += [(starts[position], starts[position + length])] * len(token_ids)
+            position += length
+        return Encoding(
+            np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(-1, 2)
+        )
 
-    def _next_token(
-        self, symbols: list[str], position: int, *, allow_tags: bool
-    ) -> tuple[list[int], int]:
-        """The ids at `position`, and how many symbols they stand for."""
+    def _tag(self, symbols: list[str], position: int, *, allow_tags: bool) -> tuple[list[int], int]:
+        """The tag at `position`, written by normalization or, if allowed, spelled out there."""
         symbol = symbols[position]
-        if len(symbol) > 1:  # a tag that normalization wrote
+        if len(symbol) > 1:
             return [self._forms[symbol]], 1
-
         if symbol == "<" and allow_tags:
-            for length in range(min(self._longest_tag, len(symbols) - position), 2, -1):
-                tag = "".join(symbols[position : position + length])
-                if tag in self._forms:
-                    return [self._forms[tag]], length
+            run = _run_of_characters(symbols, position, self._longest_tag)
+            for length in range(len(run), LONGEST_PIECE - 1, -1):
+                if run[:length] in self._forms:
+                    return [self._forms[run[:length]]], length
+        return [], 0
 
-        best_id, best_length = -1, 0
-        for length in range(min(_LONGEST_PIECE, len(symbols) - position), 0, -1):
-            piece = "".join(symbols[position : position + length])
-            if symbol == "<" and len(piece) > 2:
-                continue  # a tag, and those were not asked for
-            piece_id = self._forms.get(piece, -1)
-            # The smallest id wins, whatever its length. That is the published behaviour.
-            if piece_id >= 0 and (best_id < 0 or piece_id < best_id):
-                best_id, best_length = piece_id, length
-        if best_length:
-            return [best_id], best_length
-        return self._fallback(symbol), 1
+    def _pieces(self, symbols: list[str], position: int) -> list[tuple[list[int], int]]:
+        """The pieces that begin at `position`, best first.
 
-    def _fallback(self, character: str) -> list[int]:
+        The smallest id wins, whatever its length. That is the published behaviour.
+        """
+        run = _run_of_characters(symbols, position, LONGEST_PIECE)
+        if run[0] == "<":
+            run = run[: LONGEST_PIECE - 1]  # longer ones are tags, and those were not asked for
+        lengths = [length for length in range(len(run), 0, -1) if run[:length] in self._forms]
+        return sorted(
+            (([self._forms[run[:length]]], length) for length in lengths),
+            key=lambda piece: piece[0],
+        )
+
+    def _fallback(self, character: str) -> tuple[list[int], int]:
         """Ids of a character that has no entry: its symbol class, or its UTF-8 bytes."""
-        tag = _symbol_class(ord(character))
-        if tag:
-            return [self._forms[tag]]
+        for tag, spans in SYMBOL_CLASSES.items():
+            if any(ord(character) in span for span in spans):
+                return [self._forms[tag]], 1
         try:
             data = character.encode()
         except UnicodeEncodeError as error:
@@ -111,17 +125,28 @@ class ReferenceEncoder:
                 f"the text holds a lone surrogate, U+{ord(character):04X}; decode its bytes with"
                 " errors='replace' first"
             ) from error
-        return [self._forms.get(f"<|byte{byte}|>", self._unknown_id) for byte in data]
+        return [self._byte_ids[byte] for byte in data], 1
 
 
-def _symbol_class(code_point: int) -> str | None:
-    """The tag for characters that are symbols in a broad sense; the ranges are the reference's."""
-    if (
-        0x00A1 <= code_point <= 0x00BF  # Latin-1 punctuation
-        or 0x01C0 <= code_point <= 0x01C3  # clicks
-        or 0x02B9 <= code_point <= 0x0362  # modifier letters and accents
-    ):
-        return "<KIGOU>"
-    if 0x2000 <= code_point <= 0x2BFF:  # general punctuation to miscellaneous symbols and arrows
-        return "<U2000U2BFF>"
-    return None
+def byte_ids(forms: Mapping[str, int], unknown_id: int) -> list[int]:
+    """The id of every byte."""
+    return [forms.get(f"<|byte{byte}|>", unknown_id) for byte in range(256)]
+
+
+def draws(state: int) -> Iterator[int]:
+    """Numbers below 2**32 that look random: Marsaglia's xorshift, which needs no wide products."""
+    while True:
+        state ^= (state << 13) & 0xFFFFFFFF
+        state ^= state >> 17
+        state ^= (state << 5) & 0xFFFFFFFF
+        yield state
+
+
+def _run_of_characters(symbols: list[str], position: int, longest: int) -> str:
+    """The characters from `position` on, up to a tag that normalization wrote."""
+    run = ""
+    for symbol in symbols[position : position + longest]:
+        if len(symbol) > 1:
+            break
+        run += symbol
+    return run

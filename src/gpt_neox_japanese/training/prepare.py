@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from gpt_neox_japanese.corpus import Document, corpus_files, is_held_out, read_documents
+from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.training.encoding import (
+    Encoded,
+    OnError,
+    Packed,
+    Source,
+    encode_corpus,
+    settings_of,
+)
 from gpt_neox_japanese.training.shards import (
     FORMAT_VERSION,
+    HELD_OUT,
     HELD_OUT_TEXT,
+    TRAIN,
     Manifest,
-    ShardWriter,
+    Split,
     token_dtype,
 )
+from gpt_neox_japanese.training.unfinished import Unfinished
 
 __all__ = ["TOKENIZER_FILES", "prepare"]
 
 TOKENIZER_FILES = ("vocab.txt", "emoji.json", "tokenizer_config.json")
 END_OF_TEXT = "<|endoftext|>"
 
-# Large enough that passing a batch between processes costs little beside encoding it.
-_CHARACTERS_PER_BATCH = 2**18
-
-Batch = list[Document]
-Encoded = list[NDArray[np.int32]]
+# A shard ends with the block that fills it.
+_BYTES_PER_SHARD = 2**28
 
 
 def prepare(
@@ -45,39 +50,44 @@ def prepare(
     output: Path,
     *,
     held_out: float = 0.01,
+    layout: Layout | None = None,
+    on_error: OnError = "stop",
     workers: int | None = None,
+    resume: bool = False,
 ) -> Manifest:
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
     Args:
-        corpus: files and directories, as `read_documents` takes them.
+        corpus: files and directories, as `corpus_files` takes them.
         model: a directory with `vocab.txt` and `emoji.json`.
         output: the directory to make; it must not exist, or be empty.
         held_out: the fraction of the documents kept out of training.
-        workers: number of processes; as many as there are CPUs when None.
+        layout: where in the files the documents are.
+        on_error: whether a broken document ends the work or is passed over.
+        workers: number of processes at most; as many as there are CPUs when None.
+        resume: continue a run that was interrupted, if there is one; see `unfinished`.
 
     Raises:
-        DataError: `output` is not empty, nothing is left to train on, or the vocabulary has no
-            end-of-text id.
+        DataError: `output` is not empty, nothing is left to train on, the vocabulary has no
+            end-of-text id, or there is an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
     """
-    files = corpus_files(corpus)
+    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(model)
     vocabulary = codec.vocabulary
     eos_token_id = vocabulary.ids.get(END_OF_TEXT)
     if eos_token_id is None:
         raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
-    with _new_directory(output) as directory:
-        dtype = token_dtype(len(vocabulary))
-        train = ShardWriter(directory, "train-{:05d}.bin", dtype, eos_token_id)
-        held = ShardWriter(directory, "held-out.bin", dtype, eos_token_id)
-        with (directory / HELD_OUT_TEXT).open("w", encoding="utf-8") as texts:
-            for document, ids in _encode_all(read_documents(files), model, workers):
-                is_held = is_held_out(document.id, held_out)
-                (held if is_held else train).write(ids, len(document.text))
-                if is_held:
-                    line = {"id": document.id, "text": document.text}
-                    texts.write(json.dumps(line, ensure_ascii=False) + "\n")
+    dtype = token_dtype(len(vocabulary))
+    settings = {**settings_of(source, codec), "held_out": held_out}
+    with Unfinished(output, settings, resume=resume) as files:
+        pack = _Pack(held_out, eos_token_id, dtype)
+        encode_corpus(source, codec, pack, partial(_put, files), files)
+        if not files.counts["train.documents"]:
+            raise DataError(
+                f"no document is left to train on ({files.counts['held-out.documents']} held out); "
+                "give more text or a smaller --held-out"
+            )
         manifest = Manifest(
             version=FORMAT_VERSION,
             dtype=dtype.name,
@@ -85,18 +95,74 @@ def prepare(
             vocabulary_size=len(vocabulary),
             eos_token_id=eos_token_id,
             held_out_fraction=held_out,
-            sources=tuple(file.name for file in files),
-            train=train.close(),
-            held_out=held.close(),
+            sources=tuple(file.name for file in source.files),
+            train=_split(files, "train", _train_shards(files), dtype),
+            held_out=_split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype),
+            skipped=files.counts["skipped"],
         )
-        if not manifest.train.documents:
-            raise DataError(
-                f"no document is left to train on ({manifest.held_out.documents} held out); "
-                "give more text or a smaller --held-out"
-            )
-        _copy_tokenizer(codec, model, directory)
-        manifest.save(directory)
+        _copy_tokenizer(codec, model, files.directory)
+        manifest.save(files.directory)
+        files.publish()
     return manifest
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Packs a block's training and held-out documents."""
+
+    held_out: float
+    eos_token_id: int
+    dtype: np.dtype[Any]
+
+    def __call__(self, encoded: Encoded) -> Packed:
+        documents, rows = encoded
+        held = np.array([is_held_out(d.id, self.held_out) for d in documents], bool)
+        ids = np.insert(rows.ids, rows.bounds[1:], self.eos_token_id).astype(self.dtype)
+        id_is_held = np.repeat(held, np.diff(rows.bounds) + 1)
+        held_documents = [d for d, is_held in zip(documents, held, strict=True) if is_held]
+        characters = sum(len(d.text) for d in documents)
+        held_characters = sum(len(d.text) for d in held_documents)
+        texts = (
+            json.dumps({"id": d.id, "text": d.text}, ensure_ascii=False) + "\n"
+            for d in held_documents
+        )
+        return Packed(
+            parts={
+                "train": ids[~id_is_held].tobytes(),
+                "held-out": ids[id_is_held].tobytes(),
+                HELD_OUT_TEXT: "".join(texts).encode(),
+            },
+            counts={
+                "train.documents": len(documents) - len(held_documents),
+                "train.characters": characters - held_characters,
+                "held-out.documents": len(held_documents),
+                "held-out.characters": held_characters,
+            },
+        )
+
+
+def _put(files: Unfinished, packed: Packed) -> None:
+    shard = TRAIN.format(max(0, len(_train_shards(files)) - 1))
+    if files.size(shard) >= _BYTES_PER_SHARD:
+        shard = TRAIN.format(len(_train_shards(files)))
+    for name, part in ((shard, "train"), (HELD_OUT, "held-out")):
+        if packed.parts[part]:
+            files.append(name, packed.parts[part])
+    files.append(HELD_OUT_TEXT, packed.parts[HELD_OUT_TEXT])
+
+
+def _train_shards(files: Unfinished) -> list[str]:
+    return list(takewhile(files.size, map(TRAIN.format, count())))
+
+
+def _split(files: Unfinished, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
+    shards = tuple((name, files.size(name) // dtype.itemsize) for name in names)
+    return Split(
+        documents=files.counts[f"{part}.documents"],
+        characters=files.counts[f"{part}.characters"],
+        tokens=sum(tokens for _, tokens in shards),
+        shards=shards,
+    )
 
 
 def _copy_tokenizer(codec: Codec, model: Path, directory: Path) -> None:
@@ -105,87 +171,3 @@ def _copy_tokenizer(codec: Codec, model: Path, directory: Path) -> None:
     config = model / "tokenizer_config.json"
     if config.is_file():
         shutil.copyfile(config, directory / config.name)
-
-
-@contextmanager
-def _new_directory(output: Path) -> Iterator[Path]:
-    """A directory beside `output` that takes its name when the block ends well, else vanishes."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists and is not empty; choose another --output or remove it")
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-
-
-def _encode_all(
-    documents: Iterator[Document], model: Path, workers: int | None
-) -> Iterator[tuple[Document, NDArray[np.int32]]]:
-    """Every document with its ids, int32 [tokens], in the corpus's order."""
-    workers = workers or os.cpu_count() or 1
-    with tqdm(unit=" characters", unit_scale=True, desc="prepare") as progress:
-        for batch, encoded in _map_batches(_batches(documents), model, workers):
-            yield from zip(batch, encoded, strict=True)
-            progress.update(sum(len(document.text) for document in batch))
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[Batch]:
-    batch: Batch = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _CHARACTERS_PER_BATCH:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _map_batches(
-    batches: Iterator[Batch], model: Path, workers: int
-) -> Iterator[tuple[Batch, Encoded]]:
-    if workers == 1:
-        encode = _batch_encoder(model)
-        yield from ((batch, encode([d.text for d in batch])) for batch in batches)
-        return
-    # spawn, because the numeric libraries' threads do not survive a fork.
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_start_worker, initargs=(model,)
-    ) as pool:
-        # A window over the batches keeps all workers busy without reading the whole corpus ahead.
-        pending: deque[tuple[Batch, Future[Encoded]]] = deque()
-        try:
-            for batch in batches:
-                pending.append((batch, pool.submit(_encode_in_worker, [d.text for d in batch])))
-                if len(pending) > 3 * workers:
-                    batch, future = pending.popleft()
-                    yield batch, future.result()
-            while pending:
-                batch, future = pending.popleft()
-                yield batch, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _batch_encoder(model: Path) -> Callable[[list[str]], Encoded]:
-    codec = Codec.load(model)
-    return lambda texts: [codec.encode(text) for text in texts]
-
-
-_encode: Callable[[list[str]], Encoded]
-
-
-def _start_worker(model: Path) -> None:
-    global _encode
-    _encode = _batch_encoder(model)
-
-
-def _encode_in_worker(texts: list[str]) -> Encoded:
-    return _encode(texts)

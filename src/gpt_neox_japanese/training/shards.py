@@ -13,17 +13,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import DataError
 
-__all__ = ["HELD_OUT_TEXT", "Manifest", "PreparedData", "ShardWriter", "Split", "TokenStream"]
+__all__ = ["Manifest", "PreparedData", "Split", "TokenStream", "token_dtype"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+TRAIN = "train-{:05d}.bin"
+HELD_OUT = "held-out.bin"
 HELD_OUT_TEXT = "held-out.jsonl"
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
@@ -53,6 +55,7 @@ class Manifest:
         sources: names of the corpus files, without their directories.
         train: the training part.
         held_out: the held-out part.
+        skipped: broken documents that were passed over.
     """
 
     version: int
@@ -64,6 +67,7 @@ class Manifest:
     sources: tuple[str, ...]
     train: Split
     held_out: Split
+    skipped: int = 0
 
     def save(self, directory: Path) -> None:
         """Write `manifest.json`."""
@@ -109,58 +113,6 @@ def _split(fields: dict[str, Any]) -> Split:
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
     """The narrowest little-endian type that holds every id of a vocabulary."""
     return np.dtype("<u2" if vocabulary_size <= 2**16 else "<u4")
-
-
-class ShardWriter:
-    """Writes documents' tokens into numbered shards, or into one file.
-
-    Args:
-        directory: where the shards go.
-        pattern: the shards' names, with `{:05d}` where the shard's number goes; without one,
-            everything goes into one file.
-        dtype: the tokens' type on disk.
-        eos_token_id: the id written after every document.
-        tokens_per_shard: a shard is closed at the first document's end past this many tokens.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        pattern: str,
-        dtype: np.dtype[Any],
-        eos_token_id: int,
-        tokens_per_shard: int = 2**27,
-    ) -> None:
-        self._directory, self._pattern, self._dtype = directory, pattern, dtype
-        self._eos_token_id, self._tokens_per_shard = eos_token_id, tokens_per_shard
-        self._documents = self._characters = 0
-        self._shards: list[tuple[str, int]] = []
-        self._file: IO[bytes] | None = None
-
-    def write(self, ids: NDArray[np.integer[Any]], characters: int) -> None:
-        """Append one document: its ids, int [tokens], and the length of its text."""
-        if self._file is None:
-            name = self._pattern.format(len(self._shards))
-            self._file = (self._directory / name).open("wb")
-            self._shards.append((name, 0))
-        self._file.write(np.append(ids, self._eos_token_id).astype(self._dtype).tobytes())
-        name, written = self._shards[-1]
-        self._shards[-1] = (name, written + len(ids) + 1)
-        self._documents += 1
-        self._characters += characters
-        if self._pattern.format(1) != name and self._shards[-1][1] >= self._tokens_per_shard:
-            self._close_shard()
-
-    def close(self) -> Split:
-        """Finish the last shard and describe what was written."""
-        self._close_shard()
-        tokens = sum(written for _, written in self._shards)
-        return Split(self._documents, self._characters, tokens, tuple(self._shards))
-
-    def _close_shard(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 class TokenStream:

@@ -1,0 +1,33 @@
+"""Reading text corpora: plain text, JSON lines and Parquet, one block of documents at a time.
+
+    novel.txt            a file is a document, its id the file's name
+    works.jsonl          a line is a document: {"text": "…", "id": "…"}, the id may be missing
+    works.jsonl.gz/.zst  the same, compressed; .txt too
+    works.parquet        a row is a document: the columns text and id, which may be missing
+
+A corpus is cut into blocks of a few megabytes of whole documents (`read_blocks`). A block can be
+read by itself, by whatever process gets it, and a corpus always falls into the same blocks: work on
+them can be shared out, stopped and continued. `read_documents` reads them one after the other.
+
+`documents` says what a document is, `files` which files there are and what bytes they hold,
+`parts` and `parquet` how a part of each kind is read, `blocks` how a corpus is cut, and `parallel`
+applies a function to all blocks with several processes.
+"""
+
+from __future__ import annotations
+
+from gpt_neox_japanese.corpus.blocks import Block, read_blocks, read_documents
+from gpt_neox_japanese.corpus.documents import Document, Layout, is_held_out
+from gpt_neox_japanese.corpus.files import corpus_files
+from gpt_neox_japanese.corpus.parallel import map_blocks
+
+__all__ = [
+    "Block",
+    "Document",
+    "Layout",
+    "corpus_files",
+    "is_held_out",
+    "map_blocks",
+    "read_blocks",
+    "read_documents",
+]

@@ -1,0 +1,82 @@
+"""Cutting a corpus into blocks of whole documents, always the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_neox_japanese.corpus.documents import Document, Layout
+from gpt_neox_japanese.corpus.files import corpus_files, kind_of
+from gpt_neox_japanese.corpus.parquet import read_row_groups
+from gpt_neox_japanese.corpus.parts import Part, WholeText, read_lines
+from gpt_neox_japanese.errors import CorpusError
+
+__all__ = ["Block", "read_blocks", "read_documents"]
+
+_BYTES_PER_BLOCK = 2**21
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive documents of a corpus, perhaps of several files. It can be pickled.
+
+    Attributes:
+        parts: where they are.
+        layout: how they are read.
+    """
+
+    parts: tuple[Part, ...]
+    layout: Layout
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the corpus files the block takes, compressed as they are."""
+        return sum(part.size for part in self.parts)
+
+    def documents(self) -> Iterator[Document | CorpusError]:
+        """The documents in order, with an error in the place of each one that is broken."""
+        for part in self.parts:
+            yield from part.documents(self.layout)
+
+
+def read_blocks(files: Iterable[Path], layout: Layout) -> Iterator[Block]:
+    """Cut corpus files into blocks of some megabytes, in order.
+
+    A document larger than that is a block of its own, and so is a Parquet row group. Of compressed
+    files the blocks hold the text itself, of others only where it is.
+    """
+    parts: list[Part] = []
+    size = 0
+    for file in files:
+        for part in _parts(file, layout):
+            parts.append(part)
+            size += part.size
+            if size >= _BYTES_PER_BLOCK:
+                yield Block(tuple(parts), layout)
+                parts, size = [], 0
+    if parts:
+        yield Block(tuple(parts), layout)
+
+
+def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) -> Iterator[Document]:
+    """The documents of `paths` (see `corpus_files`), in order.
+
+    Raises:
+        CorpusError: a file or a line cannot be read; the message names both.
+    """
+    for block in read_blocks(corpus_files(paths), layout or Layout()):
+        for document in block.documents():
+            if isinstance(document, CorpusError):
+                raise document
+            yield document
+
+
+def _parts(file: Path, layout: Layout) -> Iterator[Part]:
+    kind = kind_of(file)
+    if kind == ".parquet":
+        yield from read_row_groups(file)
+    elif kind == ".jsonl" or layout.split_lines:
+        yield from read_lines(file)
+    else:
+        yield WholeText(file, file.stat().st_size)

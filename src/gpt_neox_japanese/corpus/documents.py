@@ -1,0 +1,109 @@
+"""What a document is, and how one is made of a JSON line or a line of text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_neox_japanese.errors import CorpusError
+
+__all__ = ["Document", "Layout", "document_of_json", "document_of_line", "is_held_out"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus.
+
+    Attributes:
+        id: the `id` of the JSON line or row; without one, `file:line`; for a text file its name.
+        text: the text, free of lone surrogates.
+        file: the file it came from.
+        line: the line (or row) of that file it began at, counted from 1.
+    """
+
+    id: str
+    text: str
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the documents of a file are.
+
+    Attributes:
+        text_field: the JSON field or Parquet column that holds the text.
+        id_field: the one that holds the document's id; it may be missing.
+        split_lines: whether every line of a .txt file that is not blank is a document.
+    """
+
+    text_field: str = "text"
+    id_field: str = "id"
+    split_lines: bool = False
+
+
+def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Document:
+    """The document of one line of a .jsonl file.
+
+    Raises:
+        CorpusError: the line is not what it should be; the message names file and line.
+    """
+    source = _decode(line, file, number)
+    try:
+        fields = json.loads(source)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CorpusError(f"{file}, line {number}: not JSON ({error})") from None
+    text = fields.get(layout.text_field) if isinstance(fields, dict) else None
+    if not isinstance(text, str):
+        raise CorpusError(
+            f'{file}, line {number}: expected an object with a string "{layout.text_field}"'
+        )
+    if "\\u" in source:  # strict UTF-8 has no lone surrogates, so only escapes can make them
+        _check_surrogates(text, file, number)
+    document_id = fields.get(layout.id_field)
+    return Document(
+        f"{file.name}:{number}" if document_id is None else str(document_id), text, file, number
+    )
+
+
+def document_of_line(line: bytes, file: Path, number: int) -> Document:
+    """The document that one line of a .txt file is, without its line break.
+
+    Raises:
+        CorpusError: the line is not UTF-8; the message names file and line.
+    """
+    text = _decode(line, file, number).removesuffix("\r")
+    return Document(f"{file.name}:{number}", text, file, number)
+
+
+def _decode(line: bytes, file: Path, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{file}, line {number}: not UTF-8 ({error.reason})") from None
+
+
+def _check_surrogates(text: str, file: Path, number: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(
+            f"{file}, line {number}: lone surrogate U+{ord(text[error.start]):04X} "
+            f"at character {error.start}"
+        ) from None
+
+
+def is_held_out(document_id: str, fraction: float) -> bool:
+    """Whether a document belongs to the held-out part, by its id alone.
+
+    The decision is the same on every machine and for every order of the corpus, and a document
+    held out at one fraction stays held out at every larger one.
+
+    Args:
+        document_id: the document's id.
+        fraction: the wanted size of the held-out part, from 0 to 1.
+    """
+    digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64

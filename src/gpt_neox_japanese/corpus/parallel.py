@@ -1,0 +1,74 @@
+"""A function applied to every block of a corpus, on all cores, with the results in order."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from gpt_neox_japanese.corpus.blocks import Block
+
+__all__ = ["map_blocks"]
+
+Result = TypeVar("Result")
+
+
+def map_blocks(
+    function: Callable[[Block], Result], blocks: Iterable[Block], workers: int
+) -> Iterator[tuple[Block, Result]]:
+    """Every block with what `function` makes of it, in the blocks' order.
+
+    Only a few blocks and results a worker are in memory at a time.
+
+    Args:
+        function: with more than one worker it is pickled, and so are its results.
+        blocks: read as the work goes on.
+        workers: number of processes; with 1 the work is done in this one.
+
+    Raises:
+        ChildProcessError: the system ended a worker.
+    """
+    if workers == 1:
+        for block in blocks:
+            yield block, function(block)
+        return
+    # spawn, because the numeric libraries' threads do not survive a fork.
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_start_worker, initargs=(function,)
+    ) as pool:
+        pending: deque[tuple[Block, Future[Result]]] = deque()
+        try:
+            for block in blocks:
+                pending.append((block, pool.submit(_work, block)))
+                # A short queue keeps all workers busy without reading the whole corpus ahead.
+                if len(pending) > 3 * workers:
+                    block, future = pending.popleft()
+                    yield block, future.result()
+            while pending:
+                block, future = pending.popleft()
+                yield block, future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"one of {workers} workers was ended by the system, most likely for want of "
+                "memory; use fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_function: Callable[[Block], Any]
+
+
+def _start_worker(function: Callable[[Block], Any]) -> None:
+    global _function
+    _function = function
+    # Ctrl-C reaches all processes of a terminal; the parent is the one that knows what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(block: Block) -> Any:
+    return _function(block)

@@ -1,0 +1,109 @@
+"""Parts of Parquet files: a row is a document, a row group a part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt_neox_japanese.corpus.documents import Document, Layout
+from gpt_neox_japanese.corpus.parts import Broken, Part
+from gpt_neox_japanese.errors import CorpusError
+
+__all__ = ["RowGroup", "read_row_groups"]
+
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a Parquet file.
+
+    Attributes:
+        file: the file.
+        size: its share of the file's bytes.
+        first: the first row's number in the file, from 1.
+        index: which row group it is, from 0.
+    """
+
+    file: Path
+    size: int
+    first: int
+    index: int
+
+    def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
+        """The rows of the group."""
+        from pyarrow import ArrowException, parquet
+
+        number = self.first
+        try:
+            with parquet.ParquetFile(self.file) as table:
+                columns = _columns(self.file, table.schema_arrow, layout)
+                for batch in table.iter_batches(
+                    _ROWS_AT_ONCE, row_groups=[self.index], columns=columns
+                ):
+                    for row in range(batch.num_rows):
+                        yield self._document(batch, row, number, layout)
+                        number += 1
+        except CorpusError as error:
+            yield error
+        except (OSError, ArrowException) as error:
+            yield CorpusError(f"{self.file}, row {number}: cannot be read: {_one_line(error)}")
+
+    def _document(
+        self, batch: Any, row: int, number: int, layout: Layout
+    ) -> Document | CorpusError:
+        try:
+            text = batch[layout.text_field][row].as_py()
+        except UnicodeDecodeError as error:
+            return CorpusError(f"{self.file}, row {number}: not UTF-8 ({error.reason})")
+        if text is None:
+            return CorpusError(f"{self.file}, row {number}: {layout.text_field!r} is null")
+        has_id = layout.id_field in batch.schema.names
+        document_id = batch[layout.id_field][row].as_py() if has_id else None
+        return Document(
+            f"{self.file.name}:{number}" if document_id is None else str(document_id),
+            text,
+            self.file,
+            number,
+        )
+
+
+def read_row_groups(file: Path) -> Iterator[Part]:
+    """Cut a Parquet file into its row groups."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        metadata = parquet.read_metadata(file)
+    except (OSError, ArrowException) as error:
+        yield Broken(CorpusError(f"{file} cannot be read: {_one_line(error)}"))
+        return
+    first, done = 1, 0
+    bytes_in_file = file.stat().st_size
+    for index in range(metadata.num_row_groups):
+        end = bytes_in_file * (index + 1) // metadata.num_row_groups
+        yield RowGroup(file, end - done, first, index)
+        first += metadata.row_group(index).num_rows
+        done = end
+
+
+def _columns(file: Path, schema: Any, layout: Layout) -> list[str]:
+    """The columns to read, with the one of the texts checked."""
+    from pyarrow import types
+
+    if layout.text_field not in schema.names:
+        raise CorpusError(
+            f"{file} has no column {layout.text_field!r}, only {', '.join(schema.names)}; "
+            "name the one that holds the text"
+        )
+    kind = schema.field(layout.text_field).type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        raise CorpusError(f"{file}: column {layout.text_field!r} holds {kind}, expected string")
+    return [name for name in (layout.text_field, layout.id_field) if name in schema.names]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

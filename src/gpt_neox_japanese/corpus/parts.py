@@ -1,0 +1,147 @@
+"""Parts of corpus files. A part says where whole documents are, and any process can read them.
+
+What is wrong with a document comes out as a value in its place, because whoever reads the part
+decides whether it ends the work or is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gpt_neox_japanese.corpus.documents import (
+    Document,
+    Layout,
+    document_of_json,
+    document_of_line,
+)
+from gpt_neox_japanese.corpus.files import kind_of, unpacked
+from gpt_neox_japanese.errors import CorpusError
+
+__all__ = ["Broken", "Lines", "Part", "WholeText", "read_lines"]
+
+_BYTES_OF_LINES = 2**21
+
+
+class Part(Protocol):
+    """Some whole documents of one file."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the file they take there."""
+        ...
+
+    def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
+        """The documents in order, with an error in the place of each one that is broken."""
+        ...
+
+
+@dataclass(frozen=True)
+class WholeText:
+    """A text file that is one document."""
+
+    file: Path
+    size: int
+
+    def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
+        """The file's text."""
+        try:
+            data = b"".join(chunk for chunk, _ in unpacked(self.file))
+            yield Document(self.file.name, data.decode("utf-8-sig"), self.file, 1)
+        except CorpusError as error:
+            yield error
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            yield CorpusError(f"{self.file}, line {line}: not UTF-8 ({error.reason})")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Consecutive lines of a file, each a document unless it is blank.
+
+    Attributes:
+        file: the file.
+        size: bytes that the lines take in the file.
+        first: the first line's number, from 1.
+        offset: where the lines begin in the file.
+        data: the lines themselves where the file is compressed, and has no such places.
+    """
+
+    file: Path
+    size: int
+    first: int
+    offset: int
+    data: bytes | None
+
+    def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
+        """The lines that are not blank."""
+        is_text = kind_of(self.file) == ".txt"
+        try:
+            lines = self._read().split(b"\n")
+        except OSError as error:
+            yield CorpusError(f"{self.file} cannot be read: {error}")
+            return
+        for number, line in enumerate(lines, start=self.first):
+            if not line or line.isspace():
+                continue
+            try:
+                if is_text:
+                    yield document_of_line(line, self.file, number)
+                else:
+                    yield document_of_json(line, self.file, number, layout)
+            except CorpusError as error:
+                yield error
+
+    def _read(self) -> bytes:
+        if self.data is not None:
+            return self.data
+        with self.file.open("rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.size)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The rest of a file that cannot be read."""
+
+    error: CorpusError
+    size: int = 0
+
+    def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
+        """The error."""
+        yield self.error
+
+
+def read_lines(file: Path) -> Iterator[Part]:
+    """Cut a file of lines into parts of some megabytes, or of one line where that is longer."""
+    is_packed = file.suffix in (".gz", ".zst")
+    first, offset = 1, 0
+    try:
+        for data, end in _whole_lines(unpacked(file)):
+            size = end - offset if is_packed else len(data)
+            yield Lines(file, size, first, offset, data if is_packed else None)
+            first += data.count(b"\n")
+            offset += size
+    except CorpusError as error:
+        yield Broken(error)
+
+
+def _whole_lines(chunks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """Join and cut chunks so that they end with a line."""
+    pending: list[bytes] = []
+    end = 0
+    try:
+        for chunk, end in chunks:
+            pending.append(chunk)
+            # Looking at the newest chunk alone keeps a line of gigabytes linear.
+            cut = chunk.rfind(b"\n") + 1
+            if cut and sum(map(len, pending)) >= _BYTES_OF_LINES:
+                yield b"".join(pending[:-1]) + chunk[:cut], end
+                pending = [chunk[cut:]]
+    except CorpusError:
+        rest = b"".join(pending)
+        yield rest[: rest.rfind(b"\n") + 1], end  # the last line is not whole
+        raise
+    yield b"".join(pending), end

@@ -1,0 +1,78 @@
+"""Cutting work for threads: compiled code leaves Python's lock to others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.tokenizer.encoding import Ragged
+
+__all__ = ["concatenated", "cut_between_lines", "cut_between_texts", "in_threads"]
+
+_Result = TypeVar("_Result")
+
+# Large enough that starting a task costs nothing beside it, small enough that all threads end
+# at about the same time.
+_CHARACTERS_PER_TASK = 2**18
+_BYTES_PER_TASK = 2**20
+
+
+def in_threads(
+    function: Callable[[slice], _Result], tasks: Sequence[slice], threads: int | None
+) -> list[_Result]:
+    """`function` of every task, in order, on so many threads; on all cores if None."""
+    threads = min(threads or len(os.sched_getaffinity(0)), len(tasks))
+    if threads <= 1:
+        return [function(task) for task in tasks]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, tasks))
+
+
+def cut_between_texts(lengths: NDArray[np.int64]) -> list[slice]:
+    """Runs of texts of about the same size.
+
+    Args:
+        lengths: int64 `(texts,)`, in characters.
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = np.searchsorted(ends, np.arange(_CHARACTERS_PER_TASK, total, _CHARACTERS_PER_TASK)) + 1
+    return _slices([0, *cuts.tolist(), len(lengths)])
+
+
+def cut_between_lines(data: NDArray[np.uint8]) -> list[slice]:
+    """Parts of a text that can be encoded on their own, because each but the last ends with LF."""
+    cuts = [0]
+    while cuts[-1] < len(data):
+        cut = cuts[-1] + _BYTES_PER_TASK
+        while cut < len(data):
+            breaks = np.flatnonzero(data[cut : cut + 2**14] == 0x0A)
+            if len(breaks):
+                cut += int(breaks[0]) + 1
+                break
+            cut += 2**14
+        cuts.append(min(cut, len(data)))
+    return _slices(cuts)
+
+
+def concatenated(parts: Sequence[Ragged]) -> Ragged:
+    """One ragged array of several."""
+    if len(parts) == 1:
+        return parts[0]
+    sizes = np.array([0, *(len(part.ids) for part in parts)], dtype=np.int64)
+    bounds = [part.bounds[1:] + base for part, base in zip(parts, np.cumsum(sizes), strict=False)]
+    return Ragged(
+        np.concatenate([np.empty(0, dtype=np.int32), *(part.ids for part in parts)]),
+        np.concatenate([np.zeros(1, dtype=np.int64), *bounds]),
+    )
+
+
+def _slices(cuts: list[int]) -> list[slice]:
+    distinct = list(dict.fromkeys(cuts))
+    return [slice(start, end) for start, end in pairwise(distinct)]
