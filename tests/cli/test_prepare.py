@@ -48,7 +48,7 @@ def test_a_broken_line_fails_with_file_and_line_and_can_be_skipped(
     stopped = prepare(corpus, tokenizer, "--text-field", "body")
     assert stopped.exit_code in (1, 2)
     assert stopped.stderr.splitlines()[-1] == (
-        f'Error: {corpus}, line 2: expected an object with a string "body"'
+        f'neox-ja: {corpus}, line 2: expected an object with a string "body"'
     )
     skipped = prepare(corpus, tokenizer, "--text-field", "body", "--on-error", "skip")
     assert skipped.exit_code == 0

@@ -48,7 +48,7 @@ def leaf(function: _Function) -> _Function:
     Arrays passed to it are not counted as referenced once more, which makes the innermost loops
     twice as fast. It may return a view of an array only to another leaf.
     """
-    return cast(_Function, numba.njit(**_INNER, _nrt=False)(function))
+    return cast(_Function, numba.njit(**_INNER, _nrt=False)(function))  # type: ignore[call-overload]
 
 
 def entry(function: _Function) -> _Function:
