@@ -32,14 +32,52 @@ def write_checkpoint(model, directory, tensors):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_saved_model_is_the_same_model(tiny_model, tmp_path, notices, tied):
+def test_a_saved_model_is_the_same_model_and_so_is_its_copy(tiny_model, tmp_path, notices, tied):
     model = tiny_model(tie_word_embeddings=tied)
-    model.save_pretrained(tmp_path)
-    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
-    assert (loaded.embed_out.weight is loaded.gpt_neox_japanese.embed_in.weight) is tied
-    assert (HEAD in load_file(tmp_path / "model.safetensors")) is not tied
+    model.save_pretrained(tmp_path / "0")
+    for generation in range(2):
+        loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / f"{generation}")
+        assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+        assert loaded.config.tie_word_embeddings is tied
+        assert (loaded.embed_out.weight is loaded.gpt_neox_japanese.embed_in.weight) is tied
+        loaded.save_pretrained(tmp_path / f"{generation + 1}")
+        saved = load_file(tmp_path / f"{generation + 1}" / "model.safetensors")
+        assert (HEAD in saved) is not tied
     assert notices() == []
+
+
+@pytest.mark.parametrize("shard_size", ["10KB", "1GB"])
+def test_weights_in_pytorch_files_and_in_shards_are_loaded(tiny_model, tmp_path, shard_size):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "shards", max_shard_size=shard_size)
+    model.config.save_pretrained(tmp_path / "pickled")
+    torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    for name in ("shards", "pickled"):
+        loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / name)
+        assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+        assert loaded.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)
+def test_a_device_map_is_followed(tiny_model, tmp_path, device_map):
+    pytest.importorskip("accelerate")
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path, device_map=device_map)
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+
+
+def test_layers_may_be_offloaded_to_disk(tiny_model, tmp_path):
+    pytest.importorskip("accelerate")
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    parts = ["embed_in", "layers.0", "layers.1", "final_layer_norm", "rotary_emb"]
+    places = dict.fromkeys([*(f"gpt_neox_japanese.{part}" for part in parts), "embed_out"], "cpu")
+    places["gpt_neox_japanese.layers.1"] = "disk"
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(
+        tmp_path, device_map=places, offload_folder=tmp_path / "offload"
+    )
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
 
 
 def test_checkpoint_names_are_those_of_transformers(pair):

@@ -73,6 +73,7 @@ def work(rank, port, directories):
     for directory in directories:
         results = {job.__name__: job(directory) for job in (tensor_parallel, data_parallel)}
         torch.save(results, directory / f"rank{rank}.results")
+    dist.barrier()  # who leaves early takes the connection along
     dist.destroy_process_group()
 
 

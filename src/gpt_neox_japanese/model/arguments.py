@@ -47,6 +47,8 @@ _KNOWN_KEYWORDS = frozenset(
         "cache",
         "logits_indices",
         "logits_processor_args",
+        "max_seqlen_k",
+        "max_seqlen_q",
         "read_index",
         "write_index",
     }

@@ -150,7 +150,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         call, nor a reload of a saved copy, ties them after all and loses one.
         """
         super().tie_weights(*args, **kwargs)
-        if self.embed_out.weight is not self.gpt_neox_japanese.embed_in.weight:
+        if "embed_out.weight" not in self.all_tied_weights_keys:
             self.config.tie_word_embeddings = False
 
     def _load_from_state_dict(
