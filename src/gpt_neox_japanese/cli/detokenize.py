@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gpt_neox_japanese.cli.options import vocabulary_option
 from gpt_neox_japanese.cli.texts import read_text
 
 __all__ = ["command"]
@@ -13,11 +14,7 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("ids", nargs=-1)
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
-)
+@vocabulary_option
 def command(ids: tuple[str, ...], model: Path | None) -> None:
     """Print the text of IDS, numbers separated by spaces or commas (or standard input, for `-`)."""
     from gpt_neox_japanese.assets import default_model_directory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.corpora import layout_options, run_options
+from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.training.encoding import OnError
@@ -17,11 +17,7 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
-)
+@vocabulary_option
 @click.option(
     "--output",
     required=True,

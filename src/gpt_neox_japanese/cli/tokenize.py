@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.corpora import layout_options, run_options
+from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
 from gpt_neox_japanese.cli.texts import read_text
 
 __all__ = ["command"]
@@ -16,11 +16,7 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("text", nargs=-1, metavar="[TEXT | - | FILE...]")
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
-)
+@vocabulary_option
 @click.option("--ids", "only_ids", is_flag=True, help="Print the ids alone, on one line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ids, tokens, offsets.")
 @click.option(

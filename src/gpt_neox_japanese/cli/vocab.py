@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.corpora import layout_options
+from gpt_neox_japanese.cli.options import layout_options, vocabulary_option
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
@@ -75,11 +75,7 @@ def build(
 
 @command.command()
 @click.argument("texts", nargs=-1, type=click.Path(path_type=Path), metavar="[TEXT-FILE...]")
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
-)
+@vocabulary_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @layout_options
 def show(

@@ -1,15 +1,22 @@
-"""Options of the commands that read a corpus."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["layout_options", "run_options"]
+__all__ = ["layout_options", "run_options", "vocabulary_option"]
 
 _Command = Callable[..., Any]
+
+vocabulary_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
+)
 
 
 def layout_options(command: _Command) -> _Command:
