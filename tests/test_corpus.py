@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import pickle
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -289,6 +291,28 @@ def test_a_worker_that_the_system_ends_is_told(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [*LINES])
     with pytest.raises(ChildProcessError, match="fewer --workers"):
         list(map_blocks(end_this_process, read_blocks([file], Layout()), 2))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gpt_neox_japanese.corpus import Layout, map_blocks, read_blocks
+
+if __name__ == "__main__":
+    blocks = list(read_blocks([Path(sys.argv[1])], Layout())) * 9
+    for _ in map_blocks(id, blocks, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [*LINES])
+    program = tmp_path / "program.py"
+    program.write_text(KILLED, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, program, file], stdout=subprocess.PIPE)
+    # The workers hold the pipe as well: it ends when the last of them does.
+    parent.communicate(timeout=60)
+    assert parent.returncode == -signal.SIGKILL
 
 
 def test_the_held_out_part_has_the_size_asked_for_and_grows_with_it() -> None:

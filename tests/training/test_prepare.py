@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gpt_neox_japanese.corpus import blocks, files, is_held_out, parts, read_documents
+from gpt_neox_japanese.corpus import (
+    Layout,
+    blocks,
+    files,
+    is_held_out,
+    parts,
+    read_documents,
+)
 from gpt_neox_japanese.errors import CorpusError, DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import encoding, unfinished
@@ -207,3 +214,23 @@ def test_holding_out_everything_is_refused(
 ) -> None:
     with pytest.raises(DataError, match="no document is left to train on"):
         prepare([corpus], tokenizer_directory, tmp_path / "out", held_out=1, workers=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_corpus_cannot_continue_a_run(
+    tmp_path: Path, corpus: Path, tokenizer_directory: Path, tiny_blocks: None
+) -> None:
+    grown = tmp_path / "works.jsonl"
+    grown.write_text(corpus.read_text(encoding="utf-8") + "?\n", encoding="utf-8")
+    with pytest.raises(CorpusError):
+        prepare([grown], tokenizer_directory, tmp_path / "out", workers=1)
+    with pytest.raises(DataError, match="had another corpus"):
+        prepare([corpus], tokenizer_directory, tmp_path / "out", workers=1, resume=True)
+
+
+def test_few_documents_need_no_processes(corpus: Path) -> None:
+    def source(*files: Path) -> encoding.Source:
+        return encoding.Source(files, Layout(), "stop", 8)
+
+    assert encoding._workers(source(corpus)) == 1
+    assert encoding._workers(source(*[corpus] * 5000)) > 1

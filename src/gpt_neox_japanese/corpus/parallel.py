@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from gpt_neox_japanese.corpus.blocks import Block
@@ -68,6 +70,15 @@ def _start_worker(function: Callable[[Block], Any]) -> None:
     _function = function
     # Ctrl-C reaches all processes of a terminal; the parent is the one that knows what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # When the parent is killed nobody closes the queue, and the worker would wait forever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(block: Block) -> Any:

@@ -6,7 +6,8 @@ one. In each block
     1. `read` decodes characters and looks up their symbols,
     2. `replace_emoji` puts one symbol in the place of each emoji, if there is any,
     3. `replace_spans` does so for what cleaning found, if that is asked for,
-    4. `segment` follows the trie and writes ids.
+    4. `find_pieces` follows the trie from every place,
+    5. `segment` goes from token to token and writes ids.
 
 No number is wider than 64 bits signed, so all functions do the same with the JIT switched off.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpt_neox_japanese.tokenizer.kernel_compile import Bytes, Ints, Longs, Number, compiled, entry
-from gpt_neox_japanese.tokenizer.kernel_pieces import segment
+from gpt_neox_japanese.tokenizer.kernel_pieces import find_pieces, segment
 from gpt_neox_japanese.tokenizer.kernel_symbols import (
     BLOCK,
     PADDING,
@@ -63,6 +64,7 @@ def _encode_texts(
     capacity = min(data.size, 2 * BLOCK) + PADDING
     symbols = np.empty(capacity, dtype=np.int32)
     starts, hits = np.empty(capacity, dtype=np.int32), np.empty(capacity, dtype=np.int32)
+    todo = np.empty((capacity, 2), dtype=np.int32)
     position = block_end = done = np.int64(0)
     first_span = symbols_done = np.int64(0)
     for text in range(len(lengths)):
@@ -75,6 +77,7 @@ def _encode_texts(
                     symbols = np.empty(capacity, dtype=np.int32)
                     starts = np.empty(capacity, dtype=np.int32)
                     hits = np.empty(capacity, dtype=np.int32)
+                    todo = np.empty((capacity, 2), dtype=np.int32)
             most = lengths[text] - base
             position, length, count, found = read(
                 data, position, block_end, most, tables, symbols, starts, hits
@@ -89,8 +92,21 @@ def _encode_texts(
                 count, first_span = replace_spans(
                     symbols, starts, count, spans, first_span, symbols_before
                 )
+            answers = hits  # of which nothing is needed any more
+            find_pieces(symbols, count, tables, answers, todo)
             done, state = segment(
-                symbols, starts, count, tables, allow_tags, leave, state, ids, offsets, done, base
+                symbols,
+                starts,
+                answers,
+                count,
+                tables,
+                allow_tags,
+                leave,
+                state,
+                ids,
+                offsets,
+                done,
+                base,
             )
             base += length
         bounds[text + 1] = done

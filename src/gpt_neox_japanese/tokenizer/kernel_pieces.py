@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from gpt_neox_japanese.tokenizer.kernel_compile import Ints, Number, leaf
-from gpt_neox_japanese.tokenizer.kernel_symbols import OTHER, child, place_of, trie_of
+from gpt_neox_japanese.tokenizer.kernel_symbols import OTHER, child, follow, trie_of
 from gpt_neox_japanese.tokenizer.reference import LONGEST_PIECE
 from gpt_neox_japanese.tokenizer.tables import (
     BYTES,
-    CLASS,
     CODE_POINT,
     LESS_THAN,
+    NODE_FIELDS,
     OWN,
     ROWS,
     SYMBOL_FIELDS,
     SYMBOLS,
     TAG_ROOT,
+    VALUE,
 )
-from gpt_neox_japanese.tokenizer.trie import FIELDS, VALUE
 
-__all__ = ["segment"]
+__all__ = ["find_pieces", "segment"]
 
 
 @leaf
@@ -45,8 +45,6 @@ def _another_piece(
         token_id = np.int64(own[node])
         if token_id >= 0 and length != best_length:
             shorter, longer = longer, token_id << 3 | length << 1
-        if rows[node] == 0:
-            break
         node = child(trie, np.int64(rows[node]), np.int64(symbols[place + length]))
         if node == 0:
             break
@@ -71,16 +69,12 @@ def _tag(symbols: Ints, place: Number, tables: Ints) -> tuple[Number, Number]:
     trie = trie_of(tables)
     own, rows = tables[tables[OWN] :], tables[tables[ROWS] :]
     token_id, tag_end = np.int64(-1), place
-    row = np.int64(tables[TAG_ROOT])
-    end = place + 1
-    while row > 0:
-        node = child(trie, row, np.int64(symbols[end]))
-        if node == 0:
-            break
+    node, end = np.int64(tables[TAG_ROOT]), place
+    while node > 0:
         end += 1
-        row = np.int64(rows[node])
         if own[node] >= 0:
             token_id, tag_end = np.int64(own[node]), end
+        node = child(trie, np.int64(rows[node]), np.int64(symbols[end]))
     return token_id, tag_end
 
 
@@ -100,9 +94,51 @@ def _write_bytes(code: Number, tables: Ints, ids: Ints, done: Number) -> Number:
 
 
 @leaf
+def find_pieces(symbols: Ints, count: Number, tables: Ints, answers: Ints, todo: Ints) -> None:
+    """Find the best token at every place of a block, whether or not a token will begin there.
+
+    What begins where is a chain in which each link waits for the one before. These look-ups wait
+    for nothing, so the processor does many at a time, and the chain has only `answers` to read.
+    Whether a pair or a longer piece is there is anyone's guess. So it decides about no jump: the
+    places where a third symbol may follow are noted down, and looked at afterwards.
+
+    Args:
+        symbols: int32, of the block.
+        count: How many there are.
+        tables: See `tables`.
+        answers: int32; becomes id << 3 | length << 1, or 0 for characters to be written as bytes.
+            The last bit means nothing.
+        todo: int32 `(count + 1, 2)`, for notes.
+    """
+    trie = trie_of(tables)
+    nodes, rows = trie[0], tables[tables[ROWS] :]
+    noted = 0
+    for place in range(count):
+        symbol = np.int64(symbols[place])
+        answer = np.int64(0)
+        if symbol < 0:
+            answer = (-symbol - 1) << 3 | 1 << 1
+        elif symbol < OTHER:
+            answer = np.int64(nodes[symbol * NODE_FIELDS + VALUE])
+            node, is_there = follow(trie, symbol, np.int64(symbols[place + 1]))
+            longer = np.int64(nodes[node * NODE_FIELDS + VALUE])
+            answer += (longer - answer) * is_there
+            todo[noted, 0], todo[noted, 1] = place, node
+            noted += is_there & longer
+        answers[place] = answer
+    for index in range(noted):
+        place, node = np.int64(todo[index, 0]), np.int64(todo[index, 1])
+        row = np.int64(rows[node])
+        node, is_there = follow(trie, row, np.int64(symbols[place + 2]))
+        longer, answer = np.int64(nodes[node * NODE_FIELDS + VALUE]), np.int64(answers[place])
+        answers[place] = answer + (longer - answer) * is_there
+
+
+@leaf
 def segment(
     symbols: Ints,
     starts: Ints,
+    answers: Ints,
     count: Number,
     tables: Ints,
     allow_tags: bool,
@@ -118,7 +154,8 @@ def segment(
     Args:
         symbols: int32, of the block.
         starts: int32, character at which each begins, counted in the block.
-        count: How many there are.
+        answers: See `find_pieces`.
+        count: How many there are of each.
         tables: See `tables`.
         allow_tags: Whether tags may be spelled out.
         leave: Probability of leaving the best piece, times 2**32.
@@ -131,52 +168,34 @@ def segment(
     Returns:
         The number of ids written so far, and the new state.
     """
-    trie = trie_of(tables)
-    nodes, rows = trie[0], tables[tables[ROWS] :]
-    less_than = tables[LESS_THAN] if allow_tags else -1
+    less_than = tables[LESS_THAN] if allow_tags else OTHER
     place = np.int64(0)
     while place < count:
-        symbol = np.int64(symbols[place])
-        end = place + 1
+        symbol, answer = np.int64(symbols[place]), np.int64(answers[place])
+        token_id, end = np.int64(-1), place
+        if symbol == less_than:
+            token_id, end = _tag(symbols, place, tables)
+        if token_id < 0:
+            if leave > 0 and 0 < symbol < OTHER:
+                answer, state = _another_piece(symbols, place, answer, leave, state, tables)
+            token_id, end = answer >> 3, place + (answer >> 1 & 3)
         before = done
-        token_id = np.int64(-1)
-        if symbol < 0:
-            token_id = -symbol - 1
-        elif symbol >= OTHER:
-            done = _write_bytes(symbol - OTHER, tables, ids, done)
-        else:
-            if symbol == less_than:
-                token_id, end = _tag(symbols, place, tables)
-            if token_id < 0:
-                answer = np.int64(nodes[symbol * FIELDS + VALUE])
-                # Whether a pair is there is anyone's guess, so it must not decide about a jump.
-                node, is_there = place_of(trie, symbol, np.int64(symbols[place + 1]))
-                longer = np.int64(nodes[node * FIELDS + VALUE])
-                answer = longer if is_there else answer
-                if is_there & longer:
-                    row = np.int64(rows[node])
-                    node, is_there = place_of(trie, row, np.int64(symbols[place + 2]))
-                    longer = np.int64(nodes[node * FIELDS + VALUE])
-                    answer = longer if is_there else answer
-                if leave > 0:
-                    answer, state = _another_piece(symbols, place, answer, leave, state, tables)
-                length = answer >> 1 & 3
-                if length > 0:
-                    token_id = answer >> 3
-                    end = place + length
-                else:
-                    record = tables[SYMBOLS] + symbol * SYMBOL_FIELDS
-                    token_id = np.int64(tables[record + CLASS])
-                    end = place + 1
-                    if token_id < 0:
-                        code = np.int64(tables[record + CODE_POINT])
-                        done = _write_bytes(code, tables, ids, done)
-        if token_id >= 0:
+        if end > place:
             ids[done] = token_id
             done += 1
+        else:
+            done = _write_bytes(_code_point(symbol, tables), tables, ids, done)
+            end += 1
         if len(offsets) > 0:
             for index in range(before, done):
                 offsets[index, 0] = base + starts[place]
                 offsets[index, 1] = base + starts[end]
         place = end
     return done, state
+
+
+@leaf
+def _code_point(symbol: Number, tables: Ints) -> Number:
+    if symbol >= OTHER:
+        return symbol - OTHER
+    return np.int64(tables[tables[SYMBOLS] + symbol * SYMBOL_FIELDS + CODE_POINT])

@@ -22,30 +22,25 @@ from gpt_neox_japanese.tokenizer.kernel_compile import (
 from gpt_neox_japanese.tokenizer.tables import (
     CODE_POINT,
     CODE_POINTS,
-    EMOJI_ROOT,
+    EMOJI_ROOTS,
     EMOJI_STARTERS,
     FIRST_NODE,
     HEADER,
     JOINS,
+    KEY,
     KIND,
     KIND_JOINER,
-    MASK,
+    NODE_FIELDS,
     NODES,
     OWN,
     ROWS,
     SHIFT,
     SYMBOL_FIELDS,
     SYMBOLS,
+    VALUE,
     WIDTH,
 )
-from gpt_neox_japanese.tokenizer.trie import (
-    FIELDS,
-    KEY,
-    NEIGHBOURS,
-    ROW_FACTOR,
-    SYMBOL_FACTOR,
-    VALUE,
-)
+from gpt_neox_japanese.tokenizer.trie import FIRST_FACTOR, NEIGHBOURS, SECOND_FACTOR
 
 __all__ = [
     "BLOCK",
@@ -53,7 +48,7 @@ __all__ = [
     "PADDING",
     "child",
     "end_of_block",
-    "place_of",
+    "follow",
     "plain",
     "read",
     "replace_emoji",
@@ -64,7 +59,6 @@ __all__ = [
 OTHER = 1 << 24  # above every symbol of the alphabet
 BLOCK = 12_288  # bytes; what a block needs then fits into the processor's second cache
 PADDING = 2
-NEIGHBOUR_MASK = (1 << NEIGHBOURS) - 1
 
 
 @leaf
@@ -162,34 +156,36 @@ def terminate(symbols: Ints, starts: Ints, count: Number, end: Number) -> None:
 
 @leaf
 def trie_of(tables: Ints) -> Trie:
-    """What `child` needs of the tables."""
-    first, width = np.int64(tables[FIRST_NODE]), np.int64(tables[WIDTH])
-    return tables[tables[NODES] :], first, tables[SHIFT], np.int64(tables[MASK]), width
+    """What following edges needs of the tables."""
+    first, shift, width = tables[FIRST_NODE], tables[SHIFT], tables[WIDTH]
+    return tables[tables[NODES] :], np.int64(first), np.int64(shift), np.int64(width)
 
 
 @leaf
-def place_of(trie: Trie, row: Number, symbol: Number) -> tuple[Number, Number]:
-    """Look for the edge with a symbol from the node with a row; see `trie`.
+def follow(trie: Trie, row: Number, symbol: Number) -> tuple[Number, Number]:
+    """Follow the edge with a symbol from the node with a row; see `trie`.
 
     Returns:
         A node, and 1 if `symbol` leads to it, or 0 if there is no such edge.
     """
-    nodes, first, shift, mask, width = trie
-    key = row << width | symbol
-    group = row * ROW_FACTOR + (symbol >> NEIGHBOURS) * SYMBOL_FACTOR
-    slot = (group & 0xFFFFFFFF) >> shift << NEIGHBOURS | symbol & NEIGHBOUR_MASK
-    found = nodes[(first + slot) * FIELDS + KEY]
-    while (found != key) & (found >= 0):  # rare, and one jump to predict rather than two
-        slot = (slot + 1) & mask
-        found = nodes[(first + slot) * FIELDS + KEY]
-    # A symbol that is none of the alphabet is wider than others and may look like another edge.
-    return first + slot, np.int64((found == key) & (symbol >> width == 0))
+    nodes, first, shift, width = trie
+    edge = row << width | symbol
+    group, within = symbol >> NEIGHBOURS, symbol & ((1 << NEIGHBOURS) - 1)
+    one = (row * FIRST_FACTOR + group * SECOND_FACTOR) & 0xFFFFFFFF
+    two = (row * SECOND_FACTOR + group * FIRST_FACTOR) & 0xFFFFFFFF
+    one = first + (one >> shift << NEIGHBOURS | within)
+    two = first + (two >> shift << NEIGHBOURS | within)
+    is_one = np.int64(nodes[one * NODE_FIELDS + KEY] == edge)
+    is_two = np.int64(nodes[two * NODE_FIELDS + KEY] == edge)
+    # A symbol that is none of the alphabet is wider than those and may look like another edge.
+    is_known = np.int64(symbol >> width == 0)
+    return two + (one - two) * is_one, (is_one | is_two) & is_known
 
 
 @leaf
 def child(trie: Trie, row: Number, symbol: Number) -> Number:
     """The node that `symbol` leads to from the node with a row, or 0."""
-    node, is_there = place_of(trie, row, symbol)
+    node, is_there = follow(trie, row, symbol)
     return node * is_there
 
 
@@ -204,20 +200,17 @@ def _list_emoji(symbols: Ints, hits: Ints, tables: Ints, places: Ints, found: Lo
     own, rows = tables[tables[OWN] :], tables[tables[ROWS] :]
     count = 0
     for hit in hits:
-        row = np.int64(tables[EMOJI_ROOT])
+        node = np.int64(tables[EMOJI_ROOTS] + symbols[hit])
         end = hit
-        while row > 0:
-            node = child(trie, row, np.int64(symbols[end]))
-            if node == 0:
-                break
+        while node > 0:
             end += 1
-            row = np.int64(rows[node])
             if own[node] >= 0:
                 if count < places.size:
                     places[count] = hit
                     found[count, 0] = node
                     found[count, 1] = end
                 count += 1
+            node = child(trie, np.int64(rows[node]), np.int64(symbols[end]))
     return count
 
 
@@ -288,7 +281,7 @@ def replace_emoji(symbols: Ints, starts: Ints, count: Number, hits: Ints, tables
         index = taken_by[place] - 1
         symbol, start = symbols[place], starts[place]
         if index >= 0:
-            symbol = -(nodes[found[index, 0] * FIELDS + VALUE] + 1)
+            symbol = -(nodes[found[index, 0] * NODE_FIELDS + VALUE] + 1)
             end = found[index, 1]
             if tables[JOINS]:
                 while _kind(symbols[end], tables) > 0:

@@ -6,21 +6,21 @@ looked up in one trie of symbols: pieces, tags (`<…>`) and emoji. The array ho
     header      HEADER numbers, named below
     characters  code point → what it becomes: a symbol, or 0 if the character is in no key and no
                 class, or -(id + 1) if it is written as the tag of that id (a space, a line break)
-    symbols     SYMBOL_FIELDS numbers a symbol: code point, id of its class or -1, kind
+    symbols     SYMBOL_FIELDS numbers a symbol: code point, kind
     bytes       byte → id
     own         one number a node of the trie
     rows        one number a node
-    nodes       FIELDS numbers a node, see `trie`
+    nodes       NODE_FIELDS numbers a node: KEY and VALUE
 
-Roots of the trie: node s is the piece that is symbol s alone; then the node after the `<` of a tag;
-then the root of the emoji. At the nodes of pieces VALUE is the answer if the text goes no further:
+A root of the trie stands for the first symbol of keys: node s for that of pieces that begin with
+symbol s; then comes the one for the `<` of tags; then those of emoji. At the nodes of pieces VALUE is the answer if the text goes no further:
 
     id << 3 | length << 1 | whether longer pieces may follow
 
-with length 0 if no piece ends here or before. Of all pieces on the way the one with the smallest
-id is the answer, and the longer one where two have the same. OWN is the id of the piece that ends
-here, or -1. At a tag OWN is its id. At an emoji OWN is its rank in the table and VALUE the id of
-its class.
+Of all pieces on the way the one with the smallest id is the answer, and the longer one where two
+have the same. Where there is none it is the tag of the first symbol's class, and without a class
+both id and length are 0. OWN is the id of the piece that ends here, or -1. At a tag OWN is its id.
+At an emoji OWN is its rank in the table and VALUE the id of its class.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from gpt_neox_japanese.tokenizer.normalization import (
     SPACES,
 )
 from gpt_neox_japanese.tokenizer.reference import LONGEST_PIECE, SYMBOL_CLASSES, byte_ids
-from gpt_neox_japanese.tokenizer.trie import VALUE, Trie
+from gpt_neox_japanese.tokenizer.trie import NEIGHBOURS, Trie, build_trie, place_edges
 
 __all__ = ["build_tables"]
 
@@ -52,17 +52,19 @@ HEADER = 16
     NODES,
     FIRST_NODE,  # of the hash table
     SHIFT,
-    MASK,
     WIDTH,
     EMOJI_STARTERS,  # symbols 1 to this one begin an emoji
     LESS_THAN,  # symbol of "<"
     TAG_ROOT,
-    EMOJI_ROOT,
+    EMOJI_ROOTS,  # the root of the emoji that begin with symbol s is this + s
     JOINS,  # whether emoji take their modifiers with them
-) = range(14)
-SYMBOL_FIELDS = 4
-CODE_POINT, CLASS, KIND = range(3)
+) = range(13)
+SYMBOL_FIELDS = 2
+CODE_POINT, KIND = range(SYMBOL_FIELDS)
 KIND_MODIFIER, KIND_JOINER = 1, 2
+
+NODE_FIELDS = 2
+KEY, VALUE = range(NODE_FIELDS)
 
 CODE_POINTS = 0x110000
 
@@ -88,34 +90,45 @@ def build_tables(
     alphabet = _alphabet(pieces, tags, ranks)
     characters = np.zeros(CODE_POINTS, dtype=np.int32)
     characters[alphabet] = np.arange(1, len(alphabet) + 1)
-    tag_root, emoji_root, first = len(alphabet) + 1, len(alphabet) + 2, len(alphabet) + 3
+    width = len(alphabet).bit_length()
+    starter_count = len({key[0] for key in ranks})
+    tag_root = emoji_roots = len(alphabet) + 1
+    root_count = emoji_roots + starter_count + 1
 
-    edges = sum(map(len, (*tags, *ranks))) + sum(len(piece) - 1 for piece in pieces)
-    trie = Trie(first, edges, len(alphabet))
-    _insert_pieces(trie, pieces, characters)
-    ends = _insert(trie, tag_root, [tag[1:] for tag in tags], characters)
-    trie.own[ends] = list(tags.values())
-    ends = _insert(trie, emoji_root, list(ranks), characters)
-    trie.own[ends] = list(ranks.values())
-    trie.nodes[ends, VALUE] = [forms[emoji[key]] for key in ranks]
+    first, symbols, lengths = _symbols_of([*pieces, *tags, *ranks], characters)
+    roots = first.copy()
+    roots[len(pieces) : len(pieces) + len(tags)] = tag_root
+    roots[len(pieces) + len(tags) :] += emoji_roots
+    trie = build_trie(root_count, width, roots, symbols, lengths)
+    ends = np.split(trie.ends, [len(pieces), len(pieces) + len(tags)])
+    own = np.full(len(trie.rows), -1, dtype=np.int32)
+    for nodes, numbers in zip(ends, (pieces, tags, ranks), strict=True):
+        own[nodes] = list(numbers.values())
+    values = _answers(trie, own, _class_ids(alphabet, forms))
+    values[ends[2]] = [forms[emoji[key]] for key in ranks]
 
+    slots, bits = place_edges(trie.edges, width)
+    places = np.concatenate([np.arange(root_count), root_count + slots])
     header = np.zeros(HEADER, dtype=np.int32)
     sections = {
-        SYMBOLS: _symbol_records(alphabet, forms),
+        SYMBOLS: _symbol_records(alphabet),
         BYTES: np.array(byte_ids(forms, unknown_id), dtype=np.int32),
-        OWN: trie.own,
-        ROWS: trie.rows,
-        NODES: trie.nodes,
+        OWN: np.full(root_count + (1 << bits), -1, dtype=np.int32),
+        ROWS: np.zeros(root_count + (1 << bits), dtype=np.int32),
+        NODES: np.full((root_count + (1 << bits), NODE_FIELDS), -1, dtype=np.int32),
     }
+    sections[OWN][places] = own
+    sections[ROWS][places] = trie.rows
+    sections[NODES][places, VALUE] = values
+    sections[NODES][places[root_count:], KEY] = trie.edges
+
     begin = HEADER + CODE_POINTS
     for name, section in sections.items():
         header[name] = begin
         begin += section.size
-    header[FIRST_NODE] = first
-    header[SHIFT], header[MASK], header[WIDTH] = trie.shift, trie.mask, trie.width
-    header[EMOJI_STARTERS] = len({key[0] for key in ranks})
-    header[LESS_THAN] = characters[ord("<")]
-    header[TAG_ROOT], header[EMOJI_ROOT], header[JOINS] = tag_root, emoji_root, joins
+    header[FIRST_NODE], header[SHIFT], header[WIDTH] = root_count, 32 - (bits - NEIGHBOURS), width
+    header[EMOJI_STARTERS], header[LESS_THAN] = starter_count, characters[ord("<")]
+    header[TAG_ROOT], header[EMOJI_ROOTS], header[JOINS] = tag_root, emoji_roots, joins
 
     for character, tag in SPACES.items():
         characters[ord(character)] = -(forms[tag] + 1)
@@ -143,53 +156,60 @@ def _alphabet(
     return np.array([*sorted(starters), *sorted(others)], dtype=np.int64)
 
 
-def _insert_pieces(trie: Trie, pieces: Mapping[str, int], characters: NDArray[np.int32]) -> None:
-    """Insert the pieces and work out the answer at each of their nodes."""
-    symbols, lengths = _symbols_of(list(pieces), characters)
-    begins = np.cumsum(lengths) - lengths
-    rest = np.ones(len(symbols), dtype=bool)
-    rest[begins] = False
-    ends = trie.insert(symbols[begins], symbols[rest], lengths - 1)
-
-    trie.own[ends] = list(pieces.values())
-
-    values, own = trie.nodes[:, VALUE], trie.own
-    node_of_row = np.zeros(len(trie.rows), dtype=np.int64)
-    node_of_row[trie.rows] = np.arange(len(trie.rows))
-    parents = np.where(trie.parents() < 0, 0, node_of_row[trie.parents()])
-    level = np.arange(1, trie.first - 2)
-    values[level] = np.where(own[level] >= 0, own[level] << 3 | 1 << 1, 0)
-    for length in range(2, LONGEST_PIECE + 1):
-        level = np.flatnonzero(np.isin(parents, level))
-        so_far = values[parents[level]]
-        wins = (own[level] >= 0) & ((so_far == 0) | (own[level] <= so_far >> 3))
-        values[level] = np.where(wins, own[level] << 3 | length << 1, so_far)
-        # Only now, because the answers above have been read without this mark.
-        values[np.unique(parents[level])] |= 1
-
-
-def _insert(
-    trie: Trie, root: int, keys: list[str], characters: NDArray[np.int32]
-) -> NDArray[np.int64]:
-    symbols, lengths = _symbols_of(keys, characters)
-    return trie.insert(np.full(len(keys), root, dtype=np.int64), symbols, lengths)
-
-
 def _symbols_of(
     keys: list[str], characters: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The symbols of all keys in a row, and how many each key has."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each key the first symbol; the other symbols of all keys in a row; how many those are."""
     text = "".join(keys).encode("utf-32-le", "surrogatepass")
+    symbols = characters[np.frombuffer(text, dtype="<u4")].astype(np.int64)
     lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
-    return characters[np.frombuffer(text, dtype="<u4")].astype(np.int64), lengths
+    begins = np.cumsum(lengths) - lengths
+    others = np.ones(len(symbols), dtype=bool)
+    others[begins] = False
+    return symbols[begins], symbols[others], lengths - 1
 
 
-def _symbol_records(alphabet: NDArray[np.int64], forms: Mapping[str, int]) -> NDArray[np.int32]:
-    records = np.full((len(alphabet) + 1, SYMBOL_FIELDS), -1, dtype=np.int32)
-    records[1:, CODE_POINT] = alphabet
+def _answers(trie: Trie, own: NDArray[np.int32], class_ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The VALUE of each node if it belongs to pieces; of others it means nothing.
+
+    Args:
+        trie: Of all keys.
+        own: int32 `(nodes,)`: id of the piece that ends at a node, or -1.
+        class_ids: int32 `(symbols,)`, for symbols 1, 2, …: the id of the class, or -1.
+    """
+    symbol_count, root_count = len(class_ids), len(trie.rows) - len(trie.edges)
+    values = np.zeros(len(own), dtype=np.int32)
+    values[1 : symbol_count + 1] = np.where(class_ids >= 0, class_ids << 3 | 1 << 1, 0)
+    has_piece = own >= 0
+    single = np.flatnonzero(has_piece[: symbol_count + 1])
+    values[single] = own[single] << 3 | 1 << 1
+
+    parents = np.concatenate([np.zeros(root_count, dtype=np.int64), trie.parents])
+    above = np.arange(1, symbol_count + 1)
+    for length in range(2, LONGEST_PIECE + 1):
+        level = np.flatnonzero(np.isin(parents, above))
+        above = parents[level]
+        wins = (own[level] >= 0) & (~has_piece[above] | (own[level] <= values[above] >> 3))
+        values[level] = np.where(wins, own[level] << 3 | length << 1, values[above])
+        has_piece[level] |= has_piece[above]
+        # Only now, because the answers above have been read without this mark.
+        values[np.unique(above)] |= 1
+        above = level
+    return values
+
+
+def _class_ids(alphabet: NDArray[np.int64], forms: Mapping[str, int]) -> NDArray[np.int32]:
+    """For each symbol the id of its class, or -1."""
+    ids = np.full(len(alphabet), -1, dtype=np.int32)
     for tag, spans in SYMBOL_CLASSES.items():
         for span in spans:
-            records[1:, CLASS][np.isin(alphabet, span)] = forms[tag]
-    records[1:, KIND] = np.where(np.isin(alphabet, [*map(ord, MODIFIERS)]), KIND_MODIFIER, 0)
+            ids[(span.start <= alphabet) & (alphabet < span.stop)] = forms[tag]
+    return ids
+
+
+def _symbol_records(alphabet: NDArray[np.int64]) -> NDArray[np.int32]:
+    records = np.zeros((len(alphabet) + 1, SYMBOL_FIELDS), dtype=np.int32)
+    records[1:, CODE_POINT] = alphabet
+    records[1:, KIND][np.isin(alphabet, [*map(ord, MODIFIERS)])] = KIND_MODIFIER
     records[1:, KIND][alphabet == ord(JOINER)] = KIND_JOINER
     return records

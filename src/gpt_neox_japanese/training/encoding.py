@@ -7,6 +7,8 @@ same whatever the number of workers.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -115,8 +117,9 @@ def encode_corpus(
 
 def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
     """What the ids of a corpus depend on, as JSON values."""
+    files = json.dumps([[file.name, file.stat().st_size] for file in source.files])
     return {
-        "corpus": [[file.name, file.stat().st_size] for file in source.files],
+        "corpus": hashlib.sha256(files.encode()).hexdigest(),
         "layout": asdict(source.layout),
         "vocabulary": [codec.vocabulary.fingerprint, codec.legacy, codec.clean],
     }

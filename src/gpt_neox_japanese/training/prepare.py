@@ -84,6 +84,7 @@ def prepare(
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:
+            files.discard()
             raise DataError(
                 f"no document is left to train on ({files.counts['held-out.documents']} held out); "
                 "give more text or a smaller --held-out"

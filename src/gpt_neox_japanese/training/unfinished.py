@@ -93,6 +93,10 @@ class Unfinished:
         if time.monotonic() - self._written >= _SECONDS_BETWEEN_JOURNALS:
             self._save()
 
+    def discard(self) -> None:
+        """Give up what is done, because no run can make use of it."""
+        self._safe = {**self._safe, "blocks": 0}
+
     def publish(self, name: str | None = None) -> None:
         """Close the files and give them their place.
 
