@@ -127,11 +127,11 @@ def find_pieces(symbols: Ints, count: Number, tables: Ints, answers: Ints, todo:
             noted += is_there & longer
         answers[place] = answer
     for index in range(noted):
-        place, node = np.int64(todo[index, 0]), np.int64(todo[index, 1])
+        at, node = np.int64(todo[index, 0]), np.int64(todo[index, 1])
         row = np.int64(rows[node])
-        node, is_there = follow(trie, row, np.int64(symbols[place + 2]))
-        longer, answer = np.int64(nodes[node * NODE_FIELDS + VALUE]), np.int64(answers[place])
-        answers[place] = answer + (longer - answer) * is_there
+        node, is_there = follow(trie, row, np.int64(symbols[at + 2]))
+        longer, answer = np.int64(nodes[node * NODE_FIELDS + VALUE]), np.int64(answers[at])
+        answers[at] = answer + (longer - answer) * is_there
 
 
 @leaf

@@ -13,7 +13,8 @@ looked up in one trie of symbols: pieces, tags (`<…>`) and emoji. The array ho
     nodes       NODE_FIELDS numbers a node: KEY and VALUE
 
 A root of the trie stands for the first symbol of keys: node s for that of pieces that begin with
-symbol s; then comes the one for the `<` of tags; then those of emoji. At the nodes of pieces VALUE is the answer if the text goes no further:
+symbol s; then comes the one for the `<` of tags; then those of emoji. At the nodes of pieces VALUE
+is the answer if the text goes no further:
 
     id << 3 | length << 1 | whether longer pieces may follow
 
