@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.sampling import SamplingOptions
+from gpt_neox_japanese.errors import CheckpointError, GenerationError
+from gpt_neox_japanese.inference.options import SamplingOptions
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["Checkpoint"]
@@ -66,10 +66,10 @@ def _recommended_sampling(directory: Path) -> SamplingOptions:
         return SamplingOptions(**_FALLBACK)
     names = [field.name for field in fields(SamplingOptions)]
     given = {name: config[name] for name in names if config.get(name) is not None}
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CheckpointError(f"{str(path)!r}: {name} is {value!r}; it must be a number")
-    return SamplingOptions(**{**_FALLBACK, **given})
+    try:
+        return SamplingOptions(**{**_FALLBACK, **given})
+    except GenerationError as error:
+        raise CheckpointError(f"{str(path)!r}: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

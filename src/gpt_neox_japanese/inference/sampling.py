@@ -1,115 +1,204 @@
-"""From logits to the next id. Pure functions on one row of scores, and the options that steer them.
+"""Scores to ids: how the next one is chosen, and what a request remembers from one to the next.
 
-Every filter takes scores, float32 of shape `(vocab_size,)`, and gives new ones of the same shape;
-what must not be chosen has the score `-inf`. They agree with transformers' logits processors.
+The order is that of transformers' `generate`: logit bias, repetition penalty, frequency and
+presence penalties, bad words, minimum length; then temperature, top-k, top-p, min-p; then the draw.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference import filters
+from gpt_neox_japanese.inference.options import SamplingOptions
+from gpt_neox_japanese.inference.penalties import (
+    BadWords,
+    Tally,
+    penalize_frequency,
+    penalize_repetition,
+)
 
-__all__ = [
-    "SamplingOptions",
-    "keep_min_p",
-    "keep_top_k",
-    "keep_top_p",
-    "penalize_repetition",
-    "sample",
-]
+__all__ = ["Choice", "Sampler", "SamplingOptions", "sample"]
+
+Row: TypeAlias = NDArray[np.float32]
+
+# 1 / temperature becomes infinite in float32 below this, and 0 times that is no number.
+_SHARPEST = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How the next id is chosen. The defaults change nothing: plain sampling.
+class Choice(NamedTuple):
+    """One chosen id.
 
     Attributes:
-        temperature: Below 1 sharpens the distribution, above 1 flattens it; 0 takes the likeliest
-            id always.
-        top_k: Choose among the `top_k` likeliest ids; 0 is all of them.
-        top_p: Choose among the likeliest ids that together have this probability.
-        min_p: Choose among ids at least `min_p` times as likely as the likeliest.
-        repetition_penalty: Above 1 makes ids that stand in the context less likely (Keskar et al.,
-            2019, arXiv:1909.05858).
-
-    Raises:
-        GenerationError: An option is out of its range.
+        id: What was chosen.
+        logprob: Its log-probability in the model's own distribution, where they were asked for.
+        top: The likeliest ids and their log-probabilities, likeliest first.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more")
-        _require("top_k", self.top_k, self.top_k >= 0, "0 (all ids) or more")
-        _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
-        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "0 to 1")
-        penalty = self.repetition_penalty
-        _require("repetition_penalty", penalty, 0 < penalty < math.inf, "above 0; 1 is none")
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
-def sample(
-    logits: Tensor, context: Tensor, options: SamplingOptions, generator: torch.Generator
-) -> int:
-    """Choose the next id.
+class Sampler:
+    """Chooses the ids of one request, one after the other.
+
+    The same logits, seed and prompt give the same ids, whatever other requests do: every choice
+    takes one number from a generator of its own.
 
     Args:
-        logits: Scores of the next id, any float dtype, shape `(vocab_size,)`.
-        context: The ids so far, int64, shape `(length,)`.
-        options: Which ids may be chosen, and how eagerly.
-        generator: Source of randomness, on the logits' device.
+        options: How ids are chosen.
+        vocab_size: How many scores a row has.
+        stop_ids: Forbidden until `min_new_tokens` are written.
+        seed: 0 or more; None draws anew each time.
+        prompt_ids: What the request begins with.
+
+    Raises:
+        GenerationError: The options do not fit the vocabulary, or the seed is negative.
     """
-    scores = penalize_repetition(logits.float(), context, options.repetition_penalty)
-    if options.temperature == 0:
-        return int(scores.argmax())
-    scores = scores / options.temperature
-    scores = keep_top_k(scores, options.top_k)
-    scores = keep_top_p(scores, options.top_p)
-    scores = keep_min_p(scores, options.min_p)
-    return int(torch.multinomial(scores.softmax(-1), 1, generator=generator))
 
+    def __init__(
+        self,
+        options: SamplingOptions,
+        *,
+        vocab_size: int,
+        stop_ids: Collection[int] = (),
+        seed: int | None = None,
+        prompt_ids: Sequence[int] = (),
+    ) -> None:
+        options.check(vocab_size)
+        if seed is not None and seed < 0:
+            raise GenerationError(f"seed is {seed}; it must be 0 or more")
+        self._options = options
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._written = 0
+        self._stop_ids = np.array(sorted(stop_ids), dtype=np.intp)
+        bias = options.logit_bias
+        self._biased = np.fromiter(bias, dtype=np.intp)
+        self._bias = np.fromiter(bias.values(), dtype=np.float32)
+        self._seen = self._tally = self._bad_words = None
+        if options.repetition_penalty != 1:
+            self._seen = Tally(vocab_size, prompt_ids)
+        if options.frequency_penalty or options.presence_penalty:
+            self._tally = Tally(vocab_size)
+        if options.bad_words_ids:
+            self._bad_words = BadWords(options.bad_words_ids, stop_ids, prompt_ids)
 
-def penalize_repetition(scores: Tensor, context: Tensor, penalty: float) -> Tensor:
-    """Divide the positive scores of ids in `context` by `penalty`, multiply the negative ones."""
-    if penalty == 1:
+    def choose(self, logits: Row) -> Choice:
+        """Choose the next id and remember it.
+
+        Args:
+            logits: The model's scores, float32, shape `(vocab_size,)`; left as they are.
+
+        Raises:
+            GenerationError: The scores are not numbers, or all ids are forbidden.
+        """
+        # What passes the largest float32 is as good as infinite, and NaN is told below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            token_id = self._chosen(self._adjusted(logits))
+        self._remember(token_id)
+        if self._options.logprobs is None:
+            return Choice(token_id)
+        return _with_logprobs(token_id, logits, self._options.logprobs)
+
+    def _adjusted(self, logits: Row) -> Row:
+        """Scores after bias, penalties and what is forbidden; a copy if anything changed."""
+        options = self._options
+        too_early = self._written < options.min_new_tokens
+        memories = (self._seen, self._tally, self._bad_words)
+        if not too_early and not len(self._bias) and memories == (None, None, None):
+            return logits
+        scores = logits.copy()
+        if len(self._bias):
+            scores[self._biased] += self._bias
+        if self._seen:
+            penalize_repetition(scores, self._seen, options.repetition_penalty)
+        if self._tally:
+            penalize_frequency(
+                scores, self._tally, options.frequency_penalty, options.presence_penalty
+            )
+        if self._bad_words:
+            self._bad_words.forbid(scores)
+        if too_early:
+            scores[self._stop_ids] = -np.inf
         return scores
-    seen = scores[context]
-    return scores.index_put((context,), torch.where(seen > 0, seen / penalty, seen * penalty))
+
+    def _chosen(self, scores: Row) -> int:
+        options = self._options
+        likeliest = int(scores.argmax())  # of NaN too, if there is one
+        highest = scores[likeliest]
+        if not math.isfinite(highest):
+            raise GenerationError(_why_none(float(highest)))
+        if options.temperature == 0:
+            return likeliest
+        # Drawn before anything else: the i-th id takes the i-th number, whatever is filtered.
+        uniform = self._generator.random()
+        ids: filters.Positions | None = None  # all of them
+        if 0 < options.top_k < len(scores):
+            ids = filters.keep_top_k(scores, options.top_k)
+            scores = scores[ids]
+        weights = scores - highest
+        weights *= min(1 / options.temperature, _SHARPEST)
+        np.exp(weights, out=weights)
+        if options.top_p < 1:
+            ids, weights = _narrowed(ids, weights, filters.keep_top_p(weights, options.top_p))
+        if options.min_p > 0:
+            ids, weights = _narrowed(ids, weights, filters.keep_min_p(weights, options.min_p))
+        position = filters.draw(weights, uniform)
+        return position if ids is None else int(ids[position])
+
+    def _remember(self, token_id: int) -> None:
+        self._written += 1
+        for memory in (self._seen, self._tally, self._bad_words):
+            if memory is not None:
+                memory.add(token_id)
 
 
-def keep_top_k(scores: Tensor, top_k: int) -> Tensor:
-    """Keep the `top_k` highest scores, and those equal to the last of them."""
-    if top_k == 0 or top_k >= scores.numel():
-        return scores
-    return scores.masked_fill(scores < scores.topk(top_k).values[-1], -math.inf)
+def _narrowed(
+    ids: filters.Positions | None, weights: Row, kept: filters.Positions
+) -> tuple[filters.Positions, Row]:
+    """The ids at the positions `kept` (all ids are None), and their weights."""
+    return kept if ids is None else ids[kept], weights[kept]
 
 
-def keep_top_p(scores: Tensor, top_p: float) -> Tensor:
-    """Keep the likeliest ids until their probabilities reach `top_p`; always at least one."""
-    if top_p == 1:
-        return scores
-    ascending, order = scores.sort()
-    below = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-    below[-1] = False
-    return scores.masked_fill(torch.empty_like(below).scatter(0, order, below), -math.inf)
+def _with_logprobs(token_id: int, logits: Row, count: int) -> Choice:
+    """Log-probabilities of the chosen and of the `count` likeliest ids, from unchanged scores."""
+    highest = logits.max()
+    total = float(highest) + math.log(float(np.exp(logits - highest).sum()))
+    top = filters.likeliest(logits, count).tolist() if count else []
+    return Choice(
+        token_id,
+        float(logits[token_id]) - total,
+        tuple((other, float(logits[other]) - total) for other in top),
+    )
 
 
-def keep_min_p(scores: Tensor, min_p: float) -> Tensor:
-    """Keep the ids whose probability is at least `min_p` times the highest."""
-    if min_p == 0:
-        return scores
-    probabilities = scores.softmax(-1)
-    return scores.masked_fill(probabilities < min_p * probabilities.max(), -math.inf)
+def _why_none(highest: float) -> str:
+    if highest == -math.inf:
+        return (
+            "every id is forbidden; take something out of logit_bias or bad_words_ids, or lower"
+            " min_new_tokens"
+        )
+    return (
+        f"the model scored an id {highest}, which is no finite number; its weights are broken, or"
+        " its dtype is too narrow for it"
+    )
 
 
-def _require(name: str, value: float, holds: bool, range_: str) -> None:
-    if not holds:
-        raise GenerationError(f"{name} is {value}; it must be {range_}")
+def sample(logits: Any, context: Any, options: SamplingOptions, generator: Any) -> int:
+    """One choice that remembers nothing, on torch's tensors: what `Engine.generate` still calls.
+
+    It goes when the engine keeps a `Sampler` for each request.
+    """
+    sampler = Sampler(
+        options,
+        vocab_size=len(logits),
+        seed=generator.initial_seed() + len(context),
+        prompt_ids=context.tolist(),
+    )
+    return sampler.choose(logits.float().cpu().numpy()).id
