@@ -1,36 +1,82 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_neox_japanese import TextGenerator
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.inference.sampling import SamplingOptions
-from gpt_neox_japanese.inference.text import until_stop
+from gpt_neox_japanese.inference.sampling import Choice, SamplingOptions
+from gpt_neox_japanese.inference.text import Completion
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.tokenizer.small import vocabulary
 
+CODEC = Codec(vocabulary(["吾輩", "猫", "は", "。"]), legacy=False)
+IDS = CODEC.vocabulary.ids
+
+
+class RecordedRequest:
+    def __init__(self, ids: Sequence[int], logprobs: int | None) -> None:
+        self.ids = ids
+        self.logprobs = logprobs
+        self.taken = 0
+        self.cancelled = False
+        self.finish_reason: Literal["stop", "length"] | None = None
+
+    def __iter__(self) -> Iterator[Choice]:
+        for token_id in self.ids:
+            if self.cancelled:
+                return
+            self.taken += 1
+            asked = self.logprobs is not None
+            yield Choice(token_id, -0.5 if asked else None, ((token_id, -0.5),) * asked)
+        self.finish_reason = "length"
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
 
 class Recorded:
-    """An engine that writes ids given beforehand."""
+    """An engine that writes ids given beforehand, and remembers what it was asked."""
 
-    def __init__(self, ids: list[int]) -> None:
+    description = "recorded"
+
+    def __init__(self, ids: Sequence[int]) -> None:
         self.ids = ids
+        self.prompts: list[Sequence[int]] = []
+        self.asked: list[dict[str, Any]] = []
+        self.requests: list[RecordedRequest] = []
 
-    def generate(self, prompt_ids: list[int], **_: object) -> Iterator[int]:
-        return iter(self.ids)
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_new_tokens: int,
+        options: SamplingOptions,
+        seed: int | None = None,
+    ) -> RecordedRequest:
+        self.prompts.append(prompt_ids)
+        self.asked.append({"max_new_tokens": max_new_tokens, "options": options, "seed": seed})
+        self.requests.append(RecordedRequest(self.ids, options.logprobs))
+        return self.requests[-1]
 
 
-CODEC = Codec(vocabulary(["吾輩", "猫", "は", "。"]), legacy=False)
+def generator(ids: Sequence[int]) -> tuple[TextGenerator, Recorded]:
+    engine = Recorded(ids)
+    return TextGenerator(CODEC, engine, SamplingOptions(top_k=7)), engine
 
 
-def written(ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
-    generator = TextGenerator(CODEC, Recorded(ids), SamplingOptions())  # type: ignore[arg-type]
-    return list(generator.stream("猫", stop=stop))
+def written(ids: Sequence[int], **given: Any) -> list[str]:
+    return list(generator(ids)[0].stream("猫", **given))
+
+
+def details(ids: Sequence[int], **given: Any) -> Completion:
+    (completion,) = generator(ids)[0].generate_details("猫", **given)
+    return completion
 
 
 def test_pieces_are_whole_characters() -> None:
@@ -43,63 +89,166 @@ def test_bytes_that_form_no_character_are_not_shown() -> None:
 
 
 def test_marks_of_the_training_data_are_not_shown() -> None:
-    ids = [CODEC.vocabulary.ids[mark] for mark in ("<|startoftext|>", "<|nottoken|>")]
+    ids = [IDS[mark] for mark in ("<|startoftext|>", "<|nottoken|>")]
     assert "".join(written([1, *ids, 2])) == "猫は"
 
 
 def test_prompt_cannot_write_control_tokens() -> None:
-    prompts = []
-
-    class Spy(Recorded):
-        def generate(self, prompt_ids: list[int], **_: object) -> Iterator[int]:
-            prompts.append(prompt_ids)
-            return iter([])
-
-    list(TextGenerator(CODEC, Spy([]), SamplingOptions()).stream("<|endoftext|>"))  # type: ignore[arg-type]
-    assert CODEC.vocabulary.ids["<|endoftext|>"] not in prompts[0]
+    ours, engine = generator([])
+    ours.generate("<|endoftext|>")
+    assert IDS["<|endoftext|>"] not in engine.prompts[0]
 
 
-def test_stop_string_may_span_tokens() -> None:
+def test_stop_string_may_span_tokens_and_frees_the_engine() -> None:
     ids = CODEC.encode("猫は吾輩。猫").tolist()
-    assert "".join(written(ids, stop=("は吾",))) == "猫"
-    assert "".join(written(ids, stop=("。", "吾輩"))) == "猫は"
+    assert "".join(written(ids, stop="は吾")) == "猫"
+    ours, engine = generator(ids)
+    assert ours.generate("猫", stop=("。", "吾輩")) == "猫は"
+    assert engine.requests[0].taken == 3
+    assert engine.requests[0].cancelled
 
 
+def test_a_stop_string_in_the_prompt_does_not_stop() -> None:
+    assert written([2, 3], stop="猫", echo=True) == ["猫", "は", "。"]
+
+
+def test_echo_puts_the_prompt_first() -> None:
+    assert "".join(written([2, 3], echo=True)) == "猫は。"
+    completion = details([2, 3], echo=True)
+    assert completion.text == "猫は。"
+    assert completion.offsets == ((1, 2), (2, 3))
+
+
+def test_offsets_say_where_each_token_stands() -> None:
+    ids = CODEC.encode("吾輩は한👍").tolist()
+    completion = details(ids)
+    assert completion.text == "吾輩は한👍"
+    assert completion.ids == tuple(ids)
+    assert completion.offsets == ((0, 2), (2, 3), (3, 4), (3, 4), (3, 4), (4, 5))
+
+
+def test_tokens_without_text_stand_between_those_with() -> None:
+    half = CODEC.encode("한").tolist()[:2]
+    ids = [1, *half, *CODEC.encode("한").tolist(), IDS["<|separator|>"], 2, half[0]]
+    completion = details(ids)
+    assert completion.text == "猫한は"
+    assert completion.offsets == (
+        *((0, 1), (1, 1), (1, 1), (1, 2), (1, 2), (1, 2), (2, 2), (2, 3), (3, 3)),
+    )
+
+
+def test_offsets_end_with_the_text_at_a_stop_string() -> None:
+    completion = details([1, 0, 2, 3, 1], stop="輩は")
+    assert completion.text == "猫吾"
+    assert completion.ids == (1, 0, 2)
+    assert completion.offsets == ((0, 1), (1, 2), (2, 2))
+    assert completion.finish_reason == "stop"
+
+
+@settings(deadline=None)
 @given(
-    st.lists(st.text("ab", max_size=3), max_size=8),
-    st.lists(st.text("ab", min_size=1, max_size=3), max_size=3),
+    st.lists(st.integers(0, len(IDS) - 1) | st.sampled_from(CODEC.encode("한글").tolist())),
+    st.lists(st.sampled_from(["猫", "は。", "吾", "글", " 猫"]), max_size=2),
+    st.booleans(),
 )
-def test_stopping_cuts_exactly_before_the_first_stop_string(
-    pieces: list[str], stop: list[str]
+def test_stream_and_whole_agree_whatever_is_written(
+    ids: list[int], stop: list[str], echo: bool
 ) -> None:
-    text = "".join(pieces)
-    # The first stop string is the one that is complete first, as a reader would see it.
-    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(s) for s in stop)]
-    if ends:
-        seen = text[: ends[0]]
-        expected = min((seen[: seen.find(s)] for s in stop if s in seen), key=len)
-    else:
-        expected = text
-    assert "".join(until_stop(iter(text), stop)) == expected
-    if not stop:
-        assert "".join(until_stop(pieces, stop)) == text
+    completion = details(ids, stop=stop, echo=echo)
+    assert "".join(written(ids, stop=stop, echo=echo)) == completion.text
+    assert list(completion.ids) == ids[: len(completion.ids)]
+    assert len(completion.offsets) == len(completion.ids)
+    place = len("猫") if echo else 0
+    for start, end in completion.offsets:
+        assert start <= end <= len(completion.text)
+        assert start in (place, place - 1)  # nothing between tokens is left out
+        place = max(place, end)
+    assert place == len(completion.text)
+    if completion.finish_reason == "length":
+        assert list(completion.ids) == ids
 
 
-def test_text_is_not_held_back_longer_than_needed() -> None:
-    assert list(until_stop(["a", "b", "c"], ["bx"])) == ["a", "bc"]
+def test_tokens_come_out_with_their_text() -> None:
+    ours, _ = generator(CODEC.encode("猫は한。").tolist())
+    with ours.stream_details("猫", stop="は吾") as stream:
+        pieces = [(p.text, len(p.tokens), p.finish_reason) for p in stream]
+    assert pieces == [("猫", 1, None), ("は한", 4, None), ("。", 1, None), ("", 0, "length")]
 
 
-def test_empty_stop_string_is_refused() -> None:
+def test_logprobs_come_where_asked_for() -> None:
+    completion = details([1, 2], logprobs=1)
+    assert completion.logprobs == (-0.5, -0.5)
+    assert completion.top_logprobs == (((1, -0.5),), ((2, -0.5),))
+    assert details([1, 2]).logprobs is None
+
+
+def test_each_of_several_continuations_has_its_seed() -> None:
+    ours, engine = generator([1])
+    assert len(ours.generate_details("猫", num_return_sequences=3, seed=5)) == 3
+    assert [asked["seed"] for asked in engine.asked] == [5, 6, 7]
+    ours.generate_details("猫", num_return_sequences=2)
+    assert [asked["seed"] for asked in engine.asked[3:]] == [None, None]
+    with pytest.raises(GenerationError, match="num_return_sequences is 0"):
+        ours.generate_details("猫", num_return_sequences=0)
+
+
+def test_keywords_change_single_options() -> None:
+    ours, engine = generator([1])
+    ours.generate("猫", temperature=0.5)
+    ours.generate("猫", options=SamplingOptions(top_p=0.5), min_new_tokens=2)
+    assert [asked["options"] for asked in engine.asked] == [
+        SamplingOptions(top_k=7, temperature=0.5),
+        SamplingOptions(top_p=0.5, min_new_tokens=2),
+    ]
+    with pytest.raises(GenerationError, match="top_p is 3"):
+        ours.stream("猫", top_p=3)
+    with pytest.raises(TypeError, match="temprature"):
+        ours.stream("猫", temprature=1)  # type: ignore[call-arg]
+
+
+def test_a_stream_that_is_left_alone_frees_the_engine() -> None:
+    ours, engine = generator([1] * 100)
+    never_read = ours.stream("猫")
+    begun = ours.stream("猫")
+    assert next(begun) == "猫"
+    closed = ours.stream_details("猫")
+    closed.close()
+    assert list(closed) == []
+    del never_read, begun
+    assert [request.cancelled for request in engine.requests] == [True, True, True]
+    assert [request.taken for request in engine.requests] == [0, 1, 0]
+
+
+def test_an_error_while_writing_reaches_the_reader_and_frees_the_engine() -> None:
+    ours, engine = generator([1, 10**6])
+    stream = ours.stream_details("猫")
+    next(stream)
+    with pytest.raises(ValueError, match="1000000"):
+        next(stream)
+    assert engine.requests[0].cancelled
+    assert list(stream) == []
+
+
+def test_empty_stop_string_is_refused_before_anything_is_written() -> None:
+    ours, engine = generator([1])
     with pytest.raises(GenerationError, match="stop"):
-        written([1], stop=("",))
+        ours.stream("猫", stop=("",))
+    assert engine.requests == []
 
 
 def test_a_checkpoint_writes_the_same_text_for_the_same_seed(checkpoint: Path) -> None:
-    generator = TextGenerator.load(checkpoint)
-    first = generator.generate("吾輩は猫", max_new_tokens=20, seed=3)
+    ours = TextGenerator.load(checkpoint)
+    first = ours.generate("吾輩は猫", max_new_tokens=20, seed=3)
     assert first
-    assert generator.generate("吾輩は猫", max_new_tokens=20, seed=3) == first
-    assert "".join(generator.stream("吾輩は猫", max_new_tokens=20, seed=3)) == first
+    assert ours.generate("吾輩は猫", max_new_tokens=20, seed=3) == first
+    assert "".join(ours.stream("吾輩は猫", max_new_tokens=20, seed=3)) == first
+    second, third = ours.generate_details(
+        "吾輩は猫", num_return_sequences=2, max_new_tokens=20, seed=2, logprobs=2
+    )
+    assert third.text == first
+    assert second.text != first
+    assert third.logprobs is not None
+    assert all(logprob < 0 for logprob in third.logprobs)
 
 
 @pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:99"])

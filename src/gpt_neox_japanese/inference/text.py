@@ -3,23 +3,155 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Unpack
 
-import torch
-
-from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.inference.checkpoint import Checkpoint
-from gpt_neox_japanese.inference.engine import Engine
-from gpt_neox_japanese.inference.network import Network, Shape
-from gpt_neox_japanese.inference.sampling import SamplingOptions
-from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference.options import SamplingArguments, SamplingOptions
+from gpt_neox_japanese.inference.sampling import Choice
+from gpt_neox_japanese.inference.stopping import StopStrings
+from gpt_neox_japanese.inference.transcript import FinishReason, Piece, Token, Transcript
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["TextGenerator"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Completion", "Engine", "PieceStream", "Request", "TextGenerator"]
 
 _END = "<|endoftext|>"
 # Marks of the training data, not text: they are never shown.
 _MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", _END)
+
+
+class Request(Protocol):
+    """What an engine gives for a prompt: ids as they are chosen."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None before."""
+
+    def __iter__(self) -> Iterator[Choice]:
+        """Every chosen id but the stop id; waits for the next."""
+
+    def cancel(self) -> None:
+        """Write no more; may be called at any time, and more than once."""
+
+
+class Engine(Protocol):
+    """Continues ids. It checks what it is given before it begins."""
+
+    @property
+    def description(self) -> str:
+        """What runs, in one line: kernels, dtype, device, threads."""
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_new_tokens: int,
+        options: SamplingOptions,
+        seed: int | None = None,
+    ) -> Request:
+        """Begin to continue a prompt."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole continuation.
+
+    Attributes:
+        text: What was written, with the prompt before it where that was asked for.
+        ids: Every id that was chosen, those of the stop string too.
+        offsets: For each id, where its text begins and ends in `text`.
+        logprobs: For each id its log-probability; None where they were not asked for.
+        top_logprobs: For each id the likeliest ids and their log-probabilities.
+        finish_reason: "stop" at a stop string or stop id, "length" where `max_new_tokens` or the
+            context ended the text.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    logprobs: tuple[float, ...] | None
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None
+    finish_reason: FinishReason
+
+    @classmethod
+    def of(cls, pieces: Iterable[Piece]) -> Completion:
+        """Put all pieces of a stream together."""
+        texts: list[str] = []
+        tokens: list[Token] = []
+        reason: FinishReason | None = None
+        for text, some, reason in pieces:  # noqa: B007
+            texts.append(text)
+            tokens.extend(some)
+        assert reason is not None
+        logprobs = tuple(token.logprob for token in tokens if token.logprob is not None)
+        asked = len(logprobs) == len(tokens) > 0
+        return cls(
+            text="".join(texts),
+            ids=tuple(token.id for token in tokens),
+            offsets=tuple((token.start, token.end) for token in tokens),
+            logprobs=logprobs if asked else None,
+            top_logprobs=tuple(token.top for token in tokens) if asked else None,
+            finish_reason=reason,
+        )
+
+
+class PieceStream(Iterator[Piece]):
+    """The pieces of one text as they are written. The last of them has a `finish_reason`.
+
+    The engine stops working for it at a stop string, when it is closed, at the end of a `with`
+    block, or when nobody holds it any more.
+    """
+
+    def __init__(self, request: Request, transcript: Transcript, echo: str = "") -> None:
+        self._request = request
+        self._transcript = transcript
+        self._choices = iter(request)
+        self._echo = echo
+        self._ended = False
+
+    def __next__(self) -> Piece:
+        if self._ended:
+            raise StopIteration
+        if self._echo:
+            echo, self._echo = self._echo, ""
+            return Piece(echo)
+        try:
+            for choice in self._choices:
+                piece = self._transcript.feed(choice)
+                if piece.finish_reason:
+                    self.close()
+                if piece.text or piece.tokens:
+                    return piece
+        except BaseException:
+            self.close()
+            raise
+        self._ended = True
+        return self._transcript.finish(self._request.finish_reason or "length")
+
+    def close(self) -> None:
+        """Write no more."""
+        self._ended = True
+        self._request.cancel()
+
+    def __enter__(self) -> PieceStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._ended:
+            self.close()
 
 
 class TextGenerator:
@@ -30,6 +162,19 @@ class TextGenerator:
         >>> generator = TextGenerator.load()
         >>> generator.generate("吾輩は猫である。", max_new_tokens=40, seed=1)  # doctest: +SKIP
 
+    Its methods share these arguments:
+
+    - `prompt`: text to continue; tags spelled out in it are read as text;
+    - `max_new_tokens`: how many tokens to write at most;
+    - `stop`: the text ends before the first of these strings, which is no part of it;
+    - `seed`: the same seed gives the same text;
+    - `echo`: the text begins with the prompt;
+    - `options`: how each token is chosen; none takes `sampling`;
+    - any field of `SamplingOptions` by name, in place of what `options` says.
+
+    They raise `GenerationError` if the prompt is empty or too long or an option is out of range,
+    and `TokenizationError` if the prompt holds a lone surrogate; both before anything is written.
+
     Args:
         codec: Encodes prompts and decodes what the engine writes.
         engine: Continues ids.
@@ -38,38 +183,37 @@ class TextGenerator:
 
     def __init__(self, codec: Codec, engine: Engine, sampling: SamplingOptions) -> None:
         self.codec = codec
-        self.sampling = sampling
         self.engine = engine
-        self._mark_ids = _ids_of(_MARKS, codec)
+        self.sampling = sampling
+        self._hidden = _ids_of(_MARKS, codec)
+        self._byte_ids = _ids_of((f"<|byte{byte}|>" for byte in range(256)), codec)
 
     @classmethod
     def load(
         cls,
         directory: str | Path | None = None,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: str = "cpu",
     ) -> TextGenerator:
         """Open a checkpoint directory; without one, the model that comes with the package.
 
         Args:
             directory: Holds config.json, model.safetensors, vocab.txt and emoji.json.
-            dtype: What the weights are converted to.
+            dtype: What the weights are converted to; float32 if None.
             device: Where the model runs, as torch names it.
 
         Raises:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
-        _check_device(device)
+        from gpt_neox_japanese.inference.checkpoint import Checkpoint
+        from gpt_neox_japanese.inference.serial import load_engine
+
         checkpoint = Checkpoint.open(directory)
-        network = Network(
-            Shape.of(checkpoint.config),
-            read_weights(checkpoint.directory),
-            dtype=dtype,
-            device=device,
+        engine = load_engine(
+            checkpoint, stop_ids=_ids_of([_END], checkpoint.codec), dtype=dtype, device=device
         )
-        engine = Engine(network, stop_ids=_ids_of([_END], checkpoint.codec))
         return cls(checkpoint.codec, engine, checkpoint.sampling)
 
     def generate(
@@ -77,14 +221,22 @@ class TextGenerator:
         prompt: str,
         *,
         max_new_tokens: int = 200,
-        options: SamplingOptions | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         seed: int | None = None,
+        echo: bool = False,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingArguments],
     ) -> str:
-        """The whole continuation of a prompt; see `stream`."""
+        """The whole continuation of a prompt."""
         return "".join(
             self.stream(
-                prompt, max_new_tokens=max_new_tokens, options=options, stop=stop, seed=seed
+                prompt,
+                max_new_tokens=max_new_tokens,
+                stop=stop,
+                seed=seed,
+                echo=echo,
+                options=options,
+                **sampling,
             )
         )
 
@@ -93,74 +245,84 @@ class TextGenerator:
         prompt: str,
         *,
         max_new_tokens: int = 200,
-        options: SamplingOptions | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         seed: int | None = None,
+        echo: bool = False,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingArguments],
     ) -> Iterator[str]:
-        """Yield the continuation of a prompt piece by piece, whole characters only.
+        """Yield the continuation of a prompt as it is written, whole characters only."""
+        pieces = self.stream_details(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            seed=seed,
+            echo=echo,
+            options=options,
+            **sampling,
+        )
+        return (piece.text for piece in pieces if piece.text)
 
-        Args:
-            prompt: Text to continue. Tags spelled out in it are read as text.
-            max_new_tokens: How many tokens to write at most.
-            options: How each token is chosen; none takes `sampling`.
-            stop: The text ends before the first of these strings, which is not part of it.
-            seed: The same seed gives the same text.
+    def generate_details(
+        self,
+        prompt: str,
+        *,
+        num_return_sequences: int = 1,
+        max_new_tokens: int = 200,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        echo: bool = False,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingArguments],
+    ) -> list[Completion]:
+        """Several continuations of a prompt, with ids, offsets and log-probabilities.
 
-        Raises:
-            GenerationError: The prompt is empty or too long, or an option is out of range.
-            TokenizationError: The prompt holds a lone surrogate.
+        The n-th of them, counted from 0, is what `seed + n` gives alone.
         """
-        if not all(stop):
-            raise GenerationError("a stop string is empty; leave it out")
-        ids = self.engine.generate(
+        if num_return_sequences < 1:
+            raise GenerationError(
+                f"num_return_sequences is {num_return_sequences}; it must be 1 or more"
+            )
+        streams = [
+            self.stream_details(
+                prompt,
+                max_new_tokens=max_new_tokens,
+                stop=stop,
+                seed=None if seed is None else seed + number,
+                echo=echo,
+                options=options,
+                **sampling,
+            )
+            for number in range(num_return_sequences)
+        ]
+        return [Completion.of(stream) for stream in streams]
+
+    def stream_details(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 200,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        echo: bool = False,
+        options: SamplingOptions | None = None,
+        **sampling: Unpack[SamplingArguments],
+    ) -> PieceStream:
+        """The continuation as it is written, with ids, offsets and log-probabilities."""
+        transcript = Transcript(
+            self.codec,
+            StopStrings(stop),
+            hidden=self._hidden,
+            byte_ids=self._byte_ids,
+            start=len(prompt) if echo else 0,
+        )
+        request = self.engine.submit(
             self.codec.encode(prompt).tolist(),
             max_new_tokens=max_new_tokens,
-            options=options or self.sampling,
+            options=replace(options or self.sampling, **sampling),
             seed=seed,
         )
-        return until_stop(self._decode(ids), stop)
-
-    def _decode(self, ids: Iterator[int]) -> Iterator[str]:
-        # A model may write bytes that form no character; those are left out rather than shown.
-        decoder = self.codec.stream_decoder(errors="ignore")
-        for token_id in ids:
-            if token_id not in self._mark_ids:
-                yield decoder.feed(token_id)
-        yield decoder.finish()
-
-
-def until_stop(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    """Pass text on as early as possible, but end before the first stop string.
-
-    Text that may be the beginning of a stop string is held back until it is known not to be.
-    """
-    held = ""
-    for piece in pieces:
-        held += piece
-        found = [at for at in (held.find(string) for string in stop) if at >= 0]
-        if found:
-            held = held[: min(found)]
-            break
-        ready = len(held) - max((_overlap(held, string) for string in stop), default=0)
-        if ready:
-            yield held[:ready]
-            held = held[ready:]
-    if held:
-        yield held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest proper beginning of `stop` that `text` ends with."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"device {device!r} cannot be used here: {reason}") from error
+        return PieceStream(request, transcript, prompt if echo else "")
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:
