@@ -29,7 +29,61 @@ def test_seed_reproduces_each_continuation(checkpoint: Path) -> None:
     assert results[0]["text"] != results[1]["text"]
     alone = json.loads(run(*arguments, "--seed", 6).stdout)
     assert alone == results[1]
-    assert set(alone) == {"prompt", "text", "seed"}
+    assert json.loads(run(*arguments, "--seed", 0).stdout)["seed"] == 0
+
+
+def test_json_tells_tokens_offsets_and_reason(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--json", "--seed", 1)
+    result = json.loads(run(*arguments, "--max-new-tokens", 5, "--logprobs", 2).stdout)
+    assert result["finish_reason"] == "length"
+    assert len(result["ids"]) == len(result["offsets"]) == len(result["logprobs"]) == 5
+    assert [len(top) for top in result["top_logprobs"]] == [2] * 5
+    plain = json.loads(run(*arguments, "--max-new-tokens", 5).stdout)
+    assert plain == {**result, "logprobs": None, "top_logprobs": None}
+    stopped = json.loads(run(*arguments, "--stop", result["text"][0]).stdout)
+    assert (stopped["text"], stopped["finish_reason"]) == ("", "stop")
+
+
+def test_prompt_is_shown_where_it_is_wanted(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--seed", 1, "--max-new-tokens", 9)
+    alone = run(*arguments, "--no-echo").stdout
+    assert run(*arguments).stdout == f"猫{alone}"
+    text = json.loads(run(*arguments, "--json").stdout)["text"]
+    echoed = json.loads(run(*arguments, "--json", "--echo").stdout)
+    assert echoed["text"] == f"猫{text}"
+    assert text == alone.removesuffix("\n")
+
+
+def test_verbose_tells_what_runs_on_standard_error(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--seed", 1, "--max-new-tokens", 9)
+    told = run(*arguments, "--verbose")
+    assert told.stdout == run(*arguments).stdout
+    model, engine, speed = told.stderr.splitlines()
+    assert str(checkpoint) in model
+    assert "float32" in engine
+    assert "9 tokens in" in speed
+
+
+def test_penalties_reach_the_sampler(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--json", "--temperature", 0)
+    arguments += ("--max-new-tokens", 40)
+    free = json.loads(run(*arguments).stdout)["ids"]
+    for option in ("--frequency-penalty", "--presence-penalty"):
+        ids = json.loads(run(*arguments, option, 100).stdout)["ids"]
+        assert len(set(ids)) == len(ids)
+        assert ids != free
+
+
+def test_help_is_in_sections() -> None:
+    lines = run("generate", "--help").stdout.splitlines()
+    sections = [line for line in lines if line and not line.startswith(" ") and line[-1] == ":"]
+    assert sections == [
+        "How much:",
+        "How each token is chosen:",
+        "What is shown:",
+        "What runs:",
+        "Other options:",
+    ]
 
 
 def test_prompt_comes_from_standard_input(checkpoint: Path) -> None:
@@ -64,6 +118,11 @@ def test_text_ends_before_a_stop_string(checkpoint: Path) -> None:
         (["猫", "--dtype", "float8"], "float8"),
         (["猫", "--device", "abacus"], "abacus"),
         (["猫", "--stop", ""], "stop"),
+        (["猫", "--logprobs", "2"], "--json"),
+        (["猫", "--logprobs", "-2", "--json"], "logprobs is -2"),
+        (["猫", "--logprobs", "99999", "--json"], "logprobs is 99999"),
+        (["猫", "--min-new-tokens", "-1"], "min_new_tokens is -1"),
+        (["猫", "--presence-penalty", "nan"], "presence_penalty is nan"),
         (["猫" * 100], "100 tokens"),
         (["\udcff"], "surrogate"),
     ],

@@ -3,50 +3,75 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt_neox_japanese.cli.groups import GroupedCommand, options_of
 from gpt_neox_japanese.cli.texts import read_text
+
+if TYPE_CHECKING:
+    from gpt_neox_japanese.inference.text import TextGenerator
+    from gpt_neox_japanese.inference.transcript import Piece
 
 __all__ = ["command"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
+_length = options_of("How much")
+_choice = options_of("How each token is chosen")
+_output = options_of("What is shown")
+_model = options_of("What runs")
 
-@click.command()
+
+@click.command(cls=GroupedCommand)
 @click.argument("prompt", required=False)
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Directory of a model.  [default: the one that comes with the package]",
-)
-@click.option(
+@_length(
     "--max-new-tokens",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
     help="How much to write at most.",
 )
-@click.option("--temperature", type=float, help="Below 1 is tamer, above 1 wilder, 0 is greedy.")
-@click.option("--top-k", type=int, help="Choose among this many likeliest tokens; 0 is all.")
-@click.option("--top-p", type=float, help="Choose among tokens that together are this likely.")
-@click.option("--min-p", type=float, help="Drop tokens less likely than this share of the best.")
-@click.option("--repetition-penalty", type=float, help="Above 1 avoids what was already said.")
-@click.option(
+@_length("--min-new-tokens", type=int, help="Do not end the text before so many tokens.")
+@_length("--stop", multiple=True, help="End before this text. May be given several times.")
+@_length(
     "--num-return-sequences",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="How many continuations.",
 )
-@click.option("--stop", multiple=True, help="End before this text. May be given several times.")
-@click.option("--seed", type=click.IntRange(min=0), help="The same seed writes the same text.")
-@click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
+@_choice("--temperature", type=float, help="Below 1 is tamer, above 1 wilder, 0 is greedy.")
+@_choice("--top-k", type=int, help="Choose among this many likeliest tokens; 0 is all.")
+@_choice("--top-p", type=float, help="Choose among tokens that together are this likely.")
+@_choice("--min-p", type=float, help="Drop tokens less likely than this share of the best.")
+@_choice("--repetition-penalty", type=float, help="Above 1 avoids what was already said.")
+@_choice("--frequency-penalty", type=float, help="Above 0 avoids what was often written.")
+@_choice("--presence-penalty", type=float, help="Above 0 avoids what was written at all.")
+@_choice("--seed", type=click.IntRange(min=0), help="The same seed writes the same text.")
+@_output(
+    "--echo/--no-echo",
+    default=None,
+    help="Show the prompt before its continuation.  [default: echo, but not with --json]",
+)
+@_output("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
+@_output(
+    "--logprobs",
+    type=int,
+    help="With --json: log-probabilities of the tokens and of this many likeliest instead.",
+)
+@_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
+@_model(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Directory of a model.  [default: the one that comes with the package]",
+)
+@_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
+@_model("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
 def command(
     prompt: str | None,
     model: Path | None,
@@ -56,13 +81,17 @@ def command(
     seed: int | None,
     dtype: str,
     device: str,
+    echo: bool | None,
     as_json: bool,
-    **sampling: float | None,
+    verbose: bool,
+    **sampling: Any,
 ) -> None:
     """Continue PROMPT (or standard input, for `-`) with a language model.
 
-    Sampling options that are not given are the model's own (generation_config.json).
+    Options of choice that are not given are the model's own (generation_config.json).
     """
+    if sampling["logprobs"] is not None and not as_json:
+        raise click.UsageError("--logprobs shows nothing without --json; give both")
     text = read_text(prompt, "prompt")
     if not text:
         raise click.UsageError("the prompt is empty; write at least one character")
@@ -71,33 +100,74 @@ def command(
 
     from gpt_neox_japanese.inference.text import TextGenerator
 
+    start = time.perf_counter()
     generator = TextGenerator.load(model, dtype=getattr(torch, dtype), device=device)
-    options = _override(generator.sampling, sampling)
-    for index in range(num_return_sequences):
-        pieces = generator.stream(
+    seeds = [None if seed is None else seed + number for number in range(num_return_sequences)]
+    # All are begun, and so checked, before anything is shown.
+    streams = [
+        generator.stream_details(
             text,
             max_new_tokens=max_new_tokens,
-            options=options,
             stop=stop,
-            # Every continuation has a seed of its own, and the first one the seed that was given.
-            seed=None if seed is None else seed + index,
+            seed=each,
+            echo=not as_json if echo is None else echo,
+            **{name: value for name, value in sampling.items() if value is not None},
         )
+        for each in seeds
+    ]
+    clock = _Clock(generator, model, time.perf_counter() - start) if verbose else None
+    for stream, each in zip(streams, seeds, strict=True):
+        pieces = clock.timed(stream) if clock else stream
         if as_json:
-            result = {"prompt": text, "text": "".join(pieces), "seed": seed and seed + index}
-            click.echo(json.dumps(result, ensure_ascii=False))
+            _print_json(text, each, pieces)
         else:
-            _show(text, pieces)
+            _show(pieces)
+    if clock:
+        clock.tell()
 
 
-def _override(recommended: Any, given: dict[str, float | None]) -> Any:
-    from dataclasses import replace
+def _print_json(prompt: str, seed: int | None, pieces: Iterator[Piece]) -> None:
+    from dataclasses import asdict
 
-    return replace(recommended, **{k: v for k, v in given.items() if v is not None})
+    from gpt_neox_japanese.inference.text import Completion
+
+    result = {"prompt": prompt, "seed": seed, **asdict(Completion.of(pieces))}
+    click.echo(json.dumps(result, ensure_ascii=False))
 
 
-def _show(prompt: str, pieces: Iterator[str]) -> None:
-    first = next(pieces, "")  # a prompt that cannot be continued should fail before it is shown
-    click.echo(prompt + first, nl=False)
+def _show(pieces: Iterator[Piece]) -> None:
     for piece in pieces:
-        click.echo(piece, nl=False)
+        click.echo(piece.text, nl=False)
     click.echo()
+
+
+class _Clock:
+    """Says on standard error what runs, and in the end how fast it was."""
+
+    def __init__(self, generator: TextGenerator, model: Path | None, seconds: float) -> None:
+        _say(f"model {model or 'of the package'}, ready after {seconds:.2f} s")
+        _say(generator.engine.description)
+        self._tokens = 0
+        self._start = time.perf_counter()
+        self._first: float | None = None
+
+    def timed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Pass pieces on, and count their tokens."""
+        for piece in pieces:
+            if piece.tokens and self._first is None:
+                self._first = time.perf_counter() - self._start
+            self._tokens += len(piece.tokens)
+            yield piece
+
+    def tell(self) -> None:
+        """How many tokens were written in which time."""
+        seconds = time.perf_counter() - self._start
+        first = "" if self._first is None else f", the first after {self._first:.2f} s"
+        _say(
+            f"{self._tokens} tokens in {seconds:.2f} s, {self._tokens / seconds:.1f} tokens/s"
+            f"{first}"
+        )
+
+
+def _say(line: str) -> None:
+    click.echo(f"neox-ja: {line}", err=True)

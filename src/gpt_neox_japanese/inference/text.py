@@ -125,7 +125,7 @@ class PieceStream(Iterator[Piece]):
                 piece = self._transcript.feed(choice)
                 if piece.finish_reason:
                     self.close()
-                if piece.text or piece.tokens:
+                if piece.text or piece.tokens or piece.finish_reason:
                     return piece
         except BaseException:
             self.close()
