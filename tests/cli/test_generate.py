@@ -40,7 +40,8 @@ def test_json_tells_tokens_offsets_and_reason(checkpoint: Path) -> None:
     assert [len(top) for top in result["top_logprobs"]] == [2] * 5
     plain = json.loads(run(*arguments, "--max-new-tokens", 5).stdout)
     assert plain == {**result, "logprobs": None, "top_logprobs": None}
-    stopped = json.loads(run(*arguments, "--stop", result["text"][0]).stdout)
+    text = json.loads(run(*arguments, "--max-new-tokens", 30).stdout)["text"]
+    stopped = json.loads(run(*arguments, "--max-new-tokens", 30, "--stop", text[0]).stdout)
     assert (stopped["text"], stopped["finish_reason"]) == ("", "stop")
 
 

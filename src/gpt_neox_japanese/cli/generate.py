@@ -62,7 +62,7 @@ _model = options_of("What runs")
 @_output(
     "--logprobs",
     type=int,
-    help="With --json: log-probabilities of the tokens and of this many likeliest instead.",
+    help="With --json: log-probabilities of the tokens, and of this many likeliest beside each.",
 )
 @_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
 @_model(

@@ -20,15 +20,17 @@ class _GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """Shows its options section by section, in the order in which the sections first occur."""
+    """Shows its options section by section, those without a section last."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list of options for each section."""
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        options.sort(key=lambda option: not isinstance(option, _GroupedOption))
         sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+        for option in options:
+            record = option.get_help_record(ctx)
             if record:
-                section = getattr(parameter, "section", "Other options")
+                section = getattr(option, "section", "Other options")
                 sections.setdefault(section, []).append(record)
         for section, records in sections.items():
             with formatter.section(section):

@@ -17,6 +17,9 @@ __all__ = ["draw", "keep_min_p", "keep_top_k", "keep_top_p", "likeliest"]
 Row: TypeAlias = NDArray[np.float32]
 Positions: TypeAlias = NDArray[np.intp]
 
+# What share of the likeliest's weight is tried first in `keep_top_p`.
+_LIKELY = 1e-3
+
 # A running sum depends on itself at every step and is the slowest pass over a row. Longer rows are
 # summed in blocks of this size first, and then only one block step by step.
 _BLOCK = 128
@@ -41,12 +44,16 @@ def keep_top_p(weights: Row, top_p: float) -> Positions:
     """
     total = float(weights.sum())
     surplus = (1 - top_p) * total
-    # All weights up to surplus / count weigh no more than the surplus together: none of them is
-    # needed, and only the others are sorted.
-    near = np.flatnonzero(weights > surplus / len(weights))
-    candidates = weights[near]
+    # Only what may be kept is sorted: few likely ids if they make up the share, as they mostly do;
+    # otherwise all but weights up to surplus / count, which together weigh no more than it.
+    for least in (_LIKELY * float(weights.max()), surplus / len(weights)):
+        near = np.flatnonzero(weights > least)
+        candidates = weights[near]
+        share = float(candidates.sum())
+        if share > total - surplus:
+            break
     ascending = np.sort(candidates)
-    dropped = _first_beyond(ascending, surplus - (total - float(ascending.sum())))
+    dropped = _first_beyond(ascending, surplus - (total - share))
     lowest = ascending[dropped]
     stays = candidates >= lowest
     too_many = np.count_nonzero(stays) - (len(ascending) - dropped)
