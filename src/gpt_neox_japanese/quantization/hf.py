@@ -158,7 +158,13 @@ class Quantizer(HfQuantizer):
         return
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
-        for name, bits in self.quantization_config.modules.items():
+        modules = dict(self.quantization_config.modules)
+        for target, source in model.all_tied_weights_keys.items():
+            # A head that is the embedding is not stored, and not in the config.
+            bits = modules.get(source.removesuffix(".weight"))
+            if bits is not None:
+                modules.setdefault(target.removesuffix(".weight"), bits)
+        for name, bits in modules.items():
             try:
                 module = model.get_submodule(name)
             except AttributeError:
@@ -166,6 +172,11 @@ class Quantizer(HfQuantizer):
             with torch.device("meta"):
                 model.set_submodule(name, _quantized(name, module, bits))
         _tie_scales(model)
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        for module in model.modules():
+            if isinstance(module, _Quantized):
+                module.requires_grad_(False)  # loading puts fresh parameters there
 
     @property
     def is_trainable(self) -> bool:
