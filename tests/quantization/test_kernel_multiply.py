@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
 
+import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -142,3 +144,30 @@ def test_nibbles_come_back():
     packed = reference.pack_int4(values)
     assert packed.shape == (5, 96)
     np.testing.assert_array_equal(reference.unpack_int4(packed), values)
+
+
+_OTHER = """
+import sys
+import numba
+import numpy as np
+from tests.quantization.test_kernel_multiply import ROWS, OUTPUTS, product, random
+results = [product(k, n)(random(ROWS, n), 0, OUTPUTS) for k, n in (("int8", 2500), ("int4", 2560))]
+np.save(sys.argv[1], np.stack(results))
+"""
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
+def test_other_processors_come_to_the_same_bits(tmp_path):
+    # Without features, x86-64 has neither AVX2 nor fused multiply-adds. `generic` is any other's.
+    processor = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": processor,
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    file = tmp_path / "results.npy"
+    subprocess.run([sys.executable, "-c", _OTHER, str(file)], env=environment, check=True)
+    kinds = (("int8", 2500), ("int4", 2560))
+    ours = [product(kind, n)(random(ROWS, n), 0, OUTPUTS) for kind, n in kinds]
+    np.testing.assert_array_equal(np.load(file), np.stack(ours))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -38,7 +39,7 @@ def command(checkpoint: Path, target: str, output: Path) -> None:
         if terminal:
             click.echo(f"\r{done / 1e6:,.0f} of {whole / 1e6:,.0f} MB", nl=False, err=True)
 
-    terminal = click.get_text_stream("stderr").isatty()
+    terminal = sys.stderr.isatty()
     size = convert(checkpoint, output, _BITS[target], read=read_weights, progress=progress)
     if terminal:
         click.echo("\r", nl=False, err=True)

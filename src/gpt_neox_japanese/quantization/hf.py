@@ -79,10 +79,24 @@ class _Quantized(nn.Module):
             scale = torch.empty(outputs, columns // GROUP, dtype=torch.bfloat16)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = nn.Parameter(scale, requires_grad=False)
+        self._kinds = weight.dtype, scale.dtype
 
     def extra_repr(self) -> str:
         """What `print` says of this module."""
         return f"{self.columns}, {self.outputs}, bits={self.bits}"
+
+    def check(self, name: str) -> None:
+        """Refuse parameters that loading gave another type than this module's.
+
+        Raises:
+            CheckpointError: The message has `name`.
+        """
+        for parameter, kind in zip((self.weight, self.weight_scale), self._kinds, strict=True):
+            if parameter.dtype != kind:
+                raise CheckpointError(
+                    f"{name} has {parameter.dtype} where {self.bits} bits take {kind}; convert the"
+                    " checkpoint again"
+                )
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights as floating-point numbers, `(outputs, columns)`."""
@@ -174,9 +188,10 @@ class Quantizer(HfQuantizer):
         _tie_scales(model)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
-        for module in model.modules():
+        for name, module in model.named_modules():
             if isinstance(module, _Quantized):
                 module.requires_grad_(False)  # loading puts fresh parameters there
+                module.check(name)
 
     @property
     def is_trainable(self) -> bool:

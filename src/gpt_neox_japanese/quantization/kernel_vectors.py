@@ -16,10 +16,10 @@ from numba.core import cgutils
 
 __all__ = [
     "FLOAT",
+    "INT8",
     "INT16",
     "INT32",
     "INT64",
-    "INT8",
     "add_lanes",
     "constant",
     "fused",

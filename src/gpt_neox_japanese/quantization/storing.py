@@ -155,9 +155,7 @@ def _header(entries: list[_Entry]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _converted(
-    name: str, tensor: Tensor, bits: int, search: bool
-) -> Iterator[NDArray[np.generic]]:
+def _converted(name: str, tensor: Tensor, bits: int, search: bool) -> Iterator[NDArray[np.generic]]:
     if bits == 32:
         yield tensor.float().numpy()
     elif bits == 16:
