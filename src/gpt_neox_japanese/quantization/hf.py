@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.quantizers import register_quantization_config, register_quantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -46,7 +46,7 @@ class QuantizationConfig(QuantizationConfigMixin):
         modules: Mapping[str, int] | None = None,
         **_: Any,
     ) -> None:
-        self.quant_method = METHOD
+        self.quant_method = METHOD  # type: ignore[assignment]
         if bits not in (4, 8) or group_size != GROUP:
             raise CheckpointError(
                 f"quantization_config: bits {bits!r} with group_size {group_size!r} is not written"

@@ -212,6 +212,9 @@ def multiply_int8(
                 out[row, output + index] = np.float32(totals[row, index]) * scale
 
 
+_dot_int4: Any = dot_int4  # an intrinsic's types are its own
+
+
 def _adds_int4_rows(rows: int) -> Any:
     @compiled
     def add(
@@ -227,7 +230,7 @@ def _adds_int4_rows(rows: int) -> Any:
         last: Number,
     ) -> None:
         for index in range(end - output):
-            sums = dot_int4(packed, scales, q, corrections, output + index, row, first, last, rows)
+            sums = _dot_int4(packed, scales, q, corrections, output + index, row, first, last, rows)
             for offset in range(rows):
                 totals[row + offset, index] += sums[offset]
 

@@ -17,23 +17,18 @@ Floats: TypeAlias = NDArray[np.float32]
 
 _ROUNDING = 12582912.0  # 1.5 * 2**23: what is added to it becomes whole
 
-# Sums in any order, so that they are vectors; the choice is no less good.
-_loose: Any = numba.njit(
-    nogil=True,
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-    fastmath={"nnan", "ninf", "nsz", "contract"},
-)
+# Without NaN, so that comparisons are vectors.
+_loose: Any = numba.njit(nogil=True, fastmath={"nnan", "ninf", "nsz", "contract"})
 
 
-@_loose
+@_loose  # type: ignore[untyped-decorator]
 def _whole(value: Number, low: Number, high: Number) -> Number:
     rounding = np.float32(_ROUNDING)
     # Clipped first: what lies outside may be too large for this way of rounding.
     return (max(low, min(high, value)) + rounding) - rounding
 
 
-@_loose
+@_loose  # type: ignore[untyped-decorator]
 def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floats) -> Number:
     """The squared error of a scale.
 

@@ -1,8 +1,12 @@
-"""Inner products of one row of weights with a few rows of activations, a stretch of columns at a time.
+"""Inner products of a row of weights with a few rows of activations, a stretch at a time.
 
 Each function here becomes a loop over vectors inside its caller. `rows` is a constant, so that all
 sums stay in registers. One sum takes the same steps whatever `rows` is.
 """
+# The functions that Numba calls for types have arguments whose values matter later only, and
+# Numba's own functions carry no annotations.
+# ruff: noqa: ARG001
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
@@ -219,7 +223,7 @@ def dot_int4(
         sums = _sums(builder, lanes, count)
         with cgutils.for_range_slice(builder, first, last, INT64(1)) as (group, _index):
             weights = _unpack(builder, nibbles, group)
-            scale = spread(builder, _group_scale(builder, factors, group), 8)
+            scale = _group_scale(builder, factors, group)
             for place, quantised, offset in zip(sums, activations, offsets, strict=True):
                 correction = load(builder, offset, builder.mul(group, INT64(4)), INT32)
                 total = builder.insert_element(
@@ -248,5 +252,7 @@ def _unpack(builder: Any, nibbles: Any, group: Any) -> list[Any]:
 
 
 def _group_scale(builder: Any, factors: Any, group: Any) -> Any:
+    """A group's scale in eight lanes; the other half of each lane is shifted out."""
     bits = load(builder, factors, builder.mul(group, INT64(2)), INT16)
-    return builder.bitcast(builder.shl(builder.zext(bits, INT32), INT32(16)), FLOAT)
+    lanes = builder.bitcast(spread(builder, bits, 16), vector(INT32, 8))
+    return builder.bitcast(builder.shl(lanes, constant(lanes.type, 16)), vector(FLOAT, 8))

@@ -1,10 +1,12 @@
 """Vectors of LLVM: the few operations that the kernels' inner loops are written in.
 
-Numba has no vector type, and no plain loop makes LLVM multiply pairs of 16-bit integers the way that
-processors do best. These functions write generic vector code, nothing of one processor: LLVM
+Numba has no vector type, and no plain loop makes LLVM multiply pairs of 16-bit integers the way
+that processors do best. These functions write generic vector code, nothing of one processor: LLVM
 finds `vpmaddwd` for it on AVX2, `vpdpwssd` on AVX-512 and `smlal` on Arm, and cuts vectors that are
 wider than the processor's into pieces.
 """
+# Numba's own functions carry no annotations.
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 

@@ -16,11 +16,13 @@ from gpt_neox_japanese.quantization.reference import GROUP, pack_int4
 __all__ = ["quantize"]
 
 # The largest weight that is not clipped, over the largest of the row; 1 is plain rounding.
-_INT8_RATIOS = np.float32([1, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7])
+_INT8_RATIOS = np.array(
+    [1, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7], dtype=np.float32
+)
 
 # The largest weight of a group over the scale; 7 is plain rounding.
-_INT4_STEPS = np.arange(5.5, 10.25, 0.25, dtype=np.float32)
-_INT4_STEPS = np.concatenate([np.float32([7]), _INT4_STEPS, -_INT4_STEPS])
+_STEPS = np.arange(5.5, 10.25, 0.25, dtype=np.float32)
+_INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
 
 
 def quantize(

@@ -21,6 +21,8 @@ __all__ = [
 GROUP = 64  # columns of int4 that share a scale
 LARGEST = 2047  # of a quantised activation
 
+_SHIFTS = np.array([[0], [4], [8], [12]], dtype=np.uint16)  # of the nibbles of a word
+
 Floats = NDArray[np.float32]
 
 
@@ -39,20 +41,20 @@ def float_to_bfloat(values: Floats) -> NDArray[np.uint16]:
 def pack_int4(values: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Pack -8 to 7, `(outputs, columns)`, as value + 8 in nibbles, uint8 `(outputs, columns / 2)`.
 
-    The 32 bytes of a group of 64 are 16 little-endian words; nibble h of word i, from the lowest, is
-    column 16 h + i.
+    The 32 bytes of a group of 64 are 16 little-endian words; nibble h of word i, from the lowest,
+    is column 16 h + i.
     """
     nibbles = (values + 8).astype(np.uint16).reshape(len(values), -1, 4, GROUP // 4)
-    shifts = np.uint16([0, 4, 8, 12])[:, None]
-    words = np.bitwise_or.reduce(nibbles << shifts, axis=2)
+    words: NDArray[np.uint16] = np.bitwise_or.reduce(nibbles << _SHIFTS, axis=2)
     return words.astype("<u2").view(np.uint8).reshape(len(values), -1)
 
 
 def unpack_int4(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
     """The way back from `pack_int4`."""
     words = np.ascontiguousarray(packed).view("<u2").reshape(len(packed), -1, 1, GROUP // 4)
-    nibbles = (words >> np.uint16([0, 4, 8, 12])[:, None]) & np.uint16(15)
-    return (nibbles.astype(np.int8) - np.int8(8)).reshape(len(packed), -1)
+    nibbles = (words >> _SHIFTS) & np.uint16(15)
+    values: NDArray[np.int8] = nibbles.astype(np.int8) - np.int8(8)
+    return values.reshape(len(packed), -1)
 
 
 def quantize_rows(x: Floats) -> tuple[NDArray[np.int16], Floats, NDArray[np.int32]]:
@@ -88,7 +90,7 @@ def multiply_int4(
     q: NDArray[np.int16],
     x_scales: Floats,
 ) -> Floats:
-    """The very bits of the kernel: exact sums of a group in its eight lanes, then floats in order."""
+    """The very bits of the kernel: exact sums of a group in eight lanes, then floats in order."""
     outputs, groups = group_scales.shape
     weights = unpack_int4(packed).astype(np.int32) + 8
     lanes = (q[:, None] * weights[None]).reshape(len(q), outputs, groups, 4, 8, 2).sum(axis=(3, 5))
