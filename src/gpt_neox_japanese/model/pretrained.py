@@ -19,6 +19,7 @@ from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
 from gpt_neox_japanese.model.checking import check_directory, explained_errors
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
+from gpt_neox_japanese.quantization import hf as _registers_quantized_checkpoints  # noqa: F401
 
 __all__ = ["GPTNeoXJapanesePreTrainedModel"]
 

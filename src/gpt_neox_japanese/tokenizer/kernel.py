@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.tokenizer.kernel_compile import Bytes, Ints, Longs, Number, compiled, entry
+from gpt_neox_japanese.kernel_compile import Bytes, Ints, Longs, Number, compiled, entry
 from gpt_neox_japanese.tokenizer.kernel_pieces import find_pieces, segment
 from gpt_neox_japanese.tokenizer.kernel_symbols import (
     BLOCK,

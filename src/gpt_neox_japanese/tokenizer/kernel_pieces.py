@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.tokenizer.kernel_compile import Ints, Number, leaf
+from gpt_neox_japanese.kernel_compile import Ints, Number, leaf
 from gpt_neox_japanese.tokenizer.kernel_symbols import OTHER, child, follow, trie_of
 from gpt_neox_japanese.tokenizer.reference import LONGEST_PIECE
 from gpt_neox_japanese.tokenizer.tables import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.tokenizer.kernel_compile import (
+from gpt_neox_japanese.kernel_compile import (
     Bytes,
     Ints,
     Longs,

@@ -21,7 +21,8 @@ Trie: TypeAlias = tuple[Ints, Number, Number, Number]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_SOURCES = ("kernel*.py", "tables.py", "trie.py")
+# All kernels, because they call each other across packages, and what they take constants from.
+_SOURCES = ("**/kernel*.py", "tokenizer/tables.py", "tokenizer/trie.py")
 
 
 def _digest_of_sources() -> str:

@@ -1,0 +1,60 @@
+"""Weights of a matrix → int8 or int4, with the scales that lose least."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.quantization.formats import Int4Weight, Int8Weight
+from gpt_neox_japanese.quantization.kernel_quantize import (
+    quantize_int4_groups,
+    quantize_int8_rows,
+)
+from gpt_neox_japanese.quantization.reference import GROUP, pack_int4
+
+__all__ = ["quantize"]
+
+# The largest weight that is not clipped, over the largest of the row; 1 is plain rounding.
+_INT8_RATIOS = np.array(
+    [1, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7], dtype=np.float32
+)
+
+# The largest weight of a group over the scale; 7 is plain rounding.
+_STEPS = np.arange(5.5, 10.25, 0.25, dtype=np.float32)
+_INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
+
+
+def quantize(
+    weight: NDArray[np.float32], bits: int, *, search: bool = True
+) -> Int8Weight | Int4Weight:
+    """Round a matrix to integers with scales.
+
+    Args:
+        weight: float32 `(outputs, columns)`.
+        bits: 8 (a scale a row) or 4 (a scale for GROUP columns).
+        search: Try several scales and keep the one with the least squared error; otherwise the
+            largest weight decides.
+
+    Raises:
+        CheckpointError: A weight is not finite, or the number of columns allows no groups.
+    """
+    if weight.ndim != 2 or not np.isfinite(weight).all():
+        raise CheckpointError(
+            f"weights of shape {list(weight.shape)} must be a matrix of finite numbers to be"
+            " rounded to integers"
+        )
+    weight = np.ascontiguousarray(weight, dtype=np.float32)
+    outputs, columns = weight.shape
+    quantized = np.empty(weight.shape, np.int8)
+    if bits == 8:
+        scales = np.empty(outputs, np.float32)
+        quantize_int8_rows(weight, _INT8_RATIOS if search else _INT8_RATIOS[:1], quantized, scales)
+        return Int8Weight(quantized, scales)
+    if bits != 4:
+        raise CheckpointError(f"{bits} bits are not written here; choose 4 or 8")
+    if columns % GROUP:
+        raise CheckpointError(f"{columns} columns are no multiple of {GROUP}; choose 8 bits")
+    patterns = np.empty((outputs, columns // GROUP), np.uint16)
+    quantize_int4_groups(weight, _INT4_STEPS if search else _INT4_STEPS[:1], quantized, patterns)
+    return Int4Weight(pack_int4(quantized), patterns)
