@@ -1,7 +1,7 @@
 """Characters per token on held-out text: our builder, the published vocabulary, SentencePiece.
 
     python benchmarks/bench_vocabulary.py CORPUS... --reference DIR
-        [--sizes 8000 16000 32000] [--train-megabytes 40] [--held-out 0.01]
+        [--sizes 8000 16000 32000] [--train-megabytes 40] [--held-out 0.01] [--only NAME...]
 
 Builds a vocabulary of each size with the builder of `neox-ja vocab build` and with SentencePiece
 (unigram and BPE; `pip install sentencepiece`), all from the same training text, and encodes the
@@ -9,7 +9,8 @@ held-out works with each. For SentencePiece to finish in minutes the training te
 every n-th work that is not held out, about `--train-megabytes` of UTF-8 together. What our builder
 makes of all works is told besides. SentencePiece gets the text as it is (identity normalization),
 may fall back to bytes, as ours, and its pieces may have up to 16 characters, ours have at most
-three. `--small` tries the program on very little text.
+three. `--only` makes some of the vocabularies and keeps the others' rows in the result file, so
+that the work can be done in parts. `--small` tries the program on very little text.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from harness import write_result
+from harness import RESULTS, write_result
 
 from gpt_neox_japanese.corpus import is_held_out, read_documents
 from gpt_neox_japanese.tokenizer.builder import build_vocabulary
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.statistics import usage
 
+NAMES = ("published", "ours", "ours, all", "SentencePiece unigram", "SentencePiece bpe")
 LONGEST_LINE = 16_384  # bytes; SentencePiece leaves out longer ones
 
 
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[8000, 16_000, 32_000])
     parser.add_argument("--train-megabytes", type=float, default=40)
     parser.add_argument("--held-out", type=float, default=0.01)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     if options.small:
@@ -57,28 +60,38 @@ def main() -> None:
         print(json.dumps(row))
         rows.append(row)
 
-    if options.reference:
+    if options.reference and "published" in options.only:
         note(vocabulary="published", size=32_000, **of_codec(Codec.load(options.reference), held))
     for size in options.sizes:
         for text, name in ((lambda: iter(sample), "ours"), (training_texts(options), "ours, all")):
-            if options.small and name != "ours":
+            if name not in options.only or (options.small and name != "ours"):
                 continue
             seconds, vocabulary = timed(build_vocabulary, text(), size)
             found = of_codec(Codec(vocabulary, legacy=False), held)
             note(vocabulary=name, size=size, seconds_to_build=seconds, **found)
         for kind in ("unigram", "bpe"):
+            if f"SentencePiece {kind}" not in options.only:
+                continue
             seconds, pieces = timed(train_sentencepiece, kind, size, sample)
             found = of_sentencepiece(pieces, held)
             note(vocabulary=f"SentencePiece {kind}", size=size, seconds_to_build=seconds, **found)
-    path = write_result(
-        "vocabulary-small" if options.small else "vocabulary",
-        ["sentencepiece", "numpy"],
-        held_out={"works": len(held), "characters": sum(map(len, held))},
-        training_bytes=sample_bytes,
-        training_bytes_of_ours_all=all_bytes,
-        rows=rows,
-    )
-    print(path)
+    name = "vocabulary-small" if options.small else "vocabulary"
+    texts = {
+        "held_out": {"works": len(held), "characters": sum(map(len, held))},
+        "training_bytes": sample_bytes,
+        "training_bytes_of_ours_all": all_bytes,
+    }
+    rows = with_earlier(rows, texts, RESULTS / f"{name}.json")
+    print(write_result(name, ["sentencepiece", "numpy"], **texts, rows=rows))
+
+
+def with_earlier(rows: list[dict[str, Any]], texts: dict[str, Any], path: Path) -> list[Any]:
+    """The rows and those of an earlier run with the same texts for other vocabularies."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made = {(row["vocabulary"], row["size"]) for row in rows}
+    if texts.items() <= earlier.items():
+        rows = rows + [r for r in earlier["rows"] if (r["vocabulary"], r["size"]) not in made]
+    return sorted(rows, key=lambda row: (row["size"], NAMES.index(row["vocabulary"])))
 
 
 def training_texts(options: argparse.Namespace) -> Callable[[], Iterator[str]]:

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["interleaved", "write_result"]
+__all__ = ["RESULTS", "interleaved", "median", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -11,6 +11,7 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "AsyncTextIteratorStreamer": "tokenizer.streamers",
     "Codec": "tokenizer.codec",
     "GPTNeoXJapaneseConfig": "model.modeling",
     "GPTNeoXJapaneseForCausalLM": "model.modeling",
@@ -21,12 +22,15 @@ _MODULE_OF = {
     "GPTNeoXJapanesePreTrainedModel": "model.modeling",
     "GPTNeoXJapaneseTokenizer": "tokenizer.hf",
     "TextGenerator": "inference.text",
+    "TextIteratorStreamer": "tokenizer.streamers",
+    "TextStreamer": "tokenizer.streamers",
     "Vocabulary": "tokenizer.vocabulary",
     "default_model_directory": "assets",
     "register": "registration",
 }
 
 __all__ = [
+    "AsyncTextIteratorStreamer",
     "Codec",
     "GPTNeoXJapaneseConfig",
     "GPTNeoXJapaneseForCausalLM",
@@ -37,6 +41,8 @@ __all__ = [
     "GPTNeoXJapanesePreTrainedModel",
     "GPTNeoXJapaneseTokenizer",
     "TextGenerator",
+    "TextIteratorStreamer",
+    "TextStreamer",
     "Vocabulary",
     "default_model_directory",
     "register",

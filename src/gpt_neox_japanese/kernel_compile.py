@@ -17,7 +17,7 @@ Number: TypeAlias = Any  # int or np.int64: one machine word
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int32]
 Longs: TypeAlias = NDArray[np.int64]
-Trie: TypeAlias = tuple[Ints, Number, Number, Number]
+Trie: TypeAlias = tuple[Ints, Ints, Number]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

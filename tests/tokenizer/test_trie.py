@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_neox_japanese.errors import VocabularyError
-from gpt_neox_japanese.tokenizer.trie import Trie, build_trie, place_edges
+from gpt_neox_japanese.tokenizer.trie import Trie, build_trie, place_rows, share_rows
 
 WIDTH = 5
 ROOTS = 3
@@ -17,12 +15,15 @@ KEYS = st.lists(
         st.integers(1, ROOTS - 1), st.lists(st.integers(1, 2**WIDTH - 1), max_size=4).map(tuple)
     )
 )
+FEW_KEYS = st.lists(
+    st.tuples(st.integers(1, ROOTS - 1), st.lists(st.integers(1, 2), max_size=4).map(tuple))
+)
 
 
-def build(keys: list[Key], width: int = WIDTH) -> Trie:
+def build(keys: list[Key]) -> Trie:
     return build_trie(
         ROOTS,
-        width,
+        WIDTH,
         np.array([root for root, _ in keys], dtype=np.int64),
         np.array([symbol for _, key in keys for symbol in key], dtype=np.int64),
         np.array([len(key) for _, key in keys], dtype=np.int64),
@@ -42,28 +43,53 @@ def test_the_way_back_from_a_keys_end_spells_the_key(keys: list[Key]) -> None:
     for (root, key), end in zip(keys, trie.ends.tolist(), strict=True):
         node, spelled = end, []
         while node >= ROOTS:
-            row, symbol = divmod(int(trie.edges[node - ROOTS]), 2**WIDTH)
+            spelled.append(int(trie.symbols[node - ROOTS]))
             node = int(trie.parents[node - ROOTS])
-            assert trie.rows[node] == row
-            spelled.append(symbol)
         assert (node, tuple(reversed(spelled))) == (root, key)
 
 
-@given(st.sets(st.integers(0, 2**20)))
-def test_every_edge_gets_a_slot_of_its_own(edges: set[int]) -> None:
-    slots, bits = place_edges(np.array(sorted(edges), dtype=np.int64), WIDTH)
-    assert len(set(slots.tolist())) == len(edges)
-    assert all(0 <= slot < 2**bits for slot in slots.tolist())
+@given(st.one_of(KEYS, FEW_KEYS), st.lists(st.integers(0, 1), min_size=200, max_size=200))
+def test_rows_are_shared_exactly_if_the_same_follows_everywhere(
+    keys: list[Key], few_labels: list[int]
+) -> None:
+    trie = build(keys)
+    labels = np.resize(np.array(few_labels, dtype=np.int64), trie.node_count)
+    rows = share_rows(trie, labels)
+
+    def tree(node: int) -> tuple[object, ...]:
+        edges = np.flatnonzero(trie.parents == node)
+        return tuple(
+            (int(trie.symbols[edge]), int(labels[ROOTS + edge]), tree(ROOTS + int(edge)))
+            for edge in edges
+        )
+
+    depths = [0] * trie.node_count
+    for edge, parent in enumerate(trie.parents.tolist()):
+        depths[ROOTS + edge] = depths[parent] + 1
+    trees = [(depths[node], tree(node)) for node in range(trie.node_count)]
+    for node, row in enumerate(rows.tolist()):
+        assert (row == -1) == (not trees[node][1])
+        if row >= 0:
+            assert rows[row] == row
+            assert trees[row] == trees[node]
+    with_edges = [node for node in range(trie.node_count) if rows[node] >= 0]
+    assert len({rows[node] for node in with_edges}) == len({trees[node] for node in with_edges})
 
 
-def test_table_grows_until_all_edges_have_settled() -> None:
-    # All in the same eight places of a group, and more of them than two groups hold.
-    edges = np.arange(1, 2000, dtype=np.int64) << 8
-    slots, bits = place_edges(edges, 8)
-    assert len(set(slots.tolist())) == len(edges)
-    assert bits > 12
+@given(st.sets(st.tuples(st.integers(0, 60), st.integers(1, 2**WIDTH - 1))))
+def test_every_edge_has_a_slot_and_every_row_a_base_of_its_own(edges: set[tuple[int, int]]) -> None:
+    parents, symbols = np.array(sorted(edges), dtype=np.int64).reshape(-1, 2).T
+    places = place_rows(parents, symbols, 61, WIDTH)
+    bases = places.bases[np.unique(parents)]
+    assert len(set(places.slots.tolist())) == len(edges)
+    assert len(set(bases.tolist())) == len(bases)
+    assert (places.slots == places.bases[parents] + symbols).all()
+    assert (places.bases >= 0).sum() == len(bases)
+    assert len(bases) == 0 or bases.max() + 2**WIDTH <= places.size
 
 
-def test_more_edges_than_numbers_of_31_bits_are_refused() -> None:
-    with pytest.raises(VocabularyError, match="use fewer entries"):
-        build([(1, (2, 3, 4))], width=29)
+def test_slots_grow_until_all_rows_have_settled() -> None:
+    parents = np.repeat(np.arange(500), 31)
+    symbols = np.tile(np.arange(1, 32), 500)
+    places = place_rows(parents, symbols, 500, WIDTH)
+    assert len(set(places.slots.tolist())) == 500 * 31

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_neox_japanese.errors import VocabularyError
+from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 from tests.tokenizer.small import EMOJI, EMOJI_INV, TAGS, vocabulary
 
@@ -123,3 +125,44 @@ def test_random_files_give_a_vocabulary_or_a_vocabulary_error(
     else:
         return
     assert "line" in message
+
+
+# What a file may suffer: something is put in the place of something else.
+_DAMAGE = (
+    *(b"", b",", b",,", b"\n", b"\r\n", b"\n\n", b"\0", b"\xff", b"\xe3\x81", b"\xef\xbb\xbf"),
+    *(b'"', b"{", b"}", b"[", b":", b"null", b"1", b"\\ud83d", b"\\u0000", "猫".encode(), b"<"),
+)
+
+
+def damaged(data: bytes, draw: random.Random) -> bytes:
+    for _ in range(draw.randint(1, 4)):
+        start = draw.randrange(len(data) + 1)
+        end = min(len(data), start + draw.choice((0, 1, 1, 2, 5, 50)))
+        data = data[:start] + draw.choice((*_DAMAGE, data[start:end] * 2)) + data[end:]
+    return data if draw.random() < 0.9 else data[: draw.randrange(len(data) + 1)]
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_files_load_and_work_or_are_vocabulary_errors(tmp_path: Path, count: int) -> None:
+    draw = random.Random(5)
+    vocab = lines("慶応,慶應", "です", "で", ",", "<", "a")
+    emoji = json.dumps({"emoji": EMOJI, "emoji_inv": EMOJI_INV}, ensure_ascii=False).encode()
+    survivors = 0
+    for number in range(count):
+        files = {
+            "vocab.txt": damaged(vocab, draw) if number % 2 else vocab,
+            "emoji.json": emoji if number % 2 else damaged(emoji, draw),
+        }
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+        try:
+            codec = Codec.load(tmp_path)
+        except VocabularyError:
+            continue
+        survivors += 1
+        ids = codec.encode("慶應です、a,<BR>👍🏽한 \n")
+        assert codec.decode(ids)
+        if survivors % 100 == 0:  # making tables takes longer than all the rest
+            codec._characters_before_kernel = 0
+            assert codec.encode("慶應です、a,<BR>👍🏽한 \n").tolist() == ids.tolist()
+    assert 0 < survivors < count

@@ -36,6 +36,9 @@ CONFIG_FILE = "tokenizer_config.json"
 # and compiling it for the first time far longer. A process that needs less never loads it.
 _CHARACTERS_BEFORE_KERNEL = 10_000
 
+# For a short text, giving back the memory that its ids did not need takes longer than it is worth.
+_BYTES_NOT_TRIMMED = 1024
+
 _CLEANING_TAGS = ("<URL>", "<EMAIL>", "<TEL>", "<DATE>", "<PRICE>", "<BLOCK>")
 
 _NO_SPANS = np.empty((0, 3), dtype=np.int32)
@@ -132,6 +135,8 @@ class Codec:
             return self._encode_with_spans(data, allow_tags, leave, state, spans, _NO_OFFSETS)
         ids = np.empty(len(data), dtype=np.int32)
         count = self._kernel.encode(data, self._tables, allow_tags, leave, state, ids)
+        if len(data) <= _BYTES_NOT_TRIMMED:
+            return ids[:count]
         ids.resize(count, refcheck=False)
         return ids
 

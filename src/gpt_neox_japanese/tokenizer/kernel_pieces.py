@@ -13,7 +13,6 @@ from gpt_neox_japanese.tokenizer.tables import (
     LESS_THAN,
     NODE_FIELDS,
     OWN,
-    ROWS,
     SYMBOL_FIELDS,
     SYMBOLS,
     TAG_ROOT,
@@ -37,7 +36,7 @@ def _another_piece(
 ) -> tuple[Number, Number]:
     """Leave the best piece for another with probability `leave` / 2**32; return piece and state."""
     trie = trie_of(tables)
-    own, rows = tables[tables[OWN] :], tables[tables[ROWS] :]
+    own = tables[tables[OWN] :]
     best_length = answer >> 1 & 3
     shorter = longer = np.int64(-1)  # the others
     node = np.int64(symbols[place])
@@ -45,7 +44,7 @@ def _another_piece(
         token_id = np.int64(own[node])
         if token_id >= 0 and length != best_length:
             shorter, longer = longer, token_id << 3 | length << 1
-        node = child(trie, np.int64(rows[node]), np.int64(symbols[place + length]))
+        node = child(trie, node, np.int64(symbols[place + length]))
         if node == 0:
             break
     if longer < 0:
@@ -67,14 +66,14 @@ def _another_piece(
 def _tag(symbols: Ints, place: Number, tables: Ints) -> tuple[Number, Number]:
     """The longest tag spelled out from the `<` at `place` on: its id and end, or -1."""
     trie = trie_of(tables)
-    own, rows = tables[tables[OWN] :], tables[tables[ROWS] :]
+    own = tables[tables[OWN] :]
     token_id, tag_end = np.int64(-1), place
     node, end = np.int64(tables[TAG_ROOT]), place
     while node > 0:
         end += 1
         if own[node] >= 0:
             token_id, tag_end = np.int64(own[node]), end
-        node = child(trie, np.int64(rows[node]), np.int64(symbols[end]))
+        node = child(trie, node, np.int64(symbols[end]))
     return token_id, tag_end
 
 
@@ -111,7 +110,7 @@ def find_pieces(symbols: Ints, count: Number, tables: Ints, answers: Ints, todo:
         todo: int32 `(count + 1, 2)`, for notes.
     """
     trie = trie_of(tables)
-    nodes, rows = trie[0], tables[tables[ROWS] :]
+    nodes = trie[0]
     noted = 0
     for place in range(count):
         symbol = np.int64(symbols[place])
@@ -128,8 +127,7 @@ def find_pieces(symbols: Ints, count: Number, tables: Ints, answers: Ints, todo:
         answers[place] = answer
     for index in range(noted):
         at, node = np.int64(todo[index, 0]), np.int64(todo[index, 1])
-        row = np.int64(rows[node])
-        node, is_there = follow(trie, row, np.int64(symbols[at + 2]))
+        node, is_there = follow(trie, node, np.int64(symbols[at + 2]))
         longer, answer = np.int64(nodes[node * NODE_FIELDS + VALUE]), np.int64(answers[at])
         answers[at] = answer + (longer - answer) * is_there
 

@@ -20,27 +20,24 @@ from gpt_neox_japanese.kernel_compile import (
     leaf,
 )
 from gpt_neox_japanese.tokenizer.tables import (
+    BASES,
     CODE_POINT,
     CODE_POINTS,
     EMOJI_ROOTS,
     EMOJI_STARTERS,
-    FIRST_NODE,
     HEADER,
     JOINS,
-    KEY,
     KIND,
     KIND_JOINER,
     NODE_FIELDS,
     NODES,
     OWN,
-    ROWS,
-    SHIFT,
+    ROW,
     SYMBOL_FIELDS,
     SYMBOLS,
     VALUE,
     WIDTH,
 )
-from gpt_neox_japanese.tokenizer.trie import FIRST_FACTOR, NEIGHBOURS, SECOND_FACTOR
 
 __all__ = [
     "BLOCK",
@@ -156,37 +153,29 @@ def terminate(symbols: Ints, starts: Ints, count: Number, end: Number) -> None:
 
 @leaf
 def trie_of(tables: Ints) -> Trie:
-    """What following edges needs of the tables."""
-    first, shift, width = tables[FIRST_NODE], tables[SHIFT], tables[WIDTH]
-    return tables[tables[NODES] :], np.int64(first), np.int64(shift), np.int64(width)
+    """What following edges needs of the tables: nodes, bases, and the bits of a symbol."""
+    return tables[tables[NODES] :], tables[tables[BASES] :], np.int64(tables[WIDTH])
 
 
 @leaf
-def follow(trie: Trie, row: Number, symbol: Number) -> tuple[Number, Number]:
-    """Follow the edge with a symbol from the node with a row; see `trie`.
+def follow(trie: Trie, node: Number, symbol: Number) -> tuple[Number, Number]:
+    """Follow the edge with a symbol from a node; see `trie`.
 
     Returns:
         A node, and 1 if `symbol` leads to it, or 0 if there is no such edge.
     """
-    nodes, first, shift, width = trie
-    edge = row << width | symbol
-    group, within = symbol >> NEIGHBOURS, symbol & ((1 << NEIGHBOURS) - 1)
-    one = (row * FIRST_FACTOR + group * SECOND_FACTOR) & 0xFFFFFFFF
-    two = (row * SECOND_FACTOR + group * FIRST_FACTOR) & 0xFFFFFFFF
-    one = first + (one >> shift << NEIGHBOURS | within)
-    two = first + (two >> shift << NEIGHBOURS | within)
-    is_one = np.int64(nodes[one * NODE_FIELDS + KEY] == edge)
-    is_two = np.int64(nodes[two * NODE_FIELDS + KEY] == edge)
-    # A symbol that is none of the alphabet is wider than those and may look like another edge.
-    is_known = np.int64(symbol >> width == 0)
-    return two + (one - two) * is_one, (is_one | is_two) & is_known
+    nodes, bases, width = trie
+    base = np.int64(bases[node])
+    # What is none of the alphabet becomes 0, which no edge has.
+    place = base + (symbol & -np.int64(symbol >> width == 0))
+    return place, np.int64(nodes[place * NODE_FIELDS + ROW] == base)
 
 
 @leaf
-def child(trie: Trie, row: Number, symbol: Number) -> Number:
-    """The node that `symbol` leads to from the node with a row, or 0."""
-    node, is_there = follow(trie, row, symbol)
-    return node * is_there
+def child(trie: Trie, node: Number, symbol: Number) -> Number:
+    """The node that `symbol` leads to from a node, or 0."""
+    place, is_there = follow(trie, node, symbol)
+    return place * is_there
 
 
 @leaf
@@ -197,7 +186,7 @@ def _list_emoji(symbols: Ints, hits: Ints, tables: Ints, places: Ints, found: Lo
         How many there are. With empty arrays nothing is written, only counted.
     """
     trie = trie_of(tables)
-    own, rows = tables[tables[OWN] :], tables[tables[ROWS] :]
+    own = tables[tables[OWN] :]
     count = 0
     for hit in hits:
         node = np.int64(tables[EMOJI_ROOTS] + symbols[hit])
@@ -210,7 +199,7 @@ def _list_emoji(symbols: Ints, hits: Ints, tables: Ints, places: Ints, found: Lo
                     found[count, 0] = node
                     found[count, 1] = end
                 count += 1
-            node = child(trie, np.int64(rows[node]), np.int64(symbols[end]))
+            node = child(trie, node, np.int64(symbols[end]))
     return count
 
 

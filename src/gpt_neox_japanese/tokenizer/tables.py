@@ -9,12 +9,13 @@ looked up in one trie of symbols: pieces, tags (`<…>`) and emoji. The array ho
     symbols     SYMBOL_FIELDS numbers a symbol: code point, kind
     bytes       byte → id
     own         one number a node of the trie
-    rows        one number a node
-    nodes       NODE_FIELDS numbers a node: KEY and VALUE
+    bases       one number a node: where its row begins; the edge with symbol s leads to base + s
+    nodes       NODE_FIELDS numbers a node: ROW and VALUE
 
-A root of the trie stands for the first symbol of keys: node s for that of pieces that begin with
-symbol s; then comes the one for the `<` of tags; then those of emoji. At the nodes of pieces VALUE
-is the answer if the text goes no further:
+ROW is the base of the row that a node stands in, so that one can tell whether an edge is there. It
+is -1 at roots and where there is no node. A root of the trie stands for the first symbol of keys:
+node s for that of pieces that begin with symbol s; then comes the one for the `<` of tags; then
+those of emoji. At the nodes of pieces VALUE is the answer if the text goes no further:
 
     id << 3 | length << 1 | whether longer pieces may follow
 
@@ -27,6 +28,7 @@ At an emoji OWN is its rank in the table and VALUE the id of its class.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +42,7 @@ from gpt_neox_japanese.tokenizer.normalization import (
     SPACES,
 )
 from gpt_neox_japanese.tokenizer.reference import LONGEST_PIECE, SYMBOL_CLASSES, byte_ids
-from gpt_neox_japanese.tokenizer.trie import NEIGHBOURS, Trie, build_trie, place_edges
+from gpt_neox_japanese.tokenizer.trie import Trie, build_trie, place_rows, share_rows
 
 __all__ = ["build_tables"]
 
@@ -49,23 +51,21 @@ HEADER = 16
     SYMBOLS,  # where the section of this name begins
     BYTES,
     OWN,
-    ROWS,
+    BASES,
     NODES,
-    FIRST_NODE,  # of the hash table
-    SHIFT,
-    WIDTH,
+    WIDTH,  # bits of a symbol
     EMOJI_STARTERS,  # symbols 1 to this one begin an emoji
     LESS_THAN,  # symbol of "<"
     TAG_ROOT,
     EMOJI_ROOTS,  # the root of the emoji that begin with symbol s is this + s
     JOINS,  # whether emoji take their modifiers with them
-) = range(13)
+) = range(11)
 SYMBOL_FIELDS = 2
 CODE_POINT, KIND = range(SYMBOL_FIELDS)
 KIND_MODIFIER, KIND_JOINER = 1, 2
 
 NODE_FIELDS = 2
-KEY, VALUE = range(NODE_FIELDS)
+ROW, VALUE = range(NODE_FIELDS)
 
 CODE_POINTS = 0x110000
 
@@ -102,33 +102,24 @@ def build_tables(
     roots[len(pieces) + len(tags) :] += emoji_roots
     trie = build_trie(root_count, width, roots, symbols, lengths)
     ends = np.split(trie.ends, [len(pieces), len(pieces) + len(tags)])
-    own = np.full(len(trie.rows), -1, dtype=np.int32)
+    own = np.full(trie.node_count, -1, dtype=np.int32)
     for nodes, numbers in zip(ends, (pieces, tags, ranks), strict=True):
         own[nodes] = list(numbers.values())
     values = _answers(trie, own, _class_ids(alphabet, forms))
     values[ends[2]] = [forms[emoji[key]] for key in ranks]
 
-    slots, bits = place_edges(trie.edges, width)
-    places = np.concatenate([np.arange(root_count), root_count + slots])
     header = np.zeros(HEADER, dtype=np.int32)
     sections = {
         SYMBOLS: _symbol_records(alphabet),
         BYTES: np.array(byte_ids(forms, unknown_id), dtype=np.int32),
-        OWN: np.full(root_count + (1 << bits), -1, dtype=np.int32),
-        ROWS: np.zeros(root_count + (1 << bits), dtype=np.int32),
-        NODES: np.full((root_count + (1 << bits), NODE_FIELDS), -1, dtype=np.int32),
+        **_node_sections(trie, own, values, width),
     }
-    sections[OWN][places] = own
-    sections[ROWS][places] = trie.rows
-    sections[NODES][places, VALUE] = values
-    sections[NODES][places[root_count:], KEY] = trie.edges
-
     begin = HEADER + CODE_POINTS
     for name, section in sections.items():
         header[name] = begin
         begin += section.size
-    header[FIRST_NODE], header[SHIFT], header[WIDTH] = root_count, 32 - (bits - NEIGHBOURS), width
-    header[EMOJI_STARTERS], header[LESS_THAN] = starter_count, characters[ord("<")]
+    header[WIDTH], header[EMOJI_STARTERS] = width, starter_count
+    header[LESS_THAN] = characters[ord("<")]
     header[TAG_ROOT], header[EMOJI_ROOTS], header[JOINS] = tag_root, emoji_roots, joins
 
     for character, tag in SPACES.items():
@@ -149,12 +140,11 @@ def _alphabet(
     pieces: Iterable[str], tags: Iterable[str], emoji: Iterable[str]
 ) -> NDArray[np.int64]:
     """Code points of the symbols 1, 2, …: first those that begin an emoji, for a quick test."""
-    starters = {ord(key[0]) for key in emoji}
-    others = {ord(character) for keys in (pieces, tags, emoji) for character in set("".join(keys))}
-    others.update(*(span for spans in SYMBOL_CLASSES.values() for span in spans))
-    others.update(map(ord, MODIFIERS), map(ord, DASHES.values()), [ord("<")])
-    others.difference_update(starters, map(ord, REPLACED))
-    return np.array([*sorted(starters), *sorted(others)], dtype=np.int64)
+    starters = {key[0] for key in emoji}
+    others = set("".join(chain(pieces, tags, emoji, DASHES.values(), MODIFIERS, "<")))
+    others.update(chr(code) for spans in SYMBOL_CLASSES.values() for span in spans for code in span)
+    characters = [*sorted(starters), *sorted(others - starters - REPLACED.keys())]
+    return np.array(list(map(ord, characters)), dtype=np.int64)
 
 
 def _symbols_of(
@@ -170,6 +160,35 @@ def _symbols_of(
     return symbols[begins], symbols[others], lengths - 1
 
 
+def _node_sections(
+    trie: Trie, own: NDArray[np.int32], values: NDArray[np.int32], width: int
+) -> dict[int, NDArray[np.int32]]:
+    """The sections OWN, BASES and NODES, from what they hold at each node of the trie.
+
+    Nodes are renumbered: roots stay, others have the number of their slot, counted behind those.
+    """
+    rows = share_rows(trie, values.astype(np.int64) << 32 | own.astype(np.int64) & 0xFFFFFFFF)
+    kept = np.flatnonzero(rows[trie.parents] == trie.parents)
+    parents = trie.parents[kept]
+    edges = place_rows(parents, trie.symbols[kept], trie.node_count, width)
+    size = trie.root_count + edges.size
+    nodes = np.concatenate([np.arange(trie.root_count), trie.root_count + kept])
+    places = np.concatenate([np.arange(trie.root_count), trie.root_count + edges.slots])
+    bases = np.where(rows < 0, 0, trie.root_count + edges.bases[rows])
+    sections = {
+        OWN: np.full(size, -1, dtype=np.int32),
+        BASES: np.zeros(
+            size, dtype=np.int32
+        ),  # from 0 on, edges lead to roots, which are in no row
+        NODES: np.full((size, NODE_FIELDS), -1, dtype=np.int32),
+    }
+    sections[OWN][places] = own[nodes]
+    sections[BASES][places] = bases[nodes]
+    sections[NODES][places, VALUE] = values[nodes]
+    sections[NODES][places[trie.root_count :], ROW] = bases[parents]
+    return sections
+
+
 def _answers(trie: Trie, own: NDArray[np.int32], class_ids: NDArray[np.int32]) -> NDArray[np.int32]:
     """The VALUE of each node if it belongs to pieces; of others it means nothing.
 
@@ -178,14 +197,14 @@ def _answers(trie: Trie, own: NDArray[np.int32], class_ids: NDArray[np.int32]) -
         own: int32 `(nodes,)`: id of the piece that ends at a node, or -1.
         class_ids: int32 `(symbols,)`, for symbols 1, 2, …: the id of the class, or -1.
     """
-    symbol_count, root_count = len(class_ids), len(trie.rows) - len(trie.edges)
+    symbol_count = len(class_ids)
     values = np.zeros(len(own), dtype=np.int32)
     values[1 : symbol_count + 1] = np.where(class_ids >= 0, class_ids << 3 | 1 << 1, 0)
     has_piece = own >= 0
     single = np.flatnonzero(has_piece[: symbol_count + 1])
     values[single] = own[single] << 3 | 1 << 1
 
-    parents = np.concatenate([np.zeros(root_count, dtype=np.int64), trie.parents])
+    parents = np.concatenate([np.zeros(trie.root_count, dtype=np.int64), trie.parents])
     above = np.arange(1, symbol_count + 1)
     for length in range(2, LONGEST_PIECE + 1):
         level = np.flatnonzero(np.isin(parents, above))
