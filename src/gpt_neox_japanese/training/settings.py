@@ -135,7 +135,9 @@ def record_settings(
     replace_file(output / RECORD, text.encode())
 
 
-def check_same_run(saved: Mapping[str, Any], settings: Settings, start: Architecture | Path) -> None:
+def check_same_run(
+    saved: Mapping[str, Any], settings: Settings, start: Architecture | Path
+) -> None:
     """Make sure that a run is resumed with what it was started with.
 
     Args:

@@ -135,7 +135,9 @@ class States:
         return None, problems
 
     def _steps(self) -> list[int]:
-        names = (path.name.removeprefix("checkpoint-") for path in self._output.glob("checkpoint-*"))
+        names = (
+            path.name.removeprefix("checkpoint-") for path in self._output.glob("checkpoint-*")
+        )
         return sorted(int(name) for name in names if name.isdecimal())
 
     def _what_is_left(self) -> str:

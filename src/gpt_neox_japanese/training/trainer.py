@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ from gpt_neox_japanese.training.sharded import (
     restore_parameters,
 )
 
-__all__ = ["RunTrainer", "wait_for_all"]
+__all__ = ["RunTrainer", "processes", "this_process", "wait_for_all"]
 
 # transformers reads this file of a state by itself.
 _TRAINER_STATE = "trainer_state.json"
@@ -165,3 +166,13 @@ def wait_for_all() -> None:
     """Return when every process of the run has come here."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+def processes() -> int:
+    """How many processes torchrun has started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def this_process() -> int:
+    """Which of them this is, counted from 0."""
+    return int(os.environ.get("RANK", "0"))
