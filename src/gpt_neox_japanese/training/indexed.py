@@ -1,7 +1,7 @@
 """EleutherAI's indexed datasets (`NAME.bin`, `NAME.idx`), read where they lie.
 
-NAME.idx   MMIDIDX and two zero bytes, version 1 (u64), type code (u8), number of sequences (u64), number of
-           document bounds (u64), sizes (i32 each), byte offsets (i64 each), bounds (i64 each)
+NAME.idx   MMIDIDX and two zero bytes, version 1 (u64), type code (u8), number of sequences (u64),
+           of document bounds (u64), sizes (i32 each), byte offsets (i64 each), bounds (i64 each)
 NAME.bin   the tokens, one sequence after the other
 
 Both may come from strangers: every count is compared with the file before it is believed, and no

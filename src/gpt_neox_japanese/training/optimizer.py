@@ -78,7 +78,7 @@ class MuonAndAdamW(Optimizer):
         muon_step(self.param_groups[0], self.state)
         # Lent anew each time: load_state_dict replaces both the groups and the state.
         self._adamw.param_groups, self._adamw.state = self.param_groups[1:], self.state
-        self._adamw.step()  # type: ignore[no-untyped-call]
+        self._adamw.step()
         return loss
 
 

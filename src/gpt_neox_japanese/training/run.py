@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -228,6 +229,9 @@ def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> Training
         # accelerate would copy the model into every process, and say nothing.
         raise NeoXJapaneseError("--shard needs GPUs; on CPUs leave it out: each process has a copy")
     wsd = settings.schedule == "wsd"
+    options: dict[str, Any] = _checkpointing(settings)
+    if settings.shard:
+        options |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=settings.batch_size,
@@ -249,9 +253,6 @@ def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> Training
         bf16=settings.dtype == "bf16",
         use_cpu=not torch.cuda.is_available(),
         torch_compile=settings.compile,
-        **_checkpointing(settings),
-        fsdp=settings.shard or None,
-        fsdp_config={"version": 2} if settings.shard else None,
         # The dataset is in the order of the run already.
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
@@ -266,10 +267,11 @@ def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> Training
         save_steps=settings.save_every,
         disable_tqdm=True,
         report_to=_tensorboard() if settings.tensorboard else "none",
+        **options,
     )
 
 
-def _checkpointing(settings: Settings) -> dict[str, bool]:
+def _checkpointing(settings: Settings) -> dict[str, Any]:
     # The argument was renamed; versions before 5.23 know only the old name, later ones warn of it.
     known = TrainingArguments.__dataclass_fields__
     new, old = "activation_checkpointing", "gradient_checkpointing"
@@ -279,9 +281,7 @@ def _checkpointing(settings: Settings) -> dict[str, bool]:
 
 
 def _tensorboard() -> str:
-    from transformers.integrations import is_tensorboard_available
-
-    if not is_tensorboard_available():
+    if importlib.util.find_spec("tensorboard") is None:
         raise NeoXJapaneseError(
             "--tensorboard needs TensorBoard: pip install 'gpt-neox-japanese[tensorboard]'"
         )

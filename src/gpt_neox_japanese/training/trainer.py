@@ -53,7 +53,7 @@ class RunTrainer(Trainer):
         self._use_muon = use_muon
         self._identity = identity
         self._export = export
-        self._states = states.States(Path(self.args.output_dir))
+        self._states = states.States(Path(cast(str, self.args.output_dir)))
         # The forward passes of the step: their losses, and which windows they saw.
         self._passes: list[tuple[Tensor, Tensor]] = []
 
@@ -134,7 +134,10 @@ class RunTrainer(Trainer):
         self._export(weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore_parameters(self._parameters(), states.load_weights(Path(resume_from_checkpoint)))
+        weights = states.load_weights(Path(resume_from_checkpoint))
+        restore_parameters(self._parameters(), weights)
+        if self.args.should_save:  # a kill may have come between the state and the model
+            self._export(weights)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
