@@ -47,7 +47,9 @@ def test_a_masked_window_is_its_documents_each_on_its_own(implementation: str) -
     ids = np.array([i for part in parts for i in part])
     model.set_attn_implementation(implementation)
     together = model(
-        torch.from_numpy(ids)[None], position_ids=torch.from_numpy(positions(ids, 9))[None]
+        torch.from_numpy(ids)[None],
+        position_ids=torch.from_numpy(positions(ids, 9))[None],
+        use_cache=False,
     ).logits[0]
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 

@@ -51,7 +51,7 @@ def free_port() -> int:
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`neox-ja train …` in two processes; torchrun itself would start a third for itself."""
-    code = "import warnings; warnings.simplefilter('ignore')\nfrom gpt_neox_japanese.cli import main; main()"
+    code = "from gpt_neox_japanese.cli import main; main()"
     environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -62,7 +62,7 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, "train", *map(str, arguments)],
+            [sys.executable, "-W", "ignore", "-c", code, "train", *map(str, arguments)],
             cwd=ROOT,
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,

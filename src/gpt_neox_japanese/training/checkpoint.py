@@ -69,7 +69,7 @@ def _write(
     else:
         config = copy.deepcopy(model.config)
         config.dtype = dtype
-        config.use_cache = True  # the trainer turns it off
+        config.use_cache = True  # turned off while training
         config.save_pretrained(partial)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():

@@ -38,6 +38,7 @@ def start_model(
         model = GPTNeoXJapaneseForCausalLM(_config(start, data, settings))
     # Nobody reads the scores of a training step, and they are its largest tensor.
     model.skip_logits_in_training = True
+    model.config.use_cache = False  # with a cache, transformers does not look for documents
     implementation = settings.attention
     if implementation is None and settings.dtype == "bf16" and not torch.cuda.is_available():
         implementation = attention.NAME

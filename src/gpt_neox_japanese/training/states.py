@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,18 +77,24 @@ class States:
         return self._output / f".checkpoint-{step}.partial"
 
     def begin(self, step: int) -> None:
-        """Make room for a state, and remove what killed processes left."""
+        """Make room for a state, and remove what killed processes left.
+
+        Raises:
+            TrainingError: the disk is full, or fails otherwise; older states are untouched.
+        """
         for pattern in (".checkpoint-*.partial", ".checkpoint-*.old"):
             for leftover in self._output.glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
-        self.partial(step).mkdir(parents=True)
+        with self._explained(step):
+            self.partial(step).mkdir(parents=True)
 
     def save_random(self, step: int, process: int) -> None:
         """Write where this process's random numbers stand; every process calls it."""
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        save_file(random, self.partial(step) / RANDOM.format(process))
+        with self._explained(step):
+            save_file(random, self.partial(step) / RANDOM.format(process))
 
     def finish(self, state: RunState, write_more: Callable[[Path], None]) -> None:
         """Write the rest of a state and give it its name; old ones beyond the newest two go.
@@ -101,7 +108,7 @@ class States:
         """
         partial = self.partial(state.step)
         final = self._output / f"checkpoint-{state.step}"
-        try:
+        with self._explained(state.step):
             save_file(dict(state.weights), partial / MODEL, {"format": "pt"})
             save_file(dict(state.optimizer), partial / OPTIMIZER)
             _write_json(partial / STATE, state.values)
@@ -113,11 +120,6 @@ class States:
             _write_json(partial / MANIFEST, {"version": _VERSION, "files": files})
             sync_file(partial / MANIFEST)
             publish_directory(partial, final)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise TrainingError(
-                f"the state of step {state.step} cannot be saved: {error}; {self._what_is_left()}"
-            ) from error
         for step in self._steps()[:-_KEPT]:
             discard_directory(self._output / f"checkpoint-{step}")
 
@@ -139,6 +141,17 @@ class States:
             path.name.removeprefix("checkpoint-") for path in self._output.glob("checkpoint-*")
         )
         return sorted(int(name) for name in names if name.isdecimal())
+
+    @contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        """Turn what a disk raises into a TrainingError, and leave nothing half written."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(self.partial(step), ignore_errors=True)
+            raise TrainingError(
+                f"the state of step {step} cannot be saved: {error}; {self._what_is_left()}"
+            ) from error
 
     def _what_is_left(self) -> str:
         newest, _ = self.newest()
