@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def compare(dtype: str, steps: int, rounds: int) -> dict[str, object]:
-    """Tokens per second of both models, and the share of our step that is neither pass nor update."""
+    """Tokens per second of both, and the share of our step that is neither pass nor update."""
     runs: dict[str, list[dict[str, float]]] = {"transformers": [], "ours": []}
     for _ in range(rounds):
         for name, found in runs.items():
