@@ -79,10 +79,8 @@ class Report(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Move the bar; have the finished model measured, whatever the interval."""
+        """Move the bar."""
         self._bar.update(state.global_step - self._bar.n)
-        if state.global_step >= state.max_steps and args.eval_strategy != "no":
-            control.should_evaluate = True
 
     def on_log(
         self,
@@ -218,7 +216,9 @@ class Interruption(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop and save if it was pressed."""
+        """Stop and save if it was pressed; have the finished model measured in any case."""
+        if state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
         if args.world_size > 1:
             flag = torch.tensor(float(self.happened), device=args.device)
             dist.all_reduce(flag, dist.ReduceOp.MAX)

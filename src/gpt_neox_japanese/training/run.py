@@ -230,6 +230,8 @@ def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> Training
         raise NeoXJapaneseError("--shard needs GPUs; on CPUs leave it out: each process has a copy")
     wsd = settings.schedule == "wsd"
     options: dict[str, Any] = _checkpointing(settings)
+    if not settings.shard:  # every parameter has a gradient in every pass, and no buffer changes
+        options |= {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
     if settings.shard:
         options |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(

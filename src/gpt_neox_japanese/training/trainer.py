@@ -111,6 +111,7 @@ class RunTrainer(Trainer):
         weights = gather_parameters(parameters)
         tensors, groups = gather_optimizer(self._optimizer(), parameters)
         step = self.state.global_step
+        self.store_flos()  # a conversation of all processes, as what is above
         if self.args.should_save:
             self._states.begin(step)
         wait_for_all()
@@ -118,7 +119,6 @@ class RunTrainer(Trainer):
         wait_for_all()
         if not self.args.should_save:
             return
-        self.store_flos()
         values = {
             **self._identity,
             "groups": groups,
