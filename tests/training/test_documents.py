@@ -102,12 +102,12 @@ def test_a_run_with_both_resumes_in_the_middle_of_a_later_epoch(
     per_epoch = len(PreparedData(prepared).train) // 64
     settings = Settings(
         sequence_length=64,
-        batch_size=8,
-        steps=2 * per_epoch // 8 + 2,
+        batch_size=32,
+        steps=2 * per_epoch // 32 + 2,
         dtype="fp32",
         document_masking=True,
         subword_dropout=0.3,
-        save_every=per_epoch // 8 + 2,
+        save_every=per_epoch // 32 + 2,
         log_every=1,
     )
     shape = Architecture(16, 1, 2)
