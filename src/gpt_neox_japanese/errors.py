@@ -7,6 +7,7 @@
         ├── CheckpointError    a model directory is missing, broken, or does not fit its vocabulary
         ├── CorpusError        a training text cannot be read; the message names file and line
         ├── DataError          token shards are missing, broken, or made with another tokenizer
+        ├── TrainingError      a run cannot go on; the message says from where it can be continued
         └── GenerationError    a prompt or a sampling option is out of range
 
 Every message says what is wrong, which value it was, and what to do about it. All of them are
@@ -22,6 +23,7 @@ __all__ = [
     "GenerationError",
     "NeoXJapaneseError",
     "TokenizationError",
+    "TrainingError",
     "VocabularyError",
 ]
 
@@ -48,6 +50,10 @@ class CorpusError(NeoXJapaneseError):
 
 class DataError(NeoXJapaneseError):
     """Token shards are missing, broken, or were made with another tokenizer."""
+
+
+class TrainingError(NeoXJapaneseError):
+    """A training run cannot go on."""
 
 
 class GenerationError(NeoXJapaneseError):

@@ -7,12 +7,14 @@ import pytest
 from click.testing import CliRunner
 
 from gpt_neox_japanese.cli.train import command
+from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import run
 from gpt_neox_japanese.training.prepare import prepare
-from gpt_neox_japanese.training.settings import Architecture, Settings
+from gpt_neox_japanese.training.settings import Architecture, Settings, record_settings
 from tests.tokenizer.small import vocabulary
 
+NOTHING = {"tokenizer": None, "held_out": None}
 SMALL = ["--hidden-size", "16", "--layers", "1", "--heads", "2", "--sequence-length", "16"]
 
 
@@ -52,10 +54,10 @@ def test_every_setting_has_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyP
         catch_exceptions=False,
     )
     assert calls == [
-        (Path("d"), Path("o"), Settings(), Architecture(), {"resume": False}),
+        (Path("d"), Path("o"), Settings(), Architecture(), {**NOTHING, "resume": False}),
         (
             *(Path("d"), Path("o"), Settings(steps=7, learning_rate=0.5, compile=True)),
-            *(Path("m"), {"resume": True}),
+            *(Path("m"), {**NOTHING, "resume": True}),
         ),
     ]
 
@@ -73,9 +75,83 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
         (["--steps", "1", "--tokens", "1"], "exclude each other"),
         (["--hidden-size", "10", "--heads", "3"], "not a multiple of --heads 3"),
         (["--steps", "0"], "0 is not in the range"),
+        (["--lora-rank", "4"], "name one with --model"),
+        (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
     ],
 )
 def test_misuse_exits_with_2(arguments: list[str], problem: str) -> None:
     result = CliRunner().invoke(command, ["--data", "d", "--output", "o", *arguments])
     assert result.exit_code == 2
     assert problem in result.stderr
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[object, ...]:
+    """What the run is called with."""
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(run, "train", lambda *given, **_: calls.append(given) or True)
+    result = CliRunner().invoke(command, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return calls[0]
+
+
+def test_a_file_gives_options_and_flags_go_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'data = "d"\noutput = "o"\nlayers = 3\nlearning-rate = 0.5\ncompile = true\n'
+        'steps = 9\nsample-prompt = ["吾輩は", "猫"]\n',
+        encoding="utf-8",
+    )
+    found = called(monkeypatch, "--config", str(file), "--learning-rate", "0.25")
+    assert found == (
+        Path("d"),
+        Path("o"),
+        Settings(steps=9, learning_rate=0.25, compile=True, sample_prompt=("吾輩は", "猫")),
+        Architecture(layers=3),
+    )
+    longer = called(monkeypatch, "--config", str(file), "--tokens", str(512 * 16 * 4))
+    assert longer[2] == Settings(
+        steps=4, learning_rate=0.5, compile=True, sample_prompt=("吾輩は", "猫")
+    )
+
+
+def test_the_record_of_a_run_is_such_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(steps=3, document_masking=True, sample_prompt=("猫",), warmup=0.5)
+    record_settings(tmp_path, Path("d"), settings, Architecture(64, 2, 4))
+    config = str(tmp_path / "train.json")
+    found = called(monkeypatch, "--config", config, "--output", "new")
+    assert found == (Path("d"), Path("new"), settings, Architecture(64, 2, 4))
+    record_settings(tmp_path, Path("d"), settings, Path("m"))
+    assert called(monkeypatch, "--config", config, "--output", "new")[3] == Path("m")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("learning_rat = 1", "has 'learning_rat', which is no option"),
+        ("resume = true", "has 'resume', which is no option"),
+        ("steps = [", "cannot be read"),
+        ('learning_rate = "fast"', "'fast' is not a valid float"),
+    ],
+)
+def test_a_file_with_mistakes_is_misuse(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    config = ["--config", str(tmp_path / "run.toml"), "--data", "d", "--output", "o"]
+    result = CliRunner().invoke(command, config)
+    assert result.exit_code == 2
+    assert problem in result.stderr
+
+
+def test_a_run_that_cannot_go_on_is_a_failure_and_no_misuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise TrainingError("step 3: the loss is nan")
+
+    monkeypatch.setattr(run, "train", fail)
+    result = CliRunner().invoke(command, ["--data", "d", "--output", "o"])
+    assert result.exit_code == 1
+    assert "step 3: the loss is nan" in result.stderr

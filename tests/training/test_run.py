@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError, TrainingError
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.training import states
 from gpt_neox_japanese.training.reporting import Interruption
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
@@ -78,8 +82,8 @@ def test_the_loss_log_tells_steps_losses_rates_and_held_out_bits(run: Path) -> N
 
 def test_the_settings_are_recorded(run: Path) -> None:
     record = json.loads((run / "train.json").read_text(encoding="utf-8"))
-    assert record["architecture"] == {"hidden_size": 16, "layers": 2, "heads": 2}
-    assert (record["steps"], record["data"]) == (6, "prepared")
+    assert (record["hidden_size"], record["layers"], record["heads"]) == (16, 2, 2)
+    assert (record["steps"], Path(record["data"]).name) == (6, "prepared")
 
 
 def test_a_resumed_run_ends_with_the_same_weights(
@@ -154,3 +158,104 @@ def test_a_model_with_another_vocabulary_or_a_short_window_is_refused(
 def test_warm_up_and_decay_must_fit_into_the_run() -> None:
     with pytest.raises(NeoXJapaneseError, match="must not exceed 1"):
         Settings(warmup=0.6, decay=0.5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_windows(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = GPTNeoXJapaneseForCausalLM.forward
+    calls = iter(range(100))
+
+    def broken(self: GPTNeoXJapaneseForCausalLM, *args: object, **kwargs: object) -> object:
+        output = real(self, *args, **kwargs)  # type: ignore[arg-type]
+        if self.training and next(calls) == 9:  # the second pass of the fifth step
+            output.loss = output.loss * torch.nan
+        return output
+
+    monkeypatch.setattr(GPTNeoXJapaneseForCausalLM, "forward", broken)
+    settings = dataclasses.replace(SETTINGS, batch_size=2, gradient_accumulation=2)
+    with pytest.raises(TrainingError, match=r"step 5: the loss is nan; .* windows 18, 19 of") as no:
+        train(prepared, tmp_path / "run", settings, SHAPE)
+    assert "checkpoint-3 was saved before it" in str(no.value)
+    exact = load_file(tmp_path / "run" / "checkpoint-3" / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in exact.values())
+
+
+def test_a_full_disk_stops_the_run_which_a_resume_finishes(
+    run: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        if (tmp_path / "run" / "checkpoint-3").exists():
+            raise OSError(28, "No space left on device")
+        real(*_)
+
+    real = states.save_file
+    monkeypatch.setattr(states, "save_file", full)
+    with pytest.raises(TrainingError, match=r"No space left.*checkpoint-3 is complete: make room"):
+        train(prepared, tmp_path / "run", SETTINGS, SHAPE)
+    monkeypatch.undo()
+    assert train(prepared, tmp_path / "run", SETTINGS, SHAPE, resume=True)
+    assert losses(tmp_path / "run") == losses(run)
+
+
+def losses(run: Path) -> list[object]:
+    return [(line["step"], line.get("loss"), line.get("grad_norm")) for line in log(run)]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_stopped_between_two_lines_of_the_log_continues_bit_for_bit(
+    prepared: Path, tmp_path: Path, optimizer: Literal["muon", "adamw"]
+) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, optimizer=optimizer, log_every=4, save_every=3, schedule="cosine", steps=8
+    )
+    assert train(prepared, tmp_path / "whole", settings, SHAPE)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / "cut" / f"checkpoint-{step}", ignore_errors=True)
+    with pytest.raises(DataError, match="no checkpoint"):  # only the two newest were kept
+        train(prepared, tmp_path / "cut", settings, SHAPE, resume=True)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "cut" / "checkpoint-6")
+    assert train(prepared, tmp_path / "cut", settings, SHAPE, resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_a_resumed_run_must_be_the_same_run(run: Path, prepared: Path, tmp_path: Path) -> None:
+    other = dataclasses.replace(SETTINGS, learning_rate=0.5)
+    with pytest.raises(DataError, match=r"started with learning_rate 0\.01, now it is 0\.5"):
+        train(prepared, run, other, SHAPE, resume=True)
+    with pytest.raises(DataError, match="started with layers 2, now it is 1"):
+        train(prepared, run, SETTINGS, Architecture(16, 1, 2), resume=True)
+    data = Path(shutil.copytree(prepared, tmp_path / "data"))
+    manifest = data / "manifest.json"
+    text = manifest.read_text(encoding="utf-8").replace('"works.jsonl"', '"other.jsonl"')
+    manifest.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="other data"):
+        train(data, run, SETTINGS, SHAPE, resume=True)
+
+
+def test_the_run_leaves_a_page_a_picture_and_samples(prepared: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, sample_prompt=("吾輩は", ""), sample_tokens=5, gradient_checkpointing=True
+    )
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "| Steps | 6 |" in page
+    assert "bits per character" in page
+    assert "> 吾輩は" in page
+    ElementTree.parse(tmp_path / "run" / "loss.svg")
+    lines = (tmp_path / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6]
+
+
+def test_samples_and_recomputed_activations_change_no_loss(
+    run: Path, prepared: Path, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, sample_prompt=("吾輩は",), sample_tokens=5, gradient_checkpointing=True
+    )
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    found, expected = (
+        [line["loss"] for line in log(where) if "loss" in line] for where in (tmp_path / "run", run)
+    )
+    assert found == pytest.approx(expected, rel=1e-6)

@@ -1,7 +1,8 @@
-"""`neox-ja evaluate`: bits per character, bits per byte and perplexity of a text."""
+"""`neox-ja evaluate`: how well a model predicts a text, and whether it knows how one goes on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +31,12 @@ __all__ = ["command"]
     help="Tokens that each window predicts.  [default: half the model's window]",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "--cloze",
+    "questions",
+    type=click.IntRange(min=1),
+    help="Ask so many questions instead: which of four continuations is the true one?",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     model: Path | None,
@@ -37,10 +44,15 @@ def command(
     limit: int | None,
     stride: int | None,
     batch_size: int,
+    questions: int | None,
     as_json: bool,
 ) -> None:
-    """Measure how well a model predicts Japanese text."""
-    import json
+    """Measure how well a model predicts Japanese text.
+
+    Bits per character and per byte can be compared between tokenizers, perplexity per token
+    cannot. `folded` is the share of characters that the tokenizer takes for others, such as
+    variants of a kanji: their difference is counted, but not predicted.
+    """
     from dataclasses import asdict
     from itertools import islice
 
@@ -50,6 +62,8 @@ def command(
 
     from gpt_neox_japanese.corpus import corpus_files, read_documents
     from gpt_neox_japanese.evaluation.bits import bits_per_character
+    from gpt_neox_japanese.evaluation.cloze import cloze, make_questions
+    from gpt_neox_japanese.evaluation.folding import folded_characters
     from gpt_neox_japanese.inference.checkpoint import Checkpoint
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
@@ -61,18 +75,28 @@ def command(
     )
     if torch.cuda.is_available():
         cast(torch.nn.Module, network).cuda()
-    documents = islice(read_documents(files), limit)
-    with tqdm(documents, desc="evaluate", unit=" documents") as progress:
-        bits = bits_per_character(
-            network,
-            checkpoint.codec,
-            (document.text for document in progress),
-            stride=stride,
-            batch_size=batch_size,
-        )
-    if as_json:
-        click.echo(json.dumps(asdict(bits)))
+
+    def texts() -> islice[str]:
+        return islice((document.text for document in read_documents(files)), limit)
+
+    if questions is not None:
+        asked = tqdm(make_questions(texts(), questions), desc="cloze", unit=" questions")
+        _print(asdict(cloze(network, checkpoint.codec, asked)), as_json)
         return
-    for name, value in asdict(bits).items():
+    with tqdm(texts(), desc="evaluate", unit=" documents") as progress:
+        bits = bits_per_character(
+            network, checkpoint.codec, progress, stride=stride, batch_size=batch_size
+        )
+    folded, characters = folded_characters(checkpoint.codec, texts())
+    _print({**asdict(bits), "folded": folded / characters}, as_json)
+
+
+def _print(values: Mapping[str, float], as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps(values))
+        return
+    for name, value in values.items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
         click.echo(f"{name.replace('_', ' '):20}{shown:>14}")

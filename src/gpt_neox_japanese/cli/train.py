@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
 __all__ = ["command"]
@@ -16,33 +19,66 @@ __all__ = ["command"]
 _POSITIVE = click.IntRange(min=1)
 _FRACTION = click.FloatRange(0, 1)
 _AT_LEAST_ZERO = click.FloatRange(min=0)
+_PATH = click.Path(path_type=Path)
 _PRECISION = click.Choice(["bf16", "fp32"])
 _DEFAULTS = {**asdict(Architecture()), **asdict(Settings())}
 
 
 def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
     default = _DEFAULTS[name.removeprefix("--").replace("-", "_")]
-    return click.option(name, type=kind, default=default, show_default=True, help=text)
+    shown = default is not None
+    return click.option(name, type=kind, default=default, show_default=shown, help=text)
+
+
+def _flag(name: str, text: str) -> Callable[[Any], Any]:
+    return click.option(name, is_flag=True, help=text)
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make the file's values the defaults of the options."""
+    if path is None:
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise click.UsageError(f"{path} cannot be read: {error}; it must be TOML or JSON") from None
+    if not isinstance(values, dict):
+        raise click.UsageError(f"{path} must hold names and values")
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    known = {option.name for option in context.command.params} - {"config", "resume"}
+    if unknown := sorted(values.keys() - known):
+        raise click.UsageError(f"{path} has {unknown[0]!r}, which is no option of train")
+    # A null stands for an option that is not given.
+    context.default_map = {name: value for name, value in values.items() if value is not None}
 
 
 @click.command()
 @click.option(
+    "--config",
+    type=_PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="TOML or JSON file of these options, such as a run's train.json; flags go first.",
+)
+@click.option(
     "--data",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Directory that `neox-ja prepare` made.",
+    type=_PATH,
+    help="Directory that `neox-ja prepare` made, or an indexed dataset (.bin and .idx).",
 )
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Directory of the run: the model, train.json, loss.jsonl, checkpoints.",
+    type=_PATH,
+    help="Directory of the run: the model, report.md, train.json, loss.jsonl, checkpoints.",
 )
+@click.option("--model", type=_PATH, help="Model to train on from; without it, a new one is made.")
 @click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Model to train on from; without it, a new one is made.",
+    "--tokenizer", type=_PATH, help="Vocabulary of an indexed dataset.  [default: --model's]"
 )
+@click.option("--held-out-data", type=_PATH, help="Held-out part of an indexed dataset.")
 @_option("--hidden-size", _POSITIVE, "Channels of a new model.")
 @_option("--layers", _POSITIVE, "Layers of a new model.")
 @_option("--heads", _POSITIVE, "Attention heads of a new model.")
@@ -53,24 +89,43 @@ def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
     "--steps", type=_POSITIVE, help=f"Length of the run.  [default: {_DEFAULTS['steps']}]"
 )
 @click.option("--tokens", type=_POSITIVE, help="Length of the run in tokens, instead of --steps.")
+@_option("--optimizer", click.Choice(["auto", "muon", "adamw"]), "auto: adamw for LoRA, or muon.")
 @_option("--learning-rate", _AT_LEAST_ZERO, "Peak learning rate.")
+@_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: rise, stay, fall.")
 @_option("--warmup", _FRACTION, "Fraction of the steps with rising learning rate.")
-@_option("--decay", _FRACTION, "Fraction of the steps with falling rate, at the end.")
+@_option("--decay", _FRACTION, "Fraction of the steps with falling rate, at the end (wsd).")
 @_option("--weight-decay", _AT_LEAST_ZERO, "Weight decay of the matrices.")
-@_option("--max-grad-norm", _AT_LEAST_ZERO, "Gradients are clipped to this norm.")
+@_option("--max-grad-norm", _AT_LEAST_ZERO, "Gradients are clipped to this norm; 0: not.")
 @_option("--seed", int, "Seed of the weights and of the order of the windows.")
 @_option("--dtype", _PRECISION, "Precision of the computation; weights stay fp32.")
 @_option("--save-dtype", _PRECISION, "Precision of the finished model.")
-@click.option("--compile", is_flag=True, help="Run the model through torch.compile.")
+@_flag("--compile", "Run the model through torch.compile.")
+@_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
+@_option("--attention", str, "Attention of transformers: sdpa, flash_attention_2, …")
+@_flag("--document-masking", "Let a token see its own document only.")
+@_option("--subword-dropout", _FRACTION, "Cut the text anew in every epoch, passing over pieces.")
+@_option("--lora-rank", click.IntRange(min=0), "Train adapters of this rank instead of --model.")
+@_option("--lora-alpha", _AT_LEAST_ZERO, "Scale of the adapters.  [default: twice the rank]")
+@_flag("--merge", "Write --model with its adapters merged to OUTPUT/merged as well.")
+@_flag("--shard", "Share weights and state among the GPUs of torchrun (FSDP2).")
 @_option("--log-every", _POSITIVE, "Steps between lines of loss.jsonl.")
 @_option("--eval-every", _POSITIVE, "Steps between measurements on the held-out text.")
 @_option("--eval-tokens", _POSITIVE, "Held-out tokens of such a measurement.")
 @_option("--save-every", _POSITIVE, "Steps between saves.")
+@click.option(
+    "--sample-prompt",
+    multiple=True,
+    help="Beginning that the model continues at each measurement; may be repeated.",
+)
+@_option("--sample-tokens", _POSITIVE, "Tokens of such a continuation.")
+@_flag("--tensorboard", "Write logs for TensorBoard as well.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 def command(
     data: Path,
     output: Path,
     model: Path | None,
+    tokenizer: Path | None,
+    held_out_data: Path | None,
     hidden_size: int,
     layers: int,
     heads: int,
@@ -82,24 +137,48 @@ def command(
     """Train a model on a prepared corpus.
 
     Ctrl-C ends the run after the step it is in and saves it; the same command with --resume
-    continues it.
+    continues it. Under torchrun every process takes its share of the windows.
     """
+    context = click.get_current_context()
     if steps is not None and tokens is not None:
-        raise click.UsageError("--steps and --tokens exclude each other")
-    if hidden_size % heads:
+        # A flag goes before the file.
+        if not context.default_map:
+            raise click.UsageError("--steps and --tokens exclude each other")
+        given = click.core.ParameterSource.COMMANDLINE
+        steps, tokens = (
+            (None, tokens) if context.get_parameter_source("tokens") == given else (steps, None)
+        )
+    if model is None and hidden_size % heads:
         raise click.UsageError(f"--hidden-size {hidden_size} is not a multiple of --heads {heads}")
+    if options["lora_rank"] and model is None:
+        raise click.UsageError("--lora-rank adapts a trained model; name one with --model")
 
     from transformers.utils.logging import disable_progress_bar
 
     from gpt_neox_japanese.training.run import train
+    from gpt_neox_japanese.training.trainer import processes, this_process
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
     if tokens is not None:
         step = options["sequence_length"] * options["batch_size"] * options["gradient_accumulation"]
-        steps = max(tokens // step, 1)
+        steps = max(tokens // (step * processes()), 1)
     settings = Settings(steps=steps or _DEFAULTS["steps"], **options)
     start = model or Architecture(hidden_size, layers, heads)
-    if train(data, output, settings, start, resume=resume):
+    try:
+        finished = train(
+            data,
+            output,
+            settings,
+            start,
+            tokenizer=tokenizer,
+            held_out=held_out_data,
+            resume=resume,
+        )
+    except TrainingError as error:
+        raise click.ClickException(str(error)) from error
+    if this_process() != 0:
+        return
+    if finished:
         click.echo(f"the model is in {output}")
     else:
         click.echo(f"stopped; continue with the same command and --resume ({output})", err=True)

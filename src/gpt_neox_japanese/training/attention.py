@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
 
 __all__ = ["NAME", "causal_attention"]
 
@@ -23,7 +24,7 @@ def causal_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    _attention_mask: Tensor | None,
+    attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
     **_: Any,
@@ -35,7 +36,8 @@ def causal_attention(
         query: [batch, heads, tokens, head_dim].
         key: as `query`.
         value: as `query`.
-        _attention_mask: must be None: windows of training text have no padding.
+        attention_mask: bool [batch, 1, tokens, tokens], True where a token may look; None for the
+            whole past.
         scaling: factor of the scores.
         dropout: probability of dropping a weight.
 
@@ -43,9 +45,14 @@ def causal_attention(
         The mixed values, [batch, tokens, heads, head_dim], and None for the weights.
     """
     batch, heads, tokens, head_dim = query.shape
-    future = torch.full((tokens, tokens), -torch.inf, dtype=query.dtype, device=query.device)
+    blocked = torch.zeros((), dtype=query.dtype, device=query.device)
+    if attention_mask is None:
+        hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
+    else:
+        hidden = ~attention_mask
+    blocked = blocked.where(~hidden, -torch.inf).expand(batch, heads, tokens, tokens)
     scores = torch.baddbmm(
-        future.triu(1).expand(batch * heads, tokens, tokens),
+        blocked.reshape(batch * heads, tokens, tokens),
         query.reshape(batch * heads, tokens, head_dim),
         key.reshape(batch * heads, tokens, head_dim).transpose(1, 2),
         alpha=scaling,
@@ -56,3 +63,4 @@ def causal_attention(
 
 
 AttentionInterface.register(NAME, causal_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from torch.utils.data import Dataset
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.training.shards import TokenStream
 
-__all__ = ["HeldOutWindows", "TrainingWindows"]
+__all__ = ["HeldOutWindows", "TrainingWindows", "positions"]
 
 
 class TrainingWindows(Dataset[dict[str, Tensor]]):
@@ -23,24 +25,36 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
     lengthened run continues exactly where it was.
 
     Args:
-        stream: the training tokens.
+        stream: the training tokens; or what gives the tokens of an epoch, if each has its own.
         window: tokens of a window.
         windows: how many the run needs; more than the stream holds means several epochs.
         seed: selects the orders and offsets.
+        document_start: id that every document begins with; if given, a window has `position_ids`
+            that begin anew at each, by which the model keeps documents apart.
 
     Raises:
         DataError: the stream is shorter than a window.
     """
 
-    def __init__(self, stream: TokenStream, window: int, windows: int, seed: int) -> None:
-        # One window is given away for the offset.
-        self.windows_per_epoch = max(len(stream) // window - 1, 1)
-        if len(stream) < window:
+    def __init__(
+        self,
+        stream: TokenStream | Callable[[int], TokenStream],
+        window: int,
+        windows: int,
+        seed: int,
+        document_start: int | None = None,
+    ) -> None:
+        self._epochs = stream if callable(stream) else lambda _: stream
+        self._stream = self._epochs(0)
+        if len(self._stream) < window:
             raise DataError(
-                f"{len(stream)} training tokens do not fill a window of {window}; "
+                f"{len(self._stream)} training tokens do not fill a window of {window}; "
                 "give more text or a smaller --sequence-length"
             )
-        self._stream, self._window, self._windows, self._seed = stream, window, windows, seed
+        # One window is given away for the offset.
+        self.windows_per_epoch = max(len(self._stream) // window - 1, 1)
+        self._window, self._windows, self._seed = window, windows, seed
+        self._document_start = document_start
         self._epoch = -1
         self._offset = 0
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
@@ -49,20 +63,45 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
         return self._windows
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`input_ids` and `labels`, the same int64 tensor [window]: the model shifts the labels."""
+        """`input_ids` and `labels`, the same int64 tensor [window]: the model shifts the labels.
+
+        `window` is the index, by which a batch can be named.
+        """
         epoch, position = divmod(index, self.windows_per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
-        start = self._offset + int(self._order[position]) * self._window
-        tokens = torch.from_numpy(self._stream.read(start, self._window))
-        return {"input_ids": tokens, "labels": tokens}
+        start = self._offset + int(self._order[position % len(self._order)]) * self._window
+        ids = self._stream.read(start, self._window)
+        tokens = torch.from_numpy(ids)
+        item = {"input_ids": tokens, "labels": tokens, "window": torch.tensor(index)}
+        if self._document_start is not None:
+            item["position_ids"] = torch.from_numpy(positions(ids, self._document_start))
+        return item
 
     def _shuffle(self, epoch: int) -> None:
+        self._stream = self._epochs(epoch)
         random = np.random.default_rng((self._seed, epoch))
-        spare = len(self._stream) - self.windows_per_epoch * self._window
-        self._offset = int(random.integers(min(spare + 1, self._window)))
-        self._order = random.permutation(self.windows_per_epoch)
+        # Of an epoch that is cut anew, a few windows more or less than of the first.
+        count = max(len(self._stream) // self._window - 1, 1)
+        spare = len(self._stream) - count * self._window
+        self._offset = int(random.integers(max(min(spare + 1, self._window), 1)))
+        self._order = random.permutation(count)
         self._epoch = epoch
+
+
+def positions(ids: NDArray[np.int64], document_start: int) -> NDArray[np.int64]:
+    """How far each token is from the beginning of its document, or of the window.
+
+    Args:
+        ids: int64 [tokens].
+        document_start: the id that begins a document.
+
+    Returns:
+        int64 [tokens].
+    """
+    index = np.arange(len(ids))
+    starts = np.where(ids == document_start, index, 0)
+    return index - np.maximum.accumulate(starts)
 
 
 class HeldOutWindows(Dataset[dict[str, Tensor]]):

@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices, AdamW for everything else, behind one optimizer's face."""
+"""The optimizers of a run: Muon with AdamW behind one face, or AdamW alone."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ from typing import Any, cast, overload
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
-__all__ = ["MuonAndAdamW"]
+from gpt_neox_japanese.training.muon import muon_step
+
+__all__ = ["MuonAndAdamW", "adamw"]
+
+_BETAS = (0.9, 0.95)
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
+    """AdamW for everything that is trained; norms and biases have no weight decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim == 2]},
+        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=lr, weight_decay=weight_decay, betas=_BETAS, fused=True)
 
 
 class MuonAndAdamW(Optimizer):
-    """Two optimizers that share one learning rate.
+    """Muon for the hidden matrices, AdamW for the rest, with one learning rate.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix before it is applied. That
     suits the matrices between hidden layers; embeddings, the output matrix, norms and biases are
-    AdamW's. Muon's step is scaled to the size AdamW's would have (Liu et al. 2025,
-    arXiv:2502.16982), so one learning rate, one schedule and one weight decay serve both.
+    AdamW's. Muon's step has the size AdamW's would have, so one learning rate, one schedule and
+    one weight decay serve both.
 
-    This object owns the parameter groups and the state; the two optimizers inside only lend their
-    step. So schedules, `state_dict` and accelerate work as with any other optimizer.
+    This object owns the parameter groups and the state; the AdamW inside only lends its step. So
+    schedules, `state_dict` and accelerate work as with any other optimizer.
 
     Args:
         model: a causal language model with `get_input_embeddings` and `get_output_embeddings`.
@@ -36,29 +51,17 @@ class MuonAndAdamW(Optimizer):
         model: nn.Module,
         lr: float,
         weight_decay: float,
-        betas: tuple[float, float] = (0.9, 0.95),
+        betas: tuple[float, float] = _BETAS,
         momentum: float = 0.95,
     ) -> None:
         hidden, embeddings, vectors = _sorted_parameters(model)
-        self._muon = Muon(
-            hidden,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
         groups: list[dict[str, Any]] = [
             {"params": embeddings},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self._adamw = AdamW(
-            groups,
-            lr=lr,
-            weight_decay=weight_decay,
-            betas=betas,
-            fused=True,
-        )
-        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        self._adamw = AdamW(groups, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+        muon = {"params": hidden, "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__([muon, *self._adamw.param_groups], {})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -72,13 +75,10 @@ class MuonAndAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        muon_step(self.param_groups[0], self.state)
         # Lent anew each time: load_state_dict replaces both the groups and the state.
-        for optimizer, groups in (
-            (self._muon, self.param_groups[:1]),
-            (self._adamw, self.param_groups[1:]),
-        ):
-            optimizer.param_groups, optimizer.state = groups, self.state
-            optimizer.step()  # type: ignore[no-untyped-call]
+        self._adamw.param_groups, self._adamw.state = self.param_groups[1:], self.state
+        self._adamw.step()
         return loss
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: the progress bar, the loss log, the held-out bits."""
+"""What a run tells while it trains: progress bar, loss log, held-out bits, samples; and Ctrl-C."""
 
 # The trainer decides which arguments its callbacks have.
 
@@ -13,29 +13,46 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+import torch
+import torch.distributed as dist
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["Export", "Interruption", "Report"]
+from gpt_neox_japanese.training.durable import replace_file
+from gpt_neox_japanese.training.summary import read_log
+from gpt_neox_japanese.training.throughput import Speedometer
+
+__all__ = ["LOSS_LOG", "Interruption", "Report", "Samples"]
 
 LOSS_LOG = "loss.jsonl"
+SAMPLES = "samples.jsonl"
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Report(TrainerCallback):
     """Writes `loss.jsonl` and draws the progress bar on stderr.
 
     A line of the log has `step`, `tokens`, `seconds` (of this session) and either `loss` (nats per
-    token since the last line), `learning_rate` and `tokens_per_second`, or
-    `held_out_bits_per_character`.
+    token since the last line), the same as `bits_per_character`, `learning_rate`, `grad_norm`,
+    `tokens_per_second` and `mfu`, or `held_out_bits_per_character`.
 
     Args:
         output: the run's directory.
         tokens_per_step: tokens of one optimizer step.
         tokens_per_character: of the held-out part; turns nats per token into bits per character.
+        speedometer: knows how fast the device is.
     """
 
-    def __init__(self, output: Path, tokens_per_step: int, tokens_per_character: float) -> None:
+    def __init__(
+        self,
+        output: Path,
+        tokens_per_step: int,
+        tokens_per_character: float,
+        speedometer: Speedometer,
+    ) -> None:
         self._log = output / LOSS_LOG
+        self._speedometer = speedometer
         self._tokens_per_step = tokens_per_step
         self._bits_per_nat_per_token = tokens_per_character / math.log(2)
         self._shown: dict[str, str] = {}
@@ -62,10 +79,8 @@ class Report(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Move the bar; have the finished model measured, whatever the interval."""
+        """Move the bar."""
         self._bar.update(state.global_step - self._bar.n)
-        if state.global_step >= state.max_steps and args.eval_strategy != "no":
-            control.should_evaluate = True
 
     def on_log(
         self,
@@ -85,11 +100,17 @@ class Report(TrainerCallback):
         self._write(
             state,
             loss=logs["loss"],
+            bits_per_character=logs["loss"] * self._bits_per_nat_per_token,
             learning_rate=logs["learning_rate"],
             grad_norm=logs["grad_norm"],
             tokens_per_second=round(rate),
+            mfu=round(self._speedometer.share(rate), 4),
         )
-        self._show(loss=f"{logs['loss']:.3f}", tokens=f"{rate:,.0f}/s")
+        self._show(
+            loss=f"{logs['loss']:.3f}",
+            tokens=f"{rate:,.0f}/s",
+            mfu=f"{self._speedometer.share(rate):.0%}",
+        )
 
     def on_evaluate(
         self,
@@ -119,9 +140,8 @@ class Report(TrainerCallback):
     def _forget_after(self, step: int) -> None:
         """Drop what a resumed run has logged and is about to do again."""
         if self._log.exists():
-            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self._log.write_text("".join(kept), encoding="utf-8")
+            kept = [line for line in read_log(self._log) if line["step"] <= step]
+            replace_file(self._log, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def _write(self, state: TrainerState, **values: float) -> None:
         line = {
@@ -138,31 +158,42 @@ class Report(TrainerCallback):
         self._bar.set_postfix(self._shown)
 
 
-class Export(TrainerCallback):
-    """Renews the run's finished model whenever the trainer saves.
+class Samples(TrainerCallback):
+    """Lets the model write at each measurement; `samples.jsonl` has a line for each.
 
     Args:
-        write: writes the model of the moment.
+        output: the run's directory; None on processes that write with the others, but no file.
+        write: makes the texts of the moment.
+
+    Attributes:
+        texts: the last ones.
     """
 
-    def __init__(self, write: Callable[[], None]) -> None:
+    def __init__(self, output: Path | None, write: Callable[[], list[str]]) -> None:
+        self._output = output
         self._write = write
+        self.texts: list[str] = []
 
-    def on_save(
+    def on_evaluate(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write it."""
-        self._write()
+        """Write them."""
+        self.texts = self._write()
+        if self._output is not None:
+            line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
+            with (self._output / SAMPLES).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
 
 class Interruption(TrainerCallback):
     """Makes the first Ctrl-C end the run after the step it is in, saved; the second one kills it.
 
-    A context manager: Ctrl-C has this meaning inside its block.
+    SIGTERM, which schedulers and torchrun send, is taken the same way. Of several processes all
+    stop after the same step. A context manager: signals have this meaning inside its block.
 
     Attributes:
         happened: whether Ctrl-C was pressed.
@@ -172,11 +203,11 @@ class Interruption(TrainerCallback):
         self.happened = False
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGINT, self._note)
+        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        self._restore()
 
     def on_step_end(
         self,
@@ -185,10 +216,20 @@ class Interruption(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop and save if it was pressed."""
+        """Stop and save if it was pressed; have the finished model measured in any case."""
+        if state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
+        if args.world_size > 1:
+            flag = torch.tensor(float(self.happened), device=args.device)
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            self.happened = bool(flag)
         if self.happened:
             control.should_save = control.should_training_stop = True
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.happened = True
-        signal.signal(signal.SIGINT, self._previous)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)

@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from dataclasses import asdict
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
-from gpt_neox_japanese.training import attention
-from gpt_neox_japanese.training.checkpoint import export, newest_checkpoint
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.training.checkpoint import export
+from gpt_neox_japanese.training.data import RunData, open_data
 from gpt_neox_japanese.training.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.memory import keep_freed_memory
-from gpt_neox_japanese.training.optimizer import MuonAndAdamW
-from gpt_neox_japanese.training.reporting import Export, Interruption, Report
-from gpt_neox_japanese.training.settings import Architecture, Settings
-from gpt_neox_japanese.training.shards import PreparedData
+from gpt_neox_japanese.training.recut import RecutEpochs
+from gpt_neox_japanese.training.reporting import LOSS_LOG, Interruption, Report, Samples
+from gpt_neox_japanese.training.samples import write_samples
+from gpt_neox_japanese.training.settings import (
+    RECORD,
+    Architecture,
+    Settings,
+    check_same_run,
+    described,
+    record_settings,
+)
+from gpt_neox_japanese.training.starting import merged_model, start_model
+from gpt_neox_japanese.training.states import States, load_values
+from gpt_neox_japanese.training.summary import read_log, write_summary
+from gpt_neox_japanese.training.throughput import Speedometer, operations_per_token
+from gpt_neox_japanese.training.trainer import RunTrainer, wait_for_all
 
 __all__ = ["train"]
-
-SETTINGS = "train.json"
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-class _Trainer(Trainer):
-    """Trainer with our optimizer."""
-
-    def create_optimizer(self, model: Any = None) -> Optimizer:
-        if self.optimizer is None:
-            self.optimizer = MuonAndAdamW(
-                cast(nn.Module, model or self.model),
-                self.args.learning_rate,
-                self.args.weight_decay,
-            )
-        return self.optimizer
-
-
 def train(
-    data_directory: Path,
+    data_path: Path,
     output: Path,
     settings: Settings,
     start: Architecture | Path,
     *,
+    tokenizer: Path | None = None,
+    held_out: Path | None = None,
     resume: bool = False,
 ) -> bool:
     """Train, and leave a finished model in `output`.
 
     Args:
-        data_directory: a prepared corpus.
-        output: the run's directory: the finished model, `train.json`, `loss.jsonl`, and the
-            `checkpoint-<step>` directories the run can be resumed from.
+        data_path: a prepared corpus or an indexed dataset, see `open_data`.
+        output: the run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
+            `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
         settings: how to train.
         start: a new model's shape, or the directory of a model to train on.
-        resume: continue the run in `output` from its newest checkpoint.
+        tokenizer: the vocabulary of an indexed dataset; that of the model if there is one.
+        held_out: the held-out part of an indexed dataset.
+        resume: continue the run in `output` from its newest complete state.
 
     Returns:
         Whether the run reached its end; False when Ctrl-C stopped it early.
@@ -70,27 +69,136 @@ def train(
     Raises:
         DataError: the data does not fit the model, `output` holds another run, or there is
             nothing to resume.
+        TrainingError: a loss is not finite, or nothing more can be saved.
     """
-    data = PreparedData(data_directory)
-    vocabulary = Vocabulary.load(data_directory)
-    data.check_vocabulary(vocabulary.fingerprint, data_directory)
-    checkpoint = _checkpoint_to_resume(output, resume)
-    torch.manual_seed(settings.seed)
-    model = _start_model(start, data, vocabulary, settings)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-        if settings.dtype == "bf16":
-            model.set_attn_implementation(attention.NAME)
-
-    output.mkdir(parents=True, exist_ok=True)
-    _save_settings(output, data_directory, settings, start)
     with Interruption() as interruption:
-        trainer = _make_trainer(model, data, output, settings, interruption)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return bool(trainer.state.global_step >= settings.steps)
+        model_directory = start if isinstance(start, Path) else None
+        data = open_data(data_path, tokenizer or model_directory, held_out)
+        arguments = _arguments(
+            output, settings, evaluates=len(data.held_out) > settings.sequence_length
+        )
+        state = _state_to_resume(output, resume)
+        identity = {"settings": described(settings, start), "data": data.fingerprint}
+        if state is not None:
+            _check_same(state, data, settings, start)
+        wait_for_all()  # before anyone writes what the others look for
+        model = start_model(start, data, settings)
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+        if arguments.process_index == 0:
+            output.mkdir(parents=True, exist_ok=True)
+            record_settings(output, data_path, settings, start)
+        run = _Run(model, data, output, settings, arguments)
+        trainer = run.trainer(identity, interruption)
+        trainer.train(resume_from_checkpoint=str(state) if state else None)
+        finished = bool(trainer.state.global_step >= settings.steps)
+        if arguments.process_index == 0:
+            run.conclude()
+            if finished and settings.merge and isinstance(start, Path):
+                merged = merged_model(start, output)
+                weights = dict(merged.named_parameters())
+                dtype = _DTYPES[settings.save_dtype]
+                export(merged, weights, data.tokenizer, output / "merged", dtype)
+    return finished
 
 
-def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
+class _Run:
+    """What the parts of a run share."""
+
+    def __init__(
+        self,
+        model: Any,
+        data: RunData,
+        output: Path,
+        settings: Settings,
+        arguments: TrainingArguments,
+    ) -> None:
+        self._model, self._data, self._output = model, data, output
+        self._settings, self._arguments = settings, arguments
+        self._first = arguments.process_index == 0
+        self._samples = Samples(output if self._first else None, self._write_samples)
+
+    def trainer(self, identity: Mapping[str, Any], interruption: Interruption) -> Trainer:
+        """Everything put together."""
+        settings, data = self._settings, self._data
+        windows_per_step = (
+            settings.batch_size
+            * settings.gradient_accumulation
+            * max(self._arguments.n_gpu, 1)
+            * self._arguments.world_size
+        )
+        stream = data.train
+        epochs = (
+            RecutEpochs(
+                stream, data.codec, data.eos_token_id, settings.subword_dropout, settings.seed
+            )
+            if settings.subword_dropout
+            else stream
+        )
+        callbacks: list[Any] = [interruption]
+        if self._first:
+            callbacks.append(self._report(windows_per_step * settings.sequence_length))
+        if settings.sample_prompt:
+            callbacks.append(self._samples)
+        trainer = RunTrainer(
+            use_muon=settings.uses_muon,
+            identity=identity,
+            export=self._export,
+            model=self._model,
+            args=self._arguments,
+            train_dataset=TrainingWindows(
+                epochs,
+                settings.sequence_length,
+                settings.steps * windows_per_step,
+                settings.seed,
+                data.eos_token_id if settings.document_masking else None,
+            ),
+            eval_dataset=HeldOutWindows(
+                data.held_out, settings.sequence_length, settings.eval_tokens
+            ),
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        return trainer
+
+    def conclude(self) -> None:
+        """Write the run's page."""
+        parameters = sum(p.numel() for p in self._model.parameters())
+        settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
+        log = read_log(self._output / LOSS_LOG)
+        write_summary(self._output, log, settings, parameters, self._samples.texts)
+
+    def _report(self, tokens_per_step: int) -> Report:
+        config = self._model.config
+        operations = operations_per_token(
+            self._model,
+            config.hidden_size,
+            config.num_hidden_layers,
+            self._settings.sequence_length,
+        )
+        dtype = _DTYPES[self._settings.dtype]
+        world = self._arguments.world_size
+        speedometer = Speedometer(operations / world, self._arguments.device, dtype)
+        density = self._data.tokens_per_character
+        return Report(self._output, tokens_per_step, density, speedometer)
+
+    def _export(self, weights: Mapping[str, Tensor]) -> None:
+        dtype = _DTYPES[self._settings.save_dtype]
+        export(self._model, weights, self._data.tokenizer, self._output, dtype)
+
+    def _write_samples(self) -> list[str]:
+        settings, data = self._settings, self._data
+        return write_samples(
+            self._model,
+            data.codec,
+            data.eos_token_id,
+            settings.sample_prompt,
+            settings.sample_tokens,
+        )
+
+
+def _state_to_resume(output: Path, resume: bool) -> Path | None:
     if not resume:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise DataError(
@@ -98,90 +206,34 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
                 "or choose another --output"
             )
         return None
-    checkpoint = newest_checkpoint(output)
-    if checkpoint is None:
+    state, problems = States(output).newest()
+    for problem in problems:
+        print(f"passed over: {problem}", file=sys.stderr)
+    if state is None:
         raise DataError(f"{output} holds no checkpoint to resume from; run without --resume")
-    return checkpoint
+    return state
 
 
-def _start_model(
-    start: Architecture | Path, data: PreparedData, vocabulary: Vocabulary, settings: Settings
-) -> GPTNeoXJapaneseForCausalLM:
-    if isinstance(start, Path):
-        data.check_vocabulary(Vocabulary.load(start).fingerprint, start)
-        model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
-        longest = model.config.max_position_embeddings
-        if settings.sequence_length > longest:
-            raise DataError(
-                f"the model in {start} reads at most {longest} tokens, "
-                f"--sequence-length is {settings.sequence_length}"
-            )
-        return model
-    return GPTNeoXJapaneseForCausalLM(
-        GPTNeoXJapaneseConfig(
-            vocab_size=data.manifest.vocabulary_size,
-            hidden_size=start.hidden_size,
-            num_hidden_layers=start.layers,
-            num_attention_heads=start.heads,
-            max_position_embeddings=settings.sequence_length,
-            bos_token_id=vocabulary.ids.get("<|startoftext|>", data.manifest.eos_token_id),
-            eos_token_id=data.manifest.eos_token_id,
-            attention_dropout=0.0,
-            hidden_dropout=0.0,
+def _check_same(state: Path, data: RunData, settings: Settings, start: Architecture | Path) -> None:
+    values = load_values(state)
+    check_same_run(values["settings"], settings, start)
+    if values["data"] != data.fingerprint:
+        raise DataError(
+            f"the run in {state.parent} was started on other data; give the same --data, or start "
+            "a new run with --model"
         )
-    )
-
-
-def _save_settings(
-    output: Path, data_directory: Path, settings: Settings, start: Architecture | Path
-) -> None:
-    origin = {"model": start.name} if isinstance(start, Path) else {"architecture": asdict(start)}
-    record = {"data": data_directory.name, **origin, **asdict(settings)}
-    (output / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _make_trainer(
-    model: GPTNeoXJapaneseForCausalLM,
-    data: PreparedData,
-    output: Path,
-    settings: Settings,
-    interruption: Interruption,
-) -> Trainer:
-    arguments = _arguments(
-        output, settings, evaluates=len(data.held_out) > settings.sequence_length
-    )
-    windows_per_step = (
-        settings.batch_size
-        * settings.gradient_accumulation
-        * max(arguments.n_gpu, 1)
-        * arguments.world_size
-    )
-    held_out = data.manifest.held_out
-    report = Report(
-        output,
-        windows_per_step * settings.sequence_length,
-        held_out.tokens / max(held_out.characters, 1),
-    )
-    finish = Export(lambda: export(model, data.directory, output, _DTYPES[settings.save_dtype]))
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=TrainingWindows(
-            data.train,
-            settings.sequence_length,
-            settings.steps * windows_per_step,
-            settings.seed,
-        ),
-        eval_dataset=HeldOutWindows(data.held_out, settings.sequence_length, settings.eval_tokens),
-        # Only one of several processes reports and writes.
-        callbacks=[interruption, *([report, finish] if arguments.process_index == 0 else [])],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    return trainer
 
 
 def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> TrainingArguments:
+    if settings.shard and not torch.cuda.is_available():
+        # accelerate would copy the model into every process, and say nothing.
+        raise NeoXJapaneseError("--shard needs GPUs; on CPUs leave it out: each process has a copy")
+    wsd = settings.schedule == "wsd"
+    options: dict[str, Any] = _checkpointing(settings)
+    if not settings.shard:  # every parameter has a gradient in every pass, and no buffer changes
+        options |= {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
+    if settings.shard:
+        options |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=settings.batch_size,
@@ -191,18 +243,21 @@ def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> Training
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_type="warmup_stable_decay" if wsd else "cosine",
         warmup_steps=round(settings.warmup * settings.steps),
         lr_scheduler_kwargs={
             "num_decay_steps": round(settings.decay * settings.steps),
             "decay_type": "linear",
-        },
+        }
+        if wsd
+        else {},
         seed=settings.seed,
         bf16=settings.dtype == "bf16",
         use_cpu=not torch.cuda.is_available(),
         torch_compile=settings.compile,
         # The dataset is in the order of the run already.
         train_sampling_strategy="sequential",
+        remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_strategy="steps",
         logging_steps=settings.log_every,
@@ -212,7 +267,24 @@ def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> Training
         prediction_loss_only=True,
         save_strategy="steps",
         save_steps=settings.save_every,
-        save_total_limit=2,
         disable_tqdm=True,
-        report_to="none",
+        report_to=_tensorboard() if settings.tensorboard else "none",
+        **options,
     )
+
+
+def _checkpointing(settings: Settings) -> dict[str, Any]:
+    # The argument was renamed; versions before 5.23 know only the old name, later ones warn of it.
+    known = TrainingArguments.__dataclass_fields__
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    if not settings.gradient_checkpointing:
+        return {}
+    return {new if new in known else old: True}
+
+
+def _tensorboard() -> str:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise NeoXJapaneseError(
+            "--tensorboard needs TensorBoard: pip install 'gpt-neox-japanese[tensorboard]'"
+        )
+    return "tensorboard"

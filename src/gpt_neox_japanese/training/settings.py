@@ -1,15 +1,27 @@
-"""What decides a training run's result, besides its data."""
+"""What decides a training run's result, besides its data; and how it is kept with the run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.training.durable import replace_file
 
-__all__ = ["Architecture", "Settings"]
+__all__ = ["Architecture", "Settings", "check_same_run", "record_settings"]
+
+RECORD = "train.json"
 
 Precision = Literal["bf16", "fp32"]
+
+# What a resumed run may change: none of it alters what was trained so far.
+_MAY_CHANGE = {
+    *("output", "resume", "steps", "log_every", "eval_every", "eval_tokens", "save_every"),
+    *("save_dtype", "sample_prompt", "sample_tokens", "tensorboard", "merge"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,29 +42,46 @@ class Settings:
         batch_size: windows per device in one forward pass.
         gradient_accumulation: forward passes per step.
         steps: optimizer steps.
+        optimizer: `muon` (for the hidden matrices; AdamW for the rest) or `adamw`; `auto` is
+            `adamw` for LoRA and `muon` otherwise.
         learning_rate: the peak, for both optimizers.
+        schedule: `wsd` (rise, stay, fall to zero at the end) or `cosine` (rise, fall all along).
         warmup: the fraction of the steps over which the learning rate rises.
-        decay: the fraction of the steps over which it falls to zero at the end.
+        decay: the fraction of the steps over which `wsd` falls to zero at the end.
         weight_decay: of all matrices.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         seed: of the weights and of the order of the windows.
         dtype: precision of the forward and backward pass; weights and state are always fp32.
         save_dtype: precision of the finished model.
         compile: whether to run the model through `torch.compile`.
+        gradient_checkpointing: whether to compute activations twice instead of keeping them.
+        attention: transformers' name of an attention implementation; the fastest here if None.
+        document_masking: whether a token sees only its own document.
+        subword_dropout: probability of passing over the best piece wherever there is a choice;
+            the text is cut anew in every epoch.
+        lora_rank: train adapters of this rank instead of the model's own weights; 0 for none.
+        lora_alpha: the adapters count `lora_alpha / lora_rank`; twice the rank if None.
+        merge: whether to leave the model with its adapters merged in `merged` as well.
+        shard: whether several processes share one copy of weights and state (FSDP2).
         log_every: steps between lines of the loss log.
         eval_every: steps between measurements on the held-out text.
         eval_tokens: about how many held-out tokens such a measurement takes.
         save_every: steps between saves.
+        sample_prompt: beginnings that the model continues at each measurement.
+        sample_tokens: tokens of such a continuation.
+        tensorboard: whether to write logs for TensorBoard as well.
 
     Raises:
-        NeoXJapaneseError: warm-up and decay together are longer than the run.
+        NeoXJapaneseError: values that cannot go together.
     """
 
     sequence_length: int = 512
     batch_size: int = 16
     gradient_accumulation: int = 1
     steps: int = 1000
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"
     learning_rate: float = 3e-3
+    schedule: Literal["wsd", "cosine"] = "wsd"
     warmup: float = 0.02
     decay: float = 0.2
     weight_decay: float = 0.1
@@ -61,14 +90,74 @@ class Settings:
     dtype: Precision = "bf16"
     save_dtype: Precision = "bf16"
     compile: bool = False
+    gradient_checkpointing: bool = False
+    attention: str | None = None
+    document_masking: bool = False
+    subword_dropout: float = 0.0
+    lora_rank: int = 0
+    lora_alpha: float | None = None
+    merge: bool = False
+    shard: bool = False
     log_every: int = 10
     eval_every: int = 500
     eval_tokens: int = 2**18
     save_every: int = 500
+    sample_prompt: tuple[str, ...] = ()
+    sample_tokens: int = 60
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        if self.warmup + self.decay > 1:
+        if self.warmup + (self.decay if self.schedule == "wsd" else 0) > 1:
             raise NeoXJapaneseError(
                 f"warmup {self.warmup} and decay {self.decay} are more than the whole run; "
                 "their sum must not exceed 1"
             )
+        if self.lora_rank and self.optimizer == "muon":
+            raise NeoXJapaneseError(
+                "optimizer muon does not suit the thin matrices of LoRA; use adamw or auto"
+            )
+        if self.merge and not self.lora_rank:
+            raise NeoXJapaneseError("merge is about adapters; give a lora_rank, or leave it out")
+
+    @property
+    def uses_muon(self) -> bool:
+        """Whether the hidden matrices are Muon's."""
+        return self.optimizer == "muon" or (self.optimizer == "auto" and not self.lora_rank)
+
+
+def record_settings(
+    output: Path, data: Path, settings: Settings, start: Architecture | Path
+) -> None:
+    """Write `train.json`, which `--config` reads: the command that made the run."""
+    origin = {"model": str(start)} if isinstance(start, Path) else asdict(start)
+    record = {"data": str(data), **origin, **asdict(settings)}
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    replace_file(output / RECORD, text.encode())
+
+
+def check_same_run(
+    saved: Mapping[str, Any], settings: Settings, start: Architecture | Path
+) -> None:
+    """Make sure that a run is resumed with what it was started with.
+
+    Args:
+        saved: what its state remembers: the settings, as JSON gives them back, and `start`.
+        settings: what it shall go on with.
+        start: the new model's shape, or the model that was trained on.
+
+    Raises:
+        DataError: something that decides the result is another; the message names it.
+    """
+    now = json.loads(json.dumps(described(settings, start)))
+    for name, value in now.items():
+        if name not in _MAY_CHANGE and saved.get(name) != value:
+            raise DataError(
+                f"the run was started with {name} {saved.get(name)!r}, now it is {value!r}; give "
+                "the same, or start a new run with --model"
+            )
+
+
+def described(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
+    """Settings and start as JSON values; of a model, its directory's name."""
+    origin = {"model": start.name} if isinstance(start, Path) else asdict(start)
+    return {**asdict(settings), **origin}

@@ -28,7 +28,7 @@ TRAIN = "train-{:05d}.bin"
 HELD_OUT = "held-out.bin"
 HELD_OUT_TEXT = "held-out.jsonl"
 
-Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+Tokens = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -120,29 +120,48 @@ class TokenStream:
 
     Args:
         shards: integer arrays [tokens].
+        vocabulary_size: what every id must be below; None if it is known to be.
     """
 
-    def __init__(self, shards: Sequence[Tokens]) -> None:
+    def __init__(self, shards: Sequence[Tokens], vocabulary_size: int | None = None) -> None:
         self._shards = list(shards)
+        self._vocabulary_size = vocabulary_size
         self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._shards else 0
 
     def read(self, start: int, length: int) -> NDArray[np.int64]:
-        """Tokens `start` … `start + length - 1`, int64 [length], copied out of the shards."""
+        """Tokens `start` … `start + length - 1`, int64 [length], copied out of the shards.
+
+        Raises:
+            DataError: one of them is no id of the vocabulary.
+        """
         if not 0 <= start <= start + length <= len(self):
             raise IndexError(f"tokens {start}+{length} lie outside the stream of {len(self)}")
         parts: list[Tokens] = []
+        first, missing = start, length
         index = int(np.searchsorted(self._ends, start, side="right"))
-        while length > 0:
+        while missing > 0:
             shard = self._shards[index]
-            first = start - (int(self._ends[index]) - len(shard))
-            parts.append(shard[first : first + length])
-            start += len(parts[-1])
-            length -= len(parts[-1])
+            begin = first - (int(self._ends[index]) - len(shard))
+            parts.append(shard[begin : begin + missing])
+            first += len(parts[-1])
+            missing -= len(parts[-1])
             index += 1
-        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        ids = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        self._check(ids, start)
+        return ids
+
+    def _check(self, ids: NDArray[np.int64], start: int) -> None:
+        size = self._vocabulary_size
+        if size is None or not len(ids) or (ids.min() >= 0 and ids.max() < size):
+            return
+        wrong = int(np.argmax((ids < 0) | (ids >= size)))
+        raise DataError(
+            f"token {start + wrong} is {ids[wrong]}, but the vocabulary has ids 0 to {size - 1}; "
+            "the data is damaged or was made with another vocabulary"
+        )
 
 
 class PreparedData:
@@ -176,6 +195,11 @@ class PreparedData:
     def _open(self, split: Split, dtype: np.dtype[Any]) -> TokenStream:
         shards = []
         for name, tokens in split.shards:
+            if Path(name).name != name:
+                raise DataError(
+                    f"{self.directory / MANIFEST} names the shard {name!r}; shards must lie beside "
+                    "it and be named without a directory"
+                )
             path = self.directory / name
             size = path.stat().st_size if path.is_file() else None
             if size != tokens * dtype.itemsize:
@@ -185,7 +209,7 @@ class PreparedData:
                     "prepare the corpus again"
                 )
             shards.append(np.memmap(path, dtype, mode="r"))
-        return TokenStream(shards)
+        return TokenStream(shards, self.manifest.vocabulary_size)
 
     def check_vocabulary(self, fingerprint: str, owner: Path) -> None:
         """Make sure the tokens were made with the vocabulary of `owner`.

@@ -1,0 +1,139 @@
+"""A cloze: which of four continuations is the true one?
+
+The questions are made of held-out works, the same ones for the same works. Unlike bits per
+character the score is understood at once: a coin with four sides gets 25 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenizer.codec import Codec
+
+__all__ = ["Cloze", "Question", "cloze", "make_questions"]
+
+CHOICES = 4
+
+# Characters before the gap, and of a continuation at the least and at the most.
+_CONTEXT = 200
+_SHORTEST, _LONGEST = 15, 60
+
+_SENTENCE = re.compile(rf"[^。！？\n]{{{_SHORTEST - 1},{_LONGEST - 1}}}[。！？]")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A beginning and four continuations.
+
+    Attributes:
+        context: what stands before the gap.
+        choices: four sentences; the wrong ones are from elsewhere in the same works.
+        answer: index of the true one.
+    """
+
+    context: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """How a model did.
+
+    Attributes:
+        accuracy: share of the questions that it answered rightly.
+        questions: number of questions.
+    """
+
+    accuracy: float
+    questions: int
+
+
+def make_questions(texts: Iterable[str], number: int) -> list[Question]:
+    """Questions of texts: gaps spread over them, wrong sentences of nearly the true one's length.
+
+    Everything is decided by the texts themselves, in their order, and by `number`.
+
+    Args:
+        texts: held-out works.
+        number: how many questions at most.
+
+    Raises:
+        DataError: there are too few sentences.
+    """
+    gaps = [
+        (text[max(0, found.start() - _CONTEXT) : found.start()], found.group())
+        for text in texts
+        for found in _SENTENCE.finditer(text, _CONTEXT)
+    ]
+    sentences = sorted({sentence for _, sentence in gaps}, key=lambda s: (len(s), _hash(s)))
+    if len(sentences) < CHOICES:
+        raise DataError(
+            f"{len(sentences)} sentences of {_SHORTEST} to {_LONGEST} characters are too few for a "
+            "cloze; give longer texts"
+        )
+    place = {sentence: index for index, sentence in enumerate(sentences)}
+    chosen = sorted(gaps, key=lambda gap: _hash("".join(gap)))[:number]
+    return [_question(context, true, sentences, place[true]) for context, true in chosen]
+
+
+def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -> Cloze:
+    """Let a model choose: it takes the continuation with the fewest bits per character.
+
+    Args:
+        model: a causal language model, on the device where it shall run.
+        codec: its tokenizer.
+        questions: at least one.
+    """
+    model.train(False)
+    with torch.inference_mode():
+        right = [_choice(model, codec, question) == question.answer for question in questions]
+    return Cloze(sum(right) / len(right), len(right))
+
+
+def _question(context: str, true: str, sentences: Sequence[str], place: int) -> Question:
+    # Neighbours in the list of all sentences by length are nearly as long as the true one.
+    near = range(max(0, place - 16), min(len(sentences), place + 17))
+    others = sorted(
+        (sentences[i] for i in near if i != place), key=lambda other: _hash(context + other)
+    )
+    choices = sorted([true, *others[: CHOICES - 1]], key=lambda each: _hash(each + context))
+    return Question(context, tuple(choices), choices.index(true))
+
+
+def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
+    eos = codec.vocabulary.ids["<|endoftext|>"]
+    start = [eos, *codec.encode(question.context).tolist()]
+    longest = int(model.config.max_position_embeddings)
+    rows = [codec.encode(choice).tolist() for choice in question.choices]
+    start = start[-(longest - max(map(len, rows))) :]
+    inputs = torch.zeros(len(rows), len(start) + max(map(len, rows)), dtype=torch.long)
+    targets = torch.full_like(inputs, -100)
+    for row, ids in enumerate(rows):
+        inputs[row, : len(start) + len(ids)] = torch.tensor([*start, *ids])
+        targets[row, len(start) : len(start) + len(ids)] = torch.tensor(ids)
+    inputs, targets = inputs.to(model.device), targets.to(model.device)
+    hidden = model.base_model(
+        input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False
+    ).last_hidden_state
+    head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    # The last token of the beginning predicts the first of the continuation.
+    logits = cast(Tensor, head(hidden[:, len(start) - 1 : -1])).float()
+    nats = nn.functional.cross_entropy(
+        logits.transpose(1, 2), targets[:, len(start) :], reduction="none"
+    ).sum(1)
+    lengths = torch.tensor([len(choice) for choice in question.choices], device=nats.device)
+    return int((nats / lengths).argmin())
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,43 @@
+"""What a tokenizer does not tell apart, and a model with it therefore need not predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+
+from gpt_neox_japanese.tokenizer.codec import Codec
+
+__all__ = ["folded_characters"]
+
+# Lines are compared one by one; matching is quadratic.
+_LONGEST_LINE = 1000
+
+
+def folded_characters(codec: Codec, texts: Iterable[str]) -> tuple[int, int]:
+    """How many characters of some texts come back as others: variants, rare symbols.
+
+    Bits per character count them as characters, although nothing of their difference is predicted.
+    Two tokenizers are comparable as far as this share is small for both.
+
+    Returns:
+        Folded characters and all characters.
+    """
+    folded = total = 0
+    for line in _lines(texts):
+        total += len(line)
+        back = codec.decode(codec.encode(line))
+        if back == line:
+            continue
+        if len(back) == len(line):
+            folded += sum(a != b for a, b in zip(line, back, strict=True))
+        else:
+            matcher = SequenceMatcher(None, line, back, autojunk=False)
+            folded += len(line) - sum(match.size for match in matcher.get_matching_blocks())
+    return folded, total
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for line in text.splitlines(keepends=True):
+            for start in range(0, len(line), _LONGEST_LINE):
+                yield line[start : start + _LONGEST_LINE]

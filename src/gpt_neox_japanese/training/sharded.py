@@ -1,0 +1,84 @@
+"""Tensors that may be spread over processes (FSDP2): gathered whole, and dealt out again.
+
+Every process calls these functions in the same order: each tensor is a conversation of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+__all__ = ["gather_optimizer", "gather_parameters", "restore_optimizer", "restore_parameters"]
+
+
+def gather_parameters(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """The parameters that are trained, whole, in the memory of the CPU."""
+    return {name: _whole(parameter) for name, parameter in parameters if parameter.requires_grad}
+
+
+def restore_parameters(
+    parameters: Iterable[tuple[str, nn.Parameter]], weights: Mapping[str, Tensor]
+) -> None:
+    """Give the parameters that are trained their values.
+
+    Raises:
+        KeyError: one of them has no value.
+    """
+    with torch.no_grad():
+        for name, parameter in parameters:
+            if parameter.requires_grad:
+                parameter.copy_(_like(weights[name], parameter))
+
+
+def gather_optimizer(
+    optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """What an optimizer remembers, by name of parameter, and its groups without the parameters.
+
+    Numbers that it keeps as tensors, such as the count of steps, are tensors here too.
+    """
+    names = {id(parameter): name for name, parameter in parameters}
+    tensors = {}
+    groups = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{names[id(parameter)]}/{key}"] = _whole(value)
+        groups.append({key: value for key, value in group.items() if key != "params"})
+    return tensors, groups
+
+
+def restore_optimizer(
+    optimizer: Optimizer,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    tensors: Mapping[str, Tensor],
+    groups: Iterable[Mapping[str, Any]],
+) -> None:
+    """Undo `gather_optimizer`, for an optimizer with the same groups."""
+    by_name = dict(parameters)
+    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        group.update(saved)
+    for key, value in tensors.items():
+        name, _, what = key.rpartition("/")
+        parameter = by_name[name]
+        # Scalars stay where torch makes them; fused AdamW wants its count beside the parameter.
+        like = _like(value, parameter) if value.shape == parameter.shape else value
+        fused = value.ndim == 0 and parameter.is_cuda
+        optimizer.state[parameter][what] = like.to(parameter.device) if fused else like.clone()
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
+
+
+def _like(whole: Tensor, parameter: Tensor) -> Tensor:
+    if isinstance(parameter, DTensor):
+        whole = whole.to(parameter.device)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+    return whole.to(parameter.device)

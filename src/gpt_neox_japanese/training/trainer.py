@@ -1,0 +1,181 @@
+"""transformers' Trainer with our optimizer, our resumable states, and an eye on every loss."""
+# transformers' methods carry no annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers import Trainer
+
+from gpt_neox_japanese.errors import TrainingError
+from gpt_neox_japanese.training import states
+from gpt_neox_japanese.training.optimizer import MuonAndAdamW, adamw
+from gpt_neox_japanese.training.sharded import (
+    gather_optimizer,
+    gather_parameters,
+    restore_optimizer,
+    restore_parameters,
+)
+
+__all__ = ["RunTrainer", "processes", "this_process", "wait_for_all"]
+
+# transformers reads this file of a state by itself.
+_TRAINER_STATE = "trainer_state.json"
+
+
+class RunTrainer(Trainer):
+    """Trainer of one run.
+
+    Args:
+        use_muon: whether the hidden matrices are Muon's.
+        identity: what a resumed run must have in common with this one, as JSON values.
+        export: called on the first process with the whole weights after every save.
+        **kwargs: Trainer's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        use_muon: bool,
+        identity: Mapping[str, Any],
+        export: Callable[[Mapping[str, Tensor]], None],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._use_muon = use_muon
+        self._identity = identity
+        self._export = export
+        self._states = states.States(Path(cast(str, self.args.output_dir)))
+        # The forward passes of the step: their losses, and which windows they saw.
+        self._passes: list[tuple[Tensor, Tensor]] = []
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """Make ours."""
+        if self.optimizer is None:
+            make = MuonAndAdamW if self._use_muon else adamw
+            of = cast(nn.Module, model or self.model)
+            self.optimizer = make(of, self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Run a forward and a backward pass, and remember what they saw."""
+        windows = inputs.pop("window")
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._passes.append((loss, windows))
+        return loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None, None]:
+        """Compute the loss without ever holding the scores of all positions."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = model(**inputs, skip_logits=True, use_cache=False).loss
+        return loss.detach(), None, None
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Stop before the optimizer takes a step that would spoil the weights."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        passes, self._passes = self._passes, []
+        losses = torch.stack([loss for loss, _ in passes])
+        # One question, so that a GPU is waited for once a step.
+        if not torch.isfinite(losses.sum() + torch.as_tensor(norm, device=losses.device)):
+            raise TrainingError(self._what_went_wrong(passes))
+        return norm
+
+    def _what_went_wrong(self, passes: list[tuple[Tensor, Tensor]]) -> str:
+        step = self.state.global_step + 1
+        bad = [(loss.item(), seen) for loss, seen in passes if not torch.isfinite(loss)]
+        found = f"the loss is {bad[0][0]}" if bad else "the gradient is not finite"
+        seen = torch.cat([seen for _, seen in bad or passes]).tolist()
+        newest, _ = self._states.newest()
+        rest = f"{newest.name} was saved before it" if newest else "nothing was saved before it"
+        return (
+            f"step {step}: {found}; its batch was windows {', '.join(map(str, seen))} of the run "
+            f"(--seed {self.args.seed}); {rest}. Look at that text, or lower --learning-rate, or "
+            "use --dtype fp32"
+        )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        parameters = self._parameters()
+        weights = gather_parameters(parameters)
+        tensors, groups = gather_optimizer(self._optimizer(), parameters)
+        step = self.state.global_step
+        self.store_flos()  # a conversation of all processes, as what is above
+        if self.args.should_save:
+            self._states.begin(step)
+        wait_for_all()
+        self._states.save_random(step, self.args.process_index)
+        wait_for_all()
+        if not self.args.should_save:
+            return
+        values = {
+            **self._identity,
+            "groups": groups,
+            "schedule": cast(Any, self.lr_scheduler).state_dict(),
+            # What the next line of the log will average over.
+            "running_loss": self._tr_loss.item(),
+            "last_logged": self._globalstep_last_logged,
+        }
+        self._states.finish(
+            states.RunState(step, weights, tensors, values),
+            lambda directory: self.state.save_to_json(str(directory / _TRAINER_STATE)),
+        )
+        self._export(weights)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        weights = states.load_weights(Path(resume_from_checkpoint))
+        restore_parameters(self._parameters(), weights)
+        if self.args.should_save:  # a kill may have come between the state and the model
+            self._export(weights)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        directory = Path(checkpoint)
+        values = states.load_values(directory)
+        tensors = states.load_optimizer(directory)
+        restore_optimizer(self._optimizer(), self._parameters(), tensors, values["groups"])
+        cast(Any, self.lr_scheduler).load_state_dict(values["schedule"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Restore what the first resumed step starts from; Trainer calls this just before it."""
+        if checkpoint is None:
+            return
+        states.load_random(Path(checkpoint), self.args.process_index)
+        values = states.load_values(Path(checkpoint))
+        self._tr_loss.fill_(values["running_loss"])
+        self._globalstep_last_logged = values["last_logged"]
+
+    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+        whole = self.accelerator.unwrap_model(self.model)
+        return list(cast(nn.Module, whole).named_parameters())
+
+    def _optimizer(self) -> Optimizer:
+        return cast(Optimizer, getattr(self.optimizer, "optimizer", self.optimizer))
+
+
+def wait_for_all() -> None:
+    """Return when every process of the run has come here."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def processes() -> int:
+    """How many processes torchrun has started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def this_process() -> int:
+    """Which of them this is, counted from 0."""
+    return int(os.environ.get("RANK", "0"))

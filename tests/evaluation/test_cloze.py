@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.evaluation.cloze import Question, cloze, make_questions
+from gpt_neox_japanese.evaluation.folding import folded_characters
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.tokenizer.small import vocabulary
+
+NUMBERS = "一二三四五六七八九十百千万"
+TEXTS = [
+    "".join(f"{a}の猫は{b}の名前を{c}日に持つ事にした。" for b in NUMBERS for c in NUMBERS)
+    for a in NUMBERS[:3]
+]
+
+
+def test_questions_are_the_same_every_time_and_the_answer_is_what_follows() -> None:
+    questions = make_questions(TEXTS, 20)
+    assert questions == make_questions(list(TEXTS), 20)
+    assert len(questions) == 20
+    for question in questions:
+        assert len(set(question.choices)) == 4
+        true = question.choices[question.answer]
+        assert any(question.context + true in text for text in TEXTS)
+        assert {len(choice) for choice in question.choices} == {len(true)}
+    assert {question.answer for question in questions} == {0, 1, 2, 3}
+
+
+def test_too_little_text_is_refused() -> None:
+    with pytest.raises(DataError, match="too few for a cloze"):
+        make_questions(["短い。"], 5)
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec(vocabulary([*"猫犬鳥魚馬", "慶応,慶應"]), legacy=False)
+
+
+def test_a_model_that_expects_one_token_takes_the_continuation_that_has_it(codec: Codec) -> None:
+    config = GPTNeoXJapaneseConfig(
+        vocab_size=len(codec.vocabulary),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=16,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+    )
+    model = GPTNeoXJapaneseForCausalLM(config)
+    with torch.no_grad():  # whatever it has read, it expects 鳥
+        model.gpt_neox_japanese.final_layer_norm.weight.zero_()
+        model.gpt_neox_japanese.final_layer_norm.bias.fill_(1.0)
+        model.embed_out.weight.zero_()
+        model.embed_out.weight[codec.vocabulary.ids["鳥"]] = 1.0
+    question = Question("猫" * 30, ("猫猫", "犬鳥鳥鳥", "鳥鳥鳥魚", "鳥鳥鳥"), 3)
+    assert cloze(model, codec, [question]).accuracy == 1.0
+    assert cloze(model, codec, [question, question]).questions == 2
+    other = Question("猫", ("鳥鳥", "犬", "魚", "馬"), 1)
+    assert cloze(model, codec, [question, other]).accuracy == 0.5
+
+
+def test_folded_characters_are_those_that_come_back_as_others(codec: Codec) -> None:
+    assert folded_characters(codec, ["猫犬\n慶応🐱"]) == (0, 6)
+    assert folded_characters(codec, ["猫慶應犬\n", "慶應"]) == (2, 7)
