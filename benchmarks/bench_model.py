@@ -29,6 +29,7 @@ from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTre
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseForCausalLM as InTreeModel
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.model.products import half_is_slow
 from gpt_neox_japanese.training.attention import NAME as PLAIN_PRODUCTS
 
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512, "num_hidden_layers": 2}
@@ -162,35 +163,52 @@ def compared(runs: dict[str, Callable[[], object]], rounds: int, parts: int) -> 
 
 
 def train(arguments: argparse.Namespace) -> Result:
-    """Tokens a second and peak memory of a training step in bfloat16 autocast."""
-    steps = {}
-    for name, options in trainers().items():
-        steps[name] = training_step(arguments, **options)
-    tokens = steps["theirs"]().numel()
+    """Tokens a second and peak memory of a training step; bfloat16 autocast unless said."""
+    every = trainers()
+    turns = {n: o for n, o in every.items() if not o.pop("slow")}
+    steps = {name: training_step(arguments, **options) for name, options in turns.items()}
+    tokens = steps["ours, sdpa"]().numel()
     seconds = {n: median(times) for n, times in interleaved(steps, arguments.rounds).items()}
     del steps
-    result: Result = {
-        name: {"tokens per second": tokens / seconds[name]}
-        | in_process_of_its_own(arguments, {"train": options})
-        for name, options in trainers().items()
-    }
+    result: Result = {}
+    for name, options in every.items():
+        alone = in_process_of_its_own(arguments, {"train": options})
+        seconds.setdefault(name, alone["seconds"])
+        result[name] = {"tokens per second": tokens / seconds[name], "peak MB": alone["peak MB"]}
+        result[name] |= {} if name in turns else {"measured": "one step alone"}
     for kind in ("", ", compiled"):
-        best = min(seconds[n] for n in seconds if n.startswith("ours") and n.endswith(kind or "s"))
-        result[f"times faster{kind}"] = seconds[f"theirs{kind}"] / best
+        of_kind = {n: s for n, s in seconds.items() if ("compiled" in n) == bool(kind)}
+        ours = min(s for n, s in of_kind.items() if n.startswith("ours"))
+        theirs = {n: s for n, s in of_kind.items() if n.startswith("theirs")}
+        result[f"times faster{kind}"] = {name: value / ours for name, value in theirs.items()}
     return result
 
 
 def trainers() -> dict[str, Result]:
-    """Every way to train that is measured: arguments of `training_step`."""
-    ours = {"ours, sdpa": "sdpa", "ours, plain products": PLAIN_PRODUCTS}
-    eager = {n: {"ours": True, "attention": a} for n, a in ours.items()}
-    eager["theirs"] = {"ours": False, "attention": "eager"}
-    compiled = {f"{n}, compiled": o | {"compiled": True} for n, o in eager.items()}
+    """Every way to train that is measured: arguments of `training_step`.
+
+    Those that are `slow` would take minutes a step where torch has no units for bfloat16.
+    """
+    slow = half_is_slow(torch.empty(0), torch.bfloat16)
+    ours: Result = {"ours": True, "slow": False}
+    theirs: Result = {"ours": False, "attention": "eager", "slow": False}
+    eager = {
+        "ours, sdpa": ours | {"attention": "sdpa"},
+        "ours, plain products": ours | {"attention": PLAIN_PRODUCTS, "slow": slow},
+        "theirs": theirs | {"slow": slow},
+        "theirs, float32": theirs | {"dtype": "float32"},
+    }
+    compiled = {f"{n}, compiled": o | {"compiled": True} for n, o in eager.items() if not o["slow"]}
     return eager | compiled
 
 
 def training_step(
-    arguments: argparse.Namespace, *, ours: bool, attention: str, compiled: bool = False
+    arguments: argparse.Namespace,
+    *,
+    ours: bool,
+    attention: str,
+    compiled: bool = False,
+    dtype: str = "bfloat16",
 ) -> Callable[[], Tensor]:
     """A function that makes one step and returns its ids, [8, 512]."""
     shape = SMALL if arguments.small else TRAINED
@@ -207,7 +225,7 @@ def training_step(
     ids = torch.randint(10, 500, (2, 64) if arguments.small else (8, 512))
 
     def step() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             loss = called(input_ids=ids, labels=ids).loss
         loss.backward()
         optimizer.step()
@@ -266,8 +284,9 @@ def measured_alone(what: Result, arguments: argparse.Namespace) -> Result:
     if "train" in what:
         step = training_step(arguments, **what["train"])
         step()
+        start = time.perf_counter()
         step()
-        return {"peak MB": peak() - before}
+        return {"seconds": time.perf_counter() - start, "peak MB": peak() - before}
     model_class: Any = GPTNeoXJapaneseForCausalLM if what["load"]["ours"] else InTreeModel
     model_class.from_pretrained(what["load"]["directory"], dtype=torch.bfloat16)
     return {"seconds": time.perf_counter() - start, "peak MB": peak() - before}
