@@ -137,6 +137,7 @@ def test_a_whole_model_is_nearer_to_float32_than_with_torchs_products(
     assert ours <= 1.1 * (model(ids).logits - expected).norm()
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_a_training_step_compiles_to_one_graph(tiny_model):
     model = tiny_model(attention_dropout=0.0, num_hidden_layers=1).train()
     ids = torch.randint(3, 61, (2, 9), generator=torch.Generator().manual_seed(0))
