@@ -2,6 +2,8 @@
 
 transformers' own `DynamicCache` copies all it holds at every token.
 """
+# Methods of transformers carry no annotations.
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
@@ -45,6 +47,8 @@ class RoomyLayer(DynamicLayer):
             size = (*key_states.shape[:-2], capacity, key_states.shape[-1])
             room = (key_states.new_empty(size), value_states.new_empty(size))
             if start:
+                assert self.keys is not None
+                assert self.values is not None
                 room[0][..., :start, :] = self.keys
                 room[1][..., :start, :] = self.values
         room[0][..., start:end, :] = key_states

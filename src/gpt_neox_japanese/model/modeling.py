@@ -45,7 +45,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     def __init__(self, config: GPTNeoXJapaneseConfig) -> None:
         super().__init__(config)
         self.gpt_neox_japanese = GPTNeoXJapaneseModel(config)
-        self.embed_out = Linear(config.hidden_size, config.vocab_size)
+        self.embed_out: nn.Linear = Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:

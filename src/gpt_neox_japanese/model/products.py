@@ -67,7 +67,7 @@ class _Product(torch.autograd.Function):
         return _multiplied(states, weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         states, weight = ctx.saved_tensors
         for_states = for_weight = None
         if ctx.needs_input_grad[0]:
