@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import GenerationConfig
+from transformers.generation import ContinuousBatchingConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gpt_neox_japanese.model import products
@@ -135,6 +137,24 @@ def test_a_whole_model_is_nearer_to_float32_than_with_torchs_products(
     ours = (model(ids).logits - expected).norm()
     monkeypatch.setattr(products, "_lacks_half_units", lambda: False)
     assert ours <= 1.1 * (model(ids).logits - expected).norm()
+
+
+@pytest.mark.filterwarnings("ignore")  # of accelerators that are not there
+@pytest.mark.parametrize("implementation", ["sdpa", "paged|eager"])
+def test_continuous_batching_works_in_half_precision(tiny_model, implementation):
+    model = tiny_model().bfloat16()
+    model.set_attn_implementation(implementation)
+    (result,) = model.generate_batch(
+        inputs=[[5, 6, 7, 8]],
+        generation_config=GenerationConfig(
+            max_new_tokens=4, do_sample=False, eos_token_id=60, pad_token_id=0
+        ),
+        continuous_batching_config=ContinuousBatchingConfig(
+            num_blocks=32, block_size=32, max_batch_tokens=16
+        ),
+        progress_bar=False,
+    ).values()
+    assert len(result.generated_tokens) == 4
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own

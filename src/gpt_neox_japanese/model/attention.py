@@ -119,7 +119,11 @@ class GPTNeoXJapaneseAttention(nn.Module):
         )
         if output_attentions:
             attention_interface = eager_attention_forward
-        elif attention_interface is sdpa_attention_forward and half_is_slow(value, value.dtype):
+        elif (
+            attention_interface is sdpa_attention_forward
+            and half_is_slow(value, value.dtype)
+            and kwargs.get("cache") is None  # continuous batching writes to pages of its own dtype
+        ):
             attention_interface = sdpa_in_float32
         mixed, weights = attention_interface(
             self,

@@ -116,11 +116,14 @@ def sdpa_in_float32(
         if attention_mask.dtype != torch.bool:
             attention_mask = attention_mask.float()
     mixed = []
+    # A compiler has no use for the same lines many times over.
+    texts = len(query) if torch.compiler.is_compiling() else 1
     with torch.autocast("cpu", enabled=False):
-        for text in range(len(query)):
-            this = slice(text, text + 1)
-            mask = None if attention_mask is None else attention_mask[this]
-            states = (query[this].float(), key[this].float(), value[this].float())
-            attended, _ = sdpa_attention_forward(module, *states, mask, **kwargs)
+        for first in range(0, len(query), texts):
+            some = slice(first, first + texts)
+            mask = None if attention_mask is None else attention_mask[some]
+            attended, _ = sdpa_attention_forward(
+                module, query[some].float(), key[some].float(), value[some].float(), mask, **kwargs
+            )
             mixed.append(attended.to(value.dtype))
     return torch.cat(mixed), None
