@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -56,6 +57,28 @@ def test_weights_in_pytorch_files_and_in_shards_are_loaded(tiny_model, tmp_path,
         loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / name)
         assert torch.equal(loaded(IDS).logits, model(IDS).logits)
         assert loaded.config.tie_word_embeddings
+
+
+def test_shards_of_pytorch_files_are_loaded(tiny_model, tmp_path):
+    model = tiny_model()
+    model.config.save_pretrained(tmp_path)
+    names = sorted(model.state_dict())
+    shards = {name: f"pytorch_model-0000{1 + i % 2}-of-00002.bin" for i, name in enumerate(names)}
+    for shard in set(shards.values()):
+        part = {name: model.state_dict()[name] for name in names if shards[name] == shard}
+        torch.save(part, tmp_path / shard)
+    index = {"metadata": {}, "weight_map": shards}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "auto"], ids=str)
+def test_a_dtype_may_be_given_in_every_spelling(tiny_model, tmp_path, dtype):
+    tiny_model().bfloat16().save_pretrained(tmp_path)
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path, dtype=dtype)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    assert loaded(IDS).logits.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)

@@ -194,6 +194,21 @@ def test_flex_attention_agrees(tiny_model):
     close(model(ids).logits, expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("implementation", "package"),
+    [("sdpa", "torch"), ("flash_attention_2", "flash_attn"), ("flash_attention_3", "flash_attn_3")],
+)
+def test_attention_on_a_gpu_agrees(tiny_model, implementation, package):
+    pytest.importorskip(package)
+    model = tiny_model(hidden_size=128, attn_implementation="eager").bfloat16().cuda()
+    ids, mask = (tensor.cuda() for tensor in left_padded(some_ids()))
+    expected = model(ids, attention_mask=mask).logits[mask.bool()]
+    model.set_attn_implementation(implementation)
+    actual = model(ids, attention_mask=mask).logits[mask.bool()]
+    assert (actual - expected).norm() < 0.02 * expected.norm()
+
+
 def test_the_trainers_item_count_normalises_the_loss(tiny_model):
     model = tiny_model()
     ids = some_ids(batch=1, tokens=5)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from gpt_neox_japanese.model.products import Linear, half_is_slow, sdpa_in_float32
 from gpt_neox_japanese.model.rotary import rotate
 
 __all__ = ["GPTNeoXJapaneseAttention", "eager_attention_forward"]
@@ -70,8 +72,8 @@ class GPTNeoXJapaneseAttention(nn.Module):
         self.scaling = self.head_size**-0.5
         self.is_causal = True
 
-        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
         # Only the last layer has this bias. It is not `dense.bias`: the checkpoint names it so,
         # and a row-wise split `dense` would otherwise add it once per device.
         is_last = layer_idx == config.num_hidden_layers - 1
@@ -117,6 +119,12 @@ class GPTNeoXJapaneseAttention(nn.Module):
         )
         if output_attentions:
             attention_interface = eager_attention_forward
+        elif (
+            attention_interface is sdpa_attention_forward
+            and half_is_slow(value, value.dtype)
+            and kwargs.get("cache") is None  # continuous batching writes to pages of its own dtype
+        ):
+            attention_interface = sdpa_in_float32
         mixed, weights = attention_interface(
             self,
             query,

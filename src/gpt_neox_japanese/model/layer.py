@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
+from gpt_neox_japanese.model.products import Linear
 
 __all__ = ["GPTNeoXJapaneseLayer", "GPTNeoXJapaneseMLP"]
 
@@ -22,8 +23,8 @@ class GPTNeoXJapaneseMLP(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         width = config.hidden_size * config.intermediate_multiple_size
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, width, bias=False)
-        self.dense_4h_to_h = nn.Linear(width, config.hidden_size, bias=False)
+        self.dense_h_to_4h = Linear(config.hidden_size, width)
+        self.dense_4h_to_h = Linear(width, config.hidden_size)
         self.act = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:

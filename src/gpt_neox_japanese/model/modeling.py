@@ -19,6 +19,7 @@ from gpt_neox_japanese.model.arguments import Past, first_given
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loss import causal_lm_loss
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
+from gpt_neox_japanese.model.products import Linear
 from gpt_neox_japanese.model.registration import registered
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 
@@ -44,7 +45,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     def __init__(self, config: GPTNeoXJapaneseConfig) -> None:
         super().__init__(config)
         self.gpt_neox_japanese = GPTNeoXJapaneseModel(config)
-        self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.embed_out: nn.Linear = Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:

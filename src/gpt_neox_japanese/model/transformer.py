@@ -31,6 +31,7 @@ from gpt_neox_japanese.model.arguments import (
     warn_of_extrapolation,
     warn_of_unmasked_padding,
 )
+from gpt_neox_japanese.model.cache import give_room
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
@@ -150,6 +151,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
     ) -> BaseModelOutputWithPast:
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None:
+            past_key_values = give_room(past_key_values)
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
         tokens = inputs_embeds.shape[1]
         warn_of_extrapolation(past_length, tokens, self.config)

@@ -1,0 +1,79 @@
+"""A cache that has room: the next token's keys and values are written behind the earlier ones.
+
+transformers' own `DynamicCache` copies all it holds at every token.
+"""
+# Methods of transformers carry no annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+__all__ = ["RoomyLayer", "give_room"]
+
+
+class RoomyLayer(DynamicLayer):
+    """The keys and values of one layer, as views of larger tensors.
+
+    What was handed out before is never written over: after a crop, a reordering, or an exchange of
+    `keys` or `values` by somebody else, the next update moves what is held into room of its own.
+    """
+
+    _room: tuple[Tensor, Tensor] | None = None
+    """Keys and values and free space behind them, [batch, heads, capacity, head_dim]."""
+    _held: tuple[Tensor, Tensor] | None = None
+    """`keys` and `values` as the last update left them."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append [batch, heads, tokens, head_dim] and return everything held."""
+        # What autograd saved must not change, and a compiler knows better than to write in place.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            self._room = self._held = None
+            joined: tuple[Tensor, Tensor] = super().update(key_states, value_states)
+            return joined
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        room = self._free_room(start, end)
+        if room is None:
+            capacity = end + end // 8 + 64
+            size = (*key_states.shape[:-2], capacity, key_states.shape[-1])
+            room = (key_states.new_empty(size), value_states.new_empty(size))
+            if start:
+                assert self.keys is not None
+                assert self.values is not None
+                room[0][..., :start, :] = self.keys
+                room[1][..., :start, :] = self.values
+        room[0][..., start:end, :] = key_states
+        room[1][..., start:end, :] = value_states
+        self.keys, self.values = room[0][..., :end, :], room[1][..., :end, :]
+        self._room, self._held = room, (self.keys, self.values)
+        return self._held
+
+    def _free_room(self, start: int, end: int) -> tuple[Tensor, Tensor] | None:
+        """Return the room if everything from `start` to `end` is free in it."""
+        if self._room is None or self._held is None or not start:
+            return None
+        untouched = self.keys is self._held[0] and self.values is self._held[1]
+        # Outside of inference mode, tensors that were made in it cannot be written to.
+        writable = torch.is_inference_mode_enabled() or not self._room[0].is_inference()
+        fits = end <= self._room[0].shape[-2]
+        return self._room if untouched and writable and fits else None
+
+
+def give_room(past: Cache) -> Cache:
+    """Make the layers of a plain `DynamicCache` roomy; any other cache is left alone."""
+    if type(past) is DynamicCache and not past.offloading:
+        for layer in past.layers:
+            if type(layer) is DynamicLayer:
+                layer.__class__ = RoomyLayer
+        if past.layer_class_to_replicate is DynamicLayer:
+            past.layer_class_to_replicate = RoomyLayer
+    return past

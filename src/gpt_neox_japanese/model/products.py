@@ -1,0 +1,129 @@
+"""Matrix products for a CPU without units for half precision.
+
+Before AVX-512, torch multiplies bfloat16 and float16 matrices number by number, five times slower
+than float32 ones. Here they are multiplied in float32, by blocks small enough to stay in the
+caches, so that no second copy of a weight is ever in memory. Sums in float32 are also more exact.
+"""
+# Methods of transformers and torch carry no annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+__all__ = ["Linear", "half_is_slow", "sdpa_in_float32"]
+
+# Rows of a weight converted at a time: at most 10 MB in the 2.7B model, which the allocator reuses.
+_BLOCK = 256
+# For so few rows the weights take longer to read than to multiply, and torch reads them well.
+_FEW_ROWS = 2
+
+
+@cache
+def _lacks_half_units() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def half_is_slow(states: Tensor, dtype: torch.dtype) -> bool:
+    """Whether products of `dtype` are better computed in float32 where `states` are."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return half and states.device.type == "cpu" and _lacks_half_units()
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` without a bias, fast in half precision on every CPU."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Multiply [..., in] by the weight, giving [..., out] in the dtype that torch would."""
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype
+        if (
+            states.numel() <= _FEW_ROWS * self.in_features
+            or not half_is_slow(states, dtype)
+            or not (autocast or states.dtype == dtype)
+            or type(self.weight) is not nn.Parameter  # quantised or split over processes
+        ):
+            return super().forward(states)
+        with torch.autocast("cpu", enabled=False):
+            rows = states.to(dtype).reshape(-1, self.in_features)
+            product: Tensor = _Product.apply(rows, self.weight)
+        return product.view(*states.shape[:-1], self.out_features)
+
+
+class _Product(torch.autograd.Function):
+    """`states @ weight.T` with float32 arithmetic; what waits for the backward pass stays half."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(states, weight)
+        return _multiplied(states, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        states, weight = ctx.saved_tensors
+        for_states = for_weight = None
+        if ctx.needs_input_grad[0]:
+            for_states = _multiplied(gradient, weight.t())
+        if ctx.needs_input_grad[1]:
+            for_weight = (gradient.float().t() @ states.float()).to(weight.dtype)
+        return for_states, for_weight
+
+
+def _multiplied(states: Tensor, weight: Tensor) -> Tensor:
+    """Return `states @ weight.T` in the dtype of `states`: [rows, in], [out, in] → [rows, out]."""
+    exact = states.float()
+    if weight.dtype == torch.float32 or torch.compiler.is_compiling():
+        return (exact @ weight.float().t()).to(states.dtype)
+    product = states.new_empty(len(states), len(weight))
+    blocks = zip(product.split(_BLOCK, dim=1), weight.split(_BLOCK), strict=True)
+    for part, block in blocks:
+        # The block on the left: the matrix library is faster with the larger side there.
+        part.copy_((block.float() @ exact.t()).t())
+    return product
+
+
+def sdpa_in_float32(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend as `"sdpa"` does, one text of the batch in float32 at a time.
+
+    Args:
+        module: The attention layer.
+        query: [batch, heads, queries, head_dim].
+        key: [batch, heads, keys, head_dim].
+        value: As `key`.
+        attention_mask: Broadcastable to [batch, heads, queries, keys], or None.
+        **kwargs: As of transformers' `sdpa_attention_forward`.
+
+    Returns:
+        [batch, queries, heads, head_dim] in the dtype of `value`, and None for the weights.
+    """
+    if attention_mask is not None:
+        attention_mask = attention_mask.expand(len(query), *attention_mask.shape[1:])
+        if attention_mask.dtype != torch.bool:
+            attention_mask = attention_mask.float()
+    mixed = []
+    # A compiler has no use for the same lines many times over.
+    texts = len(query) if torch.compiler.is_compiling() else 1
+    with torch.autocast("cpu", enabled=False):
+        for first in range(0, len(query), texts):
+            some = slice(first, first + texts)
+            mask = None if attention_mask is None else attention_mask[some]
+            attended, _ = sdpa_attention_forward(
+                module, query[some].float(), key[some].float(), value[some].float(), mask, **kwargs
+            )
+            mixed.append(attended.to(value.dtype))
+    return torch.cat(mixed), None
