@@ -32,6 +32,7 @@ def convert(
     bits: int,
     *,
     read: Callable[[Path], Mapping[str, Tensor]],
+    search: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
@@ -43,6 +44,7 @@ def convert(
         output: Directory to make.
         bits: 16 (bfloat16), 8 or 4.
         read: Gives a directory's tensors by name; mapped, if they shall not all be in memory.
+        search: See `quantize`.
         progress: Called with the number of bytes written and of all bytes.
 
     Returns:
@@ -69,7 +71,7 @@ def convert(
     partial.mkdir(parents=True)
     try:
         weights = partial / "model.safetensors"
-        write_weights(weights, tensors, plan, progress=progress)
+        write_weights(weights, tensors, plan, search=search, progress=progress)
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)

@@ -1,0 +1,111 @@
+"""What int8 and int4 cost in quality: bits per character, and how far the next token's odds move.
+
+    python benchmarks/bench_quantization.py CORPUS [--works 20] [--characters 20000]
+
+The default model reads held-out works of a corpus with its own weights in float32, with bfloat16,
+and with int8 and int4 once with searched scales and once with plain rounding. The divergence is
+Kullback and Leibler's of float32's distribution from the other's, in bits for a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from harness import write_result
+
+from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.corpus import corpus_files, is_held_out, read_documents
+from gpt_neox_japanese.evaluation.bits import bits_per_character
+from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.quantization.directory import convert
+from gpt_neox_japanese.tokenizer.codec import Codec
+
+HELD_OUT = 0.01  # of the works, as when the model was trained
+FORMATS = {
+    "bfloat16": (16, True),
+    "int8": (8, True),
+    "int8, plain rounding": (8, False),
+    "int4": (4, True),
+    "int4, plain rounding": (4, False),
+}
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--works", type=int, default=20)
+    parser.add_argument("--characters", type=int, default=5000, help="at most, of a work")
+    arguments = parser.parse_args()
+
+    documents = read_documents(corpus_files([arguments.corpus]))
+    held_out = (d.text for d in documents if is_held_out(d.id, HELD_OUT))
+    texts = [text[: arguments.characters] for text in islice(held_out, arguments.works)]
+    codec = Codec.load(default_model_directory())
+    windows = list(windows_of(texts, codec))
+
+    original = load(default_model_directory())
+    expected = [odds(original, window) for window in windows]
+    results = {"float32": measure(original, texts, codec, windows, expected)}
+    for name, (bits, search) in FORMATS.items():
+        with TemporaryDirectory() as directory:
+            output = Path(directory, "model")
+            size = convert(
+                default_model_directory(), output, bits, read=read_weights, search=search
+            )
+            result = measure(load(output), texts, codec, windows, expected)
+        results[name] = {"megabytes": size / 1e6, **result}
+    for name, result in results.items():
+        print(f"{name:24}", *(f"{key} {value:.4f}  " for key, value in result.items()))
+    characters = sum(map(len, texts))
+    print(write_result("quantization", ["torch"], characters=characters, formats=results))
+
+
+def load(directory: Path) -> GPTNeoXJapaneseForCausalLM:
+    """The model, computing in float32."""
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return model.eval()
+
+
+def windows_of(texts: list[str], codec: Codec) -> Iterator[torch.Tensor]:
+    """Ids `(1, 512)`, without overlap."""
+    for text in texts:
+        ids = torch.from_numpy(codec.encode(text).astype(np.int64))
+        yield from (part[None] for part in torch.split(ids, 512) if len(part) == 512)
+
+
+@torch.inference_mode()
+def odds(model: GPTNeoXJapaneseForCausalLM, window: torch.Tensor) -> torch.Tensor:
+    """Logarithms of the next token's odds, float16 `(tokens, vocabulary)`."""
+    return model(window).logits[0].log_softmax(-1).half()
+
+
+def measure(
+    model: GPTNeoXJapaneseForCausalLM,
+    texts: list[str],
+    codec: Codec,
+    windows: list[torch.Tensor],
+    expected: list[torch.Tensor],
+) -> dict[str, float]:
+    """Bits per character of texts, and divergence from what is expected of windows."""
+    divergence = torch.tensor(0.0, dtype=torch.float64)
+    for window, known in zip(windows, expected, strict=True):
+        theirs = odds(model, window).float()
+        divergence += (known.float().exp() * (known.float() - theirs)).sum()
+    tokens = sum(window.numel() for window in windows)
+    return {
+        "bits_per_character": bits_per_character(model, codec, texts).bits_per_character,
+        "divergence_bits": float(divergence) / tokens / math.log(2),
+    }
+
+
+if __name__ == "__main__":
+    main()
