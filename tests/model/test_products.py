@@ -20,7 +20,7 @@ HALVES = [torch.bfloat16, torch.float16]
 @pytest.fixture(autouse=True)
 def without_half_units(monkeypatch):
     """Whatever this machine is, treat it as one without the units."""
-    monkeypatch.setattr(products, "_lacks_half_units", lambda: True)
+    monkeypatch.setattr(products, "_BEFORE_AVX512", True)
 
 
 @pytest.fixture
@@ -47,11 +47,12 @@ def same(dtype, actual, expected):
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("width", [5, 256, 700])
-def test_values_and_gradients_are_those_of_float64(multiplied, dtype, width):
+@pytest.mark.parametrize("rows", [9, 200])
+def test_values_and_gradients_are_those_of_float64(multiplied, dtype, width, rows):
     torch.manual_seed(0)
     layer = Linear(33, width).to(dtype)
-    states = torch.randn(2, 9, 33, dtype=dtype, requires_grad=True)
-    direction = torch.randn(2, 9, width, dtype=dtype)
+    states = torch.randn(2, rows, 33, dtype=dtype, requires_grad=True)
+    direction = torch.randn(2, rows, width, dtype=dtype)
     output = layer(states)
     output.backward(direction)
     assert len(multiplied) == 2
@@ -81,13 +82,24 @@ def test_autocast_gives_half_precision_and_float32_gradients(multiplied):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "rows"), [(torch.float32, 9), (torch.float64, 9), (torch.bfloat16, 2)]
+    ("dtype", "rows"), [(torch.float32, 9), (torch.float64, 9), (torch.float32, 2)]
 )
 def test_torch_keeps_what_it_does_well(multiplied, dtype, rows):
     layer = Linear(8, 6).to(dtype)
     states = torch.randn(rows, 8, dtype=dtype)
     assert torch.equal(layer(states), nn.functional.linear(states, layer.weight))
     assert not multiplied
+
+
+@pytest.mark.parametrize("rows", [3, 9, 600])
+@pytest.mark.parametrize("width", [5, 1024, 1500])
+@torch.no_grad()
+def test_float32_by_blocks_is_float32(multiplied, rows, width):
+    torch.manual_seed(0)
+    layer, states = Linear(33, width), torch.randn(rows, 33)
+    output = layer(states)
+    assert len(multiplied) == 1
+    torch.testing.assert_close(output, nn.functional.linear(states, layer.weight))
 
 
 def test_a_weight_of_another_kind_is_left_to_its_own_product(multiplied):
@@ -135,7 +147,7 @@ def test_a_whole_model_is_nearer_to_float32_than_with_torchs_products(
     model = copy.deepcopy(exact).to(dtype)
     expected = exact(ids).logits
     ours = (model(ids).logits - expected).norm()
-    monkeypatch.setattr(products, "_lacks_half_units", lambda: False)
+    monkeypatch.setattr(products, "_BEFORE_AVX512", False)
     assert ours <= 1.1 * (model(ids).logits - expected).norm()
 
 

@@ -1,15 +1,15 @@
-"""Matrix products for a CPU without units for half precision.
+"""Matrix products for a CPU before AVX-512.
 
-Before AVX-512, torch multiplies bfloat16 and float16 matrices number by number, five times slower
-than float32 ones. Here they are multiplied in float32, by blocks small enough to stay in the
-caches, so that no second copy of a weight is ever in memory. Sums in float32 are also more exact.
+There torch multiplies bfloat16 and float16 matrices number by number, five times slower than
+float32 ones. Here they are multiplied in float32, by blocks small enough to stay in the caches, so
+that no second copy of a weight is ever in memory. Sums in float32 are also more exact. float32
+weights gain by blocks too: the matrix library is faster with them than with the whole.
 """
 # Methods of transformers and torch carry no annotations.
 # mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,25 +18,28 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 __all__ = ["Linear", "half_is_slow", "sdpa_in_float32"]
 
-# Rows of a weight converted at a time: at most 10 MB in the 2.7B model, which the allocator reuses.
-_BLOCK = 256
+# Rows of a weight multiplied at a time. What is converted is at most 10 MB in the 2.7B model: so
+# little memory the allocator uses again, more comes fresh from the system each time.
+_HALF_BLOCK, _BLOCK = 256, 1024
 # For so few rows the weights take longer to read than to multiply, and torch reads them well.
 _FEW_ROWS = 2
-
-
-@cache
-def _lacks_half_units() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+_BEFORE_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def half_is_slow(states: Tensor, dtype: torch.dtype) -> bool:
     """Whether products of `dtype` are better computed in float32 where `states` are."""
     half = dtype in (torch.bfloat16, torch.float16)
-    return half and states.device.type == "cpu" and _lacks_half_units()
+    return half and states.device.type == "cpu" and _BEFORE_AVX512
+
+
+def _gains_by_blocks(states: Tensor, dtype: torch.dtype) -> bool:
+    if dtype == torch.float32 and not torch.is_grad_enabled():
+        return states.device.type == "cpu" and _BEFORE_AVX512 and not torch.compiler.is_compiling()
+    return half_is_slow(states, dtype)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` without a bias, fast in half precision on every CPU."""
+    """`nn.Linear` without a bias, fast on every CPU."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -47,7 +50,7 @@ class Linear(nn.Linear):
         dtype = torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype
         if (
             states.numel() <= _FEW_ROWS * self.in_features
-            or not half_is_slow(states, dtype)
+            or not _gains_by_blocks(states, dtype)
             or not (autocast or states.dtype == dtype)
             or type(self.weight) is not nn.Parameter  # quantised or split over processes
         ):
@@ -80,13 +83,16 @@ class _Product(torch.autograd.Function):
 def _multiplied(states: Tensor, weight: Tensor) -> Tensor:
     """Return `states @ weight.T` in the dtype of `states`: [rows, in], [out, in] → [rows, out]."""
     exact = states.float()
-    if weight.dtype == torch.float32 or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return (exact @ weight.float().t()).to(states.dtype)
+    size = _BLOCK if weight.dtype == torch.float32 else _HALF_BLOCK
     product = states.new_empty(len(states), len(weight))
-    blocks = zip(product.split(_BLOCK, dim=1), weight.split(_BLOCK), strict=True)
-    for part, block in blocks:
-        # The block on the left: the matrix library is faster with the larger side there.
-        part.copy_((block.float() @ exact.t()).t())
+    for part, block in zip(product.split(size, dim=1), weight.split(size), strict=True):
+        # The matrix library is faster with the larger side on the left.
+        if len(states) >= size // 2:
+            part.copy_(exact @ block.float().t())
+        else:
+            part.copy_((block.float() @ exact.t()).t())
     return product
 
 
