@@ -1,47 +1,84 @@
-"""Text with the embedded model: our engine beside transformers, and how soon the command writes.
+"""Writing text: the engine beside transformers' generate, and the 2.7B shape in every format.
 
-    python benchmarks/bench_generate.py [--rounds 7] [--tokens 200]
+    python benchmarks/bench_generate.py [small] [large] [--rounds 5] [--tokens 200]
+        [--formats int4,int8,bfloat16] [--layers 32]
 
-Both write the same number of tokens greedily after the same prompt, in float32.
+`small` takes the embedded model: both write the same number of tokens greedily after the same
+prompt, in float32; and how soon the command shows its first character. `large` takes random weights
+of the 2.7B shape, 5.3 GB of them in bfloat16, and measures the engine's network alone: one token at
+a time, eight texts at once, and reading 512 tokens; beside the rate at which the same threads can
+read memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import torch
 from harness import interleaved, median, write_result
+from numpy.typing import NDArray
 
 from gpt_neox_japanese import (
     GPTNeoXJapaneseForCausalLM,
     TextGenerator,
     default_model_directory,
 )
-from gpt_neox_japanese.inference.sampling import SamplingOptions
+from gpt_neox_japanese.inference.compiled import CompiledNetwork
+from gpt_neox_japanese.inference.engine import Engine
+from gpt_neox_japanese.inference.layout import Layer, Matrix, Weights
+from gpt_neox_japanese.inference.network import Token
+from gpt_neox_japanese.inference.numbers import as_bfloat
+from gpt_neox_japanese.inference.options import SamplingOptions
+from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.quantization.reference import GROUP
 
 PROMPT = "ある日の暮方の事である。一人の男が"
+Result = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, print a table, write the result file."""
+    """Measure the parts that are asked for, print and write their results."""
+    parts = {"small": small, "large": large}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=200, help="of small")
+    parser.add_argument("--formats", default="int4,int8,bfloat16", help="of large")
+    parser.add_argument("--layers", type=int, default=32, help="of large")
     arguments = parser.parse_args()
+    for name in arguments.parts or parts:
+        result = parts[name](arguments)
+        print(json.dumps({name: result}, indent=2))
+        print(
+            write_result(f"generate-{name}", ["numba", "numpy", "torch", "transformers"], **result)
+        )
 
+
+# ---- The embedded model --------------------------------------------------------------------------
+
+
+def small(arguments: argparse.Namespace) -> Result:
+    """Tokens a second of both, and seconds to the first character of the command."""
     generator = TextGenerator.load()
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(
         default_model_directory(), dtype=torch.float32
     ).eval()
     ids = generator.codec.encode(PROMPT).tolist()
     greedy = SamplingOptions(temperature=0)
-    engine = generator.engine
+    assert isinstance(generator.engine, Engine)
+    engine = Engine(generator.engine.network, stop_ids=[])
 
     def ours() -> list[int]:
-        return list(engine.generate(ids, max_new_tokens=arguments.tokens, options=greedy))
+        request = engine.submit(ids, max_new_tokens=arguments.tokens, options=greedy)
+        return [choice.id for choice in request]
 
     def theirs() -> list[int]:
         inputs = torch.tensor([ids])
@@ -57,31 +94,115 @@ def main() -> None:
     written = {"ours": len(ours()), "transformers": len(theirs())}
     seconds = interleaved({"ours": ours, "transformers": theirs}, arguments.rounds)
     rate = {name: written[name] / median(times) for name, times in seconds.items()}
-    start = median([first_character() for _ in range(arguments.rounds)])
-
-    for name, value in rate.items():
-        print(f"{name:15}{value:10.1f} tokens/s")
-    print(f"{'ratio':15}{rate['ours'] / rate['transformers']:10.2f}")
-    print(f"{'first character':15}{start:10.2f} s after the command")
-    path = write_result(
-        "generate",
-        ["torch", "transformers"],
-        tokens_per_second=rate,
-        ratio=rate["ours"] / rate["transformers"],
-        seconds_to_first_character=start,
-    )
-    print(path)
+    return {
+        "tokens_per_second": rate,
+        "ratio": rate["ours"] / rate["transformers"],
+        "seconds_to_first_character": median([first_character() for _ in range(arguments.rounds)]),
+    }
 
 
 def first_character() -> float:
-    """Seconds from the start of `neox-ja generate` to the first byte it writes."""
+    """Seconds from the start of `neox-ja generate` to the first byte it writes of its own."""
     code = "from gpt_neox_japanese.cli import main; main()"
-    command = [sys.executable, "-c", code, "generate", PROMPT, "--max-new-tokens", "5"]
+    command = [sys.executable, "-c", code, "generate", PROMPT, "--no-echo", "--max-new-tokens", "5"]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read(1)
         return time.perf_counter() - start
+
+
+# ---- The 2.7B shape ------------------------------------------------------------------------------
+
+
+def large(arguments: argparse.Namespace) -> Result:
+    """Rates of each format with random weights."""
+    return {name: of_format(name, arguments) for name in arguments.formats.split(",")}
+
+
+def of_format(kind: str, arguments: argparse.Namespace) -> Result:
+    """Tokens a second, and the share of the memory's rate that one token at a time reaches."""
+    shape = Shape.of({"num_hidden_layers": arguments.layers})
+    weights = random_weights(shape, kind)
+    size = sum(sum(part.nbytes for part in m if part is not None) for m in weights.matrices)
+    network = CompiledNetwork(shape, weights, slots=8, half_cache=True)
+    position = iter(range(32, 2000))
+    network.read([5] * 128, 0, 0)  # so that there is something to attend to
+    for slot in range(1, 8):
+        network.copy(0, slot, 128)
+
+    def tokens(rows: int) -> None:
+        at = 128 + next(position)
+        network.score([Token(5, slot, at) for slot in range(rows)])
+
+    runs = {
+        "one": lambda: tokens(1),
+        "eight": lambda: tokens(8),
+        "memory": lambda: read_all(weights),
+    }
+    seconds = {name: median(times) for name, times in interleaved(runs, arguments.rounds).items()}
+    start = time.perf_counter()
+    network.read([5] * 512, 0, 0)
+    prefill = 512 / (time.perf_counter() - start)
+    return {
+        "gigabytes_of_weights": size / 1e9,
+        "tokens_per_second": 1 / seconds["one"],
+        "tokens_per_second_of_eight": 8 / seconds["eight"],
+        "eight_over_one": 8 * seconds["one"] / seconds["eight"],
+        "gigabytes_per_second": size / seconds["one"] / 1e9,
+        "gigabytes_per_second_of_memory": size / seconds["memory"] / 1e9,
+        "prefill_tokens_per_second": prefill,
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "runs": network.description,
+    }
+
+
+def read_all(weights: Weights) -> None:
+    """Read every byte once, with two threads."""
+
+    def total(matrix: Matrix) -> int:
+        return int(matrix.numbers.reshape(-1).view(np.int64).sum())
+
+    with ThreadPoolExecutor(2) as pool:
+        sum(pool.map(total, weights.matrices))
+
+
+def random_weights(shape: Shape, kind: str) -> Weights:
+    """Weights of a shape in a format; a block of random numbers, repeated."""
+    random = np.random.default_rng(0)
+    hidden, width, last = shape.hidden_size, shape.width, shape.num_hidden_layers - 1
+    floats = as_bfloat(0.02 * random.standard_normal(1 << 20).astype(np.float32))
+    block: dict[str, NDArray[Any]] = {
+        "bfloat16": floats,
+        "int8": random.integers(-127, 128, 1 << 20, dtype=np.int8),
+        "int4": random.integers(0, 256, 1 << 20, dtype=np.uint8),
+    }
+
+    def matrix(kind: str, outputs: int, columns: int) -> Matrix:
+        size = outputs * columns // (2 if kind == "int4" else 1)
+        numbers = np.resize(block[kind], size).reshape(outputs, -1)
+        if kind == "int8":
+            return Matrix(numbers, np.full(outputs, 0.02 / 60, np.float32))
+        if kind == "int4":
+            return Matrix(numbers, np.full((outputs, columns // GROUP), 0x3BA3, np.uint16))
+        return Matrix(numbers)
+
+    norm = np.stack([np.ones(hidden, np.float32), np.zeros(hidden, np.float32)])
+
+    def layer(index: int) -> Layer:
+        return Layer(
+            norm_1=norm,
+            query_key_value=matrix(kind, 3 * hidden, hidden),
+            dense=matrix(kind, hidden, hidden),
+            dense_bias=np.zeros(hidden, np.float32) if index == last else None,
+            norm_2=norm,
+            widen=matrix(kind, width, hidden),
+            narrow=matrix(kind, hidden, width),
+        )
+
+    # As `neox-ja convert` writes it, the table is int8 beside int4 matrices.
+    table = matrix("int8" if kind == "int4" else kind, shape.vocab_size, hidden)
+    return Weights(table, tuple(layer(i) for i in range(last + 1)), norm, table)
 
 
 if __name__ == "__main__":

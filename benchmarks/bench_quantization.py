@@ -24,7 +24,7 @@ from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.corpus import corpus_files, is_held_out, read_documents
 from gpt_neox_japanese.evaluation.bits import bits_per_character
-from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.inference.weights import read_tensors
 from gpt_neox_japanese.quantization.directory import convert
 from gpt_neox_japanese.tokenizer.codec import Codec
 
@@ -59,7 +59,7 @@ def main() -> None:
         with TemporaryDirectory() as directory:
             output = Path(directory, "model")
             size = convert(
-                default_model_directory(), output, bits, read=read_weights, search=search
+                default_model_directory(), output, bits, read=read_tensors, search=search
             )
             result = measure(load(output), texts, codec, windows, expected)
         results[name] = {"megabytes": size / 1e6, **result}

@@ -8,16 +8,37 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
+import numba.extending
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bytes", "Ints", "Longs", "Number", "Trie", "compiled", "entry", "leaf"]
+__all__ = [
+    "Bytes",
+    "Floats",
+    "Ints",
+    "Longs",
+    "Number",
+    "Shorts",
+    "Trie",
+    "arithmetic",
+    "compiled",
+    "entry",
+    "intrinsic",
+    "leaf",
+    "overload",
+]
 
 Number: TypeAlias = Any  # int or np.int64: one machine word
 Bytes: TypeAlias = NDArray[np.uint8]
+Shorts: TypeAlias = NDArray[np.int16]
 Ints: TypeAlias = NDArray[np.int32]
 Longs: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float32]
 Trie: TypeAlias = tuple[Ints, Ints, Number]
+
+# Numba's types describe what is written, not what may then be called: one argument fewer, say.
+intrinsic: Any = numba.extending.intrinsic
+overload: Any = numba.extending.overload
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -37,6 +58,9 @@ _DIGEST = _digest_of_sources()
 # Functions that only compiled functions call need no way in from Python.
 _INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
+# Infinities and NaN keep their meaning.
+_ANY_ORDER = {"reassoc", "contract", "nsz"}
+
 
 def compiled(function: _Function) -> _Function:
     """Compile a function that compiled functions call."""
@@ -50,6 +74,15 @@ def leaf(function: _Function) -> _Function:
     twice as fast. It may return a view of an array only to another leaf.
     """
     return cast(_Function, numba.njit(**_INNER, _nrt=False)(function))  # type: ignore[call-overload]
+
+
+def arithmetic(function: _Function) -> _Function:
+    """Compile a leaf whose sums may be taken in any order, so that lanes can work on parts of them.
+
+    The order is the compiler's choice, but the same at every call.
+    """
+    options = {**_INNER, "_nrt": False, "error_model": "numpy", "fastmath": _ANY_ORDER}
+    return cast(_Function, numba.njit(**options)(function))
 
 
 def entry(function: _Function) -> _Function:

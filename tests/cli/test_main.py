@@ -34,9 +34,9 @@ def test_the_tokenizer_alone_loads_neither_torch_nor_transformers() -> None:
     assert loaded_by("import gpt_neox_japanese as g; g.Codec; g.Vocabulary") <= {"numba"}
 
 
-def test_writing_text_loads_no_transformers() -> None:
+def test_writing_text_loads_neither_torch_nor_transformers() -> None:
     code = "import gpt_neox_japanese as g; g.TextGenerator.load().generate('猫', max_new_tokens=2)"
-    assert loaded_by(code) & {"torch", "transformers"} == {"torch"}
+    assert loaded_by(code).isdisjoint({"torch", "transformers"})
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,39 +1,42 @@
 from __future__ import annotations
 
-from pathlib import Path
+import random
+import threading
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.engine import Engine
-from gpt_neox_japanese.inference.network import Network, Shape
+from gpt_neox_japanese.inference.network import CHUNK, Network
 from gpt_neox_japanese.inference.sampling import SamplingOptions
-from gpt_neox_japanese.inference.weights import read_weights
+from tests.inference.networks import network_of, random_model
 
 GREEDY = SamplingOptions(temperature=0)
+SAMPLED = SamplingOptions(temperature=1.2, top_p=0.95, repetition_penalty=1.1)
 PROMPT = [3, 1, 2]
 
 
 @pytest.fixture(scope="module")
-def network(checkpoint: Path) -> Network:
-    config = Checkpoint.open(checkpoint).config
-    return Network(Shape.of(config), read_weights(checkpoint), dtype=torch.float32)
+def network() -> Network:
+    return network_of(random_model())
 
 
-def write(engine: Engine, prompt: list[int] = PROMPT, **given: object) -> list[int]:
+@pytest.fixture(scope="module")
+def wide_network() -> Network:
+    return network_of(random_model(), slots=5)
+
+
+def write(engine: Engine, prompt: list[int] = PROMPT, **given: Any) -> list[int]:
     arguments = {"max_new_tokens": 20, "options": GREEDY, **given}
-    return list(engine.generate(prompt, **arguments))  # type: ignore[arg-type]
+    return [choice.id for choice in engine.submit(prompt, **arguments)]
 
 
-def test_greedy_ids_equal_those_of_transformers_generate(
-    network: Network, checkpoint: Path
-) -> None:
-    engine = Engine(network, stop_ids=[])
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(checkpoint).eval()
-    for prompt in ([0], [3, 1, 2], list(range(20))):
+def test_greedy_ids_equal_those_of_transformers_generate(network: Network) -> None:
+    engine, model = Engine(network, stop_ids=[]), random_model()
+    for prompt in ([0], [3, 1, 2], list(range(20)), [*range(40)] * 4):
         expected = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -47,39 +50,213 @@ def test_greedy_ids_equal_those_of_transformers_generate(
 def test_stop_id_ends_the_sequence_and_is_no_part_of_it(network: Network) -> None:
     free = write(Engine(network, stop_ids=[]))
     stop = free[5]
-    assert write(Engine(network, stop_ids=[stop])) == free[: free.index(stop)]
+    request = Engine(network, stop_ids=[stop]).submit(PROMPT, max_new_tokens=20, options=GREEDY)
+    assert [choice.id for choice in request] == free[: free.index(stop)]
+    assert request.finish_reason == "stop"
 
 
 def test_seed_decides_the_ids(network: Network) -> None:
-    engine, options = Engine(network, stop_ids=[]), SamplingOptions()
-    first = write(engine, options=options, seed=1)
-    assert write(engine, options=options, seed=1) == first
-    assert write(engine, options=options, seed=2) != first
-    assert write(engine, options=options) != write(engine, options=options)
-
-
-def test_writing_leaves_the_global_random_state_alone(network: Network) -> None:
-    before = torch.random.get_rng_state()
-    write(Engine(network, stop_ids=[]), options=SamplingOptions(), seed=1)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    engine = Engine(network, stop_ids=[])
+    first = write(engine, options=SAMPLED, seed=1)
+    assert write(engine, options=SAMPLED, seed=1) == first
+    assert write(engine, options=SAMPLED, seed=2) != first
+    assert write(engine, options=SAMPLED) != write(engine, options=SAMPLED)
 
 
 def test_writing_ends_where_the_context_is_full(network: Network) -> None:
-    assert len(write(Engine(network, stop_ids=[]), [1] * 40, max_new_tokens=100)) == 8
+    request = Engine(network, stop_ids=[]).submit([1] * 390, max_new_tokens=99, options=GREEDY)
+    assert len(list(request)) == 10
+    assert request.finish_reason == "length"
 
 
 @pytest.mark.parametrize(
-    ("prompt", "max_new_tokens", "said"),
+    ("prompt", "given", "said"),
     [
-        ([], 1, "empty"),
-        ([1] * 48, 1, "48 tokens"),
-        ([-1], 1, "id -1"),
-        ([10_000], 1, "id 10000"),
-        ([1], 0, "max_new_tokens is 0"),
+        ([], {}, "empty"),
+        ([1] * 400, {}, "400 tokens"),
+        ([-1], {}, "id -1"),
+        ([10_000], {}, "id 10000"),
+        ([1], {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ([1], {"options": SamplingOptions(logit_bias={50: 1.0})}, "id 50"),
+        ([1], {"seed": -1}, "seed is -1"),
     ],
 )
-def test_bad_prompt_is_told_before_anything_is_written(
-    network: Network, prompt: list[int], max_new_tokens: int, said: str
+def test_bad_requests_are_told_at_once_and_disturb_nobody(
+    network: Network, prompt: list[int], given: dict[str, Any], said: str
 ) -> None:
+    engine = Engine(network, stop_ids=[])
+    neighbour = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
+    next(neighbour)
     with pytest.raises(GenerationError, match=said):
-        Engine(network, stop_ids=[]).generate(prompt, max_new_tokens=max_new_tokens, options=GREEDY)
+        write(engine, prompt, **given)
+    assert len(list(neighbour)) == 19
+
+
+# ---- Neighbours ----------------------------------------------------------------------------------
+
+
+def jobs(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Requests of all kinds; many begin alike."""
+    chance = random.Random(seed)
+    shared = [chance.randrange(50) for _ in range(2 * CHUNK + 20)]
+    made = []
+    for number in range(count):
+        length = chance.choice([1, 4, 30, CHUNK + 5, 2 * CHUNK + 9])
+        begin = shared if chance.random() < 0.6 else [chance.randrange(50) for _ in shared]
+        end = [chance.randrange(50) for _ in range(chance.randrange(1, 9))]
+        made.append(
+            {
+                "prompt_ids": begin[:length] + end,
+                "max_new_tokens": chance.randrange(1, 24),
+                "options": chance.choice([GREEDY, SAMPLED]),
+                "seed": number,
+            }
+        )
+    return made
+
+
+def run_beside(engine: Engine, work: list[dict[str, Any]], threads: int) -> list[list[int]]:
+    results: list[list[int]] = [[] for _ in work]
+
+    def some(first: int) -> None:
+        for index in range(first, len(work), threads):
+            results[index] = [choice.id for choice in engine.submit(**work[index])]
+
+    started = [threading.Thread(target=some, args=(first,)) for first in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize("prompt_lookup", [False, True])
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_ids_do_not_depend_on_neighbours(
+    network: Network, wide_network: Network, prompt_lookup: bool, count: int
+) -> None:
+    work = jobs(count)
+    alone = Engine(network, stop_ids=[7])
+    expected = [[choice.id for choice in alone.submit(**job)] for job in work]
+    # Texts left in the cache by `alone` are shared too, so a second engine starts afresh.
+    beside = Engine(wide_network, stop_ids=[7], prompt_lookup=prompt_lookup)
+    assert run_beside(beside, work, threads=7) == expected
+
+
+def test_prompt_lookup_writes_the_same_in_fewer_steps(network: Network) -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.steps = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(network, name)
+
+        def score(self, *arguments: Any) -> Any:
+            self.steps += 1
+            return network.score(*arguments)
+
+    plain, guessing = Counted(), Counted()
+    prompt = [5, 6, 7, 8, 9, 10] * 6
+    expected = write(Engine(plain, stop_ids=[]), prompt, max_new_tokens=120)  # type: ignore[arg-type]
+    engine = Engine(guessing, stop_ids=[], prompt_lookup=True)  # type: ignore[arg-type]
+    assert write(engine, prompt, max_new_tokens=120) == expected
+    assert guessing.steps < plain.steps
+
+
+def test_samples_of_one_prompt_advance_together(wide_network: Network) -> None:
+    engine = Engine(wide_network, stop_ids=[])
+    requests = [
+        engine.submit(PROMPT, max_new_tokens=10, options=SAMPLED, seed=seed) for seed in range(4)
+    ]
+    list(requests[0])
+    written = [len(request.ids) - len(PROMPT) for request in requests]
+    assert min(written) >= 8  # their prompts were read one or two steps later
+
+
+# ---- Coming and going ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_every_slot_comes_back_after_random_cancels(wide_network: Network, count: int) -> None:
+    engine = Engine(wide_network, stop_ids=[7])
+    chance = random.Random(0)
+    open_requests: list[Any] = []
+    for job in jobs(count, seed=1):
+        open_requests.append(engine.submit(**job))
+        while len(open_requests) > 8:
+            request = open_requests.pop(chance.randrange(len(open_requests)))
+            for _ in range(chance.randrange(3)):
+                next(request, None)
+            request.cancel()
+            request.cancel()
+            assert next(request, None) is None
+    for request in open_requests:
+        request.cancel()
+    assert len(engine._slots) == wide_network.slots
+    assert not engine._running
+    assert not engine._waiting
+    assert write(engine) == write(Engine(wide_network, stop_ids=[7]))
+
+
+def test_cancelled_neighbours_change_nothing(wide_network: Network) -> None:
+    engine = Engine(wide_network, stop_ids=[])
+    expected = write(engine, options=SAMPLED, seed=3)
+    request = engine.submit(PROMPT, max_new_tokens=20, options=SAMPLED, seed=3)
+    ids = []
+    for number, job in enumerate(jobs(20)):
+        other = engine.submit(**job)
+        ids.append(next(request).id)
+        if number % 2:
+            other.cancel()
+    assert ids == expected
+
+
+def test_the_queue_has_a_bound(network: Network) -> None:
+    engine = Engine(network, stop_ids=[], most_waiting=2)
+    requests = [engine.submit(PROMPT, max_new_tokens=5, options=GREEDY) for _ in range(2)]
+    with pytest.raises(GenerationError, match="2 requests are waiting"):
+        engine.submit(PROMPT, max_new_tokens=5, options=GREEDY)
+    assert [len(list(request)) for request in requests] == [5, 5]
+
+
+def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
+    class Poisoned:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(wide_network, name)
+
+        def score(self, tokens: Any, unscored: int = 0) -> Any:
+            scores = np.array(wide_network.score(tokens, unscored))
+            for row, token in enumerate(tokens[unscored:]):
+                if token.id == 49:
+                    scores[row] = np.nan
+            return scores
+
+    engine = Engine(Poisoned(), stop_ids=[])  # type: ignore[arg-type]
+    expected = write(engine)
+    bad = engine.submit([49], max_new_tokens=5, options=GREEDY)
+    good = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
+    with pytest.raises(GenerationError, match="nan"):
+        next(bad)
+    assert [choice.id for choice in good] == expected
+
+
+def test_an_interrupted_step_ends_what_runs_and_the_engine_goes_on(network: Network) -> None:
+    class Interrupted:
+        armed = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(network, name)
+
+        def score(self, *arguments: Any) -> Any:
+            if self.armed:
+                self.armed = False
+                raise KeyboardInterrupt
+            return network.score(*arguments)
+
+    engine = Engine(Interrupted(), stop_ids=[])  # type: ignore[arg-type]
+    request = engine.submit(PROMPT, max_new_tokens=5, options=GREEDY)
+    with pytest.raises(KeyboardInterrupt):
+        next(request)
+    with pytest.raises(GenerationError, match="interrupted"):
+        next(request)
+    assert len(write(engine)) == 20

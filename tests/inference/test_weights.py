@@ -4,20 +4,24 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.inference.weights import read_tensors, read_weights
 
 WEIGHTS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 
 
-def same(read: dict[str, Tensor]) -> bool:
-    return read.keys() == WEIGHTS.keys() and all(torch.equal(read[n], WEIGHTS[n]) for n in WEIGHTS)
+def same(read: dict[str, NDArray[Any]]) -> bool:
+    return read.keys() == WEIGHTS.keys() and all(
+        np.array_equal(read[name], weight.numpy()) for name, weight in WEIGHTS.items()
+    )
 
 
 def write_index(directory: Path, name: str, weight_map: object) -> None:
@@ -31,6 +35,21 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 
 def test_the_published_layout_is_read(tmp_path: Path) -> None:
     torch.save(WEIGHTS, tmp_path / "pytorch_model.bin")
+    assert same(read_weights(tmp_path))
+
+
+def test_bfloat16_is_read_as_its_bits_and_nothing_else_is_changed(tmp_path: Path) -> None:
+    weights = {"a": torch.randn(3, 4).bfloat16(), "b": torch.randn(2).half(), "c": torch.ones(1)}
+    save_file(weights, tmp_path / "model.safetensors")
+    assert np.array_equal(read_weights(tmp_path)["a"], weights["a"].view(torch.uint16).numpy())
+    read = read_tensors(tmp_path)
+    assert all(torch.equal(read[name], weight) for name, weight in weights.items())
+    assert all(read[name].dtype == weight.dtype for name, weight in weights.items())
+
+
+def test_what_is_done_with_weights_does_not_reach_the_file(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    read_weights(tmp_path)["a"][:] = 9
     assert same(read_weights(tmp_path))
 
 

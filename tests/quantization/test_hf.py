@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.inference.weights import read_tensors
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.directory import convert
 from gpt_neox_japanese.quantization.formats import weight_of
@@ -25,7 +25,7 @@ IDS = torch.arange(10, 60)[None]
 @pytest.fixture(scope="module", params=[8, 4])
 def quantised(request, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("converted") / f"int{request.param}"
-    convert(default_model_directory(), output, request.param, read=read_weights)
+    convert(default_model_directory(), output, request.param, read=read_tensors)
     return output
 
 
@@ -124,7 +124,7 @@ def test_a_truncated_file_is_refused(quantised, tmp_path):
     with pytest.raises(CheckpointError):
         load(directory)
     with pytest.raises(CheckpointError):
-        read_weights(directory)
+        read_tensors(directory)
 
 
 @pytest.mark.parametrize("change", ["rows", "shape", "dtype", "scale"])

@@ -32,7 +32,7 @@ def command(checkpoint: Path, target: str, output: Path) -> None:
 
     The result is a checkpoint again: `neox-ja generate --model` and `from_pretrained` read it.
     """
-    from gpt_neox_japanese.inference.weights import read_weights
+    from gpt_neox_japanese.inference.weights import read_tensors
     from gpt_neox_japanese.quantization.directory import convert
 
     def progress(done: int, whole: int) -> None:
@@ -40,7 +40,7 @@ def command(checkpoint: Path, target: str, output: Path) -> None:
             click.echo(f"\r{done / 1e6:,.0f} of {whole / 1e6:,.0f} MB", nl=False, err=True)
 
     terminal = sys.stderr.isatty()
-    size = convert(checkpoint, output, _BITS[target], read=read_weights, progress=progress)
+    size = convert(checkpoint, output, _BITS[target], read=read_tensors, progress=progress)
     if terminal:
         click.echo("\r", nl=False, err=True)
     click.echo(f"{output}: {size / 1e6:,.1f} MB of weights")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_SECONDS_OF_SILENCE = 3.0
+_MOST_AT_ONCE = 8  # continuations that are written at the same time
 _DTYPES = ("float32", "bfloat16", "float16")
 
 _length = options_of("How much")
@@ -72,6 +76,11 @@ _model = options_of("What runs")
 )
 @_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
 @_model("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
+@_model("--threads", type=click.IntRange(min=1), help="Of a CPU.  [default: one on each core]")
+@_model(
+    "--prompt-lookup/--no-prompt-lookup",
+    help="Guess several tokens at once from what was written before. The text stays the same.",
+)
 def command(
     prompt: str | None,
     model: Path | None,
@@ -81,6 +90,8 @@ def command(
     seed: int | None,
     dtype: str,
     device: str,
+    threads: int | None,
+    prompt_lookup: bool,
     echo: bool | None,
     as_json: bool,
     verbose: bool,
@@ -96,12 +107,17 @@ def command(
     if not text:
         raise click.UsageError("the prompt is empty; write at least one character")
 
-    import torch
-
     from gpt_neox_japanese.inference.text import TextGenerator
 
     start = time.perf_counter()
-    generator = TextGenerator.load(model, dtype=getattr(torch, dtype), device=device)
+    generator = TextGenerator.load(
+        model,
+        dtype=dtype,
+        device=device,
+        slots=min(num_return_sequences, _MOST_AT_ONCE),
+        threads=threads,
+        prompt_lookup=prompt_lookup,
+    )
     seeds = [None if seed is None else seed + number for number in range(num_return_sequences)]
     # All are begun, and so checked, before anything is shown.
     streams = [
@@ -116,14 +132,27 @@ def command(
         for each in seeds
     ]
     clock = _Clock(generator, model, time.perf_counter() - start) if verbose else None
+    # The first use of a number format compiles the network for it, which takes a while once.
+    notice = threading.Timer(_SECONDS_OF_SILENCE, _say, ["compiling for this processor, once …"])
+    notice.daemon = True
+    if sys.stderr.isatty():
+        notice.start()
     for stream, each in zip(streams, seeds, strict=True):
-        pieces = clock.timed(stream) if clock else stream
+        pieces = _after_first(notice.cancel, clock.timed(stream) if clock else stream)
         if as_json:
             _print_json(text, each, pieces)
         else:
             _show(pieces)
     if clock:
         clock.tell()
+
+
+def _after_first(call: Callable[[], None], pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Pass pieces on, and call something when the first chosen token is there."""
+    for piece in pieces:
+        if piece.tokens or piece.finish_reason:
+            call()
+        yield piece
 
 
 def _print_json(prompt: str, seed: int | None, pieces: Iterator[Piece]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from gpt_neox_japanese.inference.penalties import (
     penalize_repetition,
 )
 
-__all__ = ["Choice", "Sampler", "SamplingOptions", "sample"]
+__all__ = ["Choice", "Sampler", "SamplingOptions"]
 
 Row: TypeAlias = NDArray[np.float32]
 
@@ -188,17 +188,3 @@ def _why_none(highest: float) -> str:
         f"the model scored an id {highest}, which is no finite number; its weights are broken, or"
         " its dtype is too narrow for it"
     )
-
-
-def sample(logits: Any, context: Any, options: SamplingOptions, generator: Any) -> int:
-    """One choice that remembers nothing, on torch's tensors: what `Engine.generate` still calls.
-
-    It goes when the engine keeps a `Sampler` for each request.
-    """
-    sampler = Sampler(
-        options,
-        vocab_size=len(logits),
-        seed=generator.initial_seed() + len(context),
-        prompt_ids=context.tolist(),
-    )
-    return sampler.choose(logits.float().cpu().numpy()).id

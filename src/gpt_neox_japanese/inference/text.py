@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol, Unpack
 
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.options import SamplingArguments, SamplingOptions
+from gpt_neox_japanese.inference.request import FinishReason
 from gpt_neox_japanese.inference.sampling import Choice
 from gpt_neox_japanese.inference.stopping import StopStrings
-from gpt_neox_japanese.inference.transcript import FinishReason, Piece, Token, Transcript
+from gpt_neox_japanese.inference.transcript import Piece, Token, Transcript
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 if TYPE_CHECKING:
@@ -193,26 +194,39 @@ class TextGenerator:
         cls,
         directory: str | Path | None = None,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
         device: str = "cpu",
+        slots: int = 8,
+        threads: int | None = None,
+        prompt_lookup: bool = False,
     ) -> TextGenerator:
         """Open a checkpoint directory; without one, the model that comes with the package.
 
         Args:
             directory: Holds config.json, model.safetensors, vocab.txt and emoji.json.
-            dtype: What the weights are converted to; float32 if None.
+            dtype: "float32" (None), "bfloat16", or on a GPU "float16"; see `load_network`.
             device: Where the model runs, as torch names it.
+            slots: Texts that are written at once; the others wait.
+            threads: Of a CPU; None for one on each core.
+            prompt_lookup: Guess several tokens at once from what was written before; the text
+                stays the same.
 
         Raises:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
         from gpt_neox_japanese.inference.checkpoint import Checkpoint
-        from gpt_neox_japanese.inference.serial import load_engine
+        from gpt_neox_japanese.inference.loading import load_engine
 
         checkpoint = Checkpoint.open(directory)
         engine = load_engine(
-            checkpoint, stop_ids=_ids_of([_END], checkpoint.codec), dtype=dtype, device=device
+            checkpoint,
+            stop_ids=_ids_of([_END], checkpoint.codec),
+            dtype=dtype,
+            device=device,
+            slots=slots,
+            threads=threads,
+            prompt_lookup=prompt_lookup,
         )
         return cls(checkpoint.codec, engine, checkpoint.sampling)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
+from gpt_neox_japanese.inference.request import FinishReason
 from gpt_neox_japanese.inference.sampling import Choice
 from gpt_neox_japanese.inference.stopping import StopStrings
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["FinishReason", "Piece", "Token", "Transcript"]
-
-FinishReason: TypeAlias = Literal["stop", "length"]
+__all__ = ["Piece", "Token", "Transcript"]
 
 
 class Token(NamedTuple):

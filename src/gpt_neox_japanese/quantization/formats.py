@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.reference import GROUP, bfloat_to_float, unpack_int4
+from gpt_neox_japanese.quantization.reference import GROUP, SCALE, bfloat_to_float, unpack_int4
 
 __all__ = [
     "METHOD",
@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 METHOD = "neox_ja"  # `quant_method` of config.json
-
-SCALE = "_scale"  # what is added to a tensor's name for its scales
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.formats import METHOD, SCALE, weight_of
-from gpt_neox_japanese.quantization.reference import GROUP
+from gpt_neox_japanese.quantization.formats import METHOD, weight_of
+from gpt_neox_japanese.quantization.reference import GROUP, SCALE
 
 __all__ = ["QuantizationConfig", "QuantizedEmbedding", "QuantizedLinear"]
 

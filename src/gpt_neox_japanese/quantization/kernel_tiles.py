@@ -3,9 +3,7 @@
 Each function here becomes a loop over vectors inside its caller. `rows` is a constant, so that all
 sums stay in registers. One sum takes the same steps whatever `rows` is.
 """
-# The functions that Numba calls for types have arguments whose values matter later only, and
 # Numba's own functions carry no annotations.
-# ruff: noqa: ARG001
 # mypy: disallow-untyped-calls=False
 
 from __future__ import annotations

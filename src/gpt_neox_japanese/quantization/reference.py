@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 __all__ = [
     "GROUP",
     "LARGEST",
+    "SCALE",
     "bfloat_to_float",
     "float_to_bfloat",
     "multiply_float",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 GROUP = 64  # columns of int4 that share a scale
+SCALE = "_scale"  # what is added to a tensor's name for its scales
 LARGEST = 2047  # of a quantised activation
 
 _SHIFTS = np.array([[0], [4], [8], [12]], dtype=np.uint16)  # of the nibbles of a word

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.formats import METHOD, SCALE, Int4Weight
+from gpt_neox_japanese.quantization.formats import METHOD, Int4Weight
 from gpt_neox_japanese.quantization.quantize import quantize
-from gpt_neox_japanese.quantization.reference import GROUP
+from gpt_neox_japanese.quantization.reference import GROUP, SCALE
 
 __all__ = ["Plan", "description", "plan_of", "write_weights"]
 

@@ -1,0 +1,108 @@
+"""The network on a processor: weights where they lie, a cache, and the compiled functions."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite.binding import get_host_cpu_name
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.inference.chunks import Chunks
+from gpt_neox_japanese.inference.layout import Weights
+from gpt_neox_japanese.inference.network import Token
+from gpt_neox_japanese.inference.plan import make_plan
+from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.inference.team import Team
+
+__all__ = ["CompiledNetwork"]
+
+_NAMES = {"float32": "float32", "uint16": "bfloat16", "int8": "int8", "uint8": "int4"}
+
+# Linux then does not count the room of texts that nobody has written yet. Python knows the name of
+# MAP_NORESERVE from 3.13 on.
+_UNCOUNTED = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000} if sys.platform == "linux" else {}
+)
+
+
+class CompiledNetwork:
+    """A causal language model for up to `slots` texts, in compiled code; see `network.Network`.
+
+    Activations are float32. Weights stay in the form in which they are given.
+
+    Args:
+        shape: Sizes and constants.
+        weights: The tensors of the model.
+        slots: Texts that the cache holds at once.
+        capacity: Tokens of each; None for as many as the model can read.
+        half_cache: Keep keys and values in bfloat16 rather than in float32.
+        threads: None for one on each core.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Weights,
+        *,
+        slots: int = 1,
+        capacity: int | None = None,
+        half_cache: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.capacity = capacity or shape.max_position_embeddings
+        self.threads = threads or _cores()
+        self.weights = weights
+        # Memory that is never written takes no room, so capacity is free until it is used.
+        size = (shape.num_hidden_layers, slots, shape.num_attention_heads, self.capacity)
+        kind = np.dtype(np.uint16 if half_cache else np.float32)
+        self._keys, self._values = (_reserve((*size, shape.head_dim), kind) for _ in range(2))
+        self._plan = make_plan(shape, weights, self._keys, self._values, self.threads)
+        self._team = Team(self._plan)
+        self._chunks = Chunks(shape, weights, self._plan)
+
+    @property
+    def description(self) -> str:
+        """What runs, in one line."""
+        kind = _NAMES[str(self.weights.layers[0].dense.numbers.dtype)]
+        return (
+            f"compiled for {get_host_cpu_name()}, {kind} weights, {self.threads} threads,"
+            f" {self.slots} slots"
+        )
+
+    def score(self, tokens: Sequence[Token], unscored: int = 0) -> NDArray[np.float32]:
+        """See `Network.score`."""
+        count = len(tokens)
+        self._plan.tokens[:, :count] = np.transpose(tokens)
+        self._plan.job[:] = count, unscored
+        self._team.step()
+        return self._plan.logits[unscored:count]
+
+    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.read`."""
+        self._chunks.read(ids, slot, position)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See `Network.copy`."""
+        for states in (self._keys, self._values):
+            states[:, target, :, :length] = states[:, source, :, :length]
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _reserve(size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of zeros whose memory is only taken when it is written."""
+    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_UNCOUNTED)
+    return np.frombuffer(memory, dtype).reshape(size)

@@ -1,0 +1,59 @@
+"""The scores of a network as captured CUDA graphs."""
+# torch's streams carry no annotations.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gpt_neox_japanese.inference.network import MOST_ROWS
+
+__all__ = ["Graphs"]
+
+# A graph reads the cache up to a fixed length. It is captured for every multiple of this.
+_STRETCH = 256
+
+
+class Graphs:
+    """Replays a function of rows and an end, one graph for each stretch of ends.
+
+    Args:
+        function: `(rows, end)` → scores. It must do nothing that a graph cannot hold.
+        capacity: The largest end.
+    """
+
+    def __init__(self, function: Callable[[Tensor, int], Tensor], capacity: int) -> None:
+        self._function = function
+        self._capacity = capacity
+        self._rows = torch.zeros(3, MOST_ROWS, dtype=torch.int64, device="cuda")
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+
+    def run(self, rows: Tensor, end: int) -> Tensor:
+        """What the function gives for an end that is at least `end`; overwritten by the next run.
+
+        Args:
+            rows: int64 `(3, MOST_ROWS)` on the GPU.
+            end: From 1 to the capacity.
+        """
+        end = min(-(-end // _STRETCH) * _STRETCH, self._capacity)
+        self._rows.copy_(rows)
+        if end not in self._captured:
+            self._captured[end] = self._capture(end)
+        graph, scores = self._captured[end]
+        graph.replay()
+        return scores
+
+    def _capture(self, end: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        # Libraries set themselves up at the first call, which must not be captured.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._function(self._rows, end)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            scores = self._function(self._rows, end)
+        return graph, scores

@@ -1,0 +1,85 @@
+"""From a checkpoint to an engine: which network runs it, and in which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.inference.checkpoint import Checkpoint
+from gpt_neox_japanese.inference.engine import Engine
+from gpt_neox_japanese.inference.layout import Weights, arrange
+from gpt_neox_japanese.inference.network import Network
+from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.inference.weights import read_weights
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["load_engine", "load_network"]
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load_engine(
+    checkpoint: Checkpoint,
+    *,
+    stop_ids: Collection[int],
+    dtype: str | torch.dtype | None = None,
+    device: str = "cpu",
+    slots: int = 8,
+    threads: int | None = None,
+    prompt_lookup: bool = False,
+) -> Engine:
+    """The engine of a checkpoint; see `load_network` and `Engine`."""
+    network = load_network(checkpoint, dtype=dtype, device=device, slots=slots, threads=threads)
+    return Engine(network, stop_ids=stop_ids, prompt_lookup=prompt_lookup)
+
+
+def load_network(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str = "cpu",
+    slots: int = 8,
+    threads: int | None = None,
+) -> Network:
+    """The network of a checkpoint.
+
+    Args:
+        checkpoint: Whose weights are read.
+        dtype: "float32" (None), "bfloat16", or on a GPU "float16"; also as torch's dtype. On a CPU
+            float32 leaves weights that are stored in bfloat16 as they are, since that changes no
+            result, and bfloat16 rounds weights and cache; the arithmetic is float32 in both cases.
+            Quantised weights stay quantised.
+        device: Where it runs, as torch names it.
+        slots: Texts that are written at once; the others wait.
+        threads: Of a CPU; None for one on each core.
+
+    Raises:
+        CheckpointError: A weight is missing or broken, or dtype or device cannot be used.
+    """
+    name = str(dtype or "float32").removeprefix("torch.")
+    if name not in _DTYPES:
+        raise CheckpointError(f"dtype {name!r} cannot be used; choose one of {', '.join(_DTYPES)}")
+    shape = Shape.of(checkpoint.config)
+    if device != "cpu":
+        from gpt_neox_japanese.inference.tensors import TensorNetwork, check_device
+
+        check_device(device)
+        return TensorNetwork(
+            shape, _weights(checkpoint, shape), dtype=name, device=device, slots=slots
+        )
+    if name == "float16":
+        raise CheckpointError(
+            "dtype 'float16' is for GPUs, where it is fast; on a CPU choose float32 or bfloat16"
+        )
+    from gpt_neox_japanese.inference.compiled import CompiledNetwork
+
+    half = name == "bfloat16"
+    weights = _weights(checkpoint, shape, bfloat16=half)
+    return CompiledNetwork(shape, weights, slots=slots, half_cache=half, threads=threads)
+
+
+def _weights(checkpoint: Checkpoint, shape: Shape, *, bfloat16: bool = False) -> Weights:
+    return arrange(shape, read_weights(checkpoint.directory), bfloat16=bfloat16)

@@ -1,0 +1,102 @@
+"""Makes the plan of a compiled step: addresses of the weights, and room for what is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.inference import kernel_step
+from gpt_neox_japanese.inference.kernel_products import Rounded
+from gpt_neox_japanese.inference.kernel_step import Plan
+from gpt_neox_japanese.inference.layout import Layer, Matrix, Weights
+from gpt_neox_japanese.inference.network import MOST_ROWS
+from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.quantization.reference import GROUP
+
+__all__ = ["make_plan", "rotation_tables"]
+
+
+def make_plan(
+    shape: Shape,
+    weights: Weights,
+    keys: NDArray[np.generic],
+    values: NDArray[np.generic],
+    threads: int,
+) -> Plan:
+    """Make the plan of a network.
+
+    Args:
+        shape: Sizes and constants.
+        weights: They must stay where they are as long as the plan is used.
+        keys: The cache, `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16.
+        values: As `keys`.
+        threads: How many work together.
+    """
+    hidden, width, rows = shape.hidden_size, shape.width, MOST_ROWS
+    capacity = keys.shape[3]
+    cos, sin = rotation_tables(shape, capacity)
+    return Plan(
+        matrix=np.empty(0, weights.layers[0].dense.numbers.dtype),
+        table=np.empty(0, weights.head.numbers.dtype),
+        layers=np.array([_addresses(layer) for layer in weights.layers]),
+        ends=np.array([_address(weights.embedding), _address(weights.head)]),
+        final_norm=weights.final_norm,
+        cos=cos,
+        sin=sin,
+        epsilon=np.float32(shape.layer_norm_eps),
+        tanh=shape.gelu_approximation == "tanh",
+        keys=keys,
+        values=values,
+        counters=np.zeros(kernel_step.counter_words(len(weights.layers)), np.int64),
+        job=np.zeros(2, np.int64),
+        tokens=np.zeros((3, rows), np.int64),
+        hidden=_room(rows, hidden),
+        packed=_room(rows, 3 * hidden),
+        mixed=_room(rows, hidden),
+        wide=_room(rows, width),
+        update=_room(rows, hidden),
+        logits=_room(rows, shape.vocab_size),
+        normed=_room(threads, rows, hidden),
+        scores=_room(threads, capacity),
+        rounded=Rounded(
+            numbers=np.empty((threads, rows * width), np.int16),
+            scales=_room(threads, rows),
+            corrections=np.empty((threads, rows * -(-width // GROUP)), np.int32),
+        ),
+    )
+
+
+def rotation_tables(
+    shape: Shape, positions: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosines and sines of every position, float32 `(positions, rotated / 2)`.
+
+    The angles are rounded to float32 first, as transformers does.
+    """
+    exponents = np.arange(0, shape.rotated, 2, dtype=np.float32) / np.float32(shape.rotated)
+    frequencies = 1 / np.power(np.float32(shape.rotary_base), exponents)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
+    return np.cos(angles), np.sin(angles)
+
+
+def _room(*size: int) -> NDArray[np.float32]:
+    return np.empty(size, np.float32)
+
+
+def _address(matrix: Matrix) -> list[int]:
+    scales = 0 if matrix.scales is None else matrix.scales.ctypes.data
+    return [matrix.numbers.ctypes.data, scales]
+
+
+def _addresses(layer: Layer) -> list[int]:
+    """A row of `Plan.layers`."""
+    bias = 0 if layer.dense_bias is None else layer.dense_bias.ctypes.data
+    return [
+        layer.norm_1.ctypes.data,
+        *_address(layer.query_key_value),
+        *_address(layer.dense),
+        bias,
+        layer.norm_2.ctypes.data,
+        *_address(layer.widen),
+        *_address(layer.narrow),
+    ]

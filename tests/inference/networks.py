@@ -1,0 +1,62 @@
+"""Small networks with random weights, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.inference.compiled import CompiledNetwork
+from gpt_neox_japanese.inference.layout import arrange
+from gpt_neox_japanese.inference.network import MOST_ROWS, Network, Token
+from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.inference.tensors import TensorNetwork
+
+TINY: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 400,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def random_model(**changes: Any) -> GPTNeoXJapaneseForCausalLM:
+    """The model that transformers sees, with weights that make every part matter."""
+    torch.manual_seed(0)
+    model = GPTNeoXJapaneseForCausalLM(GPTNeoXJapaneseConfig(**TINY | changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def tensors_of(model: GPTNeoXJapaneseForCausalLM) -> dict[str, NDArray[Any]]:
+    """Its tensors as NumPy's arrays."""
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def network_of(
+    model: GPTNeoXJapaneseForCausalLM, kind: str = "compiled", **options: Any
+) -> Network:
+    """A network with a model's weights: "compiled" or "tensors"."""
+    shape = Shape.of(model.config.to_dict())
+    weights = arrange(shape, tensors_of(model), bfloat16=False)
+    if kind == "tensors":
+        return TensorNetwork(shape, weights, **options)
+    return CompiledNetwork(shape, weights, **options)
+
+
+def scores_of(network: Network, ids: list[int], slot: int = 0, at_once: int = MOST_ROWS) -> Any:
+    """Scores after the last of some ids, read a few at a time into an unused slot."""
+    for begin in range(0, len(ids), at_once):
+        part = ids[begin : begin + at_once]
+        tokens = [Token(token, slot, begin + i) for i, token in enumerate(part)]
+        scores = network.score(tokens, len(part) - 1)
+    return np.array(scores[0])
