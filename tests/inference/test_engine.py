@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import itertools
 import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gpt_neox_japanese import (
+    Codec,
+    GPTNeoXJapaneseForCausalLM,
+    TextGenerator,
+    default_model_directory,
+)
+from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.engine import Engine
 from gpt_neox_japanese.inference.network import CHUNK, Network
@@ -45,6 +54,30 @@ def test_greedy_ids_equal_those_of_transformers_generate(network: Network) -> No
             eos_token_id=None,
         )
         assert write(engine, prompt) == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(200, marks=pytest.mark.slow)])
+def test_greedy_ids_of_the_embedded_model_are_those_of_transformers(
+    count: int, corpus_directory: Path
+) -> None:
+    engine = TextGenerator.load().engine
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(default_model_directory(), dtype="float32")
+    codec = Codec.load(default_model_directory())
+    for document in itertools.islice(read_documents([corpus_directory]), count):
+        prompt = codec.encode(document.text[200:260]).tolist()
+        expected = (
+            model.eval()
+            .generate(
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                max_new_tokens=40,
+                do_sample=False,
+                repetition_penalty=1.0,
+            )[0, len(prompt) :]
+            .tolist()
+        )
+        request = engine.submit(prompt, max_new_tokens=40, options=GREEDY)
+        assert [choice.id for choice in request] == [i for i in expected if i != 7999]
 
 
 def test_stop_id_ends_the_sequence_and_is_no_part_of_it(network: Network) -> None:

@@ -184,3 +184,12 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
 
 def test_tiny_is_what_the_model_is() -> None:
     assert Shape.of(random_model().config.to_dict()).hidden_size == TINY["hidden_size"]
+
+
+@pytest.mark.gpu
+def test_a_gpu_says_what_the_processor_says() -> None:
+    model = random_model()
+    exact = scores_of(network_of(model), IDS)
+    network = network_of(model, "tensors", device="cuda", slots=2)
+    for slot in (0, 1):
+        np.testing.assert_allclose(scores_of(network, IDS, slot), exact, rtol=1e-3, atol=1e-3)
