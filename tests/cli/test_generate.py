@@ -32,6 +32,23 @@ def test_seed_reproduces_each_continuation(checkpoint: Path) -> None:
     assert json.loads(run(*arguments, "--seed", 0).stdout)["seed"] == 0
 
 
+def test_guesses_and_threads_change_no_character(checkpoint: Path) -> None:
+    arguments = ("generate", "猫は猫は猫は", "--model", checkpoint, "--temperature", 0)
+    plain = run(*arguments).stdout
+    assert run(*arguments, "--prompt-lookup").stdout == plain
+    assert run(*arguments, "--threads", 1).stdout == plain
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_number_format_of_a_processor_writes(checkpoint: Path, dtype: str) -> None:
+    result = run("generate", "猫", "--model", checkpoint, "--dtype", dtype, "--max-new-tokens", 3)
+    assert result.exit_code == 0, result.output
+
+
+def test_float16_is_refused_on_a_processor_with_the_remedy(checkpoint: Path) -> None:
+    assert_refused(run("generate", "猫", "--model", checkpoint, "--dtype", "float16"), "bfloat16")
+
+
 def test_json_tells_tokens_offsets_and_reason(checkpoint: Path) -> None:
     arguments = ("generate", "猫", "--model", checkpoint, "--json", "--seed", 1)
     result = json.loads(run(*arguments, "--max-new-tokens", 5, "--logprobs", 2).stdout)

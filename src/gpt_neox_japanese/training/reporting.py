@@ -33,9 +33,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Report(TrainerCallback):
     """Writes `loss.jsonl` and draws the progress bar on stderr.
 
-    A line of the log has `step`, `tokens`, `seconds` (of this session) and either `loss` (nats per
-    token since the last line), the same as `bits_per_character`, `learning_rate`, `grad_norm`,
-    `tokens_per_second` and `mfu`, or `held_out_bits_per_character`.
+    A line of the log has `step`, `tokens`, `seconds` (since the run was last started) and either
+    `loss` (nats per token since the last line), the same as `bits_per_character`, `learning_rate`,
+    `grad_norm`, `tokens_per_second` and `mfu`, or `held_out_bits_per_character`.
 
     Args:
         output: the run's directory.
