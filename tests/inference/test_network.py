@@ -156,6 +156,17 @@ def test_stored_numbers_are_computed_with_as_they_are(kind: str) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_chunks_of_integers_are_single_tokens_to_the_bit(kind: str) -> None:
+    model = random_model()
+    shape = Shape.of(model.config.to_dict())
+    weights = arrange(shape, rounded(kind)(model), bfloat16=False)
+    network = CompiledNetwork(shape, weights, threads=2, slots=2)
+    expected = scores_of(network, [*LONG[: 2 * CHUNK], 7])
+    network.read(LONG[: 2 * CHUNK], 1, 0)
+    assert np.array_equal(network.score([Token(7, 1, 2 * CHUNK)])[0], expected)
+
+
 def test_a_half_cache_stays_near() -> None:
     model = random_model()
     shape = Shape.of(model.config.to_dict())

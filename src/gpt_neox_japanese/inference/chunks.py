@@ -1,8 +1,9 @@
 """Reading a long text: whole chunks of tokens as matrix–matrix products.
 
-A processor multiplies matrices fastest when many rows share what is read of the weights. A chunk
-has always the same number of rows and begins at a multiple of it, so a token's numbers do not
-depend on where the text that is read at once begins or ends.
+A processor multiplies matrices fastest when many rows share what is read of the weights. Floats are
+multiplied by NumPy's matrix library, integers by our own kernels. A chunk has always the same
+number of rows and begins at a multiple of it, so a token's numbers do not depend on where the text
+that is read at once begins or ends.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from gpt_neox_japanese.inference.kernel_step import Plan
 from gpt_neox_japanese.inference.layout import Layer, Matrix, Weights
 from gpt_neox_japanese.inference.network import CHUNK
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.quantization.kernel_multiply import (
+    multiply_int4,
+    multiply_int8,
+    quantize_rows,
+)
+from gpt_neox_japanese.quantization.reference import GROUP
 
 __all__ = ["Chunks"]
 
@@ -53,7 +60,7 @@ class Chunks:
             self._transform(hidden, layer)
 
     def _attend(self, hidden: Rows, layer: Layer, index: int, slot: int, position: int) -> None:
-        packed = _product(self._normalized(hidden, layer.norm_1), layer.query_key_value)
+        packed = self._product(self._normalized(hidden, layer.norm_1), layer.query_key_value)
         plan, mixed = self._plan, np.empty_like(hidden)
         keys, values = plan.keys[index, slot], plan.values[index, slot]
         heads = self._shape.num_attention_heads
@@ -70,14 +77,14 @@ class Chunks:
                 mixed[part],
             )
             self._together(heads, work)
-        hidden += _product(mixed, layer.dense)
+        hidden += self._product(mixed, layer.dense)
         if layer.dense_bias is not None:
             hidden += layer.dense_bias
 
     def _transform(self, hidden: Rows, layer: Layer) -> None:
-        wide = _product(self._normalized(hidden, layer.norm_2), layer.widen)
+        wide = self._product(self._normalized(hidden, layer.norm_2), layer.widen)
         self._together(len(wide), lambda first, last: gelu_rows(wide[first:last], self._plan.tanh))
-        hidden += _product(wide, layer.narrow)
+        hidden += self._product(wide, layer.narrow)
 
     def _normalized(self, hidden: Rows, norm: Rows) -> Rows:
         normed = np.empty_like(hidden)
@@ -91,13 +98,33 @@ class Chunks:
         for job in jobs:
             job.result()
 
+    def _product(self, x: Rows, matrix: Matrix) -> Rows:
+        """`x` times a matrix, transposed, one chunk at a time."""
+        out = np.empty((len(x), len(matrix.numbers)), np.float32)
+        multiply = _multiply_floats if matrix.scales is None else self._multiply_integers
+        multiply(x, matrix, out)
+        return out
 
-def _product(x: Rows, matrix: Matrix) -> Rows:
-    """`x` times a matrix, transposed, one chunk at a time."""
-    outputs = len(matrix.numbers)
-    out = np.empty((len(x), outputs), np.float32)
-    for first in range(0, outputs, _OUTPUTS):
+    def _multiply_integers(self, x: Rows, matrix: Matrix, out: Rows) -> None:
+        """The kernels that `Network.score` multiplies with: to the bit what it would compute."""
+        rows, columns = x.shape
+        q, scales = np.empty((rows, columns), np.int16), np.empty(rows, np.float32)
+        corrections = np.empty((rows, -(-columns // GROUP)), np.int32)
+        quantize_rows(x, q, scales, corrections)
+        stored = np.asarray(matrix.numbers), np.asarray(matrix.scales)
+        for at in range(0, rows, CHUNK):
+            part = slice(at, at + CHUNK)
+            if matrix.numbers.dtype == np.int8:
+                work = partial(multiply_int8, *stored, q[part], scales[part], out[part])
+            else:
+                work = partial(
+                    multiply_int4, *stored, q[part], scales[part], corrections[part], out[part]
+                )
+            self._together(len(matrix.numbers), work)
+
+
+def _multiply_floats(x: Rows, matrix: Matrix, out: Rows) -> None:
+    for first in range(0, len(matrix.numbers), _OUTPUTS):
         block = matrix.floats(slice(first, first + _OUTPUTS)).T
         for at in range(0, len(x), CHUNK):
             out[at : at + CHUNK, first : first + _OUTPUTS] = x[at : at + CHUNK] @ block
-    return out
