@@ -34,6 +34,10 @@ __all__ = [
     "quantize_rows",
 ]
 
+# An intrinsic's arguments are not those that its Python function has.
+_dot_int4: Any = dot_int4
+_dot_int8: Any = dot_int8
+
 Floats: TypeAlias = NDArray[np.float32]
 Words: TypeAlias = NDArray[np.int16]
 
@@ -116,14 +120,21 @@ _add_1_int8, _add_2_int8, _add_4_int8, _add_8_int8 = (
 )
 
 
-def _multiplies_floats(add_1: Any, add_2: Any) -> Any:
+def _multiplies_floats(dot: Any, add_1: Any, add_2: Any) -> Any:
     @compiled
     def multiply(weights: Any, x: Any, out: Any, first: Number, last: Number) -> None:
         rows, columns = x.shape
-        block = 1 if rows == 1 else _OUTPUTS
-        totals = np.empty((rows, block), np.float32)
-        for output in range(first, last, block):
-            end = min(output + block, last)
+        if rows == 1:
+            for output in range(first, last):
+                total = np.float32(0)
+                for start in range(0, columns, _COLUMNS):
+                    stop = min(start + _COLUMNS, columns)
+                    total += dot(weights, x, output, 0, start, stop, 1)[0]
+                out[0, output] = total
+            return
+        totals = np.empty((rows, _OUTPUTS), np.float32)
+        for output in range(first, last, _OUTPUTS):
+            end = min(output + _OUTPUTS, last)
             totals[:] = 0
             for start in range(0, columns, _COLUMNS):
                 stop = min(start + _COLUMNS, columns)
@@ -138,8 +149,8 @@ def _multiplies_floats(add_1: Any, add_2: Any) -> Any:
     return multiply
 
 
-_float_product = _multiplies_floats(_add_1_float, _add_2_float)
-_bfloat_product = _multiplies_floats(_add_1_bfloat, _add_2_bfloat)
+_float_product = _multiplies_floats(dot_float, _add_1_float, _add_2_float)
+_bfloat_product = _multiplies_floats(dot_bfloat, _add_1_bfloat, _add_2_bfloat)
 
 
 @entry
@@ -186,14 +197,20 @@ def multiply_int8(
         last: Output after the last.
     """
     rows, columns = q.shape
-    block = 1 if rows == 1 else _OUTPUTS
-    stretch = _INT8_COLUMNS_ONE_ROW if rows == 1 else _INT8_COLUMNS
-    totals = np.empty((rows, block), np.int64)
-    for output in range(first, last, block):
-        end = min(output + block, last)
+    if rows == 1:
+        for output in range(first, last):
+            total = np.int64(0)
+            for start in range(0, columns, _INT8_COLUMNS_ONE_ROW):
+                stop = min(start + _INT8_COLUMNS_ONE_ROW, columns)
+                total += _dot_int8(weights, q, output, 0, start, stop, 1)[0]
+            out[0, output] = np.float32(total) * (weight_scales[output] * x_scales[0])
+        return
+    totals = np.empty((rows, _OUTPUTS), np.int64)
+    for output in range(first, last, _OUTPUTS):
+        end = min(output + _OUTPUTS, last)
         totals[:] = 0
-        for start in range(0, columns, stretch):
-            stop = min(start + stretch, columns)
+        for start in range(0, columns, _INT8_COLUMNS):
+            stop = min(start + _INT8_COLUMNS, columns)
             row = 0
             while rows - row >= 8:
                 _add_8_int8(weights, q, totals, row, output, end, start, stop)
@@ -210,9 +227,6 @@ def multiply_int8(
             for index in range(end - output):
                 scale = weight_scales[output + index] * x_scales[row]
                 out[row, output + index] = np.float32(totals[row, index]) * scale
-
-
-_dot_int4: Any = dot_int4  # an intrinsic's types are its own
 
 
 def _adds_int4_rows(rows: int) -> Any:
@@ -264,10 +278,19 @@ def multiply_int4(
         last: Output after the last.
     """
     rows, groups = q.shape[0], group_scales.shape[1]
-    block = 1 if rows == 1 else _OUTPUTS
-    totals = np.empty((rows, block), np.float32)
-    for output in range(first, last, block):
-        end = min(output + block, last)
+    if rows == 1:
+        for output in range(first, last):
+            total = np.float32(0)
+            for start in range(0, groups, _GROUPS):
+                stop = min(start + _GROUPS, groups)
+                total += _dot_int4(packed, group_scales, q, corrections, output, 0, start, stop, 1)[
+                    0
+                ]
+            out[0, output] = total * x_scales[0]
+        return
+    totals = np.empty((rows, _OUTPUTS), np.float32)
+    for output in range(first, last, _OUTPUTS):
+        end = min(output + _OUTPUTS, last)
         totals[:] = 0
         for start in range(0, groups, _GROUPS):
             stop = min(start + _GROUPS, groups)

@@ -27,6 +27,7 @@ __all__ = [
     "fused",
     "load",
     "pair_products",
+    "prefetch",
     "rows_of",
     "spread",
     "vector",
@@ -66,6 +67,18 @@ def load(builder: Builder, row: Value, byte: Value, kind: Value) -> Value:
     """Load a vector or a scalar from a row; nothing is asked of the address."""
     pointer = builder.bitcast(builder.gep(row, [byte]), kind.as_pointer())
     return builder.load(pointer, align=1)
+
+
+def prefetch(builder: Builder, row: Value, byte: Value) -> None:
+    """Ask for a line of memory that will be read soon; no address is wrong."""
+    pointer = INT8.as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32]),
+        "llvm.prefetch.p0",
+    )
+    read, keep, data = INT32(0), INT32(3), INT32(1)
+    builder.call(function, [builder.gep(row, [byte]), read, keep, data])
 
 
 def _choose(builder: Builder, value: Value, lanes: Sequence[int]) -> Value:
