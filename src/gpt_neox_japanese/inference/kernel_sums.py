@@ -1,6 +1,6 @@
 """Sums over a row in an order that is written down, whatever the compiler makes of the rest.
 
-A loop that the compiler may turn into vectors as it likes gives sums that differ in the last bit
+A loop that the compiler may turn into vectors as it likes may give sums that differ in the last bit
 between two copies of one function. A request's numbers would then depend on which thread had
 which part of the work.
 """
