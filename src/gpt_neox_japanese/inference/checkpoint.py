@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.inference.options import SamplingOptions
+from gpt_neox_japanese.json_files import read_object
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["Checkpoint"]
@@ -49,7 +49,7 @@ class Checkpoint:
                 " model.safetensors, vocab.txt and emoji.json"
             )
         codec = Codec.load(directory)
-        config = _read_json(directory / "config.json")
+        config = read_object(directory / "config.json")
         if config.get("vocab_size") != len(codec.vocabulary):
             raise CheckpointError(
                 f"{str(directory)!r}: the model has {config.get('vocab_size')} ids, its vocabulary"
@@ -61,7 +61,7 @@ class Checkpoint:
 def _recommended_sampling(directory: Path) -> SamplingOptions:
     """What `generation_config.json` says of sampling; our own where it is made for greedy."""
     path = directory / "generation_config.json"
-    config = _read_json(path) if path.is_file() else {}
+    config = read_object(path) if path.is_file() else {}
     if not config.get("do_sample", False):
         return SamplingOptions(**_FALLBACK)
     names = [field.name for field in fields(SamplingOptions)]
@@ -70,18 +70,3 @@ def _recommended_sampling(directory: Path) -> SamplingOptions:
         return SamplingOptions(**{**_FALLBACK, **given})
     except GenerationError as error:
         raise CheckpointError(f"{str(path)!r}: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {str(path)!r}: {error.strerror or error}; a model is a directory with"
-            " config.json, model.safetensors, vocab.txt and emoji.json"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{str(path)!r} must hold a JSON object")
-    return value

@@ -7,7 +7,6 @@ inside their file and apart from each other; the rest is refused here.
 
 from __future__ import annotations
 
-import json
 import pickle
 import stat
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.json_files import read_object
 
 __all__ = ["check_directory", "explained_errors"]
 
@@ -45,7 +45,7 @@ def check_directory(directory: Path, config: PreTrainedConfig | None = None) -> 
             _check_index(path)
     weights = [path for path in files if path.suffix in {".bin", ".safetensors"}]
     if weights and not (directory / "adapter_config.json").exists():
-        described = config.to_dict() if config else _read_json(directory / "config.json")
+        described = config.to_dict() if config else _config_in(directory)
         _check_size(directory, described, sum(path.stat().st_size for path in weights))
 
 
@@ -84,7 +84,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_index(path: Path) -> None:
-    shards = _read_json(path).get("weight_map")
+    shards = read_object(path).get("weight_map")
     if not isinstance(shards, dict):
         raise CheckpointError(f"{str(path)!r} has no weight_map; copy or download it again")
     for shard in shards.values():
@@ -110,13 +110,6 @@ def _check_size(directory: Path, config: dict[str, Any], weight_bytes: int) -> N
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{str(path)!r} must hold a JSON object")
-    return value
+def _config_in(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    return read_object(path) if path.exists() else {}

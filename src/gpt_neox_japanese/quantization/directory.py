@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.json_files import read_object
 from gpt_neox_japanese.quantization.storing import description, plan_of, write_weights
 
 __all__ = ["convert"]
@@ -88,18 +89,7 @@ def convert(
 
 
 def _read_config(source: Path) -> dict[str, Any]:
-    path = source / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {str(path)!r}: {error.strerror or error}; a checkpoint is a directory"
-            " with config.json and weights"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{str(path)!r} must hold a JSON object")
+    config = read_object(source / "config.json")
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
