@@ -177,9 +177,8 @@ def _node_sections(
     bases = np.where(rows < 0, 0, trie.root_count + edges.bases[rows])
     sections = {
         OWN: np.full(size, -1, dtype=np.int32),
-        BASES: np.zeros(
-            size, dtype=np.int32
-        ),  # from 0 on, edges lead to roots, which are in no row
+        # From 0 on, edges lead to roots, which are in no row.
+        BASES: np.zeros(size, dtype=np.int32),
         NODES: np.full((size, NODE_FIELDS), -1, dtype=np.int32),
     }
     sections[OWN][places] = own[nodes]
