@@ -33,11 +33,12 @@ from gpt_neox_japanese import (
 )
 from gpt_neox_japanese.inference.compiled import CompiledNetwork
 from gpt_neox_japanese.inference.engine import Engine
-from gpt_neox_japanese.inference.layout import Layer, Matrix, Weights
+from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import Token
-from gpt_neox_japanese.inference.numbers import as_bfloat
 from gpt_neox_japanese.inference.options import SamplingOptions
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.numbers import as_bfloat
 from gpt_neox_japanese.quantization.reference import GROUP
 
 PROMPT = "ある日の暮方の事である。一人の男が"
@@ -124,7 +125,7 @@ def of_format(kind: str, arguments: argparse.Namespace) -> Result:
     """Tokens a second, and the share of the memory's rate that one token at a time reaches."""
     shape = Shape.of({"num_hidden_layers": arguments.layers})
     weights = random_weights(shape, kind)
-    size = sum(sum(part.nbytes for part in m if part is not None) for m in weights.matrices)
+    size = sum(matrix.nbytes for matrix in weights.matrices)
     network = CompiledNetwork(shape, weights, slots=8, half_cache=True)
     position = iter(range(32, 2000))
     network.read([5] * 128, 0, 0)  # so that there is something to attend to

@@ -21,13 +21,7 @@ import torch
 from harness import interleaved, median, write_result
 
 from gpt_neox_japanese.quantization import kernel_multiply as kernel
-from gpt_neox_japanese.quantization.formats import (
-    BfloatWeight,
-    FloatWeight,
-    Int4Weight,
-    Int8Weight,
-    Weight,
-)
+from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.products import matmul
 
 OUTPUTS, COLUMNS, GROUP, THREADS = 10240, 2560, 64, 2
@@ -50,19 +44,19 @@ def filled(values: np.ndarray) -> np.ndarray:
     return array
 
 
-def weights(kind: str) -> Weight:
+def weights(kind: str) -> Matrix:
     """A random matrix in a format."""
     if kind == "float32":
-        return FloatWeight(filled(RANDOM.standard_normal((OUTPUTS, COLUMNS), dtype=np.float32)))
+        return Matrix(filled(RANDOM.standard_normal((OUTPUTS, COLUMNS), dtype=np.float32)))
     if kind == "bfloat16":
         values = RANDOM.standard_normal((OUTPUTS, COLUMNS), dtype=np.float32)
-        return BfloatWeight(filled((values.view(np.uint32) >> 16).astype(np.uint16)))
+        return Matrix(filled((values.view(np.uint32) >> 16).astype(np.uint16)))
     if kind == "int8":
         values = RANDOM.integers(-127, 128, (OUTPUTS, COLUMNS), dtype=np.int8)
-        return Int8Weight(filled(values), np.ones(OUTPUTS, np.float32))
+        return Matrix(filled(values), np.ones(OUTPUTS, np.float32))
     packed = RANDOM.integers(0, 256, (OUTPUTS, COLUMNS // 2), dtype=np.uint8)
     scales = np.full((OUTPUTS, COLUMNS // GROUP), 0x3F80, np.uint16)
-    return Int4Weight(filled(packed), filled(scales))
+    return Matrix(filled(packed), filled(scales))
 
 
 def halves(work: Callable[[int, int], Any]) -> None:
@@ -96,14 +90,14 @@ def product(kind: str, matrices: list[Any], rows: int) -> Callable[[], None]:
 
     def one(weight: Any) -> Callable[[int, int], Any]:
         if kind == "float32":
-            return lambda *part: kernel.multiply_float(weight.values, x, out, *part)
+            return lambda *part: kernel.multiply_float(weight.numbers, x, out, *part)
         if kind == "bfloat16":
-            return lambda *part: kernel.multiply_bfloat(weight.bits, x, out, *part)
+            return lambda *part: kernel.multiply_bfloat(weight.numbers, x, out, *part)
         kernel.quantize_rows(x, q, scales, corrections)
         if kind == "int8":
-            own = (weight.values, weight.scales, q, scales)
+            own = (weight.numbers, weight.scales, q, scales)
             return lambda *part: kernel.multiply_int8(*own, out, *part)
-        own4 = (weight.packed, weight.scales, q, scales, corrections)
+        own4 = (weight.numbers, weight.scales, q, scales, corrections)
         return lambda *part: kernel.multiply_int4(*own4, out, *part)
 
     def run() -> None:
@@ -116,9 +110,9 @@ def product(kind: str, matrices: list[Any], rows: int) -> Callable[[], None]:
 def torch_product(matrices: list[Any], kind: str, rows: int) -> Callable[[], None]:
     """The same by `torch.nn.functional.linear`, in the weights' dtype."""
     if kind == "float32":
-        tensors = [torch.from_numpy(weight.values) for weight in matrices]
+        tensors = [torch.from_numpy(weight.numbers) for weight in matrices]
     else:
-        tensors = [torch.from_numpy(weight.bits).view(torch.bfloat16) for weight in matrices]
+        tensors = [torch.from_numpy(weight.numbers).view(torch.bfloat16) for weight in matrices]
     x = torch.randn(rows, COLUMNS, dtype=tensors[0].dtype)
 
     def run() -> None:
@@ -148,7 +142,7 @@ def main() -> None:
             if kind in ("float32", "bfloat16") and rows in (1, 8):
                 work[f"{kind}, rows {rows}, torch"] = torch_product(matrices, kind, rows)
         if kind == "int8":
-            words = [weight.values.view(np.uint64) for weight in matrices]
+            words = [weight.numbers.view(np.uint64) for weight in matrices]
             work["plain read"] = partial(read_all, words)
         for name in work:
             size.setdefault(name, sum(w.nbytes for w in matrices))
@@ -181,16 +175,16 @@ def prefill(rounds: int) -> dict[str, float]:
         f"{kind}, rows {rows}": lambda w=weight: matmul(x, w, threads=THREADS)
         for kind, weight in matrices.items()
     }
-    single = torch.from_numpy(matrices["float32"].values)
-    half = torch.from_numpy(matrices["bfloat16"].bits).view(torch.bfloat16)
-    whole = torch.from_numpy(matrices["int8"].values)
+    single = torch.from_numpy(matrices["float32"].numbers)
+    half = torch.from_numpy(matrices["bfloat16"].numbers).view(torch.bfloat16)
+    whole = torch.from_numpy(matrices["int8"].numbers)
     given = torch.from_numpy(x)
     bytes_given = torch.randint(-127, 128, (rows, COLUMNS), dtype=torch.int8)
     work["float32, torch"] = lambda: torch.nn.functional.linear(given, single)
     work["bfloat16, torch"] = lambda: torch.nn.functional.linear(given.bfloat16(), half)
     work["int8 and int8, torch._int_mm"] = lambda: torch._int_mm(bytes_given, whole.T)
     work["int8 made float32, torch"] = lambda: torch.nn.functional.linear(
-        given, torch.from_numpy(matrices["int8"].dequantize())
+        given, torch.from_numpy(matrices["int8"].floats())
     )
     seconds = interleaved(work, min(rounds, 5))
     rate = {name: 2e-9 * rows * OUTPUTS * COLUMNS / median(s) for name, s in seconds.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt_neox_japanese.inference.kernel_chunk import attend_heads, gelu_rows, normalize_rows
-from gpt_neox_japanese.inference.numbers import as_bfloat, as_float
+from gpt_neox_japanese.quantization.numbers import as_bfloat, as_float
 
 RANDOM = np.random.default_rng(0)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.inference.compiled import CompiledNetwork
-from gpt_neox_japanese.inference.layout import Matrix, arrange
+from gpt_neox_japanese.inference.layout import arrange
 from gpt_neox_japanese.inference.network import CHUNK, Network, Token
-from gpt_neox_japanese.inference.numbers import as_bfloat, as_float
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.inference.weights import read_tensors, read_weights
+from gpt_neox_japanese.quantization.directory import convert
+from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.numbers import as_bfloat, as_float
 from gpt_neox_japanese.quantization.quantize import quantize
 from tests.inference.networks import TINY, network_of, random_model, scores_of, tensors_of
 
@@ -121,9 +126,8 @@ def rounded(kind: str) -> Callable[[Any], dict[str, Any]]:
                 made[name] = as_bfloat(array)
             else:
                 is_table = "embed" in name
-                weight = quantize(array, 8 if kind == "int8" or is_table else 4)
-                made[name] = weight.values if weight.format == "int8" else weight.packed
-                made[f"{name}_scale"] = weight.scales
+                matrix = quantize(array, 8 if kind == "int8" or is_table else 4)
+                made[name], made[f"{name}_scale"] = matrix
         return made
 
     return tensors
@@ -154,6 +158,21 @@ def test_stored_numbers_are_computed_with_as_they_are(kind: str) -> None:
     assert (
         np.abs(ours - theirs).max() < (1e-4 if kind == "bfloat16" else 0.02) * np.abs(theirs).max()
     )
+
+
+def test_a_conversion_with_odd_widths_is_computed_with(tmp_path: Path) -> None:
+    """Of 80 channels int4 has no whole groups, of the MLP's 320 it has: the file holds both."""
+    model = random_model(hidden_size=80, tie_word_embeddings=False)
+    model.save_pretrained(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "small", 4, read=read_tensors)
+    arrays = read_weights(tmp_path / "small")
+    assert {a.dtype.name for n, a in arrays.items() if n.endswith("4h.weight")} == {"int8"}
+    assert {a.dtype.name for n, a in arrays.items() if n.endswith("_to_h.weight")} == {"uint8"}
+    shape = Shape.of(model.config.to_dict())
+    scores = scores_of(CompiledNetwork(shape, arrange(shape, arrays, bfloat16=False)), IDS)
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "small").eval()
+    exact = expected(loaded, IDS)
+    assert np.abs(scores - exact).max() < 0.02 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])

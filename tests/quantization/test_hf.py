@@ -16,7 +16,6 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.weights import read_tensors
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.directory import convert
-from gpt_neox_japanese.quantization.formats import weight_of
 from gpt_neox_japanese.quantization.hf import QuantizedEmbedding, QuantizedLinear
 
 IDS = torch.arange(10, 60)[None]
@@ -61,9 +60,9 @@ def test_a_loaded_model_computes_what_its_weights_say(quantised):
 
 def test_both_ways_of_reading_int4_agree(quantised):
     module = load(quantised).gpt_neox_japanese.layers[0].mlp.dense_h_to_4h
-    tensors = {"w": module.weight, "w_scale": module.weight_scale}
-    weight = weight_of(tensors, "w", (module.out_features, module.in_features))
-    assert torch.equal(torch.from_numpy(weight.dequantize()), module.dequantize())
+    matrix = module.matrix()
+    assert matrix.shape == (module.out_features, module.in_features)
+    assert torch.equal(torch.from_numpy(matrix.floats()), module.dequantize())
 
 
 def test_gradients_reach_the_input(quantised):

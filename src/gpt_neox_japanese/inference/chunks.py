@@ -18,15 +18,11 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.kernel_chunk import attend_heads, gelu_rows, normalize_rows
 from gpt_neox_japanese.inference.kernel_step import Plan
-from gpt_neox_japanese.inference.layout import Layer, Matrix, Weights
+from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import CHUNK
 from gpt_neox_japanese.inference.shape import Shape
-from gpt_neox_japanese.quantization.kernel_multiply import (
-    multiply_int4,
-    multiply_int8,
-    quantize_rows,
-)
-from gpt_neox_japanese.quantization.reference import GROUP
+from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.products import matmul
 
 __all__ = ["Chunks"]
 
@@ -99,32 +95,13 @@ class Chunks:
             job.result()
 
     def _product(self, x: Rows, matrix: Matrix) -> Rows:
-        """`x` times a matrix, transposed, one chunk at a time."""
-        out = np.empty((len(x), len(matrix.numbers)), np.float32)
-        multiply = _multiply_floats if matrix.scales is None else self._multiply_integers
-        multiply(x, matrix, out)
+        """`x` times a matrix, transposed; with integers the very bits that `score` computes."""
+        if matrix.scales is not None:
+            return matmul(x, matrix, threads=self._threads)
+        outputs, _ = matrix.shape
+        out = np.empty((len(x), outputs), np.float32)
+        for first in range(0, outputs, _OUTPUTS):
+            block = matrix.floats(slice(first, first + _OUTPUTS)).T
+            for at in range(0, len(x), CHUNK):
+                out[at : at + CHUNK, first : first + _OUTPUTS] = x[at : at + CHUNK] @ block
         return out
-
-    def _multiply_integers(self, x: Rows, matrix: Matrix, out: Rows) -> None:
-        """The kernels that `Network.score` multiplies with: to the bit what it would compute."""
-        rows, columns = x.shape
-        q, scales = np.empty((rows, columns), np.int16), np.empty(rows, np.float32)
-        corrections = np.empty((rows, -(-columns // GROUP)), np.int32)
-        quantize_rows(x, q, scales, corrections)
-        stored = np.asarray(matrix.numbers), np.asarray(matrix.scales)
-        for at in range(0, rows, CHUNK):
-            part = slice(at, at + CHUNK)
-            if matrix.numbers.dtype == np.int8:
-                work = partial(multiply_int8, *stored, q[part], scales[part], out[part])
-            else:
-                work = partial(
-                    multiply_int4, *stored, q[part], scales[part], corrections[part], out[part]
-                )
-            self._together(len(matrix.numbers), work)
-
-
-def _multiply_floats(x: Rows, matrix: Matrix, out: Rows) -> None:
-    for first in range(0, len(matrix.numbers), _OUTPUTS):
-        block = matrix.floats(slice(first, first + _OUTPUTS)).T
-        for at in range(0, len(x), CHUNK):
-            out[at : at + CHUNK, first : first + _OUTPUTS] = x[at : at + CHUNK] @ block

@@ -22,8 +22,6 @@ from gpt_neox_japanese.inference.team import Team
 
 __all__ = ["CompiledNetwork"]
 
-_NAMES = {"float32": "float32", "uint16": "bfloat16", "int8": "int8", "uint8": "int4"}
-
 # Linux then does not count the room of texts that nobody has written yet. Python knows the name of
 # MAP_NORESERVE from 3.13 on.
 _UNCOUNTED = (
@@ -71,7 +69,7 @@ class CompiledNetwork:
     @property
     def description(self) -> str:
         """What runs, in one line."""
-        kind = _NAMES[str(self.weights.layers[0].dense.numbers.dtype)]
+        kind = self.weights.layers[0].dense.format
         return (
             f"compiled for {get_host_cpu_name()}, {kind} weights, {self.threads} threads,"
             f" {self.slots} slots"

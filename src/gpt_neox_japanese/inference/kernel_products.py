@@ -153,6 +153,9 @@ def _embed(kind, address, token, out):
 
         return floats
 
+    if kind.dtype != types.int8:
+        return None  # there is no such table: see `layout`
+
     def int8(kind, address, token, out):
         row = matrix_at(address[0], token + 1, len(out), kind)[token]
         scale = matrix_at(address[1], 1, token + 1, out)[0, token]

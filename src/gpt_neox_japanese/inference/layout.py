@@ -8,42 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.numbers import as_bfloat, as_float
 from gpt_neox_japanese.inference.shape import Shape
-from gpt_neox_japanese.quantization.reference import GROUP, SCALE, unpack_int4
+from gpt_neox_japanese.quantization.formats import Matrix, matrix_of, tensor_of
+from gpt_neox_japanese.quantization.numbers import as_bfloat, as_float
 
-__all__ = ["Layer", "Matrix", "Weights", "arrange"]
+__all__ = ["Layer", "Weights", "arrange"]
 
 _PREFIX = "gpt_neox_japanese."
 
 Norm = NDArray[np.float32]
 """`(2, channels)`: weight and bias."""
-
-
-class Matrix(NamedTuple):
-    """A matrix as it is stored; the dtype of its numbers tells how.
-
-    Attributes:
-        numbers: float32 or bfloat16 as uint16, `(outputs, columns)`; int8 of that shape; or int4,
-            two to a byte, uint8 `(outputs, columns / 2)`.
-        scales: None for floats; float32 `(outputs,)` for int8; bfloat16 as uint16
-            `(outputs, groups)` for int4.
-    """
-
-    numbers: NDArray[Any]
-    scales: NDArray[Any] | None = None
-
-    def floats(self, rows: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.float32]:
-        """Some of its rows in float32, `(rows, columns)`."""
-        numbers = self.numbers[rows]
-        if self.scales is None:
-            return as_float(numbers)
-        scales = as_float(self.scales[rows])
-        if numbers.dtype == np.int8:
-            return numbers * scales[:, None]
-        groups = unpack_int4(numbers).reshape(len(numbers), -1, GROUP) * scales[:, :, None]
-        return groups.reshape(len(numbers), -1)
 
 
 class Layer(NamedTuple):
@@ -93,36 +67,18 @@ def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
     """
     hidden, last = shape.hidden_size, shape.num_hidden_layers - 1
     tables = [f"{_PREFIX}embed_in.weight", "embed_out.weight"]
-    # One network is compiled for one kind of floats, so a single wider tensor widens them all.
-    kinds = {
-        t.dtype for t in tensors.values() if t.ndim == 2 and t.dtype not in (np.int8, np.uint8)
-    }
-    convert: Callable[[NDArray[Any]], NDArray[Any]] = np.ascontiguousarray
-    if bfloat16:
-        convert = as_bfloat
-    elif kinds != {np.dtype(np.uint16)}:
-        convert = as_float
-
-    def take(name: str, *size: int) -> NDArray[Any]:
-        found = tensors.get(name)
-        if found is None or found.shape != size:
-            what = "is missing" if found is None else f"has shape {found.shape}"
-            raise CheckpointError(
-                f"the weights do not fit config.json: {name} {what}, {size} is expected"
-            )
-        return found
+    convert_layers = _to_one_kind(_kinds(tensors, f"{_PREFIX}layers."), bfloat16)
+    kinds_of_tables = set().union(*(_kinds(tensors, name) for name in tables))
+    convert_tables = _to_one_kind(kinds_of_tables, bfloat16)
+    if np.dtype(np.uint8) in kinds_of_tables:  # rows of int4 are not looked up
+        convert_tables = _widened
 
     def matrix(name: str, outputs: int, columns: int) -> Matrix:
-        found = tensors.get(name)
-        if found is not None and found.dtype == np.int8:
-            return Matrix(take(name, outputs, columns), take(name + SCALE, outputs))
-        if found is not None and found.dtype == np.uint8 and columns % GROUP == 0:
-            scales = take(name + SCALE, outputs, columns // GROUP)
-            return Matrix(take(name, outputs, columns // 2), scales)
-        return Matrix(convert(take(name, outputs, columns)))
+        convert = convert_tables if name in tables else convert_layers
+        return convert(matrix_of(tensors, name, (outputs, columns)))
 
     def vector(name: str) -> NDArray[np.float32]:
-        return as_float(take(name, hidden))
+        return as_float(tensor_of(tensors, name, (hidden,)))
 
     def norm(name: str) -> Norm:
         return np.stack([vector(f"{name}.weight"), vector(f"{name}.bias")])
@@ -147,3 +103,27 @@ def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
         # A tied head is not stored.
         head=matrix(tables[1], shape.vocab_size, hidden) if tables[1] in tensors else embedding,
     )
+
+
+def _kinds(tensors: Mapping[str, NDArray[Any]], begin: str) -> set[np.dtype[Any]]:
+    """The dtypes of matrices whose names begin so."""
+    return {
+        tensor.dtype
+        for name, tensor in tensors.items()
+        if name.startswith(begin) and name.endswith(".weight") and tensor.ndim == 2
+    }
+
+
+def _to_one_kind(kinds: set[np.dtype[Any]], bfloat16: bool) -> Callable[[Matrix], Matrix]:
+    """What brings matrices of these dtypes to one, since a network is compiled for one."""
+    if len(kinds) == 1 and kinds <= {np.dtype(np.int8), np.dtype(np.uint8)}:
+        return lambda matrix: matrix
+    if bfloat16:
+        return lambda matrix: Matrix(as_bfloat(matrix.floats()))
+    if kinds == {np.dtype(np.uint16)}:
+        return lambda matrix: Matrix(np.ascontiguousarray(matrix.numbers))
+    return _widened
+
+
+def _widened(matrix: Matrix) -> Matrix:
+    return Matrix(matrix.floats())

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.graphs import Graphs
-from gpt_neox_japanese.inference.layout import Layer, Matrix, Norm, Weights
+from gpt_neox_japanese.inference.layout import Layer, Norm, Weights
 from gpt_neox_japanese.inference.network import CHUNK, MOST_ROWS, Token
 from gpt_neox_japanese.inference.plan import rotation_tables
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["TensorNetwork", "check_device"]
 

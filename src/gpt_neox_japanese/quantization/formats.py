@@ -11,145 +11,80 @@ A matrix `NAME.weight` of `outputs × columns` is stored as
     int4      U8 `[outputs, columns / 2]`            BF16 `[outputs, columns / 64]`
     ========  =====================================  ===================================
 
-A weight is its integer times its scale. `reference.pack_int4` tells the order of nibbles.
+A weight is its integer times its scale. `reference.pack_int4` tells the order of nibbles. In NumPy,
+which has no bfloat16, BF16 is the uint16 of its bits, and so each format has a dtype of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import DTypeLike, NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.reference import GROUP, SCALE, bfloat_to_float, unpack_int4
+from gpt_neox_japanese.quantization.numbers import as_float
+from gpt_neox_japanese.quantization.reference import GROUP, SCALE, unpack_int4
 
-__all__ = [
-    "METHOD",
-    "SCALE",
-    "BfloatWeight",
-    "FloatWeight",
-    "Int4Weight",
-    "Int8Weight",
-    "Weight",
-    "weight_of",
-]
+__all__ = ["METHOD", "Matrix", "matrix_of", "tensor_of"]
 
 METHOD = "neox_ja"  # `quant_method` of config.json
 
-
-@dataclass(frozen=True)
-class FloatWeight:
-    """`values`: float32 `(outputs, columns)`."""
-
-    values: NDArray[np.float32]
-    format: ClassVar[str] = "float32"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Outputs and columns."""
-        outputs, columns = self.values.shape
-        return outputs, columns
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that a product reads."""
-        return self.values.nbytes
-
-    def dequantize(self, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
-        """float32 `(last - first, columns)`."""
-        return self.values[first:last]
+_FORMATS = {"float32": "float32", "uint16": "bfloat16", "int8": "int8", "uint8": "int4"}
+_FLOATS = (np.float32, np.uint16, np.float16, np.float64)
 
 
-@dataclass(frozen=True)
-class BfloatWeight:
-    """`bits`: bit patterns of bfloat16, uint16 `(outputs, columns)`."""
+class Matrix(NamedTuple):
+    """A matrix as it is stored; the dtype of its numbers tells how.
 
-    bits: NDArray[np.uint16]
-    format: ClassVar[str] = "bfloat16"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Outputs and columns."""
-        outputs, columns = self.bits.shape
-        return outputs, columns
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that a product reads."""
-        return self.bits.nbytes
-
-    def dequantize(self, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
-        """float32 `(last - first, columns)`."""
-        return bfloat_to_float(self.bits[first:last])
-
-
-@dataclass(frozen=True)
-class Int8Weight:
-    """`values`: int8 `(outputs, columns)`; `scales`: float32 `(outputs,)`."""
-
-    values: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    format: ClassVar[str] = "int8"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Outputs and columns."""
-        outputs, columns = self.values.shape
-        return outputs, columns
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that a product reads."""
-        return self.values.nbytes + self.scales.nbytes
-
-    def dequantize(self, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
-        """float32 `(last - first, columns)`."""
-        return self.values[first:last] * self.scales[first:last, None]
-
-
-@dataclass(frozen=True)
-class Int4Weight:
-    """`packed`: uint8 `(outputs, columns / 2)`; `scales`: uint16 `(outputs, columns / GROUP)`.
-
-    The scales are bit patterns of bfloat16.
+    Attributes:
+        numbers: float32 or bfloat16 as uint16, `(outputs, columns)`; int8 of that shape; or int4,
+            two to a byte, uint8 `(outputs, columns / 2)`.
+        scales: None for floats; float32 `(outputs,)` for int8; bfloat16 as uint16
+            `(outputs, columns / GROUP)` for int4.
     """
 
-    packed: NDArray[np.uint8]
-    scales: NDArray[np.uint16]
-    format: ClassVar[str] = "int4"
+    numbers: NDArray[Any]
+    scales: NDArray[Any] | None = None
+
+    @property
+    def format(self) -> str:
+        """Its name in the table above."""
+        return _FORMATS[self.numbers.dtype.name]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Outputs and columns."""
-        outputs, half = self.packed.shape
-        return outputs, 2 * half
+        outputs, columns = self.numbers.shape
+        return outputs, columns * (2 if self.numbers.dtype == np.uint8 else 1)
 
     @property
     def nbytes(self) -> int:
         """Bytes that a product reads."""
-        return self.packed.nbytes + self.scales.nbytes
+        return self.numbers.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
-    def dequantize(self, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
-        """float32 `(last - first, columns)`."""
-        scales = np.repeat(bfloat_to_float(self.scales[first:last]), GROUP, axis=1)
-        return unpack_int4(self.packed[first:last]) * scales
+    def floats(self, rows: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.float32]:
+        """Some of its rows in float32, `(rows, columns)`."""
+        numbers = self.numbers[rows]
+        if self.scales is None:
+            return as_float(numbers)
+        scales = as_float(self.scales[rows])
+        if numbers.dtype == np.uint8:
+            numbers, scales = unpack_int4(numbers), np.repeat(scales, GROUP, axis=1)
+        else:
+            scales = scales[:, None]
+        floats: NDArray[np.float32] = numbers * scales
+        return floats
 
 
-Weight: TypeAlias = FloatWeight | BfloatWeight | Int8Weight | Int4Weight
-
-
-def weight_of(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int]) -> Weight:
+def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
     """A matrix of a checkpoint in the format in which it is stored, without a copy.
 
-    float16 is the exception: it becomes float32.
+    float16 and float64 are the exceptions: they become float32.
 
     Args:
-        tensors: The checkpoint's, by name.
+        tensors: The checkpoint's, by name; bfloat16 as uint16.
         name: Such as `embed_out.weight`.
         shape: Outputs and columns that it must have.
 
@@ -157,41 +92,38 @@ def weight_of(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int]) 
         CheckpointError: It is missing, or its type, shape or scales fit no format.
     """
     outputs, columns = shape
-    tensor = tensors.get(name)
-    if tensor is None:
-        raise CheckpointError(f"the weights have no {name}; {list(shape)} is expected")
-    if tensor.dtype == torch.int8:
-        _demand(tensor, name, shape, torch.int8)
-        scales = _demand(tensors.get(name + SCALE), name + SCALE, (outputs,), torch.float32)
-        return Int8Weight(_array(tensor), _array(scales))
-    if tensor.dtype == torch.uint8:
+    kind = tensors[name].dtype if name in tensors else None
+    if kind == np.int8:
+        numbers = tensor_of(tensors, name, shape, np.int8)
+        return Matrix(numbers, tensor_of(tensors, name + SCALE, (outputs,), np.float32))
+    if kind == np.uint8:
         if columns % GROUP:
             raise CheckpointError(
                 f"{name} is int4, but {columns} columns are no multiple of {GROUP}; convert the"
                 " checkpoint again"
             )
-        _demand(tensor, name, (outputs, columns // 2), torch.uint8)
+        numbers = tensor_of(tensors, name, (outputs, columns // 2), np.uint8)
         groups = (outputs, columns // GROUP)
-        scales = _demand(tensors.get(name + SCALE), name + SCALE, groups, torch.bfloat16)
-        return Int4Weight(_array(tensor), _array(scales.view(torch.uint16)))
-    if tensor.dtype == torch.bfloat16:
-        return BfloatWeight(_array(_demand(tensor, name, shape, tensor.dtype).view(torch.uint16)))
-    if tensor.dtype in (torch.float32, torch.float16):
-        return FloatWeight(_array(_demand(tensor, name, shape, tensor.dtype).float()))
-    raise CheckpointError(
-        f"{name} is {tensor.dtype}; float32, float16, bfloat16, int8 and uint8 (int4) are known"
-    )
+        return Matrix(numbers, tensor_of(tensors, name + SCALE, groups, np.uint16))
+    numbers = tensor_of(tensors, name, shape, *_FLOATS)
+    return Matrix(as_float(numbers) if kind in (np.float16, np.float64) else numbers)
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return tensor.detach().contiguous().numpy()
+def tensor_of(
+    tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], *kinds: DTypeLike
+) -> NDArray[Any]:
+    """A tensor of a checkpoint, which must have a shape and one of some dtypes (any float if none).
 
-
-def _demand(tensor: Tensor | None, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-    if tensor is None or tensor.dtype != kind or tuple(tensor.shape) != shape:
-        found = "is missing" if tensor is None else f"is {tensor.dtype} {list(tensor.shape)}"
+    Raises:
+        CheckpointError: It is missing or has another shape or dtype.
+    """
+    found = tensors.get(name)
+    kinds = kinds or _FLOATS
+    if found is None or found.shape != shape or found.dtype not in kinds:
+        what = "is missing" if found is None else f"has shape {found.shape} of {found.dtype}"
+        wanted = "floats" if len(kinds) > 1 else np.dtype(kinds[0]).name
         raise CheckpointError(
-            f"the weights do not fit: {name} {found}, {kind} {list(shape)} is expected;"
-            " convert the checkpoint again"
+            f"the weights do not fit config.json: {name} {what}, {shape} of {wanted} is expected;"
+            " copy or convert the checkpoint again"
         )
-    return tensor
+    return found

@@ -20,7 +20,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.formats import METHOD, weight_of
+from gpt_neox_japanese.quantization.formats import METHOD, Matrix
 from gpt_neox_japanese.quantization.reference import GROUP, SCALE
 
 __all__ = ["QuantizationConfig", "QuantizedEmbedding", "QuantizedLinear"]
@@ -98,6 +98,12 @@ class _Quantized(nn.Module):
                     " checkpoint again"
                 )
 
+    def matrix(self) -> Matrix:
+        """The matrix in NumPy's arrays, without a copy; on the CPU only."""
+        scale = self.weight_scale.detach()
+        scale = scale.view(torch.uint16) if scale.dtype == torch.bfloat16 else scale
+        return Matrix(self.weight.detach().numpy(), scale.numpy())
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights as floating-point numbers, `(outputs, columns)`."""
         return _dequantize(self.weight, self.weight_scale, self.bits).to(dtype)
@@ -132,9 +138,8 @@ class QuantizedLinear(_Quantized):
         from gpt_neox_japanese.quantization.products import matmul
 
         rows = x.detach().float().reshape(-1, self.in_features)
-        tensors = {"weight": self.weight, "weight" + SCALE: self.weight_scale}
-        weight = weight_of(tensors, "weight", (self.outputs, self.columns))
-        product = torch.from_numpy(matmul(rows.numpy(), weight, threads=torch.get_num_threads()))
+        threads = torch.get_num_threads()
+        product = torch.from_numpy(matmul(rows.numpy(), self.matrix(), threads=threads))
         product = product.reshape(*x.shape[:-1], self.out_features)
         return (product if self.bias is None else product + self.bias).to(x.dtype)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.quantization import kernel_multiply as kernel
-from gpt_neox_japanese.quantization.formats import BfloatWeight, Int4Weight, Int8Weight, Weight
+from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.reference import GROUP
 
 __all__ = ["matmul"]
@@ -25,27 +25,27 @@ _SMALL = 1 << 18
 _Part = Callable[[NDArray[np.float32], int, int], Any]
 
 
-def matmul(x: NDArray[np.float32], weight: Weight, *, threads: int = 1) -> NDArray[np.float32]:
-    """`x` times the transposed weights.
+def matmul(x: NDArray[np.float32], matrix: Matrix, *, threads: int = 1) -> NDArray[np.float32]:
+    """`x` times the transposed matrix.
 
     With int8 and int4 weights, activations are rounded to 12 bits. A row of the result does not
     depend on the other rows, on their number, or on `threads`.
 
     Args:
         x: float32 `(rows, columns)`, any number of rows.
-        weight: `(outputs, columns)`.
+        matrix: `(outputs, columns)`.
         threads: How many share the outputs.
 
     Returns:
         float32 `(rows, outputs)`.
     """
     x = np.ascontiguousarray(x, dtype=np.float32)
-    rows, (outputs, columns) = len(x), weight.shape
-    assert x.shape == (rows, columns), (x.shape, weight.shape)
+    rows, (outputs, columns) = len(x), matrix.shape
+    assert x.shape == (rows, columns), (x.shape, matrix.shape)
     out = np.empty((rows, outputs), np.float32)
     if not rows:
         return out
-    part = _part(x, weight)
+    part = _part(x, matrix)
     if threads == 1 or rows * outputs * columns < _SMALL:
         part(out, 0, outputs)
         return out
@@ -55,20 +55,21 @@ def matmul(x: NDArray[np.float32], weight: Weight, *, threads: int = 1) -> NDArr
     return out
 
 
-def _part(x: NDArray[np.float32], weight: Weight) -> _Part:
+def _part(x: NDArray[np.float32], matrix: Matrix) -> _Part:
     """What writes some outputs, the activations being prepared."""
-    if isinstance(weight, BfloatWeight):
-        return partial(kernel.multiply_bfloat, weight.bits, x)
-    if not isinstance(weight, Int8Weight | Int4Weight):
-        return partial(kernel.multiply_float, weight.values, x)
+    numbers = np.asarray(matrix.numbers)  # not a memory map's own class, which Numba is slow with
+    if matrix.scales is None:
+        is_half = numbers.dtype == np.uint16
+        return partial(kernel.multiply_bfloat if is_half else kernel.multiply_float, numbers, x)
     rows, columns = x.shape
     q = np.empty((rows, columns), np.int16)
     scales = np.empty(rows, np.float32)
     corrections = np.empty((rows, -(-columns // GROUP)), np.int32)
     kernel.quantize_rows(x, q, scales, corrections)
-    if isinstance(weight, Int8Weight):
-        return partial(kernel.multiply_int8, weight.values, weight.scales, q, scales)
-    return partial(kernel.multiply_int4, weight.packed, weight.scales, q, scales, corrections)
+    stored = numbers, np.asarray(matrix.scales)
+    if numbers.dtype == np.int8:
+        return partial(kernel.multiply_int8, *stored, q, scales)
+    return partial(kernel.multiply_int4, *stored, q, scales, corrections)
 
 
 @cache

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.formats import Int4Weight, Int8Weight
+from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.kernel_quantize import (
     quantize_int4_groups,
     quantize_int8_rows,
@@ -25,9 +25,7 @@ _STEPS = np.arange(5.5, 10.25, 0.25, dtype=np.float32)
 _INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
 
 
-def quantize(
-    weight: NDArray[np.float32], bits: int, *, search: bool = True
-) -> Int8Weight | Int4Weight:
+def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> Matrix:
     """Round a matrix to integers with scales.
 
     Args:
@@ -50,11 +48,11 @@ def quantize(
     if bits == 8:
         scales = np.empty(outputs, np.float32)
         quantize_int8_rows(weight, _INT8_RATIOS if search else _INT8_RATIOS[:1], quantized, scales)
-        return Int8Weight(quantized, scales)
+        return Matrix(quantized, scales)
     if bits != 4:
         raise CheckpointError(f"{bits} bits are not written here; choose 4 or 8")
     if columns % GROUP:
         raise CheckpointError(f"{columns} columns are no multiple of {GROUP}; choose 8 bits")
     patterns = np.empty((outputs, columns // GROUP), np.uint16)
     quantize_int4_groups(weight, _INT4_STEPS if search else _INT4_STEPS[:1], quantized, patterns)
-    return Int4Weight(pack_int4(quantized), patterns)
+    return Matrix(pack_int4(quantized), patterns)

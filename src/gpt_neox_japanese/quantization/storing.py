@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.formats import METHOD, Int4Weight
+from gpt_neox_japanese.quantization.formats import METHOD
 from gpt_neox_japanese.quantization.quantize import quantize
 from gpt_neox_japanese.quantization.reference import GROUP, SCALE
 
@@ -162,8 +162,9 @@ def _converted(name: str, tensor: Tensor, bits: int, search: bool) -> Iterator[N
         yield tensor.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
     else:
         try:
-            weight = quantize(tensor.float().numpy(), bits, search=search)
+            matrix = quantize(tensor.float().numpy(), bits, search=search)
         except CheckpointError as error:
             raise CheckpointError(f"{name}: {error}") from error
-        yield weight.packed if isinstance(weight, Int4Weight) else weight.values
-        yield weight.scales
+        assert matrix.scales is not None
+        yield matrix.numbers
+        yield matrix.scales
