@@ -155,8 +155,8 @@ def command(
 
     from transformers.utils.logging import disable_progress_bar
 
+    from gpt_neox_japanese.training.processes import leave_the_others, processes, this_process
     from gpt_neox_japanese.training.run import train
-    from gpt_neox_japanese.training.trainer import processes, this_process
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
     if tokens is not None:
@@ -176,6 +176,8 @@ def command(
         )
     except TrainingError as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        leave_the_others()
     if this_process() != 0:
         return
     if finished:

@@ -19,6 +19,7 @@ from gpt_neox_japanese.training.checkpoint import export
 from gpt_neox_japanese.training.data import RunData, open_data
 from gpt_neox_japanese.training.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.memory import keep_freed_memory
+from gpt_neox_japanese.training.processes import wait_for_all
 from gpt_neox_japanese.training.recut import RecutEpochs
 from gpt_neox_japanese.training.reporting import LOSS_LOG, Interruption, Report, Samples
 from gpt_neox_japanese.training.samples import write_samples
@@ -34,7 +35,7 @@ from gpt_neox_japanese.training.starting import merged_model, start_model
 from gpt_neox_japanese.training.states import States, load_values
 from gpt_neox_japanese.training.summary import read_log, write_summary
 from gpt_neox_japanese.training.throughput import Speedometer, operations_per_token
-from gpt_neox_japanese.training.trainer import RunTrainer, wait_for_all
+from gpt_neox_japanese.training.trainer import RunTrainer
 
 __all__ = ["train"]
 

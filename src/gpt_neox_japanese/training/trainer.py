@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer
@@ -18,6 +16,7 @@ from transformers import Trainer
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training import states
 from gpt_neox_japanese.training.optimizer import MuonAndAdamW, adamw
+from gpt_neox_japanese.training.processes import wait_for_all
 from gpt_neox_japanese.training.sharded import (
     gather_optimizer,
     gather_parameters,
@@ -25,7 +24,7 @@ from gpt_neox_japanese.training.sharded import (
     restore_parameters,
 )
 
-__all__ = ["RunTrainer", "processes", "this_process", "wait_for_all"]
+__all__ = ["RunTrainer"]
 
 # transformers reads this file of a state by itself.
 _TRAINER_STATE = "trainer_state.json"
@@ -163,19 +162,3 @@ class RunTrainer(Trainer):
 
     def _optimizer(self) -> Optimizer:
         return cast(Optimizer, getattr(self.optimizer, "optimizer", self.optimizer))
-
-
-def wait_for_all() -> None:
-    """Return when every process of the run has come here."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-
-
-def processes() -> int:
-    """How many processes torchrun has started for this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def this_process() -> int:
-    """Which of them this is, counted from 0."""
-    return int(os.environ.get("RANK", "0"))
