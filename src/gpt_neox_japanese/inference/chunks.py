@@ -12,11 +12,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.inference.kernel_chunk import attend_heads, gelu_rows, normalize_rows
+from gpt_neox_japanese.inference.kernel_chunk import (
+    attend_heads,
+    gelu_rows,
+    normalize_rows,
+    widen_rows,
+)
 from gpt_neox_japanese.inference.kernel_step import Plan
 from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import CHUNK
@@ -101,7 +107,17 @@ class Chunks:
         outputs, _ = matrix.shape
         out = np.empty((len(x), outputs), np.float32)
         for first in range(0, outputs, _OUTPUTS):
-            block = matrix.floats(slice(first, first + _OUTPUTS)).T
+            block = self._widened(matrix.numbers[first : first + _OUTPUTS]).T
             for at in range(0, len(x), CHUNK):
                 out[at : at + CHUNK, first : first + _OUTPUTS] = x[at : at + CHUNK] @ block
         return out
+
+    def _widened(self, numbers: NDArray[Any]) -> Rows:
+        """Rows of a matrix in float32, as they are if they are so already."""
+        if numbers.dtype == np.float32:
+            return numbers
+        floats = np.empty(numbers.shape, np.float32)
+        self._together(
+            len(numbers), lambda first, last: widen_rows(numbers[first:last], floats[first:last])
+        )
+        return floats

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpt_neox_japanese.inference.kernel_bits import widen
 from gpt_neox_japanese.inference.kernel_rows import attend, gelu, normalize, rotate, store
-from gpt_neox_japanese.kernel_compile import Floats, Number, entry
+from gpt_neox_japanese.kernel_compile import Floats, Number, Shorts, entry
 
-__all__ = ["attend_heads", "gelu_rows", "normalize_rows"]
+__all__ = ["attend_heads", "gelu_rows", "normalize_rows", "widen_rows"]
+
+
+@entry
+def widen_rows(bits: Shorts, out: Floats) -> None:
+    """float32 from bit patterns of bfloat16, `(rows, columns)`."""
+    for row in range(len(bits)):
+        for column in range(bits.shape[1]):
+            out[row, column] = widen(bits[row, column])
 
 
 @entry

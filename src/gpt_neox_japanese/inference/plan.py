@@ -12,6 +12,7 @@ from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import MOST_ROWS
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.memory import aligned
 from gpt_neox_japanese.quantization.reference import GROUP
 
 __all__ = ["make_plan", "rotation_tables"]
@@ -60,7 +61,7 @@ def make_plan(
         normed=_room(threads, rows, hidden),
         scores=_room(threads, capacity),
         rounded=Rounded(
-            numbers=np.empty((threads, rows * width), np.int16),
+            numbers=aligned((threads, rows * width), np.int16),
             scales=_room(threads, rows),
             corrections=np.empty((threads, rows * -(-width // GROUP)), np.int32),
         ),
@@ -81,7 +82,7 @@ def rotation_tables(
 
 
 def _room(*size: int) -> NDArray[np.float32]:
-    return np.empty(size, np.float32)
+    return aligned(size, np.float32)
 
 
 def _address(matrix: Matrix) -> list[int]:

@@ -4,9 +4,10 @@ All functions write `out[:, first:last]` and start no threads: whoever calls the
 out. They may be called from Python and from compiled functions. The product of one row of weights
 and one row of activations is the same to the bit whatever else is computed with it.
 
-With several rows of activations the columns are taken in stretches, and the outputs in blocks, such
-that the activations of a stretch stay in the innermost cache. With one row, weights are read in
-the order in which they lie.
+With one row of activations, weights are read in the order in which they lie. With several, outputs
+are taken in blocks and columns in stretches, such that the activations of a stretch stay in the
+innermost cache and the weights of a block in the next; while one block is multiplied, the next is
+on its way from memory.
 """
 
 from __future__ import annotations
@@ -34,10 +35,6 @@ __all__ = [
     "quantize_rows",
 ]
 
-# An intrinsic's arguments are not those that its Python function has.
-_dot_int4: Any = dot_int4
-_dot_int8: Any = dot_int8
-
 Floats: TypeAlias = NDArray[np.float32]
 Words: TypeAlias = NDArray[np.int16]
 
@@ -47,8 +44,10 @@ _SMALLEST = 1e-30  # activations that are nowhere larger than this count as zero
 _ROUNDING = 12582912.0  # 1.5 * 2**23: what is added to it becomes whole
 
 _OUTPUTS = 32  # of a block
+_AHEAD = 1024  # bytes between what is read in order and what is asked for
+
 _COLUMNS = 2048  # of a stretch of floats; part of the result, because it decides the order of sums
-_INT8_COLUMNS = 1024
+_INT8_COLUMNS = 2560
 _INT8_COLUMNS_ONE_ROW = 8192  # LARGEST * 127 * 8192 < 2**31
 _GROUPS = _COLUMNS // GROUP
 
@@ -91,12 +90,15 @@ def quantize_rows(x: Floats, q: Words, scales: Floats, corrections: NDArray[np.i
             corrections[row, group] = np.int32(-8) * total
 
 
-def _adds_rows(dot: Any, rows: int) -> Any:
-    """Make the function that adds `rows` rows' products of a block and a stretch to `totals`."""
+def _adds_tiles(dot: Any, outputs: int, rows: int) -> Any:
+    """Make the function that adds products of a block and a stretch to `totals`.
+
+    The number of outputs of the block is a multiple of `outputs`.
+    """
 
     @compiled
     def add(
-        weights: Any,
+        matrix: Any,
         inputs: Any,
         totals: Any,
         row: Number,
@@ -104,53 +106,103 @@ def _adds_rows(dot: Any, rows: int) -> Any:
         end: Number,
         first: Number,
         last: Number,
+        ahead: Number,
     ) -> None:
-        for index in range(end - output):
-            sums = dot(weights, inputs, output + index, row, first, last, rows)
-            for offset in range(rows):
-                totals[row + offset, index] += sums[offset]
+        for index in range(0, end - output, outputs):
+            sums = dot(matrix, inputs, output + index, row, first, last, ahead, outputs, rows)
+            for below in range(outputs):
+                for offset in range(rows):
+                    totals[row + offset, index + below] += sums[below * rows + offset]
 
     return add
 
 
-_add_1_float, _add_2_float = (_adds_rows(dot_float, rows) for rows in (1, 2))
-_add_1_bfloat, _add_2_bfloat = (_adds_rows(dot_bfloat, rows) for rows in (1, 2))
-_add_1_int8, _add_2_int8, _add_4_int8, _add_8_int8 = (
-    _adds_rows(dot_int8, rows) for rows in (1, 2, 4, 8)
-)
+def _multiplies(
+    dot: Any, finish: Any, total: Any, tile: tuple[int, int], stretch: int, stretch_of_one_row: int
+) -> Any:
+    """Make the product of a format.
 
+    Args:
+        dot: Its function of `kernel_tiles`.
+        finish: `(total, matrix, inputs, output, row)` → element of the result.
+        total: Type of sums over several stretches.
+        tile: Outputs and rows that are computed together, as many as there are registers for.
+        stretch: Columns, or groups, that are computed together.
+        stretch_of_one_row: The same for one row.
+    """
+    outputs, most_rows = tile
+    add_most, add_2, add_1 = (_adds_tiles(dot, outputs, rows) for rows in (most_rows, 2, 1))
 
-def _multiplies_floats(dot: Any, add_1: Any, add_2: Any) -> Any:
     @compiled
-    def multiply(weights: Any, x: Any, out: Any, first: Number, last: Number) -> None:
-        rows, columns = x.shape
+    def multiply_row(
+        matrix: Any, inputs: Any, out: Any, row: Number, first: Number, last: Number, size: Number
+    ) -> None:
+        for output in range(first, last):
+            sum_ = total(0)
+            for start in range(0, size, stretch_of_one_row):
+                stop = min(start + stretch_of_one_row, size)
+                sum_ += dot(matrix, inputs, output, row, start, stop, _AHEAD, 1, 1)[0]
+            out[row, output] = finish(sum_, matrix, inputs, output, row)
+
+    @compiled
+    def multiply(
+        matrix: Any, inputs: Any, out: Any, first: Number, last: Number, size: Number
+    ) -> None:
+        rows = len(out)
         if rows == 1:
-            for output in range(first, last):
-                total = np.float32(0)
-                for start in range(0, columns, _COLUMNS):
-                    stop = min(start + _COLUMNS, columns)
-                    total += dot(weights, x, output, 0, start, stop, 1)[0]
-                out[0, output] = total
+            multiply_row(matrix, inputs, out, 0, first, last, size)
             return
-        totals = np.empty((rows, _OUTPUTS), np.float32)
+        totals = np.empty((rows, _OUTPUTS), total)
         for output in range(first, last, _OUTPUTS):
             end = min(output + _OUTPUTS, last)
+            if (end - output) % outputs:
+                end -= 1
+                for row in range(rows):
+                    multiply_row(matrix, inputs, out, row, end, end + 1, size)
+            ahead = _OUTPUTS * matrix[0].strides[0] if end < last else 0
             totals[:] = 0
-            for start in range(0, columns, _COLUMNS):
-                stop = min(start + _COLUMNS, columns)
-                for row in range(0, rows - 1, 2):
-                    add_2(weights, x, totals, row, output, end, start, stop)
-                if rows % 2:
-                    add_1(weights, x, totals, rows - 1, output, end, start, stop)
+            for start in range(0, size, stretch):
+                stop = min(start + stretch, size)
+                row = 0
+                while rows - row >= most_rows:
+                    add_most(matrix, inputs, totals, row, output, end, start, stop, ahead)
+                    row += most_rows
+                if rows - row >= 2:
+                    add_2(matrix, inputs, totals, row, output, end, start, stop, ahead)
+                    row += 2
+                if rows > row:
+                    add_1(matrix, inputs, totals, row, output, end, start, stop, ahead)
             for row in range(rows):
                 for index in range(end - output):
-                    out[row, output + index] = totals[row, index]
+                    value = finish(totals[row, index], matrix, inputs, output + index, row)
+                    out[row, output + index] = value
 
     return multiply
 
 
-_float_product = _multiplies_floats(dot_float, _add_1_float, _add_2_float)
-_bfloat_product = _multiplies_floats(dot_bfloat, _add_1_bfloat, _add_2_bfloat)
+@compiled
+def _sum_alone(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
+    return total
+
+
+@compiled
+def _scale_int8(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
+    return np.float32(total) * (matrix[1][output] * inputs[1][row])
+
+
+@compiled
+def _scale_int4(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
+    return total * inputs[2][row]
+
+
+_float_product, _bfloat_product = (
+    _multiplies(dot, _sum_alone, np.float32, (1, 2), _COLUMNS, _COLUMNS)
+    for dot in (dot_float, dot_bfloat)
+)
+_int8_product = _multiplies(
+    dot_int8, _scale_int8, np.int64, (2, 4), _INT8_COLUMNS, _INT8_COLUMNS_ONE_ROW
+)
+_int4_product = _multiplies(dot_int4, _scale_int4, np.float32, (2, 4), _GROUPS, _GROUPS)
 
 
 @entry
@@ -164,7 +216,7 @@ def multiply_float(weights: Floats, x: Floats, out: Floats, first: Number, last:
         first: First output.
         last: Output after the last.
     """
-    _float_product(weights, x, out, first, last)
+    _float_product((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
@@ -172,7 +224,7 @@ def multiply_bfloat(
     weights: NDArray[np.uint16], x: Floats, out: Floats, first: Number, last: Number
 ) -> None:
     """bfloat16 weights, as bit patterns, times float32 activations; otherwise `multiply_float`."""
-    _bfloat_product(weights, x, out, first, last)
+    _bfloat_product((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
@@ -196,62 +248,7 @@ def multiply_int8(
         first: First output.
         last: Output after the last.
     """
-    rows, columns = q.shape
-    if rows == 1:
-        for output in range(first, last):
-            total = np.int64(0)
-            for start in range(0, columns, _INT8_COLUMNS_ONE_ROW):
-                stop = min(start + _INT8_COLUMNS_ONE_ROW, columns)
-                total += _dot_int8(weights, q, output, 0, start, stop, 1)[0]
-            out[0, output] = np.float32(total) * (weight_scales[output] * x_scales[0])
-        return
-    totals = np.empty((rows, _OUTPUTS), np.int64)
-    for output in range(first, last, _OUTPUTS):
-        end = min(output + _OUTPUTS, last)
-        totals[:] = 0
-        for start in range(0, columns, _INT8_COLUMNS):
-            stop = min(start + _INT8_COLUMNS, columns)
-            row = 0
-            while rows - row >= 8:
-                _add_8_int8(weights, q, totals, row, output, end, start, stop)
-                row += 8
-            if rows - row >= 4:
-                _add_4_int8(weights, q, totals, row, output, end, start, stop)
-                row += 4
-            if rows - row >= 2:
-                _add_2_int8(weights, q, totals, row, output, end, start, stop)
-                row += 2
-            if rows > row:
-                _add_1_int8(weights, q, totals, row, output, end, start, stop)
-        for row in range(rows):
-            for index in range(end - output):
-                scale = weight_scales[output + index] * x_scales[row]
-                out[row, output + index] = np.float32(totals[row, index]) * scale
-
-
-def _adds_int4_rows(rows: int) -> Any:
-    @compiled
-    def add(
-        packed: Any,
-        scales: Any,
-        q: Any,
-        corrections: Any,
-        totals: Any,
-        row: Number,
-        output: Number,
-        end: Number,
-        first: Number,
-        last: Number,
-    ) -> None:
-        for index in range(end - output):
-            sums = _dot_int4(packed, scales, q, corrections, output + index, row, first, last, rows)
-            for offset in range(rows):
-                totals[row + offset, index] += sums[offset]
-
-    return add
-
-
-_add_1_int4, _add_2_int4, _add_4_int4 = (_adds_int4_rows(rows) for rows in (1, 2, 4))
+    _int8_product((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
 
 
 @entry
@@ -277,33 +274,5 @@ def multiply_int4(
         first: First output.
         last: Output after the last.
     """
-    rows, groups = q.shape[0], group_scales.shape[1]
-    if rows == 1:
-        for output in range(first, last):
-            total = np.float32(0)
-            for start in range(0, groups, _GROUPS):
-                stop = min(start + _GROUPS, groups)
-                total += _dot_int4(packed, group_scales, q, corrections, output, 0, start, stop, 1)[
-                    0
-                ]
-            out[0, output] = total * x_scales[0]
-        return
-    totals = np.empty((rows, _OUTPUTS), np.float32)
-    for output in range(first, last, _OUTPUTS):
-        end = min(output + _OUTPUTS, last)
-        totals[:] = 0
-        for start in range(0, groups, _GROUPS):
-            stop = min(start + _GROUPS, groups)
-            args = (packed, group_scales, q, corrections, totals)
-            row = 0
-            while rows - row >= 4:
-                _add_4_int4(*args, row, output, end, start, stop)
-                row += 4
-            if rows - row >= 2:
-                _add_2_int4(*args, row, output, end, start, stop)
-                row += 2
-            if rows > row:
-                _add_1_int4(*args, row, output, end, start, stop)
-        for row in range(rows):
-            for index in range(end - output):
-                out[row, output + index] = totals[row, index] * x_scales[row]
+    matrix, inputs = (packed, group_scales), (q, corrections, x_scales)
+    _int4_product(matrix, inputs, out, first, last, group_scales.shape[1])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.quantization import kernel_multiply as kernel
 from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.memory import aligned
 from gpt_neox_japanese.quantization.reference import GROUP
 
 __all__ = ["matmul"]
@@ -62,7 +63,7 @@ def _part(x: NDArray[np.float32], matrix: Matrix) -> _Part:
         is_half = numbers.dtype == np.uint16
         return partial(kernel.multiply_bfloat if is_half else kernel.multiply_float, numbers, x)
     rows, columns = x.shape
-    q = np.empty((rows, columns), np.int16)
+    q = aligned((rows, columns), np.int16)
     scales = np.empty(rows, np.float32)
     corrections = np.empty((rows, -(-columns // GROUP)), np.int32)
     kernel.quantize_rows(x, q, scales, corrections)
