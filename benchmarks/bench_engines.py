@@ -1,0 +1,96 @@
+"""The 2.7B shape in every engine: ours, transformers, llama.cpp and CTranslate2, in one run.
+
+    python benchmarks/engine_files.py DIR
+    python benchmarks/bench_engines.py DIR [--rounds 3] [--formats bf16,int8,int4]
+
+Of each format: tokens a second while 64 are written after a prompt of 32, and while a prompt of 512
+is read; ours also with eight texts at once. Two threads, greedy, medians of rounds in which each
+engine has its turn. Load time is that of the model alone, with its files in the page cache, without
+importing the library; the peak is that of the process. Needs `pip install xllamacpp ctranslate2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from engines import EngineProcess
+from harness import median, write_result
+
+ENGINES = {
+    "bf16": {"ours": "ours-bf16", "transformers": "ours-bf16", "llama.cpp": "llama-BF16.gguf"},
+    "int8": {
+        "ours": "ours-int8",
+        "llama.cpp": "llama-Q8_0.gguf",
+        "ctranslate2": "ctranslate2-int8",
+    },
+    "int4": {"ours": "ours-int4", "llama.cpp": "llama-Q4_0.gguf"},
+}
+SHORT, LONG, TOKENS, TEXTS = 32, 512, 64, 8
+Result = dict[str, Any]
+
+
+def main() -> None:
+    """Measure each format, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path, help="what engine_files.py made")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--formats", default=",".join(ENGINES))
+    arguments = parser.parse_args()
+    result = {
+        kind: of_format(kind, arguments.directory, arguments.rounds)
+        for kind in arguments.formats.split(",")
+    }
+    print(json.dumps(result, indent=2))
+    packages = ["numba", "numpy", "torch", "transformers", "xllamacpp", "ctranslate2"]
+    print(write_result("engines", packages, **result))
+
+
+def of_format(kind: str, directory: Path, rounds: int) -> Result:
+    """What every engine that reads this format reaches."""
+    files = {name: directory / file for name, file in ENGINES[kind].items()}
+    for path in files.values():
+        warm(path)
+    engines = [EngineProcess(name, path) for name, path in files.items()]
+    # The first, uncounted texts warm caches and compilers.
+    for engine in engines:
+        engine.generate(prompt(0, SHORT), 4)
+    decode: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    prefill: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    eight = []
+    for turn in range(1, rounds + 1):
+        for engine in engines:
+            decode[engine.name].append(engine.generate(prompt(turn, SHORT), TOKENS)[1])
+        for engine in engines:
+            prefill[engine.name].append(engine.generate(prompt(turn, LONG), 1)[0])
+        eight.append(engines[0].generate(prompt(turn, SHORT), TOKENS, TEXTS)[1])
+    result = {
+        engine.name: {
+            "tokens_per_second": (TOKENS - 1) / median(decode[engine.name]),
+            "prompt_tokens_per_second": LONG / median(prefill[engine.name]),
+            "load_seconds": engine.load_seconds,
+            "peak_gigabytes": engine.end(),
+        }
+        for engine in engines
+    }
+    result["ours"]["tokens_per_second_of_eight"] = TEXTS * (TOKENS - 1) / median(eight)
+    return result
+
+
+def prompt(turn: int, size: int) -> list[int]:
+    """Ids that no other turn begins with."""
+    return [(7919 * turn + 31 * i) % 30_000 + 500 for i in range(size)]
+
+
+def warm(path: Path) -> None:
+    """Read files, so that all engines load from memory."""
+    for file in [path] if path.is_file() else path.iterdir():
+        with file.open("rb") as stream:
+            while stream.read(1 << 24):
+                pass
+
+
+if __name__ == "__main__":
+    main()
