@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from harness import interleaved, median, write_result
 
-from gpt_neox_japanese.quantization import kernel_multiply as kernel
+from gpt_neox_japanese.kernels import multiply as kernel
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.products import matmul
 

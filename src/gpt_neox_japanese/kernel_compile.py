@@ -43,7 +43,7 @@ overload: Any = numba.extending.overload
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # All kernels, because they call each other across packages, and what they take constants from.
-_SOURCES = ("**/kernel*.py", "tokenizer/tables.py", "tokenizer/trie.py")
+_SOURCES = ("kernels/*.py", "**/kernel*.py", "tokenizer/tables.py", "tokenizer/trie.py")
 
 
 def _digest_of_sources() -> str:

@@ -12,7 +12,7 @@ from transformers.generation import ContinuousBatchingConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gpt_neox_japanese.model import products
-from gpt_neox_japanese.model.products import Linear, sdpa_in_float32
+from gpt_neox_japanese.model.products import Linear, sdpa
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -129,7 +129,7 @@ def test_attention_is_that_of_sdpa(dtype, mask):
     given = {"none": None, "boolean": allowed, "added": added, "one for all": allowed[1:]}[mask]
     module = nn.Module()
     module.is_causal = True
-    actual, _ = sdpa_in_float32(module, query, key, value, given, scaling=0.5)
+    actual, _ = sdpa(module, query, key, value, given, scaling=0.5)
     wide = None if given is None else given if given.dtype == torch.bool else given.double()
     expected, _ = sdpa_attention_forward(
         module, query.double(), key.double(), value.double(), wide, scaling=0.5

@@ -9,9 +9,7 @@ that is read at once begins or ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from gpt_neox_japanese.inference.kernel_step import Plan
 from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import CHUNK
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.kernels.threads import share_out
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.products import matmul
 
@@ -52,7 +51,6 @@ class Chunks:
         self._weights = weights
         self._plan = plan
         self._threads = len(plan.normed)
-        self._pool = ThreadPoolExecutor(self._threads)
 
     def read(self, ids: Sequence[int], slot: int, position: int) -> None:
         """See `Network.read`."""
@@ -95,10 +93,7 @@ class Chunks:
 
     def _together(self, count: int, work: Callable[[int, int], None]) -> None:
         """Share `count` rows or heads out to threads."""
-        edges = np.linspace(0, count, self._threads + 1).astype(int).tolist()
-        jobs = [self._pool.submit(work, *edge) for edge in pairwise(edges)]
-        for job in jobs:
-            job.result()
+        share_out(work, count, self._threads)
 
     def _product(self, x: Rows, matrix: Matrix) -> Rows:
         """`x` times a matrix, transposed; with integers the very bits that `score` computes."""

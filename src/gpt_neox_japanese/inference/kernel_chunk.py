@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.inference.kernel_bits import widen
-from gpt_neox_japanese.inference.kernel_rows import attend, gelu, normalize, rotate, store
 from gpt_neox_japanese.kernel_compile import Floats, Number, Shorts, entry
+from gpt_neox_japanese.kernels.bits import widen
+from gpt_neox_japanese.kernels.rows import attend, gelu, normalize, rotate, store
 
 __all__ = ["attend_heads", "gelu_rows", "normalize_rows", "widen_rows"]
 
@@ -24,14 +24,14 @@ def widen_rows(bits: Shorts, out: Floats) -> None:
 
 @entry
 def normalize_rows(hidden: Floats, norm: Floats, epsilon: Number, out: Floats) -> None:
-    """LayerNorm of every row; see `kernel_rows.normalize`."""
+    """LayerNorm of every row; see `rows.normalize`."""
     for row in range(len(hidden)):
         normalize(hidden[row], norm, epsilon, out[row])
 
 
 @entry
 def gelu_rows(rows: Floats, tanh: bool) -> None:
-    """GELU of every row, in place; see `kernel_rows.gelu`."""
+    """GELU of every row, in place; see `rows.gelu`."""
     for row in range(len(rows)):
         gelu(rows[row], tanh)
 

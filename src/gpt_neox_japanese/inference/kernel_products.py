@@ -20,16 +20,16 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from gpt_neox_japanese.inference.kernel_bits import matrix_at, widen
 from gpt_neox_japanese.kernel_compile import Floats, Ints, Longs, Number, Shorts, overload
-from gpt_neox_japanese.quantization.kernel_multiply import (
+from gpt_neox_japanese.kernels.bits import matrix_at, widen
+from gpt_neox_japanese.kernels.multiply import (
     multiply_bfloat,
     multiply_float,
     multiply_int4,
     multiply_int8,
     quantize_rows,
 )
-from gpt_neox_japanese.quantization.kernel_tiles import GROUP
+from gpt_neox_japanese.kernels.tiles import GROUP
 
 __all__ = ["Rounded", "embed", "multiply", "round_rows"]
 

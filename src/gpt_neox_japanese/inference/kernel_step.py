@@ -21,9 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gpt_neox_japanese.inference.kernel_bits import matrix_at
 from gpt_neox_japanese.inference.kernel_products import Rounded, embed, multiply, round_rows
-from gpt_neox_japanese.inference.kernel_rows import add_rows, attend, gelu, normalize, rotate, store
 from gpt_neox_japanese.inference.kernel_team import STRIDE, add, meet, take, wait_for
 from gpt_neox_japanese.kernel_compile import (
     Floats,
@@ -32,6 +30,8 @@ from gpt_neox_japanese.kernel_compile import (
     compiled,
     entry,
 )
+from gpt_neox_japanese.kernels.bits import matrix_at
+from gpt_neox_japanese.kernels.rows import add_rows, attend, gelu, normalize, rotate, store
 
 __all__ = ["FIELDS", "GO", "Plan", "begin", "counter_words", "serve"]
 

@@ -11,8 +11,8 @@ from gpt_neox_japanese.inference.kernel_step import Plan
 from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import MOST_ROWS
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.kernels.memory import aligned
 from gpt_neox_japanese.quantization.formats import Matrix
-from gpt_neox_japanese.quantization.memory import aligned
 from gpt_neox_japanese.quantization.reference import GROUP
 
 __all__ = ["make_plan", "rotation_tables"]

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gpt_neox_japanese.model.products import Linear, half_is_slow, sdpa_in_float32
+from gpt_neox_japanese.model.products import Linear, sdpa
 from gpt_neox_japanese.model.rotary import rotate
 
 __all__ = ["GPTNeoXJapaneseAttention", "eager_attention_forward"]
@@ -119,12 +119,9 @@ class GPTNeoXJapaneseAttention(nn.Module):
         )
         if output_attentions:
             attention_interface = eager_attention_forward
-        elif (
-            attention_interface is sdpa_attention_forward
-            and half_is_slow(value, value.dtype)
-            and kwargs.get("cache") is None  # continuous batching writes to pages of its own dtype
-        ):
-            attention_interface = sdpa_in_float32
+        elif attention_interface is sdpa_attention_forward and kwargs.get("cache") is None:
+            # Not for continuous batching, which writes to pages of its own dtype.
+            attention_interface = sdpa
         mixed, weights = attention_interface(
             self,
             query,

@@ -2,7 +2,8 @@
 
 Cross-entropy wants float32, for every position and every id of the vocabulary: 8 texts of 2,048
 tokens and 32,000 ids are 2 GB, and autograd keeps several such tensors. Here only one slice of
-bounded size exists in float32; its forward pass is repeated when its gradient is needed.
+bounded size exists in float32. Where the head can be taken along, the gradient of a slice is made
+at once (`head_loss`); elsewhere its forward pass is repeated when the gradient is needed.
 """
 
 # torch's methods carry no annotations.
@@ -16,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from gpt_neox_japanese.model.head_loss import head_loss, suits_head_loss
+from gpt_neox_japanese.model.products import Linear
 
 __all__ = ["causal_lm_loss"]
 
@@ -63,7 +67,10 @@ def causal_lm_loss(
         )
 
     positions = max(1, _SLICE // vocab_size)
-    if len(targets) <= positions:
+    if suits_head_loss(head, states):
+        assert isinstance(head, Linear)
+        total = head_loss(states, head.weight, targets, ignore_index, positions)
+    elif len(targets) <= positions:
         total = summed(states, targets)
     else:
         slices = zip(states.split(positions), targets.split(positions), strict=True)

@@ -1,9 +1,10 @@
-"""Matrix products for a CPU before AVX-512.
+"""Matrix products for a CPU before AVX-512, and for a few rows on every CPU.
 
-There torch multiplies bfloat16 and float16 matrices number by number, five times slower than
-float32 ones. Here they are multiplied in float32, by blocks small enough to stay in the caches, so
-that no second copy of a weight is ever in memory. Sums in float32 are also more exact. float32
-weights gain by blocks too: the matrix library is faster with them than with the whole.
+Before AVX-512 torch multiplies bfloat16 and float16 matrices number by number, five times slower
+than float32 ones. Here they are multiplied in float32, by blocks small enough to stay in the
+caches, so that no second copy of a weight is ever in memory. Sums in float32 are also more exact.
+float32 weights gain by blocks too: the matrix library is faster with them than with the whole. For
+the few rows of a step of decoding see `decoding`.
 """
 # Methods of transformers and torch carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-__all__ = ["Linear", "half_is_slow", "sdpa_in_float32"]
+from gpt_neox_japanese.model import decoding
+
+__all__ = ["Linear", "for_states", "for_weight", "half_is_slow", "multiply", "sdpa"]
 
 # Rows of a weight multiplied at a time. What is converted is at most 10 MB in the 2.7B model: so
 # little memory the allocator uses again, more comes fresh from the system each time.
 _HALF_BLOCK, _BLOCK = 256, 1024
-# For so few rows the weights take longer to read than to multiply, and torch reads them well.
+# For so few rows the weights take longer to read than to multiply, and torch reads float32 well.
 _FEW_ROWS = 2
 _BEFORE_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX2"
 
@@ -46,19 +49,26 @@ class Linear(nn.Linear):
 
     def forward(self, states: Tensor) -> Tensor:
         """Multiply [..., in] by the weight, giving [..., out] in the dtype that torch would."""
-        autocast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype
-        if (
-            states.numel() <= _FEW_ROWS * self.in_features
-            or not _gains_by_blocks(states, dtype)
-            or not (autocast or states.dtype == dtype)
-            or type(self.weight) is not nn.Parameter  # quantised or split over processes
-        ):
-            return super().forward(states)
-        with torch.autocast("cpu", enabled=False):
-            rows = states.to(dtype).reshape(-1, self.in_features)
-            product: Tensor = _Product.apply(rows, self.weight)
-        return product.view(*states.shape[:-1], self.out_features)
+        return multiply(states, self.weight)
+
+
+def multiply(states: Tensor, weight: Tensor) -> Tensor:
+    """Multiply [..., in] by a weight [out, in], giving [..., out] in the dtype that torch would."""
+    if decoding.suits_product(states, weight):
+        return decoding.product(states, weight)
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
+    if (
+        type(weight) is not nn.Parameter  # quantised or split over processes
+        or states.numel() <= _FEW_ROWS * weight.shape[1]
+        or not _gains_by_blocks(states, dtype)
+        or not (autocast or states.dtype == dtype)
+    ):
+        return nn.functional.linear(states, weight)
+    with torch.autocast("cpu", enabled=False):
+        rows = states.to(dtype).reshape(-1, weight.shape[1])
+        product: Tensor = _Product.apply(rows, weight)
+    return product.view(*states.shape[:-1], len(weight))
 
 
 class _Product(torch.autograd.Function):
@@ -72,12 +82,25 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         states, weight = ctx.saved_tensors
-        for_states = for_weight = None
-        if ctx.needs_input_grad[0]:
-            for_states = _multiplied(gradient, weight.t())
-        if ctx.needs_input_grad[1]:
-            for_weight = (gradient.float().t() @ states.float()).to(weight.dtype)
-        return for_states, for_weight
+        needs_states, needs_weight = ctx.needs_input_grad
+        return (
+            for_states(gradient, weight) if needs_states else None,
+            for_weight(gradient, states).to(weight.dtype) if needs_weight else None,
+        )
+
+
+def for_states(gradient: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of `multiply`'s states: [rows, out], [out, in] → [rows, in] in the first's dtype."""
+    if half_is_slow(gradient, gradient.dtype):
+        return _multiplied(gradient, weight.t())
+    return gradient @ weight.to(gradient.dtype)
+
+
+def for_weight(gradient: Tensor, states: Tensor) -> Tensor:
+    """Gradient of `multiply`'s weight: [rows, out], [rows, in] → [out, in]."""
+    if half_is_slow(gradient, gradient.dtype):
+        return gradient.float().t() @ states.float()
+    return gradient.t() @ states.to(gradient.dtype)
 
 
 def _multiplied(states: Tensor, weight: Tensor) -> Tensor:
@@ -96,15 +119,16 @@ def _multiplied(states: Tensor, weight: Tensor) -> Tensor:
     return product
 
 
-def sdpa_in_float32(
+def sdpa(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as `"sdpa"` does, one text of the batch in float32 at a time.
+    """Attend as `"sdpa"` does, in float32 where that is better than half precision.
 
     Args:
         module: The attention layer.
@@ -112,24 +136,32 @@ def sdpa_in_float32(
         key: [batch, heads, keys, head_dim].
         value: As `key`.
         attention_mask: Broadcastable to [batch, heads, queries, keys], or None.
+        dropout: Probability of dropping a weight.
         **kwargs: As of transformers' `sdpa_attention_forward`.
 
     Returns:
         [batch, queries, heads, head_dim] in the dtype of `value`, and None for the weights.
     """
+    states = query, key, value
+    if decoding.suits_attention(*states, attention_mask, dropout):
+        return decoding.attention(*states), None
+    if not half_is_slow(value, value.dtype):
+        mixed, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, **kwargs
+        )
+        return mixed, None
     if attention_mask is not None:
         attention_mask = attention_mask.expand(len(query), *attention_mask.shape[1:])
         if attention_mask.dtype != torch.bool:
             attention_mask = attention_mask.float()
-    mixed = []
-    # A compiler has no use for the same lines many times over.
+    parts = []
+    # One text at a time needs little memory; a compiler has no use for the same lines many times.
     texts = len(query) if torch.compiler.is_compiling() else 1
     with torch.autocast("cpu", enabled=False):
         for first in range(0, len(query), texts):
             some = slice(first, first + texts)
             mask = None if attention_mask is None else attention_mask[some]
-            attended, _ = sdpa_attention_forward(
-                module, query[some].float(), key[some].float(), value[some].float(), mask, **kwargs
-            )
-            mixed.append(attended.to(value.dtype))
-    return torch.cat(mixed), None
+            q, k, v = (each[some].float() for each in states)
+            mixed, _ = sdpa_attention_forward(module, q, k, v, mask, dropout, **kwargs)
+            parts.append(mixed.to(value.dtype))
+    return torch.cat(parts), None

@@ -1,4 +1,4 @@
 """Weights in fewer bits, and the products with them.
 
-`kernel_multiply` computes, `reference` says the same in NumPy.
+`kernels.multiply` computes, `reference` says the same in NumPy.
 """

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernel_compile import Number, compiled, entry
-from gpt_neox_japanese.quantization.kernel_tiles import GROUP
+from gpt_neox_japanese.kernels.tiles import GROUP
 
 __all__ = ["quantize_int4_groups", "quantize_int8_rows"]
 

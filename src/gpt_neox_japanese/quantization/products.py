@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.quantization import kernel_multiply as kernel
+from gpt_neox_japanese.kernels import multiply as kernel
+from gpt_neox_japanese.kernels.memory import aligned
+from gpt_neox_japanese.kernels.threads import share_out
 from gpt_neox_japanese.quantization.formats import Matrix
-from gpt_neox_japanese.quantization.memory import aligned
 from gpt_neox_japanese.quantization.reference import GROUP
 
 __all__ = ["matmul"]
@@ -47,12 +46,9 @@ def matmul(x: NDArray[np.float32], matrix: Matrix, *, threads: int = 1) -> NDArr
     if not rows:
         return out
     part = _part(x, matrix)
-    if threads == 1 or rows * outputs * columns < _SMALL:
-        part(out, 0, outputs)
-        return out
-    share = -(-outputs // threads // _OUTPUTS) * _OUTPUTS
-    bounds = [(first, min(first + share, outputs)) for first in range(0, outputs, share)]
-    list(_pool(os.getpid(), threads).map(lambda bound: part(out, *bound), bounds))
+    if rows * outputs * columns < _SMALL:
+        threads = 1
+    share_out(lambda first, last: part(out, first, last), outputs, threads, multiple=_OUTPUTS)
     return out
 
 
@@ -71,9 +67,3 @@ def _part(x: NDArray[np.float32], matrix: Matrix) -> _Part:
     if numbers.dtype == np.int8:
         return partial(kernel.multiply_int8, *stored, q, scales)
     return partial(kernel.multiply_int4, *stored, q, scales, corrections)
-
-
-@cache
-def _pool(_: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: after a fork there are none, whatever the parent had."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="matmul")

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt_neox_japanese.quantization.kernel_vectors import (
+from gpt_neox_japanese.kernels.vectors import (
     FLOAT,
     INT8,
     INT16,

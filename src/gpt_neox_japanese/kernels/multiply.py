@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernel_compile import Number, compiled, entry
-from gpt_neox_japanese.quantization.kernel_tiles import (
+from gpt_neox_japanese.kernels.tiles import (
     GROUP,
     dot_bfloat,
     dot_float,
@@ -123,7 +123,7 @@ def _multiplies(
     """Make the product of a format.
 
     Args:
-        dot: Its function of `kernel_tiles`.
+        dot: Its function of `tiles`.
         finish: `(total, matrix, inputs, output, row)` → element of the result.
         total: Type of sums over several stretches.
         tile: Outputs and rows that are computed together, as many as there are registers for.

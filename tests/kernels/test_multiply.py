@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.quantization import kernel_multiply as kernel
+from gpt_neox_japanese.kernels import multiply as kernel
 from gpt_neox_japanese.quantization import reference
 
 ROWS, OUTPUTS = 8, 41
@@ -150,7 +150,7 @@ _OTHER = """
 import sys
 import numba
 import numpy as np
-from tests.quantization.test_kernel_multiply import ROWS, OUTPUTS, product, random
+from tests.kernels.test_multiply import ROWS, OUTPUTS, product, random
 results = [product(k, n)(random(ROWS, n), 0, OUTPUTS) for k, n in (("int8", 2500), ("int4", 2560))]
 np.save(sys.argv[1], np.stack(results))
 """

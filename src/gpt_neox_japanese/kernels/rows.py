@@ -14,9 +14,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from gpt_neox_japanese.inference.kernel_bits import float_of, narrow, widen
-from gpt_neox_japanese.inference.kernel_sums import dot, total
 from gpt_neox_japanese.kernel_compile import Floats, Number, arithmetic
+from gpt_neox_japanese.kernels.bits import float_of, narrow, widen
+from gpt_neox_japanese.kernels.sums import dot, total
 
 __all__ = ["add_rows", "attend", "exp", "gelu", "normalize", "rotate", "store"]
 
