@@ -1,7 +1,7 @@
 """The 2.7B shape in every engine: ours, transformers, llama.cpp and CTranslate2, in one run.
 
     python benchmarks/engine_files.py DIR
-    python benchmarks/bench_engines.py DIR [--rounds 3] [--formats bf16,int8,int4]
+    python benchmarks/bench_engines.py DIR [--rounds 3] [--prompts 2] [--formats bf16,int8,int4]
 
 Of each format: tokens a second while 64 are written after a prompt of 32, and while a prompt of 512
 is read; ours also with eight texts at once. Two threads, greedy, medians of rounds in which each
@@ -37,10 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="what engine_files.py made")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=2, help="rounds with a prompt of 512")
     parser.add_argument("--formats", default=",".join(ENGINES))
     arguments = parser.parse_args()
     result = {
-        kind: of_format(kind, arguments.directory, arguments.rounds)
+        kind: of_format(kind, arguments.directory, arguments.rounds, arguments.prompts)
         for kind in arguments.formats.split(",")
     }
     print(json.dumps(result, indent=2))
@@ -48,7 +49,7 @@ def main() -> None:
     print(write_result("engines", packages, **result))
 
 
-def of_format(kind: str, directory: Path, rounds: int) -> Result:
+def of_format(kind: str, directory: Path, rounds: int, prompts: int) -> Result:
     """What every engine that reads this format reaches."""
     files = {name: directory / file for name, file in ENGINES[kind].items()}
     for path in files.values():
@@ -63,7 +64,7 @@ def of_format(kind: str, directory: Path, rounds: int) -> Result:
     for turn in range(1, rounds + 1):
         for engine in engines:
             decode[engine.name].append(engine.generate(prompt(turn, SHORT), TOKENS)[1])
-        for engine in engines:
+        for engine in engines if turn <= prompts else ():
             prefill[engine.name].append(engine.generate(prompt(turn, LONG), 1)[0])
         eight.append(engines[0].generate(prompt(turn, SHORT), TOKENS, TEXTS)[1])
     result = {
