@@ -33,20 +33,18 @@ Result = dict[str, Any]
 
 
 def main() -> None:
-    """Measure each format, print and write the result."""
+    """Measure each format, print and write its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="what engine_files.py made")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=2, help="rounds with a prompt of 512")
     parser.add_argument("--formats", default=",".join(ENGINES))
     arguments = parser.parse_args()
-    result = {
-        kind: of_format(kind, arguments.directory, arguments.rounds, arguments.prompts)
-        for kind in arguments.formats.split(",")
-    }
-    print(json.dumps(result, indent=2))
     packages = ["numba", "numpy", "torch", "transformers", "xllamacpp", "ctranslate2"]
-    print(write_result("engines", packages, **result))
+    for kind in arguments.formats.split(","):
+        result = of_format(kind, arguments.directory, arguments.rounds, arguments.prompts)
+        print(json.dumps({kind: result}, indent=2))
+        print(write_result(f"engines-{kind}", packages, **result))
 
 
 def of_format(kind: str, directory: Path, rounds: int, prompts: int) -> Result:

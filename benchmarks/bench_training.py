@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=["fp32", "bf16"])
-    parser.add_argument("--megabytes", type=int, default=24, help="of text, for prepare")
+    parser.add_argument("--megabytes", type=int, default=60, help="of text, for prepare")
     parser.add_argument("--one", nargs=2, help="measure one model and print it (internal)")
     arguments = parser.parse_args()
     if arguments.one:

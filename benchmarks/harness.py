@@ -19,6 +19,10 @@ __all__ = ["RESULTS", "interleaved", "median", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
 
+# Seconds after which the threads of a library that has just worked no longer look for more work, on
+# the cores that the next one needs.
+_PAUSE = 0.05
+
 
 def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Time each run once a round, in turn, so that a noisy machine is noisy for all of them.
@@ -31,6 +35,7 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             run()
             elapsed = time.perf_counter() - start

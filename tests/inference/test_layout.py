@@ -11,6 +11,7 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.layout import arrange
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.numbers import as_bfloat
 from gpt_neox_japanese.quantization.quantize import quantize
 from tests.inference.networks import TINY, random_model, tensors_of
 
@@ -48,6 +49,14 @@ def test_half_precision_is_kept_or_widened_but_never_mixed() -> None:
     mixed = halves | {DENSE: tensors_of(MODEL)[DENSE]}
     kinds = {matrix.numbers.dtype for matrix in arrange(SHAPE, mixed, bfloat16=False).matrices}
     assert kinds == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_stored_bfloat16_stays_where_it_lies(bfloat16: bool) -> None:
+    stored = {name: as_bfloat(array) for name, array in tensors_of(MODEL).items()}
+    places = {array.ctypes.data for array in stored.values()}
+    weights = arrange(SHAPE, stored, bfloat16=bfloat16)
+    assert {matrix.numbers.ctypes.data for matrix in weights.matrices} <= places
 
 
 def test_int8_without_scales_is_refused() -> None:

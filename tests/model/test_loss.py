@@ -6,8 +6,10 @@ import pytest
 import torch
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from gpt_neox_japanese.model import head_loss as head_loss_module
 from gpt_neox_japanese.model import loss as loss_module
 from gpt_neox_japanese.model.loss import causal_lm_loss
+from gpt_neox_japanese.model.products import multiply
 
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
 LABELS = IDS.masked_fill(IDS % 5 == 0, -100)
@@ -57,6 +59,40 @@ def test_the_head_never_scores_more_than_a_slice_when_logits_are_skipped(tiny_mo
     gradients(model, labels=LABELS, skip_logits=True)
     assert max(scored) == 7 * 61
     assert sum(scored) == 2 * 36 * 61  # once forwards, once more for the gradient
+
+
+def test_with_its_head_the_loss_scores_every_position_once(tiny_model, small_slices, monkeypatch):
+    model, scored = tiny_model(), []
+
+    def recorded(states, weight):
+        scored.append(len(states))
+        return multiply(states, weight)
+
+    monkeypatch.setattr(head_loss_module, "multiply", recorded)
+    gradients(model, labels=LABELS, skip_logits=True)
+    assert scored == [7, 7, 7, 7, 7, 1]
+
+
+@pytest.mark.parametrize("frozen", ["embed_out", "gpt_neox_japanese"])
+def test_what_is_frozen_has_no_gradient(tiny_model, small_slices, frozen):
+    model = tiny_model(tie_word_embeddings=False)
+    model.get_submodule(frozen).requires_grad_(False)
+    found = []
+    for skip_logits in (True, False):
+        model.zero_grad()
+        model(IDS, labels=LABELS, skip_logits=skip_logits).loss.backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert found[0]
+    assert not any(name.startswith(frozen) for name in found[0])
+    torch.testing.assert_close(*found)
+
+
+def test_in_autocast_head_and_loss_agree_with_the_plain_way(tiny_model, small_slices):
+    model = tiny_model(hidden_size=64)
+    with torch.autocast("cpu", torch.bfloat16):
+        skipped = gradients(model, labels=LABELS, skip_logits=True)
+        whole = gradients(model, labels=LABELS)
+    torch.testing.assert_close(skipped, whole, rtol=0.05, atol=0.01)
 
 
 def test_logits_can_be_skipped_in_training_only(tiny_model):

@@ -118,10 +118,10 @@ def _to_one_kind(kinds: set[np.dtype[Any]], bfloat16: bool) -> Callable[[Matrix]
     """What brings matrices of these dtypes to one, since a network is compiled for one."""
     if len(kinds) == 1 and kinds <= {np.dtype(np.int8), np.dtype(np.uint8)}:
         return lambda matrix: matrix
-    if bfloat16:
-        return lambda matrix: Matrix(as_bfloat(matrix.floats()))
     if kinds == {np.dtype(np.uint16)}:
         return lambda matrix: Matrix(np.ascontiguousarray(matrix.numbers))
+    if bfloat16:
+        return lambda matrix: Matrix(as_bfloat(matrix.floats()))
     return _widened
 
 

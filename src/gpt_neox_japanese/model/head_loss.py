@@ -24,7 +24,7 @@ def suits_head_loss(head: object, states: Tensor) -> bool:
     """Whether `head` is a product and nothing else: not quantised, split, hooked or adapted."""
     return (
         type(head) is Linear
-        and not torch.compiler.is_compiling()  # it repeats or keeps what is best
+        and not torch.compiler.is_compiling()  # such a function cannot be traced
         and type(head.weight) is nn.Parameter
         and not (head._forward_pre_hooks or head._forward_hooks or head._backward_hooks)
         # Gradients of float16 vanish before they are scaled up.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, takewhile
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -117,29 +118,20 @@ class _Pack:
 
     def __call__(self, encoded: Encoded) -> Packed:
         documents, rows = encoded
-        held = np.array([is_held_out(d.id, self.held_out) for d in documents], bool)
-        ids = np.insert(rows.ids, rows.bounds[1:], self.eos_token_id).astype(self.dtype)
-        id_is_held = np.repeat(held, np.diff(rows.bounds) + 1)
-        held_documents = [d for d, is_held in zip(documents, held, strict=True) if is_held]
-        characters = sum(len(d.text) for d in documents)
-        held_characters = sum(len(d.text) for d in held_documents)
-        texts = (
-            json.dumps({"id": d.id, "text": d.text}, ensure_ascii=False) + "\n"
-            for d in held_documents
-        )
-        return Packed(
-            parts={
-                "train": ids[~id_is_held].tobytes(),
-                "held-out": ids[id_is_held].tobytes(),
-                HELD_OUT_TEXT: "".join(texts).encode(),
-            },
-            counts={
-                "train.documents": len(documents) - len(held_documents),
-                "train.characters": characters - held_characters,
-                "held-out.documents": len(held_documents),
-                "held-out.characters": held_characters,
-            },
-        )
+        ids = rows.ids.astype(self.dtype)
+        end = self.dtype.type(self.eos_token_id).tobytes()
+        parts: dict[str, list[bytes]] = {"train": [], "held-out": [], HELD_OUT_TEXT: []}
+        counts: Counter[str] = Counter()
+        for document, bounds in zip(documents, pairwise(rows.bounds.tolist()), strict=True):
+            part = "train"
+            if is_held_out(document.id, self.held_out):
+                part = "held-out"
+                text = json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False)
+                parts[HELD_OUT_TEXT].append(text.encode() + b"\n")
+            parts[part] += (ids[slice(*bounds)].tobytes(), end)
+            counts[f"{part}.documents"] += 1
+            counts[f"{part}.characters"] += len(document.text)
+        return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts)
 
 
 def _put(files: Unfinished, packed: Packed) -> None:
