@@ -202,7 +202,8 @@ def _legacy_amount_start(text: str, first: int, end: int) -> int:
 
 def _legacy_blocks(text: str) -> Iterator[tuple[int, int]]:
     """Runs of box drawing, of which a tag in the text may be part. One tag alone stays as it is."""
-    runs = re.finditer("(?:<BLOCK>|[\u2500-\u259f])+", text)
+    # Possessive: what could be given back would be remembered for every character of a run.
+    runs = re.finditer("(?:<BLOCK>|[\u2500-\u259f]++)++", text)
     return (run.span() for run in runs if run[0] != "<BLOCK>")
 
 
