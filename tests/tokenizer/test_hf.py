@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers.utils import chat_template_utils
 
-from gpt_neox_japanese import GPTNeoXJapaneseTokenizer
+from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from tests.tokenizer.small import vocabulary
 from tests.tokenizer.test_reference import DOCUMENTED, DOCUMENTED_IDS
@@ -226,6 +226,15 @@ def test_no_text_becomes_a_control_id_when_special_tokens_are_split(
         assert not (controls - bytes_of_text) & set(ids)
         assert tokenizer.decode(ids) == text
     assert tokenizer.convert_tokens_to_string(tokenizer.tokenize(text, **options)) == text
+
+
+def test_the_model_in_the_package_says_how_long_a_text_it_takes() -> None:
+    directory = default_model_directory()
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(directory)
+    config = AutoConfig.from_pretrained(directory)
+    assert tokenizer.model_max_length == config.max_position_embeddings
+    ids = tokenizer("吾輩は猫である。" * 500, truncation=True)["input_ids"]
+    assert len(ids) == tokenizer.model_max_length
 
 
 def test_options_survive_saving(files: Path, tmp_path: Path) -> None:
