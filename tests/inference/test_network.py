@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.inference import compiled
 from gpt_neox_japanese.inference.compiled import CompiledNetwork
 from gpt_neox_japanese.inference.layout import arrange
 from gpt_neox_japanese.inference.network import CHUNK, Network, Token
@@ -223,3 +224,17 @@ def test_a_gpu_says_what_the_processor_says() -> None:
     network = network_of(model, "tensors", device="cuda", slots=2)
     for slot in (0, 1):
         np.testing.assert_allclose(scores_of(network, IDS, slot), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_description_names_processor_and_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
+    monkeypatch.setattr(compiled, "get_host_cpu_name", lambda: "some-processor")
+    monkeypatch.setattr(
+        compiled, "get_host_cpu_features", lambda: {"avx2": True, "avx512vnni": False}
+    )
+    network = network_of(random_model(), "compiled", slots=3, threads=2)
+    assert network.description == (
+        "compiled for some-processor with avx2, float32 weights, 2 threads, 3 slots"
+    )
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64")
+    assert network.description.startswith("compiled for x86-64, float32")
