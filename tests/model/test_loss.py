@@ -8,6 +8,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from gpt_neox_japanese.model import head_loss as head_loss_module
 from gpt_neox_japanese.model import loss as loss_module
+from gpt_neox_japanese.model.head_loss import suits_head_loss
 from gpt_neox_japanese.model.loss import causal_lm_loss
 from gpt_neox_japanese.model.products import multiply
 
@@ -93,6 +94,17 @@ def test_in_autocast_head_and_loss_agree_with_the_plain_way(tiny_model, small_sl
         skipped = gradients(model, labels=LABELS, skip_logits=True)
         whole = gradients(model, labels=LABELS)
     torch.testing.assert_close(skipped, whole, rtol=0.05, atol=0.01)
+
+
+def test_gradients_that_would_vanish_in_float16_are_left_to_autograd(tiny_model):
+    model = tiny_model()
+    states = torch.zeros(1, model.config.hidden_size)
+    assert suits_head_loss(model.embed_out, states)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert suits_head_loss(model.embed_out, states)
+    with torch.autocast("cpu", torch.float16):
+        assert not suits_head_loss(model.embed_out, states)
+    assert not suits_head_loss(model.half().embed_out, states)
 
 
 def test_logits_can_be_skipped_in_training_only(tiny_model):

@@ -47,7 +47,7 @@ _OUTPUTS = 32  # of a block
 _AHEAD = 1024  # bytes between what is read in order and what is asked for
 
 _COLUMNS = 2048  # of a stretch of floats; part of the result, because it decides the order of sums
-_INT8_COLUMNS = 2560
+_INT8_COLUMNS = 2560  # of a stretch: four rows of activations take 20 KB of the innermost cache
 _INT8_COLUMNS_ONE_ROW = 8192  # LARGEST * 127 * 8192 < 2**31
 _GROUPS = _COLUMNS // GROUP
 

@@ -22,13 +22,15 @@ __all__ = ["head_loss", "suits_head_loss"]
 
 def suits_head_loss(head: object, states: Tensor) -> bool:
     """Whether `head` is a product and nothing else: not quantised, split, hooked or adapted."""
+    device = states.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return (
         type(head) is Linear
         and not torch.compiler.is_compiling()  # such a function cannot be traced
         and type(head.weight) is nn.Parameter
         and not (head._forward_pre_hooks or head._forward_hooks or head._backward_hooks)
         # Gradients of float16 vanish before they are scaled up.
-        and torch.float16 not in (head.weight.dtype, states.dtype)
+        and torch.float16 not in (head.weight.dtype, states.dtype, autocast)
     )
 
 
