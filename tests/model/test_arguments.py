@@ -7,6 +7,8 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from gpt_neox_japanese.model.naming import cache_of
+
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
@@ -110,6 +112,29 @@ def test_a_past_of_another_depth_is_refused(tiny_model):
     pair = (torch.zeros(1, 4, 2, 8),) * 2
     with pytest.raises(ValueError, match="pair for each of the 2 layers"):
         tiny_model()(IDS[:1], past_key_values=(pair,))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_cache_goes_by_either_name(tiny_model, whole):
+    model = tiny_model()
+    model = model if whole else model.gpt_neox_japanese
+    cached = [cache_of(model(IDS)) for _ in range(2)]
+    old = model(IDS[:, :2], past_key_values=cached[0])
+    new = model(IDS[:, :2], cache=cached[1])
+    assert torch.equal(old[0], new[0])
+    assert cache_of(new).get_seq_length() == cache_of(old).get_seq_length() == 6
+    with pytest.raises(ValueError, match="give one of them"):
+        model(IDS, cache=cached[0], past_key_values=cached[1])
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+def test_layers_that_run_twice_extend_no_cache(tiny_model):
+    model = tiny_model().train()
+    with torch.no_grad():
+        past = cache_of(model(IDS))
+    model.gradient_checkpointing_enable()
+    with pytest.raises(ValueError, match="extend the cache twice"):
+        model(IDS, cache=past)
 
 
 def test_a_head_mask_of_another_shape_is_refused(tiny_model):

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, TextIteratorStreamer, pipeline
 from transformers.generation import ContinuousBatchingConfig
 
 import gpt_neox_japanese
+from gpt_neox_japanese.model.naming import cache_of, named
 
 TEXTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [5, 6, 5, 6, 5]]
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": 60, "pad_token_id": 0}
@@ -119,10 +120,17 @@ def test_a_cache_carries_a_conversation_on(tiny_model):
     )
     longer = torch.cat([result.sequences, torch.tensor([TEXTS[1]])], dim=1)
     mask = torch.ones_like(longer)
-    carried = model.generate(
-        longer, attention_mask=mask, past_key_values=result.past_key_values, **GREEDY
-    )
+    carried = model.generate(longer, attention_mask=mask, **named(cache_of(result)), **GREEDY)
     assert carried.tolist() == model.generate(longer, attention_mask=mask, **GREEDY).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+def test_a_model_in_training_that_checkpoints_generates_with_a_cache(tiny_model):
+    model = tiny_model(attention_dropout=0.0)
+    expected = alone(model, TEXTS[0])
+    model.train()
+    model.gradient_checkpointing_enable()
+    assert alone(model, TEXTS[0]) == expected
 
 
 @pytest.mark.filterwarnings("ignore")  # of accelerators that are not there

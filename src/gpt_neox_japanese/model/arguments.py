@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs
@@ -25,12 +26,13 @@ __all__ = [
     "as_cache",
     "first_given",
     "head_mask_per_layer",
+    "refuse_cache",
     "reject_unknown_keywords",
     "warn_of_extrapolation",
     "warn_of_unmasked_padding",
 ]
 
-Past = Cache | Sequence[tuple[Tensor, Tensor]]
+Past = Cache | PagedAttentionCache | Sequence[tuple[Tensor, Tensor]]
 """Keys and values of earlier tokens; the sequence of pairs is transformers 4's spelling."""
 
 # What the attention implementations and the loss of transformers read. An implementation may name
@@ -44,7 +46,6 @@ _KNOWN_KEYWORDS = frozenset(
         "shift_labels",
         # Continuous batching (`generate_batch`).
         "block_table",
-        "cache",
         "logits_indices",
         "logits_processor_args",
         "max_seqlen_k",
@@ -70,22 +71,30 @@ def reject_unknown_keywords(keywords: Iterable[str], config: PreTrainedConfig) -
         )
 
 
-def as_cache(past: Past | None, config: PreTrainedConfig) -> Cache | None:
-    """Return the past as a `Cache`.
+def as_cache(
+    cache: Past | None, past_key_values: Past | None, config: PreTrainedConfig
+) -> Cache | PagedAttentionCache | None:
+    """Return what was given under either name as a cache.
 
     Args:
-        past: A cache, or for each layer its keys and values, [batch, heads, past, head_dim].
+        cache: A cache, or for each layer its keys and values, [batch, heads, past, head_dim].
+        past_key_values: The same, under the older name.
         config: Tells the number of layers.
 
     Raises:
-        NeoXJapaneseError: If there is not one pair for each layer.
+        NeoXJapaneseError: If both were given, or if there is not one pair for each layer.
     """
-    if past is None or isinstance(past, Cache):
+    if cache is not None and past_key_values is not None:
+        raise NeoXJapaneseError(
+            "cache and past_key_values are two names of one argument; give one of them"
+        )
+    past = past_key_values if cache is None else cache
+    if past is None or isinstance(past, Cache | PagedAttentionCache):
         return past
     layers = config.num_hidden_layers
     if len(past) != layers or any(pair is None or len(pair) != 2 for pair in past):
         raise NeoXJapaneseError(
-            f"past_key_values is a sequence of {len(past)}; pass a Cache, or a (keys, values) pair "
+            f"the cache is a sequence of {len(past)}; pass a Cache, or a (keys, values) pair "
             f"for each of the {layers} layers, or None for a fresh start"
         )
     return DynamicCache(past)
@@ -111,6 +120,15 @@ def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> T
             f"{shape} (layers, heads)"
         )
     return head_mask.expand(shape)
+
+
+def refuse_cache(cache: object) -> None:
+    """Raise NeoXJapaneseError if there is a cache, for layers that will run twice."""
+    if cache is not None:
+        raise NeoXJapaneseError(
+            "gradient checkpointing runs every layer twice, which would extend the cache twice; "
+            "pass no cache, or call gradient_checkpointing_disable()"
+        )
 
 
 def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from gpt_neox_japanese.model.cache import extend
 from gpt_neox_japanese.model.products import Linear, sdpa
 from gpt_neox_japanese.model.rotary import rotate
 
@@ -84,7 +86,7 @@ class GPTNeoXJapaneseAttention(nn.Module):
         hidden_states: Tensor,
         attention_mask: Tensor | None,
         position_embeddings: tuple[Tensor, Tensor],
-        past_key_values: Cache | None = None,
+        cache: Cache | PagedAttentionCache | None = None,
         head_mask: Tensor | None = None,
         output_attentions: bool = False,
         **kwargs: Any,
@@ -95,7 +97,7 @@ class GPTNeoXJapaneseAttention(nn.Module):
             hidden_states: [batch, tokens, hidden].
             attention_mask: What the attention implementation in use wants, or None.
             position_embeddings: Cosines and sines, float32 [batch or 1, 1, tokens, R/2].
-            past_key_values: Cache, read and extended.
+            cache: Keys and values of earlier tokens, read and extended.
             head_mask: [heads]; 0 silences a head, 1 leaves it.
             output_attentions: Use the eager implementation, the only one that has weights.
             **kwargs: For the attention implementation.
@@ -110,17 +112,18 @@ class GPTNeoXJapaneseAttention(nn.Module):
         query, key, value = packed.transpose(1, 2).chunk(3, dim=-1)
         query = rotate(query, *position_embeddings)
         key = rotate(key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = extend(cache, key, value, self.layer_idx, kwargs)
 
+        # Pages have a dtype of their own, and lie apart.
+        paged = isinstance(cache, PagedAttentionCache)
         attention_interface: Callable[..., tuple[Tensor, Tensor | None]]
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         if output_attentions:
             attention_interface = eager_attention_forward
-        elif attention_interface is sdpa_attention_forward and kwargs.get("cache") is None:
-            # Not for continuous batching, which writes to pages of its own dtype.
+        elif attention_interface is sdpa_attention_forward and not paged:
             attention_interface = sdpa
         mixed, weights = attention_interface(
             self,

@@ -1,6 +1,7 @@
 """A cache that has room: the next token's keys and values are written behind the earlier ones.
 
-transformers' own `DynamicCache` copies all it holds at every token.
+transformers' own `DynamicCache` copies all it holds at every token. `extend` hands them to any kind
+of cache, the pages of continuous batching included.
 """
 # Methods of transformers carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -12,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 
-__all__ = ["RoomyLayer", "give_room"]
+from gpt_neox_japanese.model.naming import named
+
+__all__ = ["RoomyLayer", "extend", "give_room"]
+
+# Before transformers 5.24 each attention implementation wrote to the pages.
+_LAYERS_WRITE_PAGES = named(None).keys() == {"cache"}
 
 
 class RoomyLayer(DynamicLayer):
@@ -77,3 +84,30 @@ def give_room(past: Cache) -> Cache:
         if past.layer_class_to_replicate is DynamicLayer:
             past.layer_class_to_replicate = RoomyLayer
     return past
+
+
+def extend(
+    cache: Cache | PagedAttentionCache,
+    key: Tensor,
+    value: Tensor,
+    layer: int,
+    arguments: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Add a layer's keys and values and return all there are, [batch, heads, keys, head_dim].
+
+    Args:
+        cache: Where they are kept.
+        key: [batch, heads, tokens, head_dim].
+        value: As `key`.
+        layer: Index of the layer.
+        arguments: Those of the attention implementation. Pages read there where to write, and leave
+            what the implementation needs to find its texts.
+    """
+    held: tuple[Tensor, Tensor] = (key, value)
+    if isinstance(cache, Cache):
+        held = cache.update(key, value, layer)
+    elif _LAYERS_WRITE_PAGES:
+        held = cache.update(key, value, layer, arguments)
+    else:
+        arguments["cache"] = cache
+    return held

@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.model.naming import CACHE_NAMES
 
 __all__ = ["GPTNeoXJapaneseConfig"]
 
@@ -63,7 +64,7 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
     """
 
     model_type = "gpt_neox_japanese"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = CACHE_NAMES
 
     # A row-wise split embedding lets the tied, column-wise split head share its shards. A slice of
     # `query_key_value` is whole heads because its rows are packed [heads, 3, head_dim].

@@ -18,6 +18,7 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.arguments import Past, first_given
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loss import causal_lm_loss
+from gpt_neox_japanese.model.naming import cache_of, named
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.products import Linear
 from gpt_neox_japanese.model.registration import registered
@@ -72,6 +73,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         head_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         skip_logits: bool | None = None,
+        cache: Past | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Score the next token at every position, and compare with `labels` if given.
@@ -90,7 +92,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
 
         Returns:
             `loss` (a scalar, if there are labels), `logits` [batch, kept tokens, vocab], and
-            `past_key_values`, `hidden_states` and `attentions` as `GPTNeoXJapaneseModel.forward`.
+            the cache, `hidden_states` and `attentions` as `GPTNeoXJapaneseModel.forward`.
         """
         outputs = self.gpt_neox_japanese(
             input_ids,
@@ -104,6 +106,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
             return_dict=True,
             head_mask=head_mask,
             token_type_ids=token_type_ids,
+            cache=cache,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -113,9 +116,9 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         result = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **named(cache_of(outputs)),
         )
         return result if first_given(return_dict, self.config.return_dict) else result.to_tuple()
 

@@ -19,6 +19,7 @@ from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
 from gpt_neox_japanese.model.checking import check_directory, explained_errors
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
+from gpt_neox_japanese.model.naming import CACHE_NAMES
 from gpt_neox_japanese.quantization import hf as _registers_quantized_checkpoints  # noqa: F401
 
 __all__ = ["GPTNeoXJapanesePreTrainedModel"]
@@ -32,7 +33,7 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
     base_model_prefix = "gpt_neox_japanese"
     supports_gradient_checkpointing = True
     _no_split_modules = ["GPTNeoXJapaneseLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = CACHE_NAMES
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import merge_with_config_defaults
@@ -27,6 +28,7 @@ from gpt_neox_japanese.model.arguments import (
     as_cache,
     first_given,
     head_mask_per_layer,
+    refuse_cache,
     reject_unknown_keywords,
     warn_of_extrapolation,
     warn_of_unmasked_padding,
@@ -34,6 +36,7 @@ from gpt_neox_japanese.model.arguments import (
 from gpt_neox_japanese.model.cache import give_room
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
+from gpt_neox_japanese.model.naming import named
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.registration import registered
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
@@ -77,6 +80,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         return_dict: bool | None = None,
         head_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        cache: Past | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the transformer.
@@ -96,26 +100,28 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             return_dict: False for a plain tuple; `config.return_dict` if None.
             head_mask: [heads] or [layers, heads]: 1 keeps a head, 0 silences it.
             token_type_ids: Ignored, with a warning: the architecture has no segments.
+            cache: The new name of `past_key_values`; or the pages of continuous batching.
             **kwargs: Arguments of the attention implementation.
 
         Returns:
-            `last_hidden_state` [batch, tokens, hidden] and, if asked for, `past_key_values`,
-            `hidden_states` (layers + 1 of [batch, tokens, hidden]) and `attentions` (layers of
-            [batch, heads, tokens, past + tokens]).
+            `last_hidden_state` [batch, tokens, hidden] and, if asked for, the cache (as `cache`,
+            before transformers 5.24 as `past_key_values`), `hidden_states` (layers + 1 of [batch,
+            tokens, hidden]) and `attentions` (layers of [batch, heads, tokens, past + tokens]).
 
         Raises:
             NeoXJapaneseError: (a `ValueError`) unless exactly one of `input_ids` and
-                `inputs_embeds` is given, or if the past or `head_mask` has the wrong shape.
+                `inputs_embeds` is given, if the cache or `head_mask` has the wrong shape, or if a
+                cache is given while gradients are checkpointed.
             TypeError: For a keyword argument that nothing would read.
         """
         reject_unknown_keywords(kwargs, self.config)
-        past = as_cache(past_key_values, self.config)
+        kept = as_cache(cache, past_key_values, self.config)
         if token_type_ids is not None:
             warnings.warn("token_type_ids is ignored: the model has no segments", stacklevel=2)
         if (input_ids is None) == (inputs_embeds is None):
             raise NeoXJapaneseError("give exactly one of input_ids and inputs_embeds")
         if input_ids is not None:
-            if attention_mask is None and past is None and not self.training:
+            if attention_mask is None and kept is None and not self.training:
                 warn_of_unmasked_padding(input_ids, self.config)
             inputs_embeds = self.embed_in(input_ids)
 
@@ -124,7 +130,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past,
+            cache=kept,
             use_cache=use_cache,
             head_mask=head_mask_per_layer(head_mask, config),
             # The decorators would take None for False.
@@ -143,17 +149,18 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         inputs_embeds: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
-        past_key_values: Cache | None,
+        cache: Cache | PagedAttentionCache | None,
         use_cache: bool,
         head_mask: Tensor | None,
         output_attentions: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if past_key_values is not None:
-            past_key_values = give_room(past_key_values)
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            refuse_cache(cache)
+        past = give_room(cache) if isinstance(cache, Cache) else None
+        past_length = 0 if past is None else past.get_seq_length()
         tokens = inputs_embeds.shape[1]
         warn_of_extrapolation(past_length, tokens, self.config)
         if position_ids is None:
@@ -163,8 +170,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **named(past),
         )
         position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
         hidden_states = inputs_embeds
@@ -174,7 +181,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
                 attention_mask=causal_mask,
                 position_embeddings=position_embeddings,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
+                cache=cache,
                 use_cache=use_cache,
                 head_mask=None if head_mask is None else head_mask[index],
                 output_attentions=output_attentions,
@@ -182,7 +189,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             )
         return BaseModelOutputWithPast(
             last_hidden_state=self.final_layer_norm(hidden_states),
-            past_key_values=past_key_values,
+            **named(past),
         )
 
     def _config_that_has_weights(self) -> GPTNeoXJapaneseConfig:

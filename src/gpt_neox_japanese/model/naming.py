@@ -1,0 +1,29 @@
+"""The cache's two names: `past_key_values`, and from transformers 5.24 on `cache`.
+
+Here it is called `cache`. Callers may use either name with any version; what is returned, and what
+is passed on to transformers, bears the name of the installed one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils.generic import ModelOutput
+
+__all__ = ["CACHE_NAMES", "cache_of", "named"]
+
+CACHE_NAMES = ["cache", "past_key_values"]
+_INSTALLED = next(
+    name for name in CACHE_NAMES if name in BaseModelOutputWithPast.__dataclass_fields__
+)
+
+
+def named(cache: object) -> dict[str, Any]:
+    """Return the cache as the keyword argument that the installed transformers knows."""
+    return {_INSTALLED: cache}
+
+
+def cache_of(outputs: ModelOutput) -> Any:
+    """Return the cache among a model's outputs, or None."""
+    return getattr(outputs, _INSTALLED)
