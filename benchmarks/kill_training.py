@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -74,7 +75,10 @@ def main() -> None:
             counts["kills"] += 1
             counts["while saving"] += saving
             counts["damaged states"] += len(states.States(run).newest()[1])
-            print(f"kill {counts['kills']}: {sorted(p.name for p in run.glob('checkpoint-*'))}")
+            print(
+                f"kill {counts['kills']}: {sorted(p.name for p in run.glob('checkpoint-*'))}",
+                flush=True,
+            )
         assert in_child(lambda: train_or_resume(data, run, settings)) == 0
         compare(directory / "whole", run)
     assert counts["damaged states"] == 0
@@ -101,7 +105,7 @@ def train_or_resume(data: Path, run: Path, settings: Settings) -> None:
     """As a person would: --resume where there is something to resume, from the start otherwise."""
     newest, _ = states.States(run).newest() if run.exists() else (None, [])
     if newest is None and run.exists():
-        os.system(f"rm -rf '{run}'")
+        shutil.rmtree(run)
     train(data, run, settings, SHAPE, resume=newest is not None)
 
 
