@@ -29,6 +29,7 @@ from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTre
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseForCausalLM as InTreeModel
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.model.naming import named
 from gpt_neox_japanese.model.products import half_is_slow
 from gpt_neox_japanese.training.attention import NAME as PLAIN_PRODUCTS
 
@@ -139,7 +140,7 @@ def decoded(model: nn.Module, cache: DynamicCache, batch: int) -> None:
     """Decode some tokens; leave the cache as it was."""
     ids = torch.full((batch, 1), 20)
     for _ in range(DECODED):
-        logits = model(ids, past_key_values=cache, use_cache=True).logits
+        logits = model(ids, use_cache=True, **named(cache)).logits
         ids = logits[:, -1:].argmax(-1)
     cache.crop(-DECODED)
 
@@ -334,7 +335,7 @@ def gpu_decoded(called: Any, config: Any, ids: Tensor) -> None:
     """Decode some tokens into a static cache."""
     cache = StaticCache(config=config, max_cache_len=1024)
     for _ in range(DECODED):
-        logits = called(ids, past_key_values=cache, use_cache=True).logits
+        logits = called(ids, use_cache=True, **named(cache)).logits
         ids = logits[:, -1:].argmax(-1)
 
 
