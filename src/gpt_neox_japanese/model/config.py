@@ -64,7 +64,7 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
     """
 
     model_type = "gpt_neox_japanese"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = CACHE_NAMES
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [*CACHE_NAMES]
 
     # A row-wise split embedding lets the tied, column-wise split head share its shards. A slice of
     # `query_key_value` is whole heads because its rows are packed [heads, 3, head_dim].

@@ -13,7 +13,7 @@ from transformers.utils.generic import ModelOutput
 
 __all__ = ["CACHE_NAMES", "cache_of", "named"]
 
-CACHE_NAMES = ["cache", "past_key_values"]
+CACHE_NAMES = ("cache", "past_key_values")
 _INSTALLED = next(
     name for name in CACHE_NAMES if name in BaseModelOutputWithPast.__dataclass_fields__
 )

@@ -33,7 +33,7 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
     base_model_prefix = "gpt_neox_japanese"
     supports_gradient_checkpointing = True
     _no_split_modules = ["GPTNeoXJapaneseLayer"]
-    _skip_keys_device_placement = CACHE_NAMES
+    _skip_keys_device_placement = [*CACHE_NAMES]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

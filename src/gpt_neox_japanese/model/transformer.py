@@ -155,10 +155,10 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         output_attentions: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        if use_cache and cache is None:
-            cache = DynamicCache(config=self.config)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             refuse_cache(cache)
+        elif use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         past = give_room(cache) if isinstance(cache, Cache) else None
         past_length = 0 if past is None else past.get_seq_length()
         tokens = inputs_embeds.shape[1]
