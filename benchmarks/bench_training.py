@@ -37,11 +37,11 @@ SHAPE = {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}
 def main() -> None:
     """Measure, print a table, write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("corpus", type=Path, help="a corpus file")
+    parser.add_argument("corpus", type=Path, help="a corpus file, or a directory of them")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=["fp32", "bf16"])
-    parser.add_argument("--megabytes", type=int, default=60, help="of text, for prepare")
+    parser.add_argument("--megabytes", type=int, default=240, help="of text, for prepare")
     parser.add_argument("--one", nargs=2, help="measure one model and print it (internal)")
     arguments = parser.parse_args()
     if arguments.one:
