@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 
-from gpt_neox_japanese.model.naming import named
+from gpt_neox_japanese.model.naming import CACHE_NAME
 
 __all__ = ["RoomyLayer", "extend", "give_room"]
 
-# Before transformers 5.24 each attention implementation wrote to the pages.
-_LAYERS_WRITE_PAGES = named(None).keys() == {"cache"}
+# With the new name came that: before, each attention implementation wrote to the pages.
+_LAYERS_WRITE_PAGES = CACHE_NAME == "cache"
 
 
 class RoomyLayer(DynamicLayer):

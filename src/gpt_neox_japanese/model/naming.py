@@ -11,19 +11,20 @@ from typing import Any
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import ModelOutput
 
-__all__ = ["CACHE_NAMES", "cache_of", "named"]
+__all__ = ["CACHE_NAME", "CACHE_NAMES", "cache_of", "named"]
 
 CACHE_NAMES = ("cache", "past_key_values")
-_INSTALLED = next(
+CACHE_NAME = next(
     name for name in CACHE_NAMES if name in BaseModelOutputWithPast.__dataclass_fields__
 )
+"""The one that the installed transformers uses."""
 
 
 def named(cache: object) -> dict[str, Any]:
     """Return the cache as the keyword argument that the installed transformers knows."""
-    return {_INSTALLED: cache}
+    return {CACHE_NAME: cache}
 
 
 def cache_of(outputs: ModelOutput) -> Any:
     """Return the cache among a model's outputs, or None."""
-    return getattr(outputs, _INSTALLED)
+    return getattr(outputs, CACHE_NAME)

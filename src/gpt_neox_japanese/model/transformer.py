@@ -115,13 +115,13 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             TypeError: For a keyword argument that nothing would read.
         """
         reject_unknown_keywords(kwargs, self.config)
-        kept = as_cache(cache, past_key_values, self.config)
+        cache = as_cache(cache, past_key_values, self.config)
         if token_type_ids is not None:
             warnings.warn("token_type_ids is ignored: the model has no segments", stacklevel=2)
         if (input_ids is None) == (inputs_embeds is None):
             raise NeoXJapaneseError("give exactly one of input_ids and inputs_embeds")
         if input_ids is not None:
-            if attention_mask is None and kept is None and not self.training:
+            if attention_mask is None and cache is None and not self.training:
                 warn_of_unmasked_padding(input_ids, self.config)
             inputs_embeds = self.embed_in(input_ids)
 
@@ -130,7 +130,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=kept,
+            cache=cache,
             use_cache=use_cache,
             head_mask=head_mask_per_layer(head_mask, config),
             # The decorators would take None for False.
