@@ -143,6 +143,8 @@ def command(
             _print_json(text, each, pieces)
         else:
             _show(pieces)
+        if stream.context_is_full:
+            _say("the model's context is full: the text ends before --max-new-tokens")
     if clock:
         clock.tell()
 

@@ -22,11 +22,13 @@ from gpt_neox_japanese.inference.team import ThreadPool
 
 __all__ = ["CompiledNetwork"]
 
-# Linux then does not count the room of texts that nobody has written yet. Python knows the name of
-# MAP_NORESERVE from 3.13 on.
-_UNCOUNTED = (
-    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000} if sys.platform == "linux" else {}
-)
+# Private, or a forked process would write into its parent's cache. Linux does not count the room of
+# texts that nobody has written yet; Python knows the name of MAP_NORESERVE from 3.13 on.
+_MAPPING: dict[str, Any] = {}
+if sys.platform != "win32":
+    _MAPPING["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+if sys.platform == "linux":
+    _MAPPING["flags"] |= 0x4000
 
 # Of LLVM's names for what multiplies integers, the best first.
 _INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
@@ -119,5 +121,5 @@ def _cores() -> int:
 
 def _reserve(size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """An array of zeros whose memory is only taken when it is written."""
-    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_UNCOUNTED)
+    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_MAPPING)
     return np.frombuffer(memory, dtype).reshape(size)
