@@ -317,7 +317,7 @@ def test_a_text_that_ends_for_lack_of_room_says_so(checkpoint: Path) -> None:
         with pytest.warns(UserWarning, match="context is full.*max_new_tokens=1500"):
             text = ours.generate("猫", max_new_tokens=1500, temperature=0)
         assert ours.generate("猫", max_new_tokens=47, temperature=0) == text
-        with ours.stream_details("猫", max_new_tokens=48) as stream:
+        with ours.stream_details("猫", max_new_tokens=48, temperature=0) as stream:
             assert list(stream)[-1].finish_reason == "length"
             assert stream.context_is_full
 
