@@ -39,6 +39,10 @@ _CHARACTERS_BEFORE_KERNEL = 10_000
 # For a short text, giving back the memory that its ids did not need takes longer than it is worth.
 _BYTES_NOT_TRIMMED = 1024
 
+# Every byte that UTF-8 text has. A vocabulary with tokens for all of them needs no unknown token.
+_BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
+_NO_ID = -1
+
 _CLEANING_TAGS = ("<URL>", "<EMAIL>", "<TEL>", "<DATE>", "<PRICE>", "<BLOCK>")
 
 _NO_SPANS = np.empty((0, 3), dtype=np.int32)
@@ -54,11 +58,17 @@ class Codec:
             published weights. Without it the comma has its own id, and an emoji with skin tone or
             joiners is one token; the choice for vocabularies built by `neox-ja vocab build`.
         clean: Replace URLs, addresses, telephone numbers, dates, prices and box drawing by tags.
-        unknown: The entry for characters whose byte tokens the vocabulary lacks.
+        unknown: The entry, or its id, for characters whose byte tokens the vocabulary lacks; None
+            if it lacks none.
+
+    Attributes:
+        unknown_id: The id of `unknown`, or None.
 
     Raises:
         VocabularyError: `unknown` or a tag that cleaning needs is not in the vocabulary.
     """
+
+    _characters_before_kernel = _CHARACTERS_BEFORE_KERNEL
 
     def __init__(
         self,
@@ -66,15 +76,14 @@ class Codec:
         *,
         legacy: bool = True,
         clean: bool = False,
-        unknown: str = "<|endoftext|>",
+        unknown: str | int | None = "<|endoftext|>",
     ) -> None:
-        _check(vocabulary, unknown, clean=clean)
+        _check(vocabulary, clean=clean)
         self.vocabulary = vocabulary
         self.legacy = legacy
         self.clean = clean
-        self._unknown_id = vocabulary.ids[unknown]
+        self.unknown_id = _unknown_id(vocabulary, unknown)
         self._decoder = Decoder(vocabulary)
-        self._characters_before_kernel = _CHARACTERS_BEFORE_KERNEL
 
     @classmethod
     def load(cls, directory: str | Path) -> Codec:
@@ -240,9 +249,14 @@ class Codec:
         return self._decoder.stream(errors=errors)
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but what is made again when it is needed."""
-        made_again = ("_forms", "_reference", "_tables", "_kernel")
-        return {name: value for name, value in vars(self).items() if name not in made_again}
+        """The vocabulary and the options alone, so that use changes no pickle."""
+        return {
+            name: getattr(self, name) for name in ("vocabulary", "legacy", "clean", "unknown_id")
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._decoder = Decoder(self.vocabulary)
 
     @cached_property
     def _forms(self) -> dict[str, int]:
@@ -258,7 +272,7 @@ class Codec:
         return ReferenceEncoder(
             self._forms,
             self.vocabulary.emoji,
-            unknown_id=self._unknown_id,
+            unknown_id=_NO_ID if self.unknown_id is None else self.unknown_id,
             legacy=self.legacy,
             clean=self.clean,
         )
@@ -268,7 +282,7 @@ class Codec:
         return build_tables(
             self._forms,
             self.vocabulary.emoji,
-            unknown_id=self._unknown_id,
+            unknown_id=_NO_ID if self.unknown_id is None else self.unknown_id,
             joins=not self.legacy,
         )
 
@@ -309,11 +323,25 @@ class Codec:
         return ids
 
 
-def _check(vocabulary: Vocabulary, unknown: str, *, clean: bool) -> None:
-    if unknown not in vocabulary.ids:
-        raise VocabularyError(
-            f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
-        )
+def _unknown_id(vocabulary: Vocabulary, unknown: str | int | None) -> int | None:
+    if isinstance(unknown, int):
+        return unknown
+    if unknown is not None:
+        if unknown not in vocabulary.ids:
+            raise VocabularyError(
+                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
+            )
+        return vocabulary.ids[unknown]
+    for byte in _BYTES_OF_UTF8:
+        if f"<|byte{byte}|>" not in vocabulary.ids:
+            raise VocabularyError(
+                f"the vocabulary has no entry '<|byte{byte}|>', which some characters need, and no"
+                " unknown token stands for them; name one, or add a line for each byte"
+            )
+    return None
+
+
+def _check(vocabulary: Vocabulary, *, clean: bool) -> None:
     for tag in _CLEANING_TAGS if clean else ():
         if tag not in vocabulary.ids:
             raise VocabularyError(f"cleaning needs an entry {tag!r}; add a line {tag!r}")
