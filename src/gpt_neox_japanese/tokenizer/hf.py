@@ -102,7 +102,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             clean=do_clean_text,
             unknown=str(unk_token),
         )
-        self._token_of = _names(self.codec.vocabulary)
+        self._token_of = list(self.codec.vocabulary.names)
         self._id_of = {token: i for i, token in enumerate(self._token_of)}
         decoder = Decoder(self.codec.vocabulary)
         self._pieces = {i: decoder.piece(i) for i in range(len(self._token_of))}
@@ -371,7 +371,8 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return self._convert_id_to_token(token_id)
 
     def _encode_without_added_tokens(self, text: str) -> list[int]:
-        return self._encoder.encode(text, allow_tags=False)
+        ids: list[int] = self.codec.encode(text).tolist()
+        return ids
 
     # Ids to text
 
@@ -447,20 +448,6 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         config_file.write_text(text + "\n", encoding="utf-8")
         return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
-
-
-def _names(vocabulary: Vocabulary) -> list[str]:
-    """One distinct name for every id: a form that leads back to it, canonical first.
-
-    Ids whose forms all belong to later lines can never be produced; they are named by number.
-    """
-    ids = vocabulary.ids
-    return [
-        forms[0]
-        if ids[forms[0]] == i
-        else next((form for form in forms if ids[form] == i), f"<|id{i}|>")
-        for i, forms in enumerate(vocabulary.surfaces)
-    ]
 
 
 # Published directories name this class, or only their model type; both lead to ours from now on.
