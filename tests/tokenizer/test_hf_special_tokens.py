@@ -27,7 +27,9 @@ def files(tmp_path: Path) -> Path:
 
 def given(files: Path, name: str, token: Any) -> GPTNeoXJapaneseTokenizer:
     return GPTNeoXJapaneseTokenizer(
-        files / "vocab.txt", files / "emoji.json", **{name: token}  # type: ignore[arg-type]
+        files / "vocab.txt",
+        files / "emoji.json",
+        **{name: token},  # type: ignore[arg-type]
     )
 
 

@@ -39,6 +39,8 @@ from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocab
 
 __all__ = ["GPTNeoXJapaneseTokenizer"]
 
+_ENCODING_OPTIONS = {"unk_token", "unk_token_id", "do_clean_text", "legacy"}
+
 # What says which file of the Hub is meant, and how to get it.
 _HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
 
@@ -98,23 +100,17 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
                 )
         for option in ("add_bos_token", "add_eos_token"):
             _refuse_to_add(option, kwargs.pop(option, False))
-        for option in ("tokenizer_object", "gguf_file"):
-            if kwargs.pop(option, None) is not None:
-                raise TokenizationError(
-                    f"{option}: this tokenizer is made of vocab_file={VOCAB_FILE}"
-                )
+        for option in {"tokenizer_object", "gguf_file"} & kwargs.keys():
+            raise TokenizationError(
+                f"{option}: this tokenizer is made of {VOCAB_FILE}; leave it out"
+            )
         kwargs.pop("tokenizer_file", None)  # the two files above are the vocabulary
         self.do_clean_text = do_clean_text
         self.legacy = legacy
         vocabulary = Vocabulary.from_files(vocab_file, emoji_file)
         added = Tokens(TokenNames(vocabulary), kwargs.pop("added_tokens_decoder", None) or {})
         self._set_tokens(added.plus((unk_token, pad_token, bos_token, eos_token), special=True))
-        self.codec = Codec(
-            vocabulary,
-            legacy=legacy,
-            clean=do_clean_text,
-            unknown=self._tokens.find(None if unk_token is None else str(unk_token)),
-        )
+        self._set_codec(vocabulary, self._tokens.find(unk_token))
         super().__init__(  # type: ignore[no-untyped-call]
             unk_token=unk_token,
             pad_token=pad_token,
@@ -150,13 +146,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return tokenizer
 
     @classmethod
-    def convert_to_native_format(
-        cls,
-        trust_remote_code: bool = False,  # noqa: ARG003
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+    def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
         """Leave the arguments of a saved tokenizer as they are; `vocab.txt` needs no conversion."""
-        return kwargs
+        return {name: value for name, value in kwargs.items() if name != "trust_remote_code"}
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: vocabularies of this kind are made of whole corpora, by `neox-ja vocab build`.
@@ -212,12 +204,8 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         already_has_special_tokens: bool = False,
     ) -> list[int]:
         """1 for each special token among the ids; none would be added to ids of plain text."""
-        if already_has_special_tokens:
-            mask: list[int] = super().get_special_tokens_mask(
-                token_ids_0, token_ids_1, already_has_special_tokens=True
-            )
-            return mask
-        return [0] * (len(token_ids_0) + len(token_ids_1 or ()))
+        special = set(self.all_special_ids) if already_has_special_tokens else ()
+        return [int(i in special) for i in (*token_ids_0, *(token_ids_1 or ()))]
 
     def _special_ids(self) -> set[int]:
         return {*self.all_special_ids, *self._tokens.special_ids()}
@@ -257,25 +245,26 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         if key in ("add_bos_token", "add_eos_token"):
             _refuse_to_add(key, value)
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
-        if key in ("unk_token", "unk_token_id", "do_clean_text", "legacy") and hasattr(
-            self, "_encoder"
-        ):
+        if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
             self._set_encoder()
 
     def __getstate__(self) -> dict[str, Any]:
         # What was warned of already is no part of a tokenizer: use must not change its pickle.
         return {**vars(self), "deprecation_warnings": {}}
 
+    def _set_codec(self, vocabulary: Vocabulary, unknown: int | None) -> None:
+        self.codec = Codec(
+            vocabulary, legacy=self.legacy, clean=self.do_clean_text, unknown=unknown
+        )
+        self._options = (self.legacy, self.do_clean_text, unknown)
+
     def _set_encoder(self) -> None:
         """Encode from now on with the options and the added tokens that there are now."""
-        codec, unknown = self.codec, self._tokens.find(self.unk_token)
+        unknown = self._tokens.find(self.unk_token)
         if self.unk_token is not None and unknown is None:
-            unknown = codec.unknown_id  # `add_special_tokens` names a token first and then adds it
-        options = (self.legacy, self.do_clean_text, unknown)
-        if options != (codec.legacy, codec.clean, codec.unknown_id):
-            self.codec = Codec(
-                codec.vocabulary, legacy=self.legacy, clean=self.do_clean_text, unknown=unknown
-            )
+            unknown = self._options[-1]  # `add_special_tokens` names a token first, then adds it
+        if (self.legacy, self.do_clean_text, unknown) != self._options:
+            self._set_codec(self.codec.vocabulary, unknown)
         self._encoder = TextEncoder(self.codec, self._tokens.added)
 
     # Text to ids
@@ -410,7 +399,8 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return self._tokens.form(token_id)
 
     def _encode_without_added_tokens(self, text: str) -> list[int]:
-        return self._encoder.encode(text, allow_tags=False)
+        ids: list[int] = self.codec.encode(text).tolist()
+        return ids
 
     # Ids to text
 
@@ -436,10 +426,10 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         if skip_special_tokens:
             skipped = self._special_ids()
             ids = [i for i in ids if i not in skipped]
-        foreign_text = self._tokens.foreign
+        added = self._tokens.foreign
         text = "".join(
-            "".join(map(foreign_text.__getitem__, run)) if foreign else self.codec.decode(list(run))
-            for foreign, run in groupby(ids, foreign_text.__contains__)
+            "".join(map(added.__getitem__, run)) if is_added else self.codec.decode(list(run))
+            for is_added, run in groupby(ids, added.__contains__)
         )
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces

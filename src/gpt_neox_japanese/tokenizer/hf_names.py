@@ -33,16 +33,13 @@ class TokenNames:
         decoder = Decoder(vocabulary)
         self._vocabulary = vocabulary
         self.pieces = {i: decoder.piece(i) for i in range(len(vocabulary))}
-        self.forms = [
-            next((form for form in forms if vocabulary.ids[form] == i), _by_number(i))
-            for i, forms in enumerate(vocabulary.surfaces)
-        ]
+        self.forms = vocabulary.names
         self.id_of_form = {form: i for i, form in enumerate(self.forms)}
         self._id_of_name: dict[str, int] = {}
         for i, piece in self.pieces.items():
             name = f"<0x{piece[0]:02X}>" if isinstance(piece, bytes) else piece
             if vocabulary.ids.get(name, i) != i or name in self._id_of_name:
-                name = _by_number(i)
+                name = f"<|id{i}|>"
             self._id_of_name[name] = i
         self.names = list(self._id_of_name)
 
@@ -113,11 +110,12 @@ class Tokens:
         """An added token, or how `vocab.txt` writes an id."""
         return self.foreign.get(token_id) or self.names.forms[token_id]
 
-    def find(self, token: str | None) -> int | None:
+    def find(self, token: str | AddedToken | None) -> int | None:
         """The id that a token has under any of its names; None if there is no such token."""
         if token is None:
             return None
-        return self.added_ids[token] if token in self.added_ids else self.names.find(token)
+        name = str(token)
+        return self.added_ids[name] if name in self.added_ids else self.names.find(name)
 
     def special_ids(self) -> set[int]:
         """The added tokens that are special."""
@@ -156,7 +154,3 @@ class Tokens:
                 token = AddedToken(**{**token.__getstate__(), "special": True})
             added[ids[content]] = token
         return Tokens(self.names, added)
-
-
-def _by_number(token_id: int) -> str:
-    return f"<|id{token_id}|>"

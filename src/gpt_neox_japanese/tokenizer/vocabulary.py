@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,6 +72,27 @@ class Vocabulary:
     def ids(self) -> Mapping[str, int]:
         """Every surface form → its id. A form that stands on two lines has the last one's."""
         return {form: i for i, forms in enumerate(self.surfaces) for form in forms}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """One distinct name for every id: a form that leads back to it, canonical first.
+
+        Ids whose forms all belong to later lines can never be produced; they are named by number.
+        """
+        return tuple(map(self.name, range(len(self.surfaces))))
+
+    def name(self, token_id: int) -> str:
+        """One of `names`."""
+        forms = self.surfaces[token_id]
+        leading_back = (form for form in forms if self.ids[form] == token_id)
+        return next(leading_back, f"<|id{token_id}|>")
+
+    def id_of_name(self, name: str) -> int | None:
+        """The id that has a name, if there is one."""
+        token_id = self.ids.get(name)
+        if token_id is None and (by_number := re.fullmatch(r"<\|id([0-9]{1,9})\|>", name)):
+            token_id = min(int(by_number[1]), len(self.surfaces) - 1)
+        return token_id if token_id is not None and self.name(token_id) == name else None
 
     @cached_property
     def fingerprint(self) -> str:
