@@ -62,6 +62,13 @@ def test_every_id_has_one_name_and_every_name_leads_back(
     assert tokenizer.convert_ids_to_tokens(list(vocab.values())) == list(vocab)
 
 
+def test_the_rust_half_has_the_same_names(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    backend = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
+    for name, i in tokenizer.get_vocab().items():
+        assert backend.get(name, i) == i
+        assert name in backend or name == f"<|id{i}|>"
+
+
 def test_tags_and_forms_of_the_vocabulary_are_names_too(
     tokenizer: GPTNeoXJapaneseTokenizer,
 ) -> None:
