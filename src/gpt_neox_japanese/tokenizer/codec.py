@@ -32,6 +32,10 @@ __all__ = ["END_OF_TEXT", "Codec"]
 
 END_OF_TEXT = "<|endoftext|>"
 
+# Every byte that UTF-8 text has. A vocabulary with tokens for all of them needs no unknown token.
+_BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
+_NO_ID = -1
+
 _CLEANING_TAGS = ("<URL>", "<EMAIL>", "<TEL>", "<DATE>", "<PRICE>", "<BLOCK>")
 
 
@@ -46,8 +50,8 @@ class Codec:
             published weights. Without it the comma has its own id, and an emoji with skin tone or
             joiners is one token; the choice for vocabularies built by `neox-ja vocab build`.
         clean: Replace URLs, addresses, telephone numbers, dates, prices and box drawing by tags.
-        unknown: The entry, or the added token, for characters whose byte tokens the vocabulary
-            lacks.
+        unknown: The entry, or the added token, or its id, for characters whose byte tokens the
+            vocabulary lacks. None if it lacks none.
         added: Tokens beyond the vocabulary, and special tokens of the vocabulary. An ordinary added
             token becomes its id wherever it is written; a special one, like every tag, only with
             `allow_tags`.
@@ -62,18 +66,14 @@ class Codec:
         *,
         legacy: bool = True,
         clean: bool = False,
-        unknown: str = DEFAULT_UNKNOWN,
+        unknown: str | int | None = DEFAULT_UNKNOWN,
         added: AddedTokens | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.legacy = legacy
         self.clean = clean
         _check(vocabulary, clean=clean)
-        unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
-        if unknown_id is None:
-            raise VocabularyError(
-                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
-            )
+        unknown_id = _unknown_id(unknown, vocabulary, added)
         self._encoder = PlainEncoder(vocabulary, legacy=legacy, clean=clean, unknown_id=unknown_id)
         self._set_added(added)
 
@@ -92,12 +92,12 @@ class Codec:
         vocabulary = Vocabulary.load(directory)
         path = directory / CONFIG_FILE
         config = read_json(path)
-        unknown = config.get("unk_token")
+        unknown = config.get("unk_token", DEFAULT_UNKNOWN)
         return cls(
             vocabulary,
             legacy=_flag(config, "legacy", True, path),
             clean=_flag(config, "do_clean_text", False, path),
-            unknown=token_content(unknown or DEFAULT_UNKNOWN, path, "unk_token"),
+            unknown=None if unknown is None else token_content(unknown, path, "unk_token"),
             added=read_added_tokens(directory, config, vocabulary),
         )
 
@@ -412,6 +412,27 @@ class Codec:
         if segments:
             utf8(text)  # so that an error names the place in the whole text
         return segments
+
+
+def _unknown_id(
+    unknown: str | int | None, vocabulary: Vocabulary, added: AddedTokens | None
+) -> int:
+    if isinstance(unknown, int):
+        return unknown
+    if unknown is not None:
+        unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
+        if unknown_id is None:
+            raise VocabularyError(
+                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
+            )
+        return unknown_id
+    for byte in _BYTES_OF_UTF8:
+        if f"<|byte{byte}|>" not in vocabulary.ids:
+            raise VocabularyError(
+                f"the vocabulary has no entry '<|byte{byte}|>', which some characters need, and no"
+                " unknown token stands for them; name one, or add a line for each byte"
+            )
+    return _NO_ID
 
 
 def _check(vocabulary: Vocabulary, *, clean: bool) -> None:

@@ -118,6 +118,10 @@ class Decoder:
         """
         return StreamDecoder(self, errors)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing that is made again when it is needed; states are alike whatever was decoded."""
+        return {"_pieces": self._pieces, "_missing": self._missing}
+
     @cached_property
     def _utf8(self) -> list[bytes]:
         return [

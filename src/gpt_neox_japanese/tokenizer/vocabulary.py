@@ -62,6 +62,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.surfaces)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Neither what was looked up before changes a pickle, nor are two vocabularies with emoji in
+        # another order alike to `datasets`, which sorts the keys of dicts.
+        tables = (tuple(table.items()) for table in (self.emoji, self.emoji_inv))
+        return _restored, (self.surfaces, *tables)
+
     @cached_property
     def ids(self) -> Mapping[str, int]:
         """Every surface form → its id. A form that stands on two lines has the last one's."""
@@ -134,6 +140,14 @@ class Vocabulary:
     def _emoji_text(self) -> str:
         tables = {"emoji": dict(self.emoji), "emoji_inv": dict(self.emoji_inv)}
         return json.dumps(tables, ensure_ascii=False, indent=0) + "\n"
+
+
+def _restored(
+    surfaces: tuple[tuple[str, ...], ...],
+    emoji: tuple[tuple[str, str], ...],
+    emoji_inv: tuple[tuple[str, str], ...],
+) -> Vocabulary:
+    return Vocabulary(surfaces, dict(emoji), dict(emoji_inv))
 
 
 def _read(path: Path) -> str:
