@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.engine import Engine
-from gpt_neox_japanese.inference.layout import Weights, arrange
+from gpt_neox_japanese.inference.layout import TABLES, Weights, arrange
 from gpt_neox_japanese.inference.network import Network
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.quantization.reference import SCALE
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +64,8 @@ def load_network(
     name = str(dtype or "float32").removeprefix("torch.")
     if name not in _DTYPES:
         raise CheckpointError(f"dtype {name!r} cannot be used; choose one of {', '.join(_DTYPES)}")
-    shape = Shape.of(checkpoint.config)
+    # Rows that only pad the model are left out: they are never scored, so never chosen.
+    shape = replace(Shape.of(checkpoint.config), vocab_size=checkpoint.num_ids)
     if device != "cpu":
         from gpt_neox_japanese.inference.tensors import TensorNetwork, check_device
 
@@ -82,4 +85,9 @@ def load_network(
 
 
 def _weights(checkpoint: Checkpoint, shape: Shape, *, bfloat16: bool = False) -> Weights:
-    return arrange(shape, read_weights(checkpoint.directory), bfloat16=bfloat16)
+    tensors = read_weights(checkpoint.directory)
+    rows = checkpoint.config["vocab_size"]
+    for name in (f"{table}{part}" for table in TABLES for part in ("", SCALE)):
+        if name in tensors and tensors[name].shape[:1] == (rows,):
+            tensors[name] = tensors[name][: shape.vocab_size]
+    return arrange(shape, tensors, bfloat16=bfloat16)

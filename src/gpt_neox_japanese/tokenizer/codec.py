@@ -28,7 +28,9 @@ from gpt_neox_japanese.tokenizer.encoding import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.plain_encoder import Buffer, PlainEncoder, text_of, utf8
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["Codec"]
+__all__ = ["END_OF_TEXT", "Codec"]
+
+END_OF_TEXT = "<|endoftext|>"
 
 # Every byte that UTF-8 text has. A vocabulary with tokens for all of them needs no unknown token.
 _BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
@@ -138,6 +140,18 @@ class Codec:
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens that were added or named; marks, which are no text."""
         return self._added.special_ids
+
+    @property
+    def end_of_text_id(self) -> int:
+        """The id that ends a document.
+
+        Raises:
+            VocabularyError: There is none.
+        """
+        token_id = self.id_of(END_OF_TEXT)
+        if token_id is None:
+            raise VocabularyError(f"the vocabulary has no {END_OF_TEXT} to end documents with")
+        return token_id
 
     @property
     def fingerprint(self) -> str:
