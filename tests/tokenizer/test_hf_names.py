@@ -31,7 +31,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path: Path) -> GPTNeoXJapanese
 
 
 def read_with_byte_fallback(name: str) -> bytes:
-    """What xgrammar and outlines make of a name where the decoder has a ByteFallback."""
+    """What xgrammar makes of a name where the decoder has a ByteFallback."""
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", name):
         return bytes.fromhex(byte[1])
     return name.replace("▁", " ").encode()

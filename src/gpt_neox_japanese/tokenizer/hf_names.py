@@ -16,7 +16,7 @@ __all__ = ["TokenNames", "Tokens"]
 class TokenNames:
     """Two names for every id of a vocabulary: what it decodes to, and how `vocab.txt` writes it.
 
-    Structured output (xgrammar, outlines) reads the names of a vocabulary as the text that ids
+    Structured output (xgrammar, llguidance) reads the names of a vocabulary as the text that ids
     decode to, and `<0xE3>`, Llama's name for it, as a byte. So a space is called " ", not `<SP>`.
     Where two ids decode to the same text, that which the text is encoded as bears it, and the
     other is called by number: `<|id26391|>`.
