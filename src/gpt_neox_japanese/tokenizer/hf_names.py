@@ -36,9 +36,10 @@ class TokenNames:
         self.forms = vocabulary.names
         self.id_of_form = {form: i for i, form in enumerate(self.forms)}
         self._id_of_name: dict[str, int] = {}
+        ids = vocabulary.ids
         for i, piece in enumerate(pieces):
             name = f"<0x{piece[0]:02X}>" if isinstance(piece, bytes) else piece
-            if vocabulary.ids.get(name, i) != i or name in self._id_of_name:
+            if ids.get(name, i) != i or name in self._id_of_name:
                 name = f"<|id{i}|>"
             self._id_of_name[name] = i
         self.names = list(self._id_of_name)
