@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -56,6 +57,17 @@ def nats_one_by_one(
     return nats
 
 
+def padded(model: GPTNeoXJapaneseForCausalLM) -> GPTNeoXJapaneseForCausalLM:
+    """The same model with rows that no id has, and that would get nearly all probability."""
+    twin = copy.deepcopy(model)
+    size = twin.config.vocab_size
+    twin.resize_token_embeddings(size, pad_to_multiple_of=64, mean_resizing=False)
+    rows = twin.get_input_embeddings().weight.data
+    assert len(rows) > size
+    rows[size:] = 100 * torch.randn_like(rows[size:])
+    return twin
+
+
 def measure(model: GPTNeoXJapaneseForCausalLM, codec: Codec, texts: list[str], **k: int) -> Bits:
     return bits_per_character(model, codec, texts, **k)
 
@@ -109,3 +121,11 @@ def test_nothing_to_read_and_impossible_strides_are_refused(
         measure(model, codec, [])
     with pytest.raises(DataError, match="stride 9 is not between 1 and the model's window, 8"):
         measure(model, codec, [TEXT], stride=9)
+
+
+def test_rows_that_pad_a_model_get_no_probability(
+    model: GPTNeoXJapaneseForCausalLM, codec: Codec
+) -> None:
+    texts = [TEXT, TEXT[:3]]
+    found, expected = measure(padded(model), codec, texts), measure(model, codec, texts)
+    assert found.bits_per_character == pytest.approx(expected.bits_per_character, rel=1e-5)

@@ -206,8 +206,9 @@ def test_no_text_becomes_a_control_id_when_special_tokens_are_split(
     tokenizer.add_tokens(["<|user|>"], special_tokens=True)
     tokenizer.add_tokens(["ほげ"])
     text = "<|endoftext|>ほげ<|user|><BR><|byte65|><|emoji1|><SP>猫"
-    tags = ["<|endoftext|>", "ほげ", "<|user|>", "<BR>", "<|byte65|>", "<|emoji1|>", "<SP>"]
+    tags = ["<|endoftext|>", "<|user|>", "<BR>", "<|byte65|>", "<|emoji1|>", "<SP>"]
     controls = set(tokenizer.convert_tokens_to_ids(tags))
+    word = tokenizer.convert_tokens_to_ids("ほげ")  # no control id: transformers keeps it too
     assert controls <= set(tokenizer(text)["input_ids"])
     options = {"split_special_tokens": True}
     if as_option:
@@ -224,6 +225,7 @@ def test_no_text_becomes_a_control_id_when_special_tokens_are_split(
         tokenizer([text], is_split_into_words=True, **options)["input_ids"],
     ):
         assert not (controls - bytes_of_text) & set(ids)
+        assert word in ids
         assert tokenizer.decode(ids) == text
     assert tokenizer.convert_tokens_to_string(tokenizer.tokenize(text, **options)) == text
 
@@ -264,6 +266,31 @@ def test_codec_reads_what_the_face_saves(
     codec = Codec.load(tmp_path / "saved")
     assert codec.vocabulary == tokenizer.codec.vocabulary
     assert codec.legacy
+
+
+def test_an_id_of_the_hub_that_cannot_be_reached_is_said_to_be_so() -> None:
+    with pytest.raises(OSError, match="couldn't connect to"):
+        GPTNeoXJapaneseTokenizer.from_pretrained("abeja/gpt-neox-japanese-2.7b")
+
+
+def test_a_directory_without_a_vocabulary_is_named(files: Path) -> None:
+    (files / "emoji.json").unlink()
+    with pytest.raises(VocabularyError, match=rf"no emoji\.json in '{files}'"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files)
+
+
+def test_methods_that_cannot_work_say_what_to_use(
+    tokenizer: GPTNeoXJapaneseTokenizer, files: Path
+) -> None:
+    with pytest.raises(TokenizationError, match="neox-ja vocab build"):
+        tokenizer.train_new_from_iterator([["吾輩は猫である"]], 100)
+    with pytest.raises(TokenizationError, match="add_bos_token"):
+        tokenizer.add_bos_token = True
+    with pytest.raises(TokenizationError, match="gguf_file"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files, gguf_file="model.gguf")
+    with pytest.raises(TokenizationError, match="tokenizer_object"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files, tokenizer_object=tokenizer._tokenizer)
+    assert tokenizer.get_special_tokens_mask([1, tokenizer.eos_token_id]) == [0, 0]
 
 
 def test_copies_and_pickles_behave_alike(tokenizer: GPTNeoXJapaneseTokenizer) -> None:

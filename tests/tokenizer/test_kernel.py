@@ -44,7 +44,7 @@ def published(*, legacy: bool = True, clean: bool = False) -> Codec:
     if not (SHARED / "reference").is_dir():
         pytest.skip("needs the published vocabulary in ../shared/reference")
     codec = Codec(Vocabulary.load(SHARED / "reference"), legacy=legacy, clean=clean)
-    codec._characters_before_kernel = 0
+    codec._encoder._characters_before_kernel = 0
     return codec
 
 
@@ -60,12 +60,12 @@ def small(*, legacy: bool = True, clean: bool = False) -> Codec:
     }
     emoji |= {"🇸🇦": "<|emoji1|>", "a ー": "<|emoji1|>", "ー(": "<|emoji1|>", "aa": "<|emoji8|>"}
     codec = Codec(vocabulary(pieces, emoji), legacy=legacy, clean=clean)
-    codec._characters_before_kernel = 0
+    codec._encoder._characters_before_kernel = 0
     return codec
 
 
 def twin(codec: Codec) -> ReferenceEncoder:
-    return codec._reference
+    return codec._encoder._reference
 
 
 def assert_twins_agree(codec: Codec, text: str) -> None:
@@ -347,5 +347,5 @@ def test_real_prose_is_the_same_from_kernel_and_twin(corpus_directory: object) -
 def test_every_byte_has_the_unknown_id_where_its_token_is_missing() -> None:
     tags = [tag for tag in TAGS if not tag.startswith("<|byte")]
     codec = Codec(Vocabulary(tuple((tag,) for tag in tags), {}, {}), unknown="<BLOCK>")
-    codec._characters_before_kernel = 0
+    codec._encoder._characters_before_kernel = 0
     assert codec.encode("é").tolist() == [tags.index("<BLOCK>")] * 2

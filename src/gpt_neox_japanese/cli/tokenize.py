@@ -68,7 +68,7 @@ def _show_tokens(source: str, directory: Path, only_ids: bool, as_json: bool) ->
     codec = Codec.load(directory)
     encoding = codec.encode_with_offsets(source)
     ids, offsets = encoding.ids.tolist(), encoding.offsets.tolist()
-    names = [codec.vocabulary.surfaces[i][0] for i in ids]
+    names = list(map(codec.token, ids))
     if as_json:
         click.echo(
             json.dumps({"ids": ids, "tokens": names, "offsets": offsets}, ensure_ascii=False)

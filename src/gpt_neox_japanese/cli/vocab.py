@@ -104,7 +104,7 @@ def show(
     if texts:
         documents = _read_with_progress(texts, Layout(text_field, id_field, split_lines))
         used = usage(codec, (document.text for document in documents))
-    fingerprint = codec.vocabulary.fingerprint
+    fingerprint = codec.fingerprint
     if as_json:
         usage_fields = {"texts": asdict(used)} if used else {}
         fields = {**asdict(found), "fingerprint": fingerprint, **usage_fields}

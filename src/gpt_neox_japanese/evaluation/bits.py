@@ -90,10 +90,10 @@ def bits_per_character(
         for item in _windows(texts, codec, window, stride, sizes):
             batch.append(item)
             if len(batch) == batch_size:
-                nats += _nats(model, batch)
+                nats += _nats(model, batch, len(codec))
                 batch = []
         if batch:
-            nats += _nats(model, batch)
+            nats += _nats(model, batch, len(codec))
     if not sizes.characters:
         raise DataError("there is no text to evaluate on")
     bits = nats / math.log(2)
@@ -120,7 +120,7 @@ def _windows(
     texts: Iterable[str], codec: Codec, window: int, stride: int, sizes: _Sizes
 ) -> Iterator[_Window]:
     """Windows of at most `window + 1` ids: the model reads all but the last of them."""
-    eos = codec.vocabulary.ids["<|endoftext|>"]
+    eos = codec.end_of_text_id
     for text in texts:
         ids = np.concatenate([[eos], codec.encode(text), [eos]]).astype(np.int32)
         sizes.documents += 1
@@ -135,8 +135,11 @@ def _windows(
             yield _Window(ids[end - window - 1 : end], scored)
 
 
-def _nats(model: PreTrainedModel, batch: list[_Window]) -> float:
-    """The negative log-likelihood of all scored tokens of a batch, in nats."""
+def _nats(model: PreTrainedModel, batch: list[_Window], num_ids: int) -> float:
+    """The negative log-likelihood of all scored tokens of a batch, in nats.
+
+    Rows of the model from `num_ids` on only pad it; they are no continuation that it could choose.
+    """
     device = model.device
     length = max(len(item.ids) for item in batch) - 1
     inputs = torch.zeros(len(batch), length, dtype=torch.long)
@@ -155,7 +158,7 @@ def _nats(model: PreTrainedModel, batch: list[_Window]) -> float:
     # The output matrix is the dearest part of a small model: only for the scored positions.
     chosen = targets >= 0
     head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
-    logits = cast(Tensor, head(hidden[chosen]))
+    logits = cast(Tensor, head(hidden[chosen]))[:, :num_ids]
     return float(
         torch.nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
     )

@@ -111,7 +111,7 @@ def _question(context: str, true: str, sentences: Sequence[str], place: int) -> 
 
 
 def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
-    eos = codec.vocabulary.ids["<|endoftext|>"]
+    eos = codec.end_of_text_id
     start = [eos, *codec.encode(question.context).tolist()]
     longest = int(model.config.max_position_embeddings)
     rows = [codec.encode(choice).tolist() for choice in question.choices]
@@ -127,7 +127,7 @@ def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
     ).last_hidden_state
     head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
     # The last token of the beginning predicts the first of the continuation.
-    logits = cast(Tensor, head(hidden[:, len(start) - 1 : -1])).float()
+    logits = cast(Tensor, head(hidden[:, len(start) - 1 : -1]))[..., : len(codec)].float()
     nats = nn.functional.cross_entropy(
         logits.transpose(1, 2), targets[:, len(start) :], reduction="none"
     ).sum(1)

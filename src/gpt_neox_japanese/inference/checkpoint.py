@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.inference.options import SamplingOptions
 from gpt_neox_japanese.json_files import read_object
-from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 __all__ = ["Checkpoint"]
 
@@ -28,12 +29,17 @@ class Checkpoint:
         directory: Where it lies.
         codec: Its tokenizer.
         config: `config.json`.
+        num_ids: Ids that are read and written are below it. The model may have more rows, which
+            pad it to a round number and mean nothing.
+        stop_ids: Ids that end a text.
         sampling: What `generation_config.json` recommends.
     """
 
     directory: Path
     codec: Codec
     config: dict[str, Any]
+    num_ids: int
+    stop_ids: frozenset[int]
     sampling: SamplingOptions
 
     @classmethod
@@ -54,18 +60,31 @@ class Checkpoint:
             )
         codec = Codec.load(directory)
         config = read_object(directory / "config.json")
-        if config.get("vocab_size") != len(codec.vocabulary):
-            raise CheckpointError(
-                f"{str(directory)!r}: the model has {config.get('vocab_size')} ids, its vocabulary"
-                f" {len(codec.vocabulary)}; put the vocab.txt that it was trained with beside it"
-            )
-        return cls(directory, codec, config, _recommended_sampling(directory))
+        num_ids = codec.check_model(config, directory)
+        path = directory / "generation_config.json"
+        generation = read_object(path) if path.is_file() else {}
+        return cls(
+            directory,
+            codec,
+            config,
+            num_ids,
+            _stop_ids(codec, config, generation),
+            _recommended_sampling(generation, path),
+        )
 
 
-def _recommended_sampling(directory: Path) -> SamplingOptions:
+def _stop_ids(
+    codec: Codec, config: Mapping[str, Any], generation: Mapping[str, Any]
+) -> frozenset[int]:
+    """The end-of-text id, and added tokens that the model ends its texts with."""
+    ends = generation.get("eos_token_id", config.get("eos_token_id"))
+    ids = {end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)}
+    end_of_text = codec.id_of(END_OF_TEXT)
+    return (codec.special_ids & ids) | ({end_of_text} if end_of_text is not None else set())
+
+
+def _recommended_sampling(config: Mapping[str, Any], path: Path) -> SamplingOptions:
     """What `generation_config.json` says of sampling; our own where it is made for greedy."""
-    path = directory / "generation_config.json"
-    config = read_object(path) if path.is_file() else {}
     if not config.get("do_sample", False):
         return SamplingOptions(**_FALLBACK)
     names = [field.name for field in fields(SamplingOptions)]

@@ -12,9 +12,12 @@ from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.quantization.formats import Matrix, matrix_of, tensor_of
 from gpt_neox_japanese.quantization.numbers import as_bfloat, as_float
 
-__all__ = ["Layer", "Weights", "arrange"]
+__all__ = ["TABLES", "Layer", "Weights", "arrange"]
 
 _PREFIX = "gpt_neox_japanese."
+
+TABLES = (f"{_PREFIX}embed_in.weight", "embed_out.weight")
+"""The matrices with a row for each id: embedding and head."""
 
 Norm = NDArray[np.float32]
 """`(2, channels)`: weight and bias."""
@@ -66,15 +69,14 @@ def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
         CheckpointError: A tensor is missing or has another shape than the config says.
     """
     hidden, last = shape.hidden_size, shape.num_hidden_layers - 1
-    tables = [f"{_PREFIX}embed_in.weight", "embed_out.weight"]
     convert_layers = _to_one_kind(_kinds(tensors, f"{_PREFIX}layers."), bfloat16)
-    kinds_of_tables = set().union(*(_kinds(tensors, name) for name in tables))
+    kinds_of_tables = set().union(*(_kinds(tensors, name) for name in TABLES))
     convert_tables = _to_one_kind(kinds_of_tables, bfloat16)
     if np.dtype(np.uint8) in kinds_of_tables:  # rows of int4 are not looked up
         convert_tables = _widened
 
     def matrix(name: str, outputs: int, columns: int) -> Matrix:
-        convert = convert_tables if name in tables else convert_layers
+        convert = convert_tables if name in TABLES else convert_layers
         return convert(matrix_of(tensors, name, (outputs, columns)))
 
     def vector(name: str) -> NDArray[np.float32]:
@@ -95,13 +97,13 @@ def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
             narrow=matrix(f"{name}.mlp.dense_4h_to_h.weight", hidden, shape.width),
         )
 
-    embedding = matrix(tables[0], shape.vocab_size, hidden)
+    embedding = matrix(TABLES[0], shape.vocab_size, hidden)
     return Weights(
         embedding=embedding,
         layers=tuple(layer(index) for index in range(shape.num_hidden_layers)),
         final_norm=norm(f"{_PREFIX}final_layer_norm"),
         # A tied head is not stored.
-        head=matrix(tables[1], shape.vocab_size, hidden) if tables[1] in tensors else embedding,
+        head=matrix(TABLES[1], shape.vocab_size, hidden) if TABLES[1] in tensors else embedding,
     )
 
 

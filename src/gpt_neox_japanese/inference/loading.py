@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpt_neox_japanese.arguments import check_bool, check_integer, check_text
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.engine import Engine
-from gpt_neox_japanese.inference.layout import Weights, arrange
+from gpt_neox_japanese.inference.layout import TABLES, Weights, arrange
 from gpt_neox_japanese.inference.network import Network
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.weights import read_weights
+from gpt_neox_japanese.quantization.reference import SCALE
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +76,8 @@ def load_network(
     if threads is not None:
         check_integer("threads", threads, CheckpointError, minimum=1, maximum=_MAX_THREADS)
     check_text("device", device, CheckpointError)
-    shape = Shape.of(checkpoint.config)
+    # Rows that only pad the model are left out: they are never scored, so never chosen.
+    shape = replace(Shape.of(checkpoint.config), vocab_size=checkpoint.num_ids)
     slots = slots or default_slots(shape, bytes_per_value=4 if name == "float32" else 2)
     if device != "cpu":
         from gpt_neox_japanese.inference.tensors import TensorNetwork, check_device
@@ -107,4 +110,9 @@ def default_slots(shape: Shape, bytes_per_value: int) -> int:
 
 
 def _weights(checkpoint: Checkpoint, shape: Shape, *, bfloat16: bool = False) -> Weights:
-    return arrange(shape, read_weights(checkpoint.directory), bfloat16=bfloat16)
+    tensors = read_weights(checkpoint.directory)
+    rows = checkpoint.config["vocab_size"]
+    for name in (f"{table}{part}" for table in TABLES for part in ("", SCALE)):
+        if name in tensors and tensors[name].shape[:1] == (rows,):
+            tensors[name] = tensors[name][: shape.vocab_size]
+    return arrange(shape, tensors, bfloat16=bfloat16)

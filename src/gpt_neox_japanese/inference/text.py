@@ -18,17 +18,16 @@ from gpt_neox_japanese.inference.request import FinishReason
 from gpt_neox_japanese.inference.stopping import StopStrings
 from gpt_neox_japanese.inference.token_stream import TokenStream
 from gpt_neox_japanese.inference.transcript import Piece, Token, Transcript
-from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Completion", "PieceStream", "TextGenerator"]
 
-_END = "<|endoftext|>"
 _MAX_RETURN_SEQUENCES = 1000  # as many as the engine lets wait
-# Marks of the training data, not text: they are never shown.
-_MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", _END)
+# Marks of the training data, not text: like added special tokens they are never shown.
+_MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", END_OF_TEXT)
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class TextGenerator:
         self.codec = codec
         self.engine = engine
         self.sampling = sampling
-        self._hidden = _ids_of(_MARKS, codec)
+        self._hidden = _ids_of(_MARKS, codec) | codec.special_ids
         self._byte_ids = _ids_of((f"<|byte{byte}|>" for byte in range(256)), codec)
 
     @classmethod
@@ -205,7 +204,7 @@ class TextGenerator:
         checkpoint = Checkpoint.open(directory)
         engine = load_engine(
             checkpoint,
-            stop_ids=_ids_of([_END], checkpoint.codec),
+            stop_ids=checkpoint.stop_ids,
             dtype=dtype,
             device=device,
             slots=slots,
@@ -366,5 +365,5 @@ def _as_generation_error(error: BaseException) -> GenerationError:
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:
-    ids = codec.vocabulary.ids
-    return frozenset(ids[tag] for tag in tags if tag in ids)
+    ids = (codec.id_of(tag) for tag in tags)
+    return frozenset(i for i in ids if i is not None)

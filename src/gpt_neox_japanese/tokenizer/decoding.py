@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -33,11 +33,15 @@ _IDS_BEFORE_KERNEL = 10_000
 class Decoder:
     """Turns ids into text. Whitespace is kept, and bytes are joined before they are decoded.
 
+    Args:
+        vocabulary: What ids stand for.
+        added: id → text of tokens that are not in it, or that took the place of one.
+
     Raises:
         VocabularyError: An emoji to decode to is no text.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, added: Mapping[int, str] | None = None) -> None:
         text_of_tag = {**_TEXT_OF_TAG, **vocabulary.emoji_inv}
         for tag, text in text_of_tag.items():
             if any("\ud800" <= character <= "\udfff" for character in text):
@@ -49,6 +53,13 @@ class Decoder:
             _BYTE_OF_TAG.get(forms[0]) or text_of_tag.get(forms[0], forms[0])
             for forms in vocabulary.surfaces
         ]
+        added = added or {}
+        size = len(self._pieces)
+        self._pieces += [""] * (max(added, default=-1) + 1 - size)
+        for token_id, text in added.items():
+            self._pieces[token_id] = text
+        # Where ids were skipped, nothing stands for them.
+        self._missing = frozenset(range(size, len(self._pieces))) - added.keys()
 
     def piece(self, token_id: int) -> str | bytes:
         """What one id stands for: text, or a single byte of a character.
@@ -59,6 +70,11 @@ class Decoder:
         if not 0 <= token_id < len(self._pieces):
             raise TokenizationError(
                 f"id {token_id} is outside the vocabulary; ids are 0 to {len(self._pieces) - 1}"
+            )
+        if token_id in self._missing:
+            raise TokenizationError(
+                f"id {token_id} has no token; name it in added_tokens_decoder of"
+                " tokenizer_config.json"
             )
         return self._pieces[token_id]
 
@@ -80,6 +96,8 @@ class Decoder:
         if array.size:
             self.piece(int(array.min()))
             self.piece(int(array.max()))
+            for token_id in self._missing.intersection(array.tolist() if self._missing else ()):
+                self.piece(token_id)
         if len(array) < _IDS_BEFORE_KERNEL:
             pieces = self._utf8
             data: bytes | memoryview = b"".join([pieces[i] for i in array.tolist()])
@@ -99,6 +117,10 @@ class Decoder:
             errors: Whether bytes that form no character become U+FFFD or nothing.
         """
         return StreamDecoder(self, errors)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing that is made again when it is needed; states are alike whatever was decoded."""
+        return {"_pieces": self._pieces, "_missing": self._missing}
 
     @cached_property
     def _utf8(self) -> list[bytes]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, BatchEncoding, TokenizersBackend
@@ -16,14 +16,15 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
+from transformers.utils.hub import cached_file
 
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.tokenizer.decoding import Decoder
 from gpt_neox_japanese.tokenizer.hf_added import TextEncoder
 from gpt_neox_japanese.tokenizer.hf_alignment import Alignment, Alignments
 from gpt_neox_japanese.tokenizer.hf_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf_input import read_samples
+from gpt_neox_japanese.tokenizer.hf_names import TokenNames, Tokens
 from gpt_neox_japanese.tokenizer.hf_rows import (
     Batch,
     Padding,
@@ -38,18 +39,25 @@ from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocab
 
 __all__ = ["GPTNeoXJapaneseTokenizer"]
 
+_ENCODING_OPTIONS = {"unk_token", "unk_token_id", "do_clean_text", "legacy"}
+
+# What says which file of the Hub is meant, and how to get it.
+_HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
+
 
 class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     """Tokenizer of GPT-NeoX-Japanese, with transformers' names and arguments.
 
-    A token is the surface form of an id (`"慶応"`, `"<SP>"`, `"<|byte227|>"`). Text that is decoded
-    keeps its whitespace, and characters that were written as bytes come back whole. Nothing is
-    added to a text by itself, neither beginning nor end.
+    An id is named by the text that it decodes to (`"慶応"`, `" "`), a byte by `"<0xE3>"`.
+    `tokenize` gives what was written (`"慶應"`), and tags (`"<SP>"`, `"<|byte227|>"`). Text that is
+    decoded keeps its whitespace, and characters that were written as bytes come back whole.
+    Nothing is added to a text by itself, neither beginning nor end.
 
     Args:
         vocab_file: Path of `vocab.txt`.
         emoji_file: Path of `emoji.json`.
-        unk_token: Stands for characters whose byte tokens the vocabulary lacks.
+        unk_token: Stands for characters whose byte tokens the vocabulary lacks. Like the next
+            three it is added if the vocabulary does not hold it, and there is none if it is None.
         pad_token: Fills up the shorter texts of a batch.
         bos_token: Begins a text; never added by itself.
         eos_token: Ends a text; never added by itself.
@@ -75,39 +83,34 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         self,
         vocab_file: str | Path,
         emoji_file: str | Path,
-        unk_token: str | AddedToken = "<|endoftext|>",
-        pad_token: str | AddedToken = "<|endoftext|>",
-        bos_token: str | AddedToken = "<|startoftext|>",
-        eos_token: str | AddedToken = "<|endoftext|>",
+        unk_token: str | AddedToken | None = "<|endoftext|>",
+        pad_token: str | AddedToken | None = "<|endoftext|>",
+        bos_token: str | AddedToken | None = "<|startoftext|>",
+        eos_token: str | AddedToken | None = "<|endoftext|>",
         do_clean_text: bool = False,
         legacy: bool = True,
         **kwargs: Any,
     ) -> None:
         for name, file in (("vocab_file", vocab_file), ("emoji_file", emoji_file)):
             if file is None:
-                raise VocabularyError(
-                    f"no {self.vocab_files_names[name]} beside the tokenizer; pass {name}=PATH"
+                place = kwargs.get("name_or_path")
+                raise _NoFileError(
+                    f"no {self.vocab_files_names[name]}{f' in {place!r}' if place else ''}; put it"
+                    f" there, or pass {name}=PATH"
                 )
         for option in ("add_bos_token", "add_eos_token"):
-            if kwargs.pop(option, False):
-                raise TokenizationError(
-                    f"{option}=True: this tokenizer adds nothing to a text; write the token into it"
-                )
+            _refuse_to_add(option, kwargs.pop(option, False))
+        for option in {"tokenizer_object", "gguf_file"} & kwargs.keys():
+            raise TokenizationError(
+                f"{option}: this tokenizer is made of {VOCAB_FILE}; leave it out"
+            )
         kwargs.pop("tokenizer_file", None)  # the two files above are the vocabulary
         self.do_clean_text = do_clean_text
         self.legacy = legacy
-        self.codec = Codec(
-            Vocabulary.from_files(vocab_file, emoji_file),
-            legacy=legacy,
-            clean=do_clean_text,
-            unknown=str(unk_token),
-        )
-        self._token_of = _names(self.codec.vocabulary)
-        self._id_of = {token: i for i, token in enumerate(self._token_of)}
-        decoder = Decoder(self.codec.vocabulary)
-        self._pieces = {i: decoder.piece(i) for i in range(len(self._token_of))}
-        self._added = dict(kwargs.pop("added_tokens_decoder", None) or {})
-        self._set_added(self._numbered((unk_token, pad_token, bos_token, eos_token), special=True))
+        vocabulary = Vocabulary.from_files(vocab_file, emoji_file)
+        added = Tokens(TokenNames(vocabulary), kwargs.pop("added_tokens_decoder", None) or {})
+        self._set_tokens(added.plus((unk_token, pad_token, bos_token, eos_token), special=True))
+        self._set_codec(vocabulary, self._tokens.find(unk_token))
         super().__init__(  # type: ignore[no-untyped-call]
             unk_token=unk_token,
             pad_token=pad_token,
@@ -117,29 +120,60 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             legacy=legacy,
             **kwargs,
         )
+        self._set_encoder()
 
     @classmethod
-    def convert_to_native_format(
-        cls,
-        trust_remote_code: bool = False,  # noqa: ARG003
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
+    ) -> Self:
+        """Load a tokenizer from a directory or the Hub; the arguments are those of transformers.
+
+        Raises:
+            VocabularyError: (a `ValueError`) A file is missing or broken.
+            OSError: There is no such directory or Hub id, or the Hub cannot be reached.
+        """
+        try:
+            tokenizer: Self = super().from_pretrained(
+                pretrained_model_name_or_path, *args, **kwargs
+            )
+        except _NoFileError:
+            if not Path(pretrained_model_name_or_path).is_dir():
+                # Files of the Hub are asked for silently, because most are optional. Not this one.
+                asked = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
+                for file in cls.vocab_files_names.values():
+                    cached_file(str(pretrained_model_name_or_path), file, **asked)
+            raise
+        return tokenizer
+
+    @classmethod
+    def convert_to_native_format(cls, **kwargs: Any) -> Any:  # type: ignore[override]
         """Leave the arguments of a saved tokenizer as they are; `vocab.txt` needs no conversion."""
         return kwargs
+
+    def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: vocabularies of this kind are made of whole corpora, by `neox-ja vocab build`.
+
+        Raises:
+            TokenizationError: Always.
+        """
+        raise TokenizationError(
+            "train_new_from_iterator makes no vocabulary of this kind; write the texts into a file"
+            " and use: neox-ja vocab build FILE --size N --output DIR"
+        )
 
     # Ids and tokens
 
     @property
     def vocab_size(self) -> int:
         """Number of ids in the vocabulary files, added tokens not counted."""
-        return len(self.codec.vocabulary)
+        return len(self._tokens.names.forms)
 
     def __len__(self) -> int:
-        return max(self.vocab_size, 1 + max(self._added, default=-1))
+        return len(self._tokens)
 
     def get_vocab(self) -> dict[str, int]:
-        """One token for every id, the added ones included."""
-        return self._id_of | self.added_tokens_encoder
+        """One name for every id, the added tokens included: `" "`, not `"<SP>"`; `"<0xE3>"`."""
+        return self._tokens.vocab()
 
     def convert_ids_to_tokens(
         self, ids: int | Iterable[int], skip_special_tokens: bool = False
@@ -155,92 +189,83 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return [self._convert_id_to_token(int(i)) for i in ids if int(i) not in skipped]
 
     def _convert_id_to_token(self, index: int) -> str:
-        if index in self._added:
-            return str(self._added[index])
-        if not 0 <= index < len(self._token_of):
-            raise TokenizationError(
-                f"id {index} is outside the vocabulary; ids are 0 to {len(self) - 1}"
-            )
-        return self._token_of[index]
+        return self._tokens.name(index)
 
     def _convert_token_to_id_with_added_voc(  # type: ignore[override]  # None: no unknown token
         self, token: str
     ) -> int | None:
-        token_id = self._find(token)
-        return self._find(str(self.unk_token)) if token_id is None else token_id
+        token_id = self._tokens.find(token)
+        return self._tokens.find(self.unk_token) if token_id is None else token_id
 
-    def _find(self, token: str) -> int | None:
-        for ids in (self._added_ids, self._id_of, self.codec.vocabulary.ids):
-            if token in ids:
-                return ids[token]
-        return None
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """1 for each special token among the ids; none would be added to ids of plain text."""
+        special = set(self.all_special_ids) if already_has_special_tokens else ()
+        return [int(i in special) for i in (*token_ids_0, *(token_ids_1 or ()))]
 
     def _special_ids(self) -> set[int]:
-        return {*self.all_special_ids, *(i for i, token in self._added.items() if token.special)}
+        return {*self.all_special_ids, *self._tokens.special_ids()}
 
     # Added tokens
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Ids → added tokens; special tokens of the vocabulary are among them."""
-        return dict(self._added)
+        return dict(self._tokens.added)
 
     @property
     def added_tokens_encoder(self) -> dict[str, int]:
         """Added tokens → ids; special tokens of the vocabulary are among them."""
-        return {token.content: i for i, token in self._added.items()}
+        return dict(self._tokens.added_ids)
 
     def _add_tokens(
         self, new_tokens: Sequence[str | AddedToken], special_tokens: bool = False
     ) -> int:
         before = len(self)
-        self._set_added(self._numbered(new_tokens, special=special_tokens))
+        self._set_tokens(self._tokens.plus(new_tokens, special=special_tokens))
+        self._set_encoder()
         known = self.all_special_tokens
-        added = (self._added[self._added_ids[str(token)]] for token in new_tokens if str(token))
+        tokens = self._tokens
+        added = (tokens.added[tokens.added_ids[str(token)]] for token in new_tokens if str(token))
         self._extra_special_tokens += [
             token for token in added if token.special and token.content not in known
         ]
         return len(self) - before
 
-    def _numbered(
-        self, new_tokens: Iterable[str | AddedToken], *, special: bool
-    ) -> dict[int, AddedToken]:
-        """The added tokens and `new_tokens`, which keep the ids they have or get the next ones."""
-        added = dict(self._added)
-        ids = self.get_vocab()
-        next_id = len(self)
-        for token in new_tokens:
-            if not isinstance(token, str | AddedToken):
-                raise TokenizationError(f"{token!r:.60} is no token; pass a str or an AddedToken")
-            content = str(token)
-            if not content:
-                continue
-            if content not in ids:
-                ids[content] = next_id
-                next_id += 1
-            if isinstance(token, str):
-                known = added.get(ids[content])
-                token = (
-                    known if known and not special else AddedToken(content, normalized=not special)
-                )
-            if special:
-                token = AddedToken(**{**token.__getstate__(), "special": True})
-            added[ids[content]] = token
-        return added
+    def _set_tokens(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        # Not changed but made anew: copies of this tokenizer share it.
+        self._tokenizer = decode_only_tokenizer(tokens.pieces(), tokens.special_ids())
 
-    def _set_added(self, added: Mapping[int, AddedToken]) -> None:
-        # All of it is made anew, because copies of this tokenizer share what there was.
-        self._added = dict(sorted(added.items()))
-        self._added_ids = self.added_tokens_encoder
-        self._foreign = {
-            i: token.content
-            for i, token in self._added.items()
-            if i >= len(self._token_of) or self._token_of[i] != token.content
-        }
-        self._encoder = TextEncoder(self.codec, self._added)
-        self._tokenizer = decode_only_tokenizer(
-            self._pieces | self._foreign, {i for i, token in added.items() if token.special}
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in ("add_bos_token", "add_eos_token"):
+            _refuse_to_add(key, value)
+        super().__setattr__(key, value)  # type: ignore[no-untyped-call]
+        if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
+            self._set_encoder()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was warned of already is no part of a tokenizer: use must not change its pickle.
+        return {**vars(self), "deprecation_warnings": {}}
+
+    def _set_codec(self, vocabulary: Vocabulary, unknown: int | None) -> None:
+        self.codec = Codec(
+            vocabulary, legacy=self.legacy, clean=self.do_clean_text, unknown=unknown
         )
+        self._options = (self.legacy, self.do_clean_text, unknown)
+
+    def _set_encoder(self) -> None:
+        """Encode from now on with the options and the added tokens that there are now."""
+        unknown = self._tokens.find(self.unk_token)
+        if self.unk_token is not None and unknown is None:
+            unknown = self._options[-1]  # `add_special_tokens` names a token first, then adds it
+        if (self.legacy, self.do_clean_text, unknown) != self._options:
+            self._set_codec(self.codec.vocabulary, unknown)
+        self._encoder = TextEncoder(self.codec, self._tokens.added)
 
     # Text to ids
 
@@ -366,12 +391,16 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
 
     def _token_text(self, token_id: int, surface: str) -> str:
         """The token as it was written: 慶應 stays 慶應, though its id is called 慶応."""
-        if token_id not in self._added and self.codec.vocabulary.ids.get(surface) == token_id:
+        if (
+            token_id not in self._tokens.added
+            and self.codec.vocabulary.ids.get(surface) == token_id
+        ):
             return surface
-        return self._convert_id_to_token(token_id)
+        return self._tokens.form(token_id)
 
     def _encode_without_added_tokens(self, text: str) -> list[int]:
-        return self._encoder.encode(text, allow_tags=False)
+        ids: list[int] = self.codec.encode(text).tolist()
+        return ids
 
     # Ids to text
 
@@ -382,7 +411,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             skip_special_tokens: Leave special tokens out of the text.
         """
         skipped = self._special_ids() if skip_special_tokens else frozenset()
-        return TokenStream(self.codec.stream_decoder(), self._foreign, skipped)
+        return TokenStream(self.codec.stream_decoder(), self._tokens.foreign, skipped)
 
     def _decode(
         self,
@@ -397,11 +426,10 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         if skip_special_tokens:
             skipped = self._special_ids()
             ids = [i for i in ids if i not in skipped]
+        added = self._tokens.foreign
         text = "".join(
-            "".join(map(self._foreign.__getitem__, run))
-            if foreign
-            else self.codec.decode(list(run))
-            for foreign, run in groupby(ids, self._foreign.__contains__)
+            "".join(map(added.__getitem__, run)) if is_added else self.codec.decode(list(run))
+            for is_added, run in groupby(ids, added.__contains__)
         )
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
@@ -412,7 +440,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         stream = self.stream_decoder()
         text = []
         for token in tokens:
-            token_id = self._find(token)
+            token_id = self._tokens.find(token)
             text.append(stream.finish() + token if token_id is None else stream.feed(token_id))
         return "".join(text) + stream.finish()
 
@@ -442,25 +470,22 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         config_file = Path(file_names[0])
         config = json.loads(config_file.read_text(encoding="utf-8"))
         config["added_tokens_decoder"] = {
-            str(i): token.__getstate__() for i, token in self._added.items()
+            str(i): token.__getstate__() for i, token in self._tokens.added.items()
         }
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         config_file.write_text(text + "\n", encoding="utf-8")
         return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
 
 
-def _names(vocabulary: Vocabulary) -> list[str]:
-    """One distinct name for every id: a form that leads back to it, canonical first.
+class _NoFileError(VocabularyError):
+    """A tokenizer without `vocab.txt` or `emoji.json`."""
 
-    Ids whose forms all belong to later lines can never be produced; they are named by number.
-    """
-    ids = vocabulary.ids
-    return [
-        forms[0]
-        if ids[forms[0]] == i
-        else next((form for form in forms if ids[form] == i), f"<|id{i}|>")
-        for i, forms in enumerate(vocabulary.surfaces)
-    ]
+
+def _refuse_to_add(option: str, value: object) -> None:
+    if value:
+        raise TokenizationError(
+            f"{option}=True: this tokenizer adds nothing to a text; write the token into it"
+        )
 
 
 # Published directories name this class, or only their model type; both lead to ours from now on.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.counting import KANJI
-from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["Coverage", "Kind", "Usage", "coverage", "dead_ids", "usage"]
 
@@ -21,7 +20,8 @@ _TAGS = (
     ("emoji classes", re.compile(r"<\|emoji\d+\|>")),
     ("tags", re.compile(r"<[^<>]{2,}>")),
 )
-_TAG_KINDS = frozenset(name for name, _ in _TAGS)
+_ADDED = "added tokens"
+_TAG_KINDS = frozenset({_ADDED, *(name for name, _ in _TAGS)})
 _SCRIPTS = (
     ("hiragana", re.compile("[ぁ-ゖゝゞ]+")),
     ("katakana", re.compile("[ァ-ヺー-ヾ]+")),
@@ -39,7 +39,8 @@ class Kind:
         name: such as `2 kanji`, `hiragana` (single characters) or `bytes`.
         ids: how many.
         forms: how many surface forms they have together.
-        dead: how many of them no text has; None for tags, which texts need not have.
+        dead: how many of them no text has; None for tags and added tokens, which texts need not
+            have.
     """
 
     name: str
@@ -93,15 +94,17 @@ class Usage:
 def coverage(codec: Codec) -> Coverage:
     """Count a vocabulary's ids by kind, and those that no text has."""
     vocabulary = codec.vocabulary
-    kinds = _kinds(vocabulary)
+    kinds = _kinds(codec)
+    added = len(kinds) - len(vocabulary)
     dead = set(dead_ids(codec).tolist())
     ids, forms, lost = Counter(kinds), Counter[str](), Counter[str]()
-    for i, (kind, surfaces) in enumerate(zip(kinds, vocabulary.surfaces, strict=True)):
-        forms[kind] += len(surfaces)
+    sizes = [*map(len, vocabulary.surfaces), *[1] * added]
+    for i, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
+        forms[kind] += size
         lost[kind] += i in dead
     return Coverage(
-        ids=len(vocabulary),
-        forms=len(vocabulary.ids),
+        ids=len(kinds),
+        forms=len(vocabulary.ids) + added,
         emoji=len(vocabulary.emoji),
         ordinary=sum(kind not in _TAG_KINDS for kind in kinds),
         dead=len(dead),
@@ -131,7 +134,7 @@ def dead_ids(codec: Codec) -> NDArray[np.int64]:
 
 def usage(codec: Codec, texts: Iterable[str]) -> Usage:
     """Encode texts, one by one, and count the tokens by kind."""
-    kinds = _kinds(codec.vocabulary)
+    kinds = _kinds(codec)
     counts = np.zeros(len(kinds), np.int64)
     characters = 0
     for text in texts:
@@ -151,8 +154,9 @@ def usage(codec: Codec, texts: Iterable[str]) -> Usage:
     )
 
 
-def _kinds(vocabulary: Vocabulary) -> list[str]:
-    return [_kind(forms[0]) for forms in vocabulary.surfaces]
+def _kinds(codec: Codec) -> list[str]:
+    kinds = [_kind(forms[0]) for forms in codec.vocabulary.surfaces]
+    return kinds + [_ADDED] * (len(codec) - len(kinds))
 
 
 def _kind(form: str) -> str:

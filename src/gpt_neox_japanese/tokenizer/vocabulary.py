@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,10 +62,41 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.surfaces)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Neither what was looked up before changes a pickle, nor are two vocabularies with emoji in
+        # another order alike to `datasets`, which sorts the keys of dicts.
+        tables = (tuple(table.items()) for table in (self.emoji, self.emoji_inv))
+        return _restored, (self.surfaces, *tables)
+
     @cached_property
     def ids(self) -> Mapping[str, int]:
         """Every surface form → its id. A form that stands on two lines has the last one's."""
         return {form: i for i, forms in enumerate(self.surfaces) for form in forms}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """One distinct name for every id: a form that leads back to it, canonical first.
+
+        Ids whose forms all belong to later lines can never be produced; they are named by number.
+        """
+        ids = self.ids
+        return tuple(
+            forms[0] if ids[forms[0]] == i else self.name(i)
+            for i, forms in enumerate(self.surfaces)
+        )
+
+    def name(self, token_id: int) -> str:
+        """One of `names`."""
+        forms = self.surfaces[token_id]
+        leading_back = (form for form in forms if self.ids[form] == token_id)
+        return next(leading_back, f"<|id{token_id}|>")
+
+    def id_of_name(self, name: str) -> int | None:
+        """The id that has a name, if there is one."""
+        token_id = self.ids.get(name)
+        if token_id is None and (by_number := re.fullmatch(r"<\|id([0-9]{1,9})\|>", name)):
+            token_id = min(int(by_number[1]), len(self.surfaces) - 1)
+        return token_id if token_id is not None and self.name(token_id) == name else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -112,6 +144,14 @@ class Vocabulary:
     def _emoji_text(self) -> str:
         tables = {"emoji": dict(self.emoji), "emoji_inv": dict(self.emoji_inv)}
         return json.dumps(tables, ensure_ascii=False, indent=0) + "\n"
+
+
+def _restored(
+    surfaces: tuple[tuple[str, ...], ...],
+    emoji: tuple[tuple[str, str], ...],
+    emoji_inv: tuple[tuple[str, str], ...],
+) -> Vocabulary:
+    return Vocabulary(surfaces, dict(emoji), dict(emoji_inv))
 
 
 def _read(path: Path) -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gpt_neox_japanese.errors import TrainingError
+from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
 from gpt_neox_japanese.training.durable import sync_file
-from gpt_neox_japanese.training.prepare import TOKENIZER_FILES
 
 __all__ = ["export"]
 

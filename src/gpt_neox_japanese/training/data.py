@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.training.indexed import indexed_prefix, open_indexed
-from gpt_neox_japanese.training.prepare import END_OF_TEXT
 from gpt_neox_japanese.training.shards import MANIFEST, PreparedData, TokenStream
 
 __all__ = ["RunData", "open_data"]
@@ -43,8 +42,8 @@ class RunData:
         Raises:
             DataError: it has another.
         """
-        fingerprint = Codec.load(model).vocabulary.fingerprint
-        mine = self.codec.vocabulary.fingerprint
+        fingerprint = Codec.load(model).fingerprint
+        mine = self.codec.fingerprint
         if fingerprint != mine:
             raise DataError(
                 f"the data was prepared with vocabulary {mine[:12]}…, {model} has "
@@ -74,10 +73,10 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
             f"{prefix}.idx does not say which vocabulary made it; name one with --tokenizer"
         )
     codec = Codec.load(tokenizer)
-    eos = codec.vocabulary.ids.get(END_OF_TEXT)
+    eos = codec.id_of(END_OF_TEXT)
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
-    size = len(codec.vocabulary)
+    size = len(codec)
     train = open_indexed(prefix, size, eos)
     kept = TokenStream([])
     if held_out is not None:
@@ -86,14 +85,14 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
             raise DataError(f"{held_out} is no indexed dataset; name its .bin or .idx")
         kept = open_indexed(kept_prefix, size, eos)
     index = prefix.with_name(prefix.name + ".idx").read_bytes()
-    digest = hashlib.sha256(index + codec.vocabulary.fingerprint.encode()).hexdigest()
+    digest = hashlib.sha256(index + codec.fingerprint.encode()).hexdigest()
     return RunData(train, kept, _density(kept, codec), tokenizer, codec, eos, digest)
 
 
 def _open_prepared(directory: Path) -> RunData:
     data = PreparedData(directory)
     codec = Codec.load(directory)
-    data.check_vocabulary(codec.vocabulary.fingerprint, directory)
+    data.check_vocabulary(codec.fingerprint, directory)
     held_out = data.manifest.held_out
     return RunData(
         train=data.train,

@@ -121,7 +121,7 @@ def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
     return {
         "corpus": hashlib.sha256(files.encode()).hexdigest(),
         "layout": asdict(source.layout),
-        "vocabulary": [codec.vocabulary.fingerprint, codec.legacy, codec.clean],
+        "vocabulary": [codec.fingerprint, codec.legacy, codec.clean],
     }
 
 

@@ -16,7 +16,9 @@ import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
 from gpt_neox_japanese.training.encoding import (
     Encoded,
     OnError,
@@ -36,10 +38,7 @@ from gpt_neox_japanese.training.shards import (
 )
 from gpt_neox_japanese.training.unfinished import Unfinished
 
-__all__ = ["TOKENIZER_FILES", "prepare"]
-
-TOKENIZER_FILES = ("vocab.txt", "emoji.json", "tokenizer_config.json")
-END_OF_TEXT = "<|endoftext|>"
+__all__ = ["prepare"]
 
 # A shard ends with the block that fills it.
 _BYTES_PER_SHARD = 2**28
@@ -75,11 +74,10 @@ def prepare(
     """
     source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(model)
-    vocabulary = codec.vocabulary
-    eos_token_id = vocabulary.ids.get(END_OF_TEXT)
+    eos_token_id = codec.id_of(END_OF_TEXT)
     if eos_token_id is None:
         raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
-    dtype = token_dtype(len(vocabulary))
+    dtype = token_dtype(len(codec))
     settings = {**settings_of(source, codec), "held_out": held_out}
     with Unfinished(output, settings, resume=resume) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
@@ -93,8 +91,8 @@ def prepare(
         manifest = Manifest(
             version=FORMAT_VERSION,
             dtype=dtype.name,
-            vocabulary_fingerprint=vocabulary.fingerprint,
-            vocabulary_size=len(vocabulary),
+            vocabulary_fingerprint=codec.fingerprint,
+            vocabulary_size=len(codec),
             eos_token_id=eos_token_id,
             held_out_fraction=held_out,
             sources=tuple(file.name for file in source.files),
@@ -160,7 +158,8 @@ def _split(files: Unfinished, part: str, names: Sequence[str], dtype: np.dtype[A
 
 def _copy_tokenizer(codec: Codec, model: Path, directory: Path) -> None:
     codec.save(directory)
-    # The original may say more than the codec knows, to transformers for one.
-    config = model / "tokenizer_config.json"
-    if config.is_file():
-        shutil.copyfile(config, directory / config.name)
+    # The originals may say more than the codec knows, to transformers for one.
+    vocabulary = {VOCAB_FILE, EMOJI_FILE}
+    for name in TOKENIZER_FILES:
+        if name not in vocabulary and (model / name).is_file():
+            shutil.copyfile(model / name, directory / name)

@@ -47,7 +47,7 @@ class RecutEpochs:
         return self._tokens
 
     def _recut(self, epoch: int) -> TokenStream:
-        dtype = token_dtype(len(self._codec.vocabulary))
+        dtype = token_dtype(len(self._codec))
         eos = np.array([self._eos], dtype)
         # No name, so nothing is left behind whatever ends the process.
         with tempfile.TemporaryFile() as file:

@@ -34,6 +34,7 @@ def write_samples(
     implementation = model.config._attn_implementation
     if implementation == attention.NAME:  # it is made for whole windows
         model.set_attn_implementation("sdpa")
+    padding = range(len(codec), model.config.vocab_size)  # rows that are no token's
     texts = []
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
@@ -51,6 +52,7 @@ def write_samples(
                 max_new_tokens=tokens,
                 pad_token_id=eos_token_id,
                 eos_token_id=eos_token_id,
+                suppress_tokens=list(padding) or None,
                 use_cache=True,
             )
             written = [i for i in output[0].tolist() if i != eos_token_id]

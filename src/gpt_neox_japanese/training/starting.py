@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.model.registration import give_peft_its_targets
@@ -64,6 +65,7 @@ def merged_model(start: Path, adapter: Path) -> PreTrainedModel:
 
 def _load(start: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
     data.check_vocabulary(start)
+    data.codec.check_model(read_object(start / "config.json"), start)
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
     longest = model.config.max_position_embeddings
     if settings.sequence_length > longest:
@@ -76,16 +78,21 @@ def _load(start: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForC
 
 def _config(shape: Architecture, data: RunData, settings: Settings) -> GPTNeoXJapaneseConfig:
     return GPTNeoXJapaneseConfig(
-        vocab_size=len(data.codec.vocabulary),
+        vocab_size=len(data.codec),
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         max_position_embeddings=settings.sequence_length,
-        bos_token_id=data.codec.vocabulary.ids.get("<|startoftext|>", data.eos_token_id),
+        bos_token_id=_start_of_text_id(data),
         eos_token_id=data.eos_token_id,
         attention_dropout=0.0,
         hidden_dropout=0.0,
     )
+
+
+def _start_of_text_id(data: RunData) -> int:
+    token_id = data.codec.id_of("<|startoftext|>")
+    return data.eos_token_id if token_id is None else token_id
 
 
 def _import_peft() -> Any:

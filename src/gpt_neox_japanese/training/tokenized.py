@@ -120,7 +120,7 @@ def _put_lines(files: Unfinished, name: str, packed: Packed) -> None:
 
 
 def _encode_arrays(source: Source, codec: Codec, files: Unfinished) -> None:
-    dtype = token_dtype(len(codec.vocabulary))
+    dtype = token_dtype(len(codec))
     if not files.size(IDS):
         files.append(IDS, _npy_header(dtype, 0))
         files.append(BOUNDS, _npy_header(_BOUND, 0) + np.zeros(1, _BOUND).tobytes())
@@ -174,7 +174,7 @@ def _count(encoded: Encoded) -> dict[str, int]:
 
 def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals) -> None:
     manifest = {
-        "vocabulary_fingerprint": codec.vocabulary.fingerprint,
+        "vocabulary_fingerprint": codec.fingerprint,
         "sources": [file.name for file in source.files],
         **asdict(totals),
     }

@@ -1,0 +1,160 @@
+"""What ids are called, which id a name means, and how tokens are added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tokenizers import AddedToken
+
+from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.tokenizer.decoding import Decoder
+from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+
+__all__ = ["TokenNames", "Tokens"]
+
+
+class TokenNames:
+    """Two names for every id of a vocabulary: what it decodes to, and how `vocab.txt` writes it.
+
+    Structured output (xgrammar, llguidance) reads the names of a vocabulary as the text that ids
+    decode to, and `<0xE3>`, Llama's name for it, as a byte. So a space is called " ", not `<SP>`.
+    Where two ids decode to the same text, that which the text is encoded as bears it, and the
+    other is called by number: `<|id26391|>`.
+
+    Attributes:
+        pieces: id → text or byte that it decodes to; those that bear it as a name come first.
+        names: id → that text, or `<0xE3>`; no two ids have the same.
+        forms: id → the first form of its line that leads back to it (`<SP>`, `<|byte227|>`); by
+            number where all of them belong to later lines.
+        id_of_form: The same, form → id.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        decoder = Decoder(vocabulary)
+        self._vocabulary = vocabulary
+        pieces = [decoder.piece(i) for i in range(len(vocabulary))]
+        self.forms = vocabulary.names
+        self.id_of_form = {form: i for i, form in enumerate(self.forms)}
+        self._id_of_name: dict[str, int] = {}
+        ids = vocabulary.ids
+        for i, piece in enumerate(pieces):
+            name = f"<0x{piece[0]:02X}>" if isinstance(piece, bytes) else piece
+            if ids.get(name, i) != i or name in self._id_of_name:
+                name = f"<|id{i}|>"
+            self._id_of_name[name] = i
+        self.names = list(self._id_of_name)
+        # The Rust tokenizer, too, gives a text as a name to the first id that has it.
+        bearers_first = sorted(range(len(pieces)), key=lambda i: self.names[i] == f"<|id{i}|>")
+        self.pieces = {i: pieces[i] for i in bearers_first}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TokenNames, (self._vocabulary,)
+
+    def find(self, name: str) -> int | None:
+        """The id of a name, or of any form of `vocab.txt`."""
+        for ids in (self._id_of_name, self.id_of_form, self._vocabulary.ids):
+            if name in ids:
+                return ids[name]
+        return None
+
+
+class Tokens:
+    """All ids of a tokenizer: those of its vocabulary, and the tokens added to them.
+
+    Never changes: copies of a tokenizer share it until a token is added to one of them.
+
+    Args:
+        names: Of the vocabulary.
+        added: id → token. Special tokens of the vocabulary are among them.
+
+    Attributes:
+        names: As above.
+        added: As above, in order of ids.
+        added_ids: text of an added token → id.
+        foreign: id → text of the added tokens that `vocab.txt` does not hold under this id.
+    """
+
+    def __init__(self, names: TokenNames, added: Mapping[int, AddedToken]) -> None:
+        self.names = names
+        self.added = dict(sorted(added.items()))
+        self.added_ids = {token.content: i for i, token in self.added.items()}
+        self.foreign = {
+            i: token.content
+            for i, token in self.added.items()
+            if i >= len(names.forms) or names.forms[i] != token.content
+        }
+
+    def __len__(self) -> int:
+        return max(len(self.names.forms), 1 + max(self.added, default=-1))
+
+    def vocab(self) -> dict[str, int]:
+        """One name for each id → the id."""
+        names = {name: i for i, name in enumerate(self.names.names) if i not in self.foreign}
+        return names | {name: i for i, name in self.foreign.items()}
+
+    def pieces(self) -> dict[int, str | bytes]:
+        """What each id decodes to: text, or one byte of a character."""
+        return self.names.pieces | self.foreign
+
+    def name(self, token_id: int) -> str:
+        """What an id is called.
+
+        Raises:
+            TokenizationError: No such id.
+        """
+        if token_id in self.foreign:
+            return self.foreign[token_id]
+        if not 0 <= token_id < len(self.names.names):
+            raise TokenizationError(
+                f"id {token_id} is outside the vocabulary; ids are 0 to {len(self) - 1}"
+            )
+        return self.names.names[token_id]
+
+    def form(self, token_id: int) -> str:
+        """An added token, or how `vocab.txt` writes an id."""
+        return self.foreign.get(token_id) or self.names.forms[token_id]
+
+    def find(self, token: str | AddedToken | None) -> int | None:
+        """The id that a token has under any of its names; None if there is no such token."""
+        if token is None:
+            return None
+        name = str(token)
+        return self.added_ids[name] if name in self.added_ids else self.names.find(name)
+
+    def special_ids(self) -> set[int]:
+        """The added tokens that are special."""
+        return {i for i, token in self.added.items() if token.special}
+
+    def plus(self, new_tokens: Iterable[str | AddedToken | None], *, special: bool) -> Tokens:
+        """With `new_tokens`, which keep the ids they have or get the next ones.
+
+        Args:
+            new_tokens: Empty ones and None are passed over.
+            special: Whether all of them are special; an `AddedToken` may also be so by itself.
+
+        Raises:
+            TokenizationError: A value is no token.
+        """
+        added = dict(self.added)
+        ids = self.names.id_of_form | self.added_ids
+        next_id = len(self)
+        for token in new_tokens:
+            if token is None:
+                continue
+            if not isinstance(token, str | AddedToken):
+                raise TokenizationError(f"{token!r:.60} is no token; pass a str or an AddedToken")
+            content = str(token)
+            if not content:
+                continue
+            if content not in ids:
+                ids[content] = next_id
+                next_id += 1
+            if isinstance(token, str):
+                known = added.get(ids[content])
+                token = (
+                    known if known and not special else AddedToken(content, normalized=not special)
+                )
+            if special:
+                token = AddedToken(**{**token.__getstate__(), "special": True})
+            added[ids[content]] = token
+        return Tokens(self.names, added)

@@ -1,0 +1,253 @@
+"""Text to ids by `vocab.txt` alone: in plain Python until the compiled kernel is worth loading."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.tokenizer.batching import (
+    concatenated,
+    cut_between_lines,
+    cut_between_texts,
+    in_threads,
+)
+from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding import Encoding, Ragged
+from gpt_neox_japanese.tokenizer.reference import ReferenceEncoder
+from gpt_neox_japanese.tokenizer.tables import build_tables
+from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+
+__all__ = ["Buffer", "PlainEncoder", "text_of", "utf8"]
+
+Buffer = bytes | bytearray | memoryview | mmap.mmap | NDArray[np.uint8]
+
+# Loading the compiled kernel takes as long as encoding tens of thousands of characters without it,
+# and compiling it for the first time far longer. A process that needs less never loads it.
+_CHARACTERS_BEFORE_KERNEL = 10_000
+
+# For a short text, giving back the memory that its ids did not need takes longer than it is worth.
+_BYTES_NOT_TRIMMED = 1024
+
+_NO_SPANS = np.empty((0, 3), dtype=np.int32)
+_NO_OFFSETS = np.empty((0, 2), dtype=np.int32)
+
+
+class PlainEncoder:
+    """Encodes with one vocabulary, and knows of no added tokens. Threads may share it.
+
+    Its methods are those of `Codec`, which see.
+
+    Args:
+        vocabulary: Surface forms and emoji.
+        legacy: See `Codec`.
+        clean: See `Codec`.
+        unknown_id: Stands for characters whose byte tokens the vocabulary lacks.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, legacy: bool, clean: bool, unknown_id: int
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.legacy = legacy
+        self.clean = clean
+        self._unknown_id = unknown_id
+        self._characters_before_kernel = _CHARACTERS_BEFORE_KERNEL
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allow_tags: bool = False,
+        dropout: float = 0.0,
+        seed: int | None = None,
+    ) -> NDArray[np.int32]:
+        """The ids of a text, int32 of shape `(tokens,)`."""
+        leave, state = _start_of_draws(dropout, seed) if dropout else (0, 1)
+        if self._is_little(len(text)):
+            return self._reference.encode(text, allow_tags=allow_tags, leave=leave, state=state).ids
+        data = utf8(text)
+        if self.clean:
+            spans = self._cleanable(data)
+            return self._encode_with_spans(data, allow_tags, leave, state, spans, _NO_OFFSETS)
+        ids = np.empty(len(data), dtype=np.int32)
+        count = self._kernel.encode(data, self._tables, allow_tags, leave, state, ids)
+        if len(data) <= _BYTES_NOT_TRIMMED:
+            return ids[:count]
+        ids.resize(count, refcheck=False)
+        return ids
+
+    def encode_with_offsets(self, text: str, *, allow_tags: bool = False) -> Encoding:
+        """The ids of a text and, for each, the characters that it stands for."""
+        if self._is_little(len(text)):
+            return self._reference.encode(text, allow_tags=allow_tags)
+        data = utf8(text)
+        spans = self._cleanable(data) if self.clean else _NO_SPANS
+        offsets = np.empty((len(data), 2), dtype=np.int32)
+        ids = self._encode_with_spans(data, allow_tags, 0, 1, spans, offsets)
+        offsets.resize((len(ids), 2), refcheck=False)
+        return Encoding(ids, offsets)
+
+    def encode_batch(
+        self, texts: Sequence[str], *, allow_tags: bool = False, threads: int | None = None
+    ) -> Ragged:
+        """The ids of many texts at once."""
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        if self.clean or self._is_little(int(lengths.sum())):
+            rows = [self.encode(text, allow_tags=allow_tags) for text in texts]
+            return concatenated([Ragged(ids, np.array([0, len(ids)])) for ids in rows])
+
+        def encode(task: slice) -> Ragged:
+            data = utf8("".join(texts[task]))
+            ids = np.empty(len(data), dtype=np.int32)
+            bounds = np.zeros(task.stop - task.start + 1, dtype=np.int64)
+            count = self._kernel.encode_many(
+                data, lengths[task], self._tables, allow_tags, ids, bounds
+            )
+            ids.resize(count, refcheck=False)
+            return Ragged(ids, bounds)
+
+        return concatenated(in_threads(encode, cut_between_texts(lengths), threads))
+
+    def encode_bytes(
+        self,
+        data: Buffer,
+        *,
+        allow_tags: bool = False,
+        threads: int | None = None,
+    ) -> NDArray[np.int32]:
+        """The ids of a UTF-8 text; no string is made of it, unless it is to be cleaned."""
+        array = np.frombuffer(data, dtype=np.uint8)
+        array.flags.writeable = False  # what the kernel is compiled for
+        if self.clean:
+            return self.encode(text_of(array), allow_tags=allow_tags)
+
+        def encode(task: slice) -> NDArray[np.int32]:
+            part = array[task]
+            ids = np.empty(len(part), dtype=np.int32)
+            count = self._kernel.encode(part, self._tables, allow_tags, 0, 1, ids)
+            if count < 0:
+                _fail_at_byte(array, task.start - 1 - count)
+            ids.resize(count, refcheck=False)
+            return ids
+
+        parts = in_threads(encode, cut_between_lines(array), threads)
+        return np.concatenate([np.empty(0, dtype=np.int32), *parts])
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but what is made again when it is needed."""
+        made_again = ("_forms", "_reference", "_tables", "_kernel")
+        kept = {name: value for name, value in vars(self).items() if name not in made_again}
+        return {**kept, "_characters_before_kernel": _CHARACTERS_BEFORE_KERNEL}
+
+    @cached_property
+    def _forms(self) -> dict[str, int]:
+        forms = dict(self.vocabulary.ids)
+        if self.legacy:
+            # transformers splits every line at its commas, the comma's own line too: there the
+            # comma has no entry and is written as a byte.
+            forms.pop(",", None)
+        return forms
+
+    @cached_property
+    def _reference(self) -> ReferenceEncoder:
+        return ReferenceEncoder(
+            self._forms,
+            self.vocabulary.emoji,
+            unknown_id=self._unknown_id,
+            legacy=self.legacy,
+            clean=self.clean,
+        )
+
+    @cached_property
+    def _tables(self) -> NDArray[np.int32]:
+        return build_tables(
+            self._forms,
+            self.vocabulary.emoji,
+            unknown_id=self._unknown_id,
+            joins=not self.legacy,
+        )
+
+    @cached_property
+    def _kernel(self) -> ModuleType:
+        from gpt_neox_japanese.tokenizer import kernel
+
+        return kernel
+
+    def _is_little(self, characters: int) -> bool:
+        """Whether the kernel need not be loaded for a text of so many characters, yet."""
+        if self._characters_before_kernel > 0:
+            self._characters_before_kernel -= characters
+        return self._characters_before_kernel > 0
+
+    def _cleanable(self, data: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """What cleaning replaces, as `kernel.encode_with_spans` takes it."""
+        codes = np.empty(len(data), dtype="<i4")
+        count = self._kernel.plain(data, self._tables, codes)
+        found = find_cleanable(codes[:count].tobytes().decode("utf-32-le"), legacy=self.legacy)
+        spans = [(start, end, self._forms[tag]) for start, end, tag in found]
+        return np.array(spans, dtype=np.int32).reshape(-1, 3)
+
+    def _encode_with_spans(
+        self,
+        data: NDArray[np.uint8],
+        allow_tags: bool,
+        leave: int,
+        state: int,
+        spans: NDArray[np.int32],
+        offsets: NDArray[np.int32],
+    ) -> NDArray[np.int32]:
+        ids = np.empty(len(data), dtype=np.int32)
+        count = self._kernel.encode_with_spans(
+            data, self._tables, allow_tags, leave, state, spans, ids, offsets
+        )
+        ids.resize(count, refcheck=False)
+        return ids
+
+
+def _start_of_draws(dropout: float, seed: int | None) -> tuple[int, int]:
+    """`leave` and `state` for the encoders: the probability times 2**32, and a number not 0."""
+    if not 0 <= dropout <= 1:
+        raise TokenizationError(f"dropout is a probability, 0 to 1, not {dropout!r}")
+    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return math.ceil(dropout * 2**32), state or 1
+
+
+def utf8(text: str) -> NDArray[np.uint8]:
+    """The bytes of a text.
+
+    Raises:
+        TokenizationError: It holds a lone surrogate; the message says where.
+    """
+    try:
+        return np.frombuffer(text.encode(), dtype=np.uint8)
+    except UnicodeEncodeError as error:
+        raise TokenizationError(
+            f"the text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character"
+            f" {error.start}; decode its bytes with errors='replace' first"
+        ) from error
+
+
+def text_of(data: NDArray[np.uint8], part: slice = slice(None)) -> str:
+    """The text that bytes, or some of them, are.
+
+    Raises:
+        TokenizationError: They are not UTF-8; the message names the first bad one.
+    """
+    try:
+        return data[part].tobytes().decode()
+    except UnicodeDecodeError as error:
+        _fail_at_byte(data, (part.start or 0) + error.start)
+
+
+def _fail_at_byte(data: NDArray[np.uint8], position: int) -> NoReturn:
+    raise TokenizationError(
+        f"byte {position}, {int(data[position]):#04x}, is not UTF-8; convert the text to UTF-8"
+    )
