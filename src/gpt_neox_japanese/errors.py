@@ -9,6 +9,7 @@
         ├── DataError          token shards are missing, broken, or made with another tokenizer
         ├── TrainingError      a run cannot go on; the message says from where it can be continued
         └── GenerationError    a prompt or a sampling option is out of range
+            └── QueueFullError too many requests wait; the same one may be taken later
 
 Every message says what is wrong, which value it was, and what to do about it. All of them are
 `ValueError`s, so code that knows nothing of this package can still catch them.
@@ -22,6 +23,7 @@ __all__ = [
     "DataError",
     "GenerationError",
     "NeoXJapaneseError",
+    "QueueFullError",
     "TokenizationError",
     "TrainingError",
     "VocabularyError",
@@ -58,3 +60,7 @@ class TrainingError(NeoXJapaneseError):
 
 class GenerationError(NeoXJapaneseError):
     """A prompt or a sampling option cannot be used."""
+
+
+class QueueFullError(GenerationError):
+    """More requests are waiting than the engine takes; nothing is wrong with this one."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from gpt_neox_japanese import (
     default_model_directory,
 )
 from gpt_neox_japanese.corpus import read_documents
-from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.inference.engine import Engine
 from gpt_neox_japanese.inference.network import CHUNK, Network
 from gpt_neox_japanese.inference.sampling import SamplingOptions
@@ -28,17 +29,17 @@ SAMPLED = SamplingOptions(temperature=1.2, top_p=0.95, repetition_penalty=1.1)
 PROMPT = [3, 1, 2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def network() -> Network:
     return network_of(random_model())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wide_network() -> Network:
     return network_of(random_model(), slots=5)
 
 
-def write(engine: Engine, prompt: list[int] = PROMPT, **given: Any) -> list[int]:
+def write(engine: Engine, prompt: Any = PROMPT, **given: Any) -> list[int]:
     arguments = {"max_new_tokens": 20, "options": GREEDY, **given}
     return [choice.id for choice in engine.submit(prompt, **arguments)]
 
@@ -60,7 +61,7 @@ def test_greedy_ids_equal_those_of_transformers_generate(network: Network) -> No
 def test_greedy_ids_of_the_embedded_model_are_those_of_transformers(
     count: int, corpus_directory: Path
 ) -> None:
-    engine = TextGenerator.load().engine
+    generator = TextGenerator.load()
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(default_model_directory(), dtype="float32")
     codec = Codec.load(default_model_directory())
     for document in itertools.islice(read_documents([corpus_directory]), count):
@@ -76,16 +77,18 @@ def test_greedy_ids_of_the_embedded_model_are_those_of_transformers(
             )[0, len(prompt) :]
             .tolist()
         )
-        request = engine.submit(prompt, max_new_tokens=40, options=GREEDY)
-        assert [choice.id for choice in request] == [i for i in expected if i != 7999]
+        stream = generator.engine.submit(prompt, max_new_tokens=40, options=GREEDY)
+        assert [choice.id for choice in stream] == [i for i in expected if i != 7999]
 
 
 def test_stop_id_ends_the_sequence_and_is_no_part_of_it(network: Network) -> None:
-    free = write(Engine(network, stop_ids=[]))
+    with Engine(network, stop_ids=[]) as engine:
+        free = write(engine)
     stop = free[5]
-    request = Engine(network, stop_ids=[stop]).submit(PROMPT, max_new_tokens=20, options=GREEDY)
-    assert [choice.id for choice in request] == free[: free.index(stop)]
-    assert request.finish_reason == "stop"
+    with Engine(network, stop_ids=[stop]) as engine:
+        stream = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
+        assert [choice.id for choice in stream] == free[: free.index(stop)]
+        assert stream.finish_reason == "stop"
 
 
 def test_seed_decides_the_ids(network: Network) -> None:
@@ -97,9 +100,10 @@ def test_seed_decides_the_ids(network: Network) -> None:
 
 
 def test_writing_ends_where_the_context_is_full(network: Network) -> None:
-    request = Engine(network, stop_ids=[]).submit([1] * 390, max_new_tokens=99, options=GREEDY)
-    assert len(list(request)) == 10
-    assert request.finish_reason == "length"
+    engine = Engine(network, stop_ids=[])
+    stream = engine.submit([1] * 390, max_new_tokens=99, options=GREEDY)
+    assert len(list(stream)) == 10
+    assert stream.finish_reason == "length"
 
 
 @pytest.mark.parametrize(
@@ -109,20 +113,44 @@ def test_writing_ends_where_the_context_is_full(network: Network) -> None:
         ([1] * 400, {}, "400 tokens"),
         ([-1], {}, "id -1"),
         ([10_000], {}, "id 10000"),
+        ([1.0], {}, "1.0"),
+        ([True], {}, "True"),
+        (["1"], {}, "'1'"),
+        ("猫", {}, "list of token ids"),
+        (7, {}, "list of token ids"),
+        (np.array([[1]]), {}, r"\[1\]"),
+        (np.array([1.0]), {}, "1.0"),
+        ([10**5000], {}, "huge"),
         ([1], {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ([1], {"max_new_tokens": 1.5}, "max_new_tokens is 1.5"),
+        ([1], {"max_new_tokens": math.nan}, "max_new_tokens is nan"),
+        ([1], {"max_new_tokens": "3"}, "max_new_tokens is '3'"),
+        ([1], {"max_new_tokens": True}, "max_new_tokens is True"),
+        ([1], {"max_new_tokens": None}, "max_new_tokens is None"),
         ([1], {"options": SamplingOptions(logit_bias={50: 1.0})}, "id 50"),
         ([1], {"seed": -1}, "seed is -1"),
+        ([1], {"seed": 1.5}, "seed is 1.5"),
+        ([1], {"seed": "1"}, "seed is '1'"),
+        ([1], {"seed": 2**64}, "seed is"),
     ],
 )
 def test_bad_requests_are_told_at_once_and_disturb_nobody(
-    network: Network, prompt: list[int], given: dict[str, Any], said: str
+    network: Network, prompt: Any, given: dict[str, Any], said: str
 ) -> None:
     engine = Engine(network, stop_ids=[])
+    expected = write(engine)
     neighbour = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
-    next(neighbour)
+    first = next(neighbour).id
     with pytest.raises(GenerationError, match=said):
         write(engine, prompt, **given)
-    assert len(list(neighbour)) == 19
+    assert [first, *(choice.id for choice in neighbour)] == expected
+
+
+def test_integers_of_numpy_are_integers(network: Network) -> None:
+    engine = Engine(network, stop_ids=[])
+    expected = write(engine, [3, 1, 2], max_new_tokens=5)
+    for prompt in (np.array([3, 1, 2], np.int32), [np.uint8(3), np.int64(1), 2]):
+        assert write(engine, prompt, max_new_tokens=np.int16(5)) == expected
 
 
 # ---- Neighbours ----------------------------------------------------------------------------------
@@ -176,34 +204,38 @@ def test_ids_do_not_depend_on_neighbours(
     assert run_beside(beside, work, threads=7) == expected
 
 
-def test_prompt_lookup_writes_the_same_in_fewer_steps(network: Network) -> None:
-    class Counted:
-        def __init__(self) -> None:
-            self.steps = 0
+class Counted:
+    """A network that counts its steps."""
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(network, name)
+    def __init__(self, network: Network) -> None:
+        self.steps = 0
+        self._network = network
 
-        def score(self, *arguments: Any) -> Any:
-            self.steps += 1
-            return network.score(*arguments)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
 
-    plain, guessing = Counted(), Counted()
+    def score(self, *arguments: Any) -> Any:
+        self.steps += 1
+        return self._network.score(*arguments)
+
+
+def test_prompt_lookup_writes_the_same_in_fewer_steps() -> None:
+    plain, drafting = (Counted(network_of(random_model())) for _ in range(2))
     prompt = [5, 6, 7, 8, 9, 10] * 6
     expected = write(Engine(plain, stop_ids=[]), prompt, max_new_tokens=120)  # type: ignore[arg-type]
-    engine = Engine(guessing, stop_ids=[], prompt_lookup=True)  # type: ignore[arg-type]
+    engine = Engine(drafting, stop_ids=[], prompt_lookup=True)  # type: ignore[arg-type]
     assert write(engine, prompt, max_new_tokens=120) == expected
-    assert guessing.steps < plain.steps
+    assert drafting.steps < plain.steps
 
 
-def test_samples_of_one_prompt_advance_together(wide_network: Network) -> None:
-    engine = Engine(wide_network, stop_ids=[])
-    requests = [
-        engine.submit(PROMPT, max_new_tokens=10, options=SAMPLED, seed=seed) for seed in range(4)
+def test_samples_of_one_prompt_share_their_steps(wide_network: Network) -> None:
+    counted = Counted(wide_network)
+    engine = Engine(counted, stop_ids=[])  # type: ignore[arg-type]
+    streams = [
+        engine.submit(PROMPT, max_new_tokens=50, options=SAMPLED, seed=seed) for seed in range(4)
     ]
-    list(requests[0])
-    written = [len(request.ids) - len(PROMPT) for request in requests]
-    assert min(written) >= 8  # their prompts were read one or two steps later
+    assert [len(list(stream)) for stream in streams] == [50] * 4
+    assert counted.steps < 100  # 200 one after the other
 
 
 # ---- Coming and going ----------------------------------------------------------------------------
@@ -211,7 +243,8 @@ def test_samples_of_one_prompt_advance_together(wide_network: Network) -> None:
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_every_slot_comes_back_after_random_cancels(wide_network: Network, count: int) -> None:
-    engine = Engine(wide_network, stop_ids=[7])
+    counted = Counted(wide_network)
+    engine = Engine(counted, stop_ids=[7])  # type: ignore[arg-type]
     chance = random.Random(0)
     open_requests: list[Any] = []
     for job in jobs(count, seed=1):
@@ -225,10 +258,13 @@ def test_every_slot_comes_back_after_random_cancels(wide_network: Network, count
             assert next(request, None) is None
     for request in open_requests:
         request.cancel()
-    assert len(engine._slots) == wide_network.slots
-    assert not engine._running
-    assert not engine._waiting
-    assert write(engine) == write(Engine(wide_network, stop_ids=[7]))
+    # All slots are free again: as many texts as there are slots run in as many steps as one.
+    before = counted.steps
+    streams = [engine.submit(PROMPT, max_new_tokens=50, options=GREEDY) for _ in range(5)]
+    written = [[choice.id for choice in stream] for stream in streams]
+    assert counted.steps - before < 100
+    engine.close()
+    assert written == [write(Engine(wide_network, stop_ids=[7]), max_new_tokens=50)] * 5
 
 
 def test_cancelled_neighbours_change_nothing(wide_network: Network) -> None:
@@ -244,12 +280,66 @@ def test_cancelled_neighbours_change_nothing(wide_network: Network) -> None:
     assert ids == expected
 
 
-def test_the_queue_has_a_bound(network: Network) -> None:
-    engine = Engine(network, stop_ids=[], most_waiting=2)
-    requests = [engine.submit(PROMPT, max_new_tokens=5, options=GREEDY) for _ in range(2)]
-    with pytest.raises(GenerationError, match="2 requests are waiting"):
+class Gated:
+    """A network whose steps begin when they are allowed to."""
+
+    def __init__(self, network: Network) -> None:
+        self.gate = threading.Event()
+        self.reached = threading.Event()
+        self._network = network
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def score(self, *arguments: Any) -> Any:
+        self.reached.set()
+        self.gate.wait()
+        return self._network.score(*arguments)
+
+
+def test_the_queue_has_a_bound_and_cancelled_requests_leave_it(network: Network) -> None:
+    gated = Gated(network)
+    engine = Engine(gated, stop_ids=[], max_waiting=2)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"max_new_tokens": 5, "options": GREEDY}
+    running = engine.submit(PROMPT, **given)
+    gated.reached.wait()
+    waiting = [engine.submit(PROMPT, **given) for _ in range(2)]
+    with pytest.raises(QueueFullError, match="2 requests are waiting"):
+        engine.submit(PROMPT, **given)
+    waiting.pop().cancel()
+    waiting.append(engine.submit(PROMPT, **given))
+    gated.gate.set()
+    assert [len(list(stream)) for stream in [running, *waiting]] == [5, 5, 5]
+
+
+def test_a_text_that_nobody_holds_any_more_leaves_the_engine(network: Network) -> None:
+    counted = Counted(network)
+    engine = Engine(counted, stop_ids=[])  # type: ignore[arg-type]
+    next(engine.submit(PROMPT, max_new_tokens=390, options=GREEDY))
+    assert len(write(engine)) == 20  # the only slot is free again
+    assert counted.steps < 300
+
+
+def test_a_closed_engine_tells_whoever_waits(network: Network) -> None:
+    gated = Gated(network)
+    engine = Engine(gated, stop_ids=[])  # type: ignore[arg-type]
+    streams = [engine.submit(PROMPT, max_new_tokens=50, options=GREEDY) for _ in range(3)]
+    threading.Timer(0.05, gated.gate.set).start()
+    engine.close()
+    for stream in streams:
+        with pytest.raises(GenerationError, match="closed"):
+            list(stream)
+    with pytest.raises(GenerationError, match="closed"):
         engine.submit(PROMPT, max_new_tokens=5, options=GREEDY)
-    assert [len(list(request)) for request in requests] == [5, 5]
+    engine.close()
+    assert len(write(Engine(network, stop_ids=[]))) == 20
+
+
+def test_one_network_runs_in_one_engine_at_a_time(network: Network) -> None:
+    engine = Engine(network, stop_ids=[])
+    with pytest.raises(GenerationError, match="another engine"):
+        Engine(network, stop_ids=[])
+    assert len(write(engine)) == 20
 
 
 def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
@@ -273,23 +363,29 @@ def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
     assert [choice.id for choice in good] == expected
 
 
-def test_an_interrupted_step_ends_what_runs_and_the_engine_goes_on(network: Network) -> None:
-    class Interrupted:
-        armed = True
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_a_failed_step_ends_what_runs_and_the_engine_goes_on(
+    network: Network, error: BaseException
+) -> None:
+    class Failing:
+        armed = False
 
         def __getattr__(self, name: str) -> Any:
             return getattr(network, name)
 
-        def score(self, *arguments: Any) -> Any:
+        def read(self, *arguments: Any) -> None:
+            network.read(*arguments)
             if self.armed:
                 self.armed = False
-                raise KeyboardInterrupt
-            return network.score(*arguments)
+                raise error
 
-    engine = Engine(Interrupted(), stop_ids=[])  # type: ignore[arg-type]
-    request = engine.submit(PROMPT, max_new_tokens=5, options=GREEDY)
-    with pytest.raises(KeyboardInterrupt):
-        next(request)
-    with pytest.raises(GenerationError, match="interrupted"):
-        next(request)
-    assert len(write(engine)) == 20
+    failing = Failing()
+    engine = Engine(failing, stop_ids=[])  # type: ignore[arg-type]
+    prompt = [5, 6, 7] * CHUNK
+    expected = write(engine, prompt)
+    failing.armed = True
+    stream = engine.submit([1, *prompt], max_new_tokens=5, options=GREEDY)
+    for _ in range(2):
+        with pytest.raises(GenerationError, match=type(error).__name__):
+            next(stream)
+    assert write(engine, prompt) == expected

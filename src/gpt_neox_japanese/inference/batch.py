@@ -45,7 +45,7 @@ def groups_of(running: Sequence[Request]) -> list[Group]:
     Those that are writing take one token each, and guesses where there is room. What is then left
     of the last group is filled with prompts.
     """
-    writing = [request for request in running if request.unread == 1]
+    writing = [request for request in running if request.num_uncomputed == 1]
     room = max(MOST_ROWS - len(writing), 0) // max(len(writing), 1)
     spans = [_next_span(request, room) for request in writing]
     groups: list[list[Span]] = []
@@ -57,7 +57,7 @@ def groups_of(running: Sequence[Request]) -> list[Group]:
         groups[-1].append(span)
         free -= len(span.ids)
     for request in running:
-        if request.unread > 1:
+        if request.num_uncomputed > 1:
             if not free:
                 groups.append([])
                 free = MOST_ROWS
@@ -68,13 +68,13 @@ def groups_of(running: Sequence[Request]) -> list[Group]:
 
 
 def _next_span(request: Request, room: int) -> Span:
-    guess = request.guess(room)
+    guess = request.draft(room)
     return Span(request, [request.ids[-1], *guess], 1 + len(guess))
 
 
 def _prompt_span(request: Request, room: int) -> Span:
-    ids = request.ids[request.done : request.done + room]
-    return Span(request, ids, 1 if len(ids) == request.unread else 0)
+    ids = request.ids[request.num_computed : request.num_computed + room]
+    return Span(request, ids, 1 if len(ids) == request.num_uncomputed else 0)
 
 
 def _group(spans: list[Span]) -> Group:
@@ -83,6 +83,6 @@ def _group(spans: list[Span]) -> Group:
     for request, ids, count in spans:
         assert request.slot is not None
         for index, token_id in enumerate(ids):
-            token = Token(token_id, request.slot, request.done + index)
+            token = Token(token_id, request.slot, request.num_computed + index)
             (read if index < len(ids) - count else scored).append(token)
     return Group(spans, read + scored, len(read))

@@ -18,7 +18,7 @@ from gpt_neox_japanese.inference.layout import Weights
 from gpt_neox_japanese.inference.network import Token
 from gpt_neox_japanese.inference.plan import make_plan
 from gpt_neox_japanese.inference.shape import Shape
-from gpt_neox_japanese.inference.team import Team
+from gpt_neox_japanese.inference.team import ThreadPool
 
 __all__ = ["CompiledNetwork"]
 
@@ -66,7 +66,7 @@ class CompiledNetwork:
         kind = np.dtype(np.uint16 if half_cache else np.float32)
         self._keys, self._values = (_reserve((*size, shape.head_dim), kind) for _ in range(2))
         self._plan = make_plan(shape, weights, self._keys, self._values, self.threads)
-        self._team = Team(self._plan)
+        self._pool = ThreadPool(self._plan)
         self._chunks = Chunks(shape, weights, self._plan)
 
     @property
@@ -83,7 +83,7 @@ class CompiledNetwork:
         count = len(tokens)
         self._plan.tokens[:, :count] = np.transpose(tokens)
         self._plan.job[:] = count, unscored
-        self._team.step()
+        self._pool.step()
         return self._plan.logits[unscored:count]
 
     def read(self, ids: Sequence[int], slot: int, position: int) -> None:
@@ -94,6 +94,10 @@ class CompiledNetwork:
         """See `Network.copy`."""
         for states in (self._keys, self._values):
             states[:, target, :, :length] = states[:, source, :, :length]
+
+    def close(self) -> None:
+        """See `Network.close`."""
+        self._pool.close()
 
 
 def _processor() -> str:

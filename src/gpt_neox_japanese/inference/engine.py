@@ -1,33 +1,35 @@
 """Writing ids: many requests at once on one network. No strings here.
 
-Nothing runs in the background. Whoever waits for an id does the work for all: reads a chunk of a
-prompt that is long, then scores one token of each text, and gives every request what was chosen.
-Others that wait meanwhile wait for that one, and find their id when it is done.
+While there is work, a thread of the engine's own, its loop, runs one step after the other. Readers
+only wait for ids. That is what makes an interrupt harmless: Python runs signal handlers in the main
+thread alone, so no exception of theirs can strike between the halves of a step. The thread ends
+when there is nothing to do.
 
-    waiting ──▶ a slot is free ──▶ reading its prompt ──▶ writing ──▶ finished
-    (bounded)       (Slots)       (Network.read, score)   (score, Sampler)
-
-A request's ids do not depend on the others: a token's scores do not (see `Network`), and every
-request has a sampler of its own.
+After `os.fork()` the child has no loop and does not know what a step was doing to the KV cache: it
+begins with an empty one.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.batch import groups_of
+from gpt_neox_japanese.arguments import check_ids, check_integer
+from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.inference.drafting import PromptLookup
-from gpt_neox_japanese.inference.network import CHUNK, MOST_ROWS, Network
+from gpt_neox_japanese.inference.network import MOST_ROWS, Network
 from gpt_neox_japanese.inference.request import Request
 from gpt_neox_japanese.inference.sampling import Sampler, SamplingOptions
-from gpt_neox_japanese.inference.slots import Slots
+from gpt_neox_japanese.inference.scheduler import Scheduler
+from gpt_neox_japanese.inference.token_stream import TokenStream
 
 __all__ = ["Engine"]
 
-_MOST_CHUNKS = 4  # that are read at once while nobody else is waiting for a token
+_SECONDS_FOR_LAST_STEP = 2.0  # which a program that ends waits for
 
 
 class Engine:
@@ -36,8 +38,8 @@ class Engine:
     Args:
         network: Scores the next id.
         stop_ids: Ids that end a sequence; they are not part of it.
-        most_waiting: How many requests may wait for a slot.
-        prompt_lookup: Guess several ids at once from what was written before. The ids stay the
+        max_waiting: How many requests may wait for a slot.
+        prompt_lookup: Draft several ids at once from what was written before. The ids stay the
             same; text that repeats itself is written faster, other text a little slower.
     """
 
@@ -46,20 +48,25 @@ class Engine:
         network: Network,
         *,
         stop_ids: Collection[int],
-        most_waiting: int = 1000,
+        max_waiting: int = 1000,
         prompt_lookup: bool = False,
     ) -> None:
+        check_integer("max_waiting", max_waiting, GenerationError, minimum=0)
         self.network = network
+        _claim(network, self)
         self._stop_ids = frozenset(stop_ids)
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._prompt_lookup = prompt_lookup
-        self._slots = Slots(network)
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []
-        self._changed = threading.Condition()
-        self._is_working = False
+        self._closed = False
+        self._start_afresh()
 
-    # ---- What users call ------------------------------------------------------------------------
+    def _start_afresh(self) -> None:
+        """Forget every request, and trust nothing of what lies in the KV cache."""
+        # A plain lock: an interrupt cannot leave it held, as it can a Condition.
+        self._lock = threading.Lock()
+        self._waiting: deque[Request] = deque()
+        self._scheduler = Scheduler(self.network, self._stop_ids)
+        self._loop: threading.Thread | None = None
 
     @property
     def description(self) -> str:
@@ -73,8 +80,8 @@ class Engine:
         max_new_tokens: int,
         options: SamplingOptions,
         seed: int | None = None,
-    ) -> Request:
-        """Begin a request. Its ids come by iterating over it.
+    ) -> TokenStream:
+        """Begin a request. Its ids come by iterating over what is returned.
 
         The sequence ends at a stop id, after `max_new_tokens`, or where the context is full.
 
@@ -86,121 +93,154 @@ class Engine:
 
         Raises:
             GenerationError: The prompt is empty, too long, or holds an id that does not exist; an
-                option is out of range; or too many requests are waiting.
+                option is out of range; or the engine is closed.
+            QueueFullError: Too many requests are waiting.
         """
-        self._check(prompt_ids, max_new_tokens)
+        ids = self._checked(prompt_ids)
+        check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=1)
         sampler = Sampler(
             options,
             vocab_size=self.network.shape.vocab_size,
             stop_ids=self._stop_ids,
             seed=seed,
-            prompt_ids=prompt_ids,
+            prompt_ids=ids,
         )
-        most = min(max_new_tokens, self.network.capacity - len(prompt_ids))
-        lookup = PromptLookup(prompt_ids, MOST_ROWS - 1) if self._prompt_lookup else None
-        request = Request(self, prompt_ids, most, sampler, lookup)
-        with self._changed:
-            if len(self._waiting) >= self._most_waiting:
-                raise GenerationError(
-                    f"{len(self._waiting)} requests are waiting already; try again later, or make"
-                    " the engine with a larger most_waiting"
+        room = self.network.capacity - len(ids)
+        lookup = PromptLookup(ids, MOST_ROWS - 1) if self._prompt_lookup else None
+        request = Request(ids, min(max_new_tokens, room), sampler, lookup)
+        stream = TokenStream(request)
+        with self._lock:
+            self._refuse_if_closed()
+            if len(self._waiting) >= self._max_waiting:
+                self._waiting = deque(each for each in self._waiting if not each.cancelled)
+            if len(self._waiting) >= self._max_waiting:
+                raise QueueFullError(
+                    f"{len(self._waiting)} requests are waiting already; try again later"
                 )
             self._waiting.append(request)
-        return request
+            if self._loop is None:
+                self._start_loop()
+        return stream
 
-    def cancel(self, request: Request) -> None:
-        """See `Request.cancel`."""
-        with self._changed:
-            request.finish("stop")
-            request.drop()
-            if request in self._waiting:
-                self._waiting.remove(request)
-            if not self._is_working:
-                self._release()
-            self._changed.notify_all()
+    def close(self) -> None:
+        """End all texts and the engine's threads, and take no more requests. May be repeated.
 
-    def work_for(self, request: Request) -> None:
-        """Return when a request has an id ready or is finished; work, or wait for who works."""
-        while True:
-            with self._changed:
-                while self._is_working and not request.is_ready:
-                    self._changed.wait()
-                if request.is_ready:
-                    return
-                self._is_working = True
+        A step that is being computed ends first.
+        """
+        with self._lock:
+            self._closed = True
+            loop = self._loop
+        if loop is None:
+            self._end()
+        elif loop is not threading.current_thread():
+            loop.join()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- The loop --------------------------------------------------------------------------------
+
+    def _start_loop(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="neox-ja engine", daemon=True).start()
+        except RuntimeError as error:
+            self._waiting.pop()
+            raise GenerationError(f"the engine cannot run: {error}; end other threads") from error
+
+    def _run(self) -> None:
+        """Run steps until there is nothing to do, unless another thread does so already."""
+        this_thread = threading.current_thread()
+        with self._lock:
+            if self._loop is not None:
+                return
+            self._loop = this_thread
+        while self._has_work():
             try:
-                with self._changed:
-                    self._admit()
-                self._advance([each for each in self._running if not each.is_finished])
-            except BaseException as error:
-                self._abandon(error)
-                raise
-            finally:
-                with self._changed:
-                    self._release()
-                    self._is_working = False
-                    self._changed.notify_all()
-
-    # ---- The work, done by one thread at a time --------------------------------------------------
-
-    def _admit(self) -> None:
-        """Give free slots to those who wait, the first first."""
-        while self._waiting and len(self._slots):
-            request = self._waiting.popleft()
-            request.slot = self._slots.take(request.ids)
-            self._running.append(request)
-
-    def _advance(self, running: Sequence[Request]) -> None:
-        """Bring every running request a step further, and one of those that read long prompts."""
-        reading = [each for each in running if len(each.unread_prompt) >= CHUNK]
-        if reading:
-            self._read(reading[0], at_once=1 if reading[1:] or len(running) > 1 else _MOST_CHUNKS)
-        for group in groups_of([each for each in running if each not in reading]):
-            logits = self.network.score(group.tokens, group.unscored)
-            for request, ids, scored in group.spans:
-                request.take(ids, logits[:scored], self._stop_ids)
-                logits = logits[scored:]
-
-    def _read(self, request: Request, at_once: int) -> None:
-        """Read the next chunks of a prompt, or take them from a slot that holds them."""
-        assert request.slot is not None
-        if request.done == 0:
-            request.done = self._slots.share(request.slot, request.ids)
-        count = min(len(request.unread_prompt) // CHUNK, at_once) * CHUNK
-        if count:
-            ids = request.unread_prompt[:count]
-            self.network.read(ids, request.slot, request.done)
-            self._slots.extend(request.slot, ids)
-            request.done += count
-
-    def _release(self) -> None:
-        """Free the slots of those that have finished."""
-        for request in [each for each in self._running if each.is_finished]:
-            self._running.remove(request)
-            assert request.slot is not None
-            self._slots.give_back(request.slot)
-
-    def _abandon(self, error: BaseException) -> None:
-        """End everything that runs: how far an interrupted step came is not known."""
-        for request in self._running:
-            if not request.is_finished:
-                request.error = GenerationError(
-                    f"the step that was writing this text was interrupted ({error!r}); ask again"
+                self._scheduler.step()
+            except BaseException as error:  # a thread has nobody to raise it to but those who wait
+                self._scheduler.fail(
+                    GenerationError(
+                        "the step that was writing this text failed"
+                        f" ({type(error).__name__}: {error}); ask again"
+                    )
                 )
-        self._running.clear()
-        self._slots.forget()
+        if self._closed:
+            self._end()
 
-    def _check(self, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+    def _has_work(self) -> bool:
+        """Admit those who wait, the first first, to free slots; False where the loop may end."""
+        with self._lock:
+            while self._waiting and self._scheduler.has_free_slot and not self._closed:
+                request = self._waiting.popleft()
+                if not request.cancelled:
+                    self._scheduler.admit(request)
+            if self._scheduler.running and not self._closed:
+                return True
+            self._loop = None
+            return False
+
+    def _end(self) -> None:
+        """Tell everybody who waits that the engine is closed; end the network's threads."""
+        error = GenerationError("the engine is closed; make another one")
+        with self._lock:
+            for request in self._waiting:
+                request.fail(error)
+            self._waiting.clear()
+            self._scheduler.fail(error)
+        self.network.close()
+
+    # ---- Checks ----------------------------------------------------------------------------------
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise GenerationError("the engine is closed; make another one")
+
+    def _checked(self, prompt_ids: Sequence[int]) -> list[int]:
+        """The ids of a prompt as Python's integers."""
         size, capacity = self.network.shape.vocab_size, self.network.capacity
-        if max_new_tokens < 1:
-            raise GenerationError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more")
-        if not prompt_ids:
+        ids = check_ids("the prompt", prompt_ids, GenerationError, size)
+        if not ids:
             raise GenerationError("the prompt is empty; write at least one character")
-        if len(prompt_ids) >= capacity:
+        if len(ids) >= capacity:
             raise GenerationError(
-                f"the prompt has {len(prompt_ids)} tokens, the model reads at most {capacity - 1}"
+                f"the prompt has {len(ids)} tokens, the model reads at most {capacity - 1}"
                 " before it writes; shorten the prompt"
             )
-        for token_id in prompt_ids:
-            if not 0 <= token_id < size:
-                raise GenerationError(f"the prompt holds id {token_id}; ids are 0 to {size - 1}")
+        return ids
+
+
+# ---- Which engines there are: for networks, forks, and the end of the program --------------------
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _claim(network: Network, engine: Engine) -> None:
+    """Two schedulers would each give out all slots of one KV cache."""
+    for other in list(_engines):
+        if other.network is network and not other._closed:
+            raise GenerationError("another engine runs this network; use that one, or close it")
+    _engines.add(engine)
+
+
+def _start_all_afresh() -> None:
+    """In the child of a fork, where no other thread lives."""
+    for engine in list(_engines):
+        engine._start_afresh()
+
+
+def _end_all() -> None:
+    """Let the last steps end, so that no thread computes while Python takes itself apart."""
+    for engine in list(_engines):
+        with engine._lock:
+            engine._closed = True
+            loop = engine._loop
+        if loop is not None:
+            loop.join(_SECONDS_FOR_LAST_STEP)
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_start_all_afresh)

@@ -201,10 +201,12 @@ def _attend(plan: Plan, me: Number, phase: Number, layer: Number) -> None:
 
 
 @compiled
-def _step(plan: Plan, me: Number, meeting: Number) -> Number:
-    """One thread's part of a step; returns the number of meetings there have been by its end."""
+def _step(plan: Plan, me: Number, step: Number) -> None:
+    """One thread's part of a step, the `step`-th since the counters were 0."""
     threads, count, channels = len(plan.normed), plan.job[COUNT], plan.hidden.shape[1]
     counters = plan.counters
+    # Every step has the same number of meetings, so the step says how many there were before it.
+    meeting = step * (2 + len(plan.layers) * _PHASES)
     normed = plan.normed[me, :count]
     packed, mixed, wide = plan.packed[:count], plan.mixed[:count], plan.wide[:count]
     for row in range(me, count, threads):
@@ -232,7 +234,7 @@ def _step(plan: Plan, me: Number, meeting: Number) -> Number:
         _normalize(plan, plan.final_norm, first, normed[: count - first])
         logits = plan.logits[first:count]
         _project(plan.table, plan, me, phase, plan.ends[1], normed[: count - first], logits)
-    return meet(counters, meeting, threads)
+    meet(counters, meeting, threads)
 
 
 @entry
@@ -244,24 +246,21 @@ def begin(counters: Longs) -> None:
 
 
 @entry
-def serve(
-    plan: Plan, me: Number, meetings: Number, steps: Number, most: Number, patience: Number
-) -> tuple[Number, Number]:
+def serve(plan: Plan, me: Number, steps: Number, most: Number, patience: Number) -> Number:
     """One thread's part of the next steps.
 
     Args:
         plan: The network.
         me: Which thread this is, from 0.
-        meetings: How many meetings there were before.
         steps: How many steps there were before.
         most: Return after so many steps.
         patience: Return after so many looks in vain whether a step has begun; -1 looks for ever.
 
     Returns:
-        How many meetings and steps there have been now.
+        How many steps there have been now.
     """
     end = steps + most
     while steps < end and wait_for(plan.counters, GO, steps + 1, patience):
-        meetings = _step(plan, me, meetings)
+        _step(plan, me, steps)
         steps += 1
-    return meetings, steps
+    return steps

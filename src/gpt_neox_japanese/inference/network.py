@@ -72,3 +72,6 @@ class Network(Protocol):
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make the first `length` tokens of slot `target` those of slot `source`."""
+
+    def close(self) -> None:
+        """End the network's own threads, if it has any; the next call would start new ones."""

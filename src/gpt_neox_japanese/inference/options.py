@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from gpt_neox_japanese.arguments import check_integer, check_number
 from gpt_neox_japanese.errors import GenerationError
 
-__all__ = ["SamplingArguments", "SamplingOptions"]
+__all__ = ["SamplingArguments", "SamplingOptions", "check_seed"]
 
 
 class SamplingArguments(TypedDict, total=False):
@@ -67,22 +67,15 @@ class SamplingOptions:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _number("temperature", self.temperature, lambda x: 0 <= x < math.inf, "0 or more")
-        _integer("top_k", self.top_k, "0 (all ids) or more")
-        _number("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0, at most 1")
-        _number("min_p", self.min_p, lambda x: 0 <= x <= 1, "0 to 1")
-        _number(
-            "repetition_penalty",
-            self.repetition_penalty,
-            lambda x: 0.01 <= x <= 100,
-            "0.01 to 100; 1 is none",
-        )
-        _number("frequency_penalty", self.frequency_penalty, math.isfinite, "finite; 0 is none")
-        _number("presence_penalty", self.presence_penalty, math.isfinite, "finite; 0 is none")
-        _integer("min_new_tokens", self.min_new_tokens, "0 or more")
-        if self.logprobs is not None:
-            _integer("logprobs", self.logprobs, "0 (of the chosen id only) or more, or None")
-        # Copies, so that nobody changes them behind the check.
+        # What is kept are Python's own numbers, and copies that nobody changes behind the check.
+        for name, (holds, range_) in _RANGES.items():
+            number = check_number(name, getattr(self, name), GenerationError, holds, range_)
+            object.__setattr__(self, name, number)
+        for name in ("top_k", "min_new_tokens", "logprobs"):
+            value = getattr(self, name)
+            if name != "logprobs" or value is not None:
+                value = check_integer(name, value, GenerationError, minimum=0)
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
         object.__setattr__(self, "bad_words_ids", _checked_words(self.bad_words_ids))
 
@@ -109,27 +102,41 @@ class SamplingOptions:
             )
 
 
-def _number(name: str, value: Any, holds: Callable[[float], bool], range_: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not holds(float(value)):
-        raise GenerationError(f"{name} is {value!r}; it must be {range_}")
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda x: 0 <= x < math.inf, "0 or more"),
+    "top_p": (lambda x: 0 < x <= 1, "above 0, at most 1"),
+    "min_p": (lambda x: 0 <= x <= 1, "0 to 1"),
+    "repetition_penalty": (lambda x: 0.01 <= x <= 100, "0.01 to 100; 1 is none"),
+    "frequency_penalty": (math.isfinite, "finite; 0 is none"),
+    "presence_penalty": (math.isfinite, "finite; 0 is none"),
+}
 
 
-def _integer(name: str, value: Any, range_: str) -> None:
-    _number(name, value, lambda x: isinstance(value, numbers.Integral) and x >= 0, range_)
+def check_seed(seed: Any) -> int | None:
+    """Return the seed of a request: an integer from 0 to 2**64 - 1, or None.
+
+    Raises:
+        GenerationError: It is something else.
+    """
+    if seed is None:
+        return None
+    return check_integer("seed", seed, GenerationError, minimum=0, maximum=2**64 - 1)
 
 
 def _checked_bias(bias: Any) -> dict[int, float]:
     if not isinstance(bias, Mapping):
         raise GenerationError(f"logit_bias is {bias!r:.60}; it must be a mapping of ids to numbers")
+    checked = {}
     for token_id, value in bias.items():
-        _integer("an id of logit_bias", token_id, "0 or more")
-        _number(
+        key = check_integer("an id of logit_bias", token_id, GenerationError, minimum=0)
+        checked[key] = check_number(
             f"logit_bias[{token_id}]",
             value,
+            GenerationError,
             lambda x: abs(x) <= 1e6 or x == -math.inf,
             "-1e6 to 1e6, or minus infinity to forbid the id",
         )
-    return {int(token_id): float(value) for token_id, value in bias.items()}
+    return checked
 
 
 def _checked_words(sequences: Any) -> tuple[tuple[int, ...], ...]:
@@ -140,7 +147,10 @@ def _checked_words(sequences: Any) -> tuple[tuple[int, ...], ...]:
         raise GenerationError(
             f"bad_words_ids is {sequences!r:.60}; it must be a list of lists of one id or more"
         )
-    for sequence in sequences:
-        for token_id in sequence:
-            _integer("an id of bad_words_ids", token_id, "0 or more")
-    return tuple(tuple(int(token_id) for token_id in sequence) for sequence in sequences)
+    return tuple(
+        tuple(
+            check_integer("an id of bad_words_ids", token_id, GenerationError, minimum=0)
+            for token_id in sequence
+        )
+        for sequence in sequences
+    )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference import filters
-from gpt_neox_japanese.inference.options import SamplingOptions
+from gpt_neox_japanese.inference.options import SamplingOptions, check_seed
 from gpt_neox_japanese.inference.penalties import (
     BadWords,
     Tally,
@@ -59,7 +59,7 @@ class Sampler:
         prompt_ids: What the request begins with.
 
     Raises:
-        GenerationError: The options do not fit the vocabulary, or the seed is negative.
+        GenerationError: The options do not fit the vocabulary, or the seed is out of range.
     """
 
     def __init__(
@@ -72,8 +72,7 @@ class Sampler:
         prompt_ids: Sequence[int] = (),
     ) -> None:
         options.check(vocab_size)
-        if seed is not None and seed < 0:
-            raise GenerationError(f"seed is {seed}; it must be 0 or more")
+        seed = check_seed(seed)
         self._options = options
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._written = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gpt_neox_japanese.errors import GenerationError
 
@@ -24,6 +24,8 @@ class StopStrings:
     """
 
     def __init__(self, strings: str | Sequence[str] = ()) -> None:
+        if not isinstance(strings, Iterable):
+            raise GenerationError(f"stop is {strings!r}; it must be a string or a list of strings")
         self._strings = (strings,) if isinstance(strings, str) else tuple(strings)
         for string in self._strings:
             if not isinstance(string, str) or not string:

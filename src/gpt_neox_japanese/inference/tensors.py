@@ -96,6 +96,9 @@ class TensorNetwork:
         for states in (self._keys, self._values):
             states[:, target, :, :length] = states[:, source, :, :length]
 
+    def close(self) -> None:
+        """See `Network.close`; there are no threads to end."""
+
     # ---- The arithmetic --------------------------------------------------------------------------
 
     def _scores(self, rows: Tensor, end: int) -> Tensor:

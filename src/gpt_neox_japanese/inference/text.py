@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Unpack
 
+from gpt_neox_japanese.arguments import check_integer, check_text
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.options import SamplingArguments, SamplingOptions
+from gpt_neox_japanese.inference.engine import Engine
+from gpt_neox_japanese.inference.options import SamplingArguments, SamplingOptions, check_seed
 from gpt_neox_japanese.inference.request import FinishReason
-from gpt_neox_japanese.inference.sampling import Choice
 from gpt_neox_japanese.inference.stopping import StopStrings
+from gpt_neox_japanese.inference.token_stream import TokenStream
 from gpt_neox_japanese.inference.transcript import Piece, Token, Transcript
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Completion", "Engine", "PieceStream", "Request", "TextGenerator"]
+__all__ = ["Completion", "PieceStream", "TextGenerator"]
 
 # Marks of the training data, not text: like added special tokens they are never shown.
 _MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", END_OF_TEXT)
-
-
-class Request(Protocol):
-    """What an engine gives for a prompt: ids as they are chosen."""
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why it ended; None before."""
-
-    def __iter__(self) -> Iterator[Choice]:
-        """Every chosen id but the stop id; waits for the next."""
-
-    def cancel(self) -> None:
-        """Write no more; may be called at any time, and more than once."""
-
-
-class Engine(Protocol):
-    """Continues ids. It checks what it is given before it begins."""
-
-    @property
-    def description(self) -> str:
-        """What runs, in one line: kernels, dtype, device, threads."""
-
-    def submit(
-        self,
-        prompt_ids: Sequence[int],
-        *,
-        max_new_tokens: int,
-        options: SamplingOptions,
-        seed: int | None = None,
-    ) -> Request:
-        """Begin to continue a prompt."""
 
 
 @dataclass(frozen=True)
@@ -107,36 +78,45 @@ class PieceStream(Iterator[Piece]):
     block, or when nobody holds it any more.
     """
 
-    def __init__(self, request: Request, transcript: Transcript, echo: str = "") -> None:
-        self._request = request
+    def __init__(self, tokens: TokenStream, transcript: Transcript, echo: str = "") -> None:
+        self._tokens = tokens
         self._transcript = transcript
-        self._choices = iter(request)
         self._echo = echo
         self._ended = False
+        self._error: GenerationError | None = None
+        self._lock = threading.Lock()  # two threads that read one stream get pieces in turn
 
     def __next__(self) -> Piece:
-        if self._ended:
-            raise StopIteration
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopIteration
+            try:
+                return self._next_piece()
+            except BaseException as error:
+                # How much of a token was taken in is not known: nothing may follow it.
+                self._error = _as_generation_error(error)
+                self.close()
+                raise
+
+    def _next_piece(self) -> Piece:
         if self._echo:
             echo, self._echo = self._echo, ""
             return Piece(echo)
-        try:
-            for choice in self._choices:
-                piece = self._transcript.feed(choice)
-                if piece.finish_reason:
-                    self.close()
-                if piece.text or piece.tokens or piece.finish_reason:
-                    return piece
-        except BaseException:
-            self.close()
-            raise
+        for choice in self._tokens:
+            piece = self._transcript.feed(choice)
+            if piece.finish_reason:
+                self.close()
+            if piece.text or piece.tokens or piece.finish_reason:
+                return piece
         self._ended = True
-        return self._transcript.finish(self._request.finish_reason or "length")
+        return self._transcript.finish(self._tokens.finish_reason or "length")
 
     def close(self) -> None:
-        """Write no more."""
+        """Write no more. Any thread may call it, at any time."""
         self._ended = True
-        self._request.cancel()
+        self._tokens.cancel()
 
     def __enter__(self) -> PieceStream:
         return self
@@ -148,10 +128,6 @@ class PieceStream(Iterator[Piece]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not self._ended:
-            self.close()
 
 
 class TextGenerator:
@@ -229,6 +205,16 @@ class TextGenerator:
         )
         return cls(checkpoint.codec, engine, checkpoint.sampling)
 
+    def close(self) -> None:
+        """End all texts and the threads that write them. What is asked later is an error."""
+        self.engine.close()
+
+    def __enter__(self) -> TextGenerator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def generate(
         self,
         prompt: str,
@@ -292,10 +278,8 @@ class TextGenerator:
 
         The n-th of them, counted from 0, is what `seed + n` gives alone.
         """
-        if num_return_sequences < 1:
-            raise GenerationError(
-                f"num_return_sequences is {num_return_sequences}; it must be 1 or more"
-            )
+        check_integer("num_return_sequences", num_return_sequences, GenerationError, minimum=1)
+        check_seed(seed)
         streams = [
             self.stream_details(
                 prompt,
@@ -322,6 +306,9 @@ class TextGenerator:
         **sampling: Unpack[SamplingArguments],
     ) -> PieceStream:
         """The continuation as it is written, with ids, offsets and log-probabilities."""
+        check_text("prompt", prompt, GenerationError)
+        if not isinstance(echo, bool):
+            raise GenerationError(f"echo is {echo!r}; it must be True or False")
         transcript = Transcript(
             self.codec,
             StopStrings(stop),
@@ -329,13 +316,27 @@ class TextGenerator:
             byte_ids=self._byte_ids,
             start=len(prompt) if echo else 0,
         )
-        request = self.engine.submit(
+        tokens = self.engine.submit(
             self.codec.encode(prompt).tolist(),
             max_new_tokens=max_new_tokens,
-            options=replace(options or self.sampling, **sampling),
+            options=self._options(options, sampling),
             seed=seed,
         )
-        return PieceStream(request, transcript, prompt if echo else "")
+        return PieceStream(tokens, transcript, prompt if echo else "")
+
+    def _options(
+        self, options: SamplingOptions | None, changes: SamplingArguments
+    ) -> SamplingOptions:
+        if options is not None and not isinstance(options, SamplingOptions):
+            raise GenerationError(f"options is {options!r:.60}; it must be SamplingOptions or None")
+        return replace(options or self.sampling, **changes)
+
+
+def _as_generation_error(error: BaseException) -> GenerationError:
+    """What a stream says when it is read again after an exception ended it."""
+    if isinstance(error, GenerationError):
+        return error
+    return GenerationError(f"reading this text was ended by {error!r}; begin it again")
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:

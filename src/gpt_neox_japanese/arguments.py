@@ -1,0 +1,117 @@
+"""Checks of what callers pass, where it comes in: nothing unchecked reaches compiled code.
+
+A bool is no number here: `max_new_tokens=True` is a mistake.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from gpt_neox_japanese.errors import NeoXJapaneseError
+
+__all__ = ["check_ids", "check_integer", "check_number", "check_text"]
+
+
+def check_integer(
+    name: str,
+    value: Any,
+    error: type[NeoXJapaneseError],
+    *,
+    minimum: int,
+    maximum: int | None = None,
+) -> int:
+    """Return `value` as Python's int.
+
+    Args:
+        name: What the caller calls it.
+        value: Any object.
+        error: What is raised.
+        minimum: The least that is allowed.
+        maximum: The most that is allowed; None for no bound.
+
+    Raises:
+        error: It is no integer, or out of range.
+    """
+    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not fits or value < minimum or (maximum is not None and value > maximum):
+        range_ = f"{minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
+        raise error(f"{name} is {_shown(value)}; it must be an integer, {range_}")
+    return int(value)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    error: type[NeoXJapaneseError],
+    holds: Callable[[float], bool],
+    range_: str,
+) -> float:
+    """Return `value` as Python's float.
+
+    Args:
+        name: What the caller calls it.
+        value: Any object.
+        error: What is raised.
+        holds: Whether a number is in range; it is not asked about NaN.
+        range_: The range, in words.
+
+    Raises:
+        error: It is no number, or out of range.
+    """
+    try:
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+    except OverflowError:  # an integer of 400 digits
+        number = math.nan
+    if isinstance(value, bool) or math.isnan(number) or not holds(number):
+        raise error(f"{name} is {_shown(value)}; it must be {range_}")
+    return number
+
+
+def check_text(name: str, value: Any, error: type[NeoXJapaneseError]) -> str:
+    """Return `value` if it is a string.
+
+    Raises:
+        error: It is none.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} is {_shown(value)}; it must be a string")
+    return value
+
+
+def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size: int) -> list[int]:
+    """Return token ids as a list of Python's int.
+
+    Args:
+        name: Whose ids they are.
+        values: A sequence of integers, or an integer array of one dimension.
+        error: What is raised.
+        vocab_size: Ids are below it.
+
+    Raises:
+        error: It is no sequence, or one of its members is no id.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise error(f"{name} is {_shown(values)}; it must be a list of token ids")
+    ids = []
+    for value in values.tolist() if isinstance(values, np.ndarray) else values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise error(f"{name} holds {_shown(value)}, which is no token id")
+        token_id = int(value)
+        if not 0 <= token_id < vocab_size:
+            raise error(f"{name} holds id {_shown(token_id)}; ids are 0 to {vocab_size - 1}")
+        ids.append(token_id)
+    return ids
+
+
+def _shown(value: object) -> str:
+    """A value as it would be typed, cut to what fits a line."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of 5,000 digits
+        return f"a huge {type(value).__name__}"

@@ -1,0 +1,207 @@
+"""Interrupts and forks at any moment: the next answer is right, or an error."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpt_neox_japanese import TextGenerator
+from gpt_neox_japanese.errors import GenerationError
+
+# Both begin alike and are longer than a chunk of a prefill; the last repeats itself, so that
+# prompt lookup has something to draft.
+SHARED = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 12
+PROMPTS = (SHARED + "何でも薄暗い", SHARED + "しかし", "ある日の暮方の事である。", SHARED)
+
+
+@pytest.fixture(params=[(1, False), (2, False), (2, True)], ids=["1", "2", "2-lookup"])
+def generator(request: pytest.FixtureRequest) -> TextGenerator:
+    threads, prompt_lookup = request.param
+    return TextGenerator.load(threads=threads, prompt_lookup=prompt_lookup, slots=3)
+
+
+def texts(generator: TextGenerator) -> list[str]:
+    return [generator.generate(prompt, max_new_tokens=12, temperature=0) for prompt in PROMPTS]
+
+
+def interrupted_after(seconds: float, work: Callable[[], Any]) -> bool:
+    """Run something, and strike it as Ctrl-C would after some time; whether that struck."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return False
+
+
+@pytest.fixture
+def alarm_interrupts() -> Any:
+    """SIGALRM raises KeyboardInterrupt wherever the main thread is, as SIGINT does."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs an interval timer")
+@pytest.mark.parametrize("count", [25, pytest.param(400, marks=pytest.mark.slow)])
+def test_text_after_an_interrupt_is_what_it_was_before(
+    generator: TextGenerator, alarm_interrupts: None, count: int
+) -> None:
+    expected = texts(generator)
+    chance = random.Random(0)
+    struck = 0
+    while struck < count:
+        prompt = chance.choice(PROMPTS)
+        side_by_side = chance.randrange(1, 4)
+
+        def work() -> None:
+            generator.generate_details(
+                prompt,  # noqa: B023
+                num_return_sequences=side_by_side,  # noqa: B023
+                max_new_tokens=60,
+                seed=1,
+            )
+
+        struck += interrupted_after(chance.uniform(0.0002, 0.1), work)
+        if chance.random() < 0.3:
+            index = chance.randrange(len(PROMPTS))
+            again = generator.generate(PROMPTS[index], max_new_tokens=12, temperature=0)
+            assert again == expected[index]
+    assert texts(generator) == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs an interval timer")
+def test_a_stream_that_was_interrupted_gives_all_that_follows_or_an_error(
+    alarm_interrupts: None,
+) -> None:
+    generator = TextGenerator.load()
+    given: dict[str, Any] = {"max_new_tokens": 40, "temperature": 0}
+    expected = generator.generate(PROMPTS[2], **given)
+    chance = random.Random(1)
+    ended = 0
+    for _ in range(60):
+        read: list[str] = []
+        stream = generator.stream_details(PROMPTS[2], **given)
+
+        def work() -> None:
+            read.extend(piece.text for piece in stream)  # noqa: B023
+
+        if not interrupted_after(chance.uniform(0.0002, 0.03), work):
+            assert "".join(read) == expected
+            continue
+        before = "".join(read)
+        try:
+            work()
+        except GenerationError as error:
+            assert "KeyboardInterrupt" in str(error)  # noqa: PT017
+            ended += 1
+        else:  # it struck the reading loop, which may have lost the piece in its hand
+            assert expected.startswith(before)
+            assert expected.endswith("".join(read)[len(before) :])
+    assert ended > 0
+    assert generator.generate(PROMPTS[2], **given) == expected
+
+
+def test_a_closed_generator_says_so() -> None:
+    with TextGenerator.load(threads=2) as generator:
+        stream = generator.stream_details("猫", max_new_tokens=400, min_new_tokens=400)
+        next(stream)
+    with pytest.raises(GenerationError, match="closed"):
+        list(stream)
+    with pytest.raises(GenerationError, match="closed"):
+        generator.generate("猫")
+
+
+# ---- Forks ---------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], bool]) -> int:
+    """Exit status of a forked process that runs something; 0 if that is true."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            signal.alarm(60)  # a child that hangs is killed
+            status = 0 if work() else 1
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_forked_process_writes_the_same_text(generator: TextGenerator) -> None:
+    expected = texts(generator)
+    assert in_child(lambda: texts(generator) == expected) == 0
+    assert texts(generator) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_forks_in_the_middle_of_a_text_disturb_neither_process(generator: TextGenerator) -> None:
+    expected = texts(generator)
+    long: dict[str, Any] = {"max_new_tokens": 200, "temperature": 0}
+    whole = generator.generate(PROMPTS[2], **long)
+
+    def child() -> bool:
+        try:
+            next(stream)
+        except GenerationError as error:
+            return "process" in str(error) and texts(generator) == expected
+        return False
+
+    for number in range(5):
+        stream = generator.stream_details(PROMPTS[2], **long)
+        read = [next(stream).text for _ in range(number * 3)]
+        assert in_child(child) == 0
+        assert "".join([*read, *(piece.text for piece in stream)]) == whole
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_children_of_a_server_that_forks_first_all_write() -> None:
+    generator = TextGenerator.load(threads=2)
+    given: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+    statuses: list[int] = []
+    expected = TextGenerator.load(threads=2).generate("猫は", **given)
+
+    def fork() -> None:
+        statuses.append(in_child(lambda: generator.generate("猫は", **given) == expected))
+
+    forking = [threading.Thread(target=fork) for _ in range(4)]
+    for thread in forking:
+        thread.start()
+    for thread in forking:
+        thread.join()
+    assert statuses == [0] * 4
+
+
+# ---- The end of a program ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "next(g.stream('猫', max_new_tokens=400))",
+        "s = g.stream('猫', max_new_tokens=400); next(s)",
+        "s = g.stream('猫', max_new_tokens=400); next(s); raise SystemExit(0)",
+        "import threading; threading.Thread(target=g.generate, args=('猫',)).start()",
+        "import threading; threading.Thread(target=g.generate, args=('猫',), daemon=True).start()",
+    ],
+)
+def test_a_program_ends_quietly_in_the_middle_of_a_text(program: str) -> None:
+    code = f"from gpt_neox_japanese import TextGenerator; g = TextGenerator.load(); {program}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
