@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpt_neox_japanese.errors import TokenizationError
-from gpt_neox_japanese.tokenizer import codec as codec_module
+from gpt_neox_japanese.tokenizer import plain_encoder
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.reference import ReferenceEncoder
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ needs_speed = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _kernel_from_the_first_character(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec_module, "_CHARACTERS_BEFORE_KERNEL", 0)
+    monkeypatch.setattr(plain_encoder, "_CHARACTERS_BEFORE_KERNEL", 0)
 
 
 @cache
@@ -299,7 +299,7 @@ def test_lone_surrogate_is_named_with_its_place() -> None:
 @given(SMALL_TEXT, st.sampled_from([0.1, 0.5, 1.0]), st.integers(0, 2**64))
 def test_dropout_draws_alike_in_kernel_and_twin(text: str, dropout: float, seed: int) -> None:
     for codec in (small(), published()):
-        leave, state = codec_module._start_of_draws(dropout, seed)
+        leave, state = plain_encoder._start_of_draws(dropout, seed)
         expected = twin(codec).encode(text, leave=leave, state=state).ids.tolist()
         assert codec.encode(text, dropout=dropout, seed=seed).tolist() == expected
 
