@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.chunks import Chunks
@@ -19,6 +18,7 @@ from gpt_neox_japanese.inference.network import Token
 from gpt_neox_japanese.inference.plan import make_plan
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.team import Team
+from gpt_neox_japanese.kernel_compile import processor
 
 __all__ = ["CompiledNetwork"]
 
@@ -27,9 +27,6 @@ __all__ = ["CompiledNetwork"]
 _UNCOUNTED = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000} if sys.platform == "linux" else {}
 )
-
-# Of LLVM's names for what multiplies integers, the best first.
-_INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
 
 
 class CompiledNetwork:
@@ -74,7 +71,7 @@ class CompiledNetwork:
         """What runs, in one line."""
         kind = self.weights.layers[0].dense.format
         return (
-            f"compiled for {_processor()}, {kind} weights, {self.threads} threads,"
+            f"compiled for {processor()}, {kind} weights, {self.threads} threads,"
             f" {self.slots} slots"
         )
 
@@ -94,16 +91,6 @@ class CompiledNetwork:
         """See `Network.copy`."""
         for states in (self._keys, self._values):
             states[:, target, :, :length] = states[:, source, :, :length]
-
-
-def _processor() -> str:
-    """What the kernels were compiled for: its name, and the widest instructions it has for them."""
-    chosen = os.environ.get("NUMBA_CPU_NAME")  # Numba then looks at no features
-    if chosen:
-        return chosen
-    features = get_host_cpu_features()
-    best = [name for name in _INSTRUCTIONS if features.get(name)][:1]
-    return " with ".join([get_host_cpu_name(), *best])
 
 
 def _cores() -> int:
