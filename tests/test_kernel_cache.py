@@ -255,6 +255,64 @@ def test_sources_of_the_digest_hold_all_that_kernels_import() -> None:
                 assert not names or source.with_suffix(".py") in files, f"{file}: {names}"
 
 
+_INTERRUPTED = """
+import logging, random, signal
+from pathlib import Path
+from gpt_neox_japanese.kernel_compile import entry
+import kernel
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+logging.disable()
+signal.signal(signal.SIGALRM, interrupt)
+random.seed(8)
+wrong = interrupts = 0
+while interrupts < 50:
+    if random.random() < 0.7:  # compiled, or else loaded
+        for file in Path(kernel.__file__).parent.glob("__pycache__/*.nbc"):
+            file.unlink()
+    twice = entry(kernel.twice.py_func)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.2))
+        twice(21)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupts += 1
+    for again in (twice, entry(kernel.twice.py_func)):
+        wrong += again(21) != 42
+print(wrong)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such timer")
+def test_interrupted_compiling_goes_on_and_is_right(kernel: Path) -> None:
+    assert process(kernel, code=_INTERRUPTED).communicate() == ("0\n", "")
+    assert not unfinished(kernel)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
+def test_child_that_is_forked_while_something_is_compiled_can_compile(kernel: Path) -> None:
+    code = """
+import os, threading, time
+from numba.core.compiler_lock import global_compiler_lock
+from kernel import twice
+compiling = threading.Thread(target=twice, args=(21,))
+compiling.start()
+while global_compiler_lock._lock.acquire(blocking=False):
+    global_compiler_lock._lock.release()
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    print(twice(1.5), flush=True)
+    os._exit(0)
+compiling.join()
+os.waitpid(child, 0)
+"""
+    running = process(kernel, code=code)
+    assert running.communicate(timeout=60)[0] == "3.0\n"
+
+
 @pytest.mark.slow
 def test_tokenizer_starts_with_damaged_code(tmp_path: Path) -> None:
     code = """

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 import numba.extending
 import numpy as np
+from numba.core import compiler_lock
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
@@ -46,6 +50,7 @@ intrinsic: Any = numba.extending.intrinsic
 overload: Any = numba.extending.overload
 _njit: Any = numba.njit
 _config: Any = numba.config
+_lock: Any = compiler_lock.global_compiler_lock
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -92,6 +97,12 @@ def processor() -> str:
     return " with ".join([name, *best])
 
 
+# A process that is forked has none of the other threads, and so none that could release the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
+
 # Functions that only compiled functions call need no way in from Python.
 _INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -131,4 +142,32 @@ def entry(function: _Function) -> _Function:
     dispatcher = _njit(nogil=True)(function)
     if not _config.DISABLE_JIT:
         dispatcher._cache = cache_of(function, _DIGEST)
+        dispatcher.compile = _undisturbed(dispatcher.compile)
     return cast(_Function, dispatcher)
+
+
+def _undisturbed(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let Numba compile, or load what it compiled, in a thread that no interrupt reaches.
+
+    Python interrupts the main thread alone. Numba, interrupted, forgets what it was about to
+    register, and could compile nothing more until the process ends. Like this, Ctrl-C ends the wait
+    and the work goes on: whoever calls next waits for it, and the next start finds it.
+    """
+
+    def compile_apart(signature: Any) -> Any:
+        # Whoever holds the lock is compiling already, and would wait for itself.
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or _lock.is_locked():
+            return compile_for(signature)
+        result: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                result.set_result(compile_for(signature))
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=work, name="compile").start()
+        return result.result()
+
+    return compile_apart
