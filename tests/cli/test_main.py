@@ -193,7 +193,7 @@ def test_argument_of_another_encoding_is_told_of_the_locale() -> None:
     for environment in (C_LOCALE, {"PYTHONUTF8": "1"}):
         result = process("tokenize", "猫".encode("shift_jis"), **environment)
         assert result.returncode == 2
-        assert b"the encoding of this terminal's locale" in result.stderr
+        assert b"are not UTF-8 (the locale of this terminal says " in result.stderr
         assert result.stderr.count(b"\n") == 1
 
 

@@ -28,8 +28,8 @@ class _Text(click.types.StringParamType):
         except UnicodeError:
             if any("\udc80" <= character <= "\udcff" for character in text):
                 self.fail(
-                    f"{text!r} is neither UTF-8 nor {sys.getfilesystemencoding()}, the encoding of "
-                    "this terminal's locale; set the locale to one with UTF-8, or pipe the text in",
+                    f"the bytes of {text!r} are not UTF-8 (the locale of this terminal says "
+                    f"{sys.getfilesystemencoding()}); set it to UTF-8, or pipe the text in",
                     param,
                     ctx,
                 )
