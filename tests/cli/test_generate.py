@@ -152,7 +152,7 @@ def test_text_ends_before_a_stop_string(checkpoint: Path) -> None:
         (["猫", "--min-new-tokens", "-1"], "min_new_tokens is -1"),
         (["猫", "--presence-penalty", "nan"], "presence_penalty is nan"),
         (["猫" * 100], "100 tokens"),
-        (["\udcff"], "surrogate"),
+        (["\udcff"], "are not UTF-8"),
     ],
 )
 def test_misuse_is_refused_in_one_line(checkpoint: Path, arguments: list[str], said: str) -> None:

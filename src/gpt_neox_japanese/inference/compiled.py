@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.chunks import Chunks
@@ -19,6 +18,7 @@ from gpt_neox_japanese.inference.network import Token
 from gpt_neox_japanese.inference.plan import make_plan
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.team import ThreadPool
+from gpt_neox_japanese.kernel_compile import processor
 
 __all__ = ["CompiledNetwork"]
 
@@ -29,9 +29,6 @@ if sys.platform != "win32":
     _MAPPING["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 if sys.platform == "linux":
     _MAPPING["flags"] |= 0x4000
-
-# Of LLVM's names for what multiplies integers, the best first.
-_INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
 
 
 class CompiledNetwork:
@@ -76,7 +73,7 @@ class CompiledNetwork:
         """What runs, in one line."""
         kind = self.weights.layers[0].dense.format
         return (
-            f"compiled for {_processor()}, {kind} weights, {self.threads} threads,"
+            f"compiled for {processor()}, {kind} weights, {self.threads} threads,"
             f" {self.slots} slots"
         )
 
@@ -100,16 +97,6 @@ class CompiledNetwork:
     def close(self) -> None:
         """See `Network.close`."""
         self._pool.close()
-
-
-def _processor() -> str:
-    """What the kernels were compiled for: its name, and the widest instructions it has for them."""
-    chosen = os.environ.get("NUMBA_CPU_NAME")  # Numba then looks at no features
-    if chosen:
-        return chosen
-    features = get_host_cpu_features()
-    best = [name for name in _INSTRUCTIONS if features.get(name)][:1]
-    return " with ".join([get_host_cpu_name(), *best])
 
 
 def _cores() -> int:
