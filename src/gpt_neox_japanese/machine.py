@@ -36,7 +36,7 @@ def available_memory() -> int:
     """
     import psutil
 
-    free = [psutil.virtual_memory().available]
+    free = [int(psutil.virtual_memory().available)]
     for group in _groups("memory"):
         limit = _first_number(group, "memory.max", "memory.limit_in_bytes")
         used = _first_number(group, "memory.current", "memory.usage_in_bytes")

@@ -8,10 +8,10 @@ import pytest
 from gpt_neox_japanese.corpus import (
     Layout,
     blocks,
-    files,
     is_held_out,
     parts,
     read_documents,
+    unpacking,
 )
 from gpt_neox_japanese.errors import CorpusError, DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -74,7 +74,7 @@ def test_the_prepared_directory_has_the_tokenizer_with_its_options(
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a document, and worth a worker."""
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(files, "_PLAIN_BYTES", 100)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
 

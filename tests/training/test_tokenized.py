@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_neox_japanese.corpus import blocks, files, parts, read_documents
+from gpt_neox_japanese.corpus import blocks, parts, read_documents, unpacking
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import encoding, tokenized
@@ -17,7 +17,7 @@ from gpt_neox_japanese.training.tokenized import tokenize_corpus
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a document, and worth a worker."""
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(files, "_PLAIN_BYTES", 100)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
 
