@@ -13,7 +13,7 @@ from gpt_neox_japanese.corpus import (
     read_documents,
     unpacking,
 )
-from gpt_neox_japanese.errors import CorpusError, DataError
+from gpt_neox_japanese.errors import CorpusError, DataError, OutputError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import encoding, unfinished
 from gpt_neox_japanese.training import prepare as module
@@ -196,7 +196,7 @@ def test_a_directory_that_is_not_empty_is_left_alone(
     tmp_path: Path, corpus: Path, tokenizer_directory: Path
 ) -> None:
     (tmp_path / "mine").write_text("precious", encoding="utf-8")
-    with pytest.raises(DataError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         prepare([corpus], tokenizer_directory, tmp_path, workers=1)
     assert (tmp_path / "mine").read_text(encoding="utf-8") == "precious"
 

@@ -62,6 +62,10 @@ def build(
     if output.exists() and not output.is_dir():
         raise click.UsageError(f"{str(output)!r} is a file; name a directory")
 
+    from gpt_neox_japanese.outputs import check_writable, target
+
+    check_writable(output)
+
     from gpt_neox_japanese.corpus import Layout, is_held_out
     from gpt_neox_japanese.tokenizer.builder import build_vocabulary
     from gpt_neox_japanese.tokenizer.codec import Codec
@@ -69,7 +73,7 @@ def build(
     documents = _read_with_progress(corpus, Layout(text_field, id_field, split_lines))
     texts = (d.text for d in documents if not is_held_out(d.id, held_out))
     vocabulary = build_vocabulary(texts, size)
-    Codec(vocabulary, legacy=False).save(output)
+    Codec(vocabulary, legacy=False).save(target(output))
     click.echo(f"{len(vocabulary)} ids in {output}")
 
 

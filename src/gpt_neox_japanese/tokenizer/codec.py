@@ -103,7 +103,7 @@ class Codec:
             "tokenizer_class": "GPTNeoXJapaneseTokenizer",
         }
         path = Path(directory) / CONFIG_FILE
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
 
     def encode(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,5 +160,8 @@ def check_same_run(
 
 def described(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
     """Settings and start as JSON values; of a model, its directory's name."""
-    origin = {"model": start.name} if isinstance(start, Path) else asdict(start)
+    # `.` and `..` have no names of their own.
+    origin = (
+        {"model": Path(os.path.abspath(start)).name} if isinstance(start, Path) else asdict(start)
+    )
     return {**asdict(settings), **origin}
