@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from gpt_neox_japanese.errors import OutputError
@@ -136,17 +137,17 @@ def replace(fresh: Path, path: Path) -> None:
         # Windows replaces no file that somebody has mapped, but lets it have another name.
         if not path.is_file():
             raise
-    aside = path.with_name(f".{path.name}.old")
-    with suppress(OSError):  # of the last time
-        aside.unlink(missing_ok=True)
+    names = (path.with_name(f".{path.name}.{number}.old") for number in count())
+    aside = next(name for name in names if not name.exists())
     path.rename(aside)
     try:
         fresh.rename(path)
     except OSError:
         aside.rename(path)
         raise
-    with suppress(OSError):  # somebody still reads it; the next time it goes
-        aside.unlink()
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        with suppress(OSError):  # somebody still reads it; a later time it goes
+            old.unlink()
 
 
 def sync_directory(directory: Path) -> None:
