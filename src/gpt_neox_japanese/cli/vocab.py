@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpt_neox_japanese.cli.numbers import Real, Whole
 from gpt_neox_japanese.cli.options import layout_options, vocabulary_option
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--size", type=int, required=True, help="Number of ids.")
+@click.option("--size", type=Whole(), required=True, help="Number of ids.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -36,7 +37,7 @@ def command() -> None:
 )
 @click.option(
     "--held-out",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Real(0, 1, max_open=True),
     default=0.01,
     show_default=True,
     help="Fraction of the documents not to look at: the ones that `prepare` holds out.",
