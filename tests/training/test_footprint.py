@@ -133,11 +133,14 @@ def test_the_remedy_is_one_that_fits(
     assert remedy in str(refused.value)
 
 
-def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_one_machine_share_its_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     size = footprint(config(), SETTINGS)
     monkeypatch.setattr(module, "available_memory", lambda: size.fixed + 3 * size.per_window)
     module.check_memory(config(), SETTINGS)
+    assert "needs at least" in capsys.readouterr().err  # it may not be enough
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(NeoXJapaneseError, match="free for each process"):
         module.check_memory(config(), SETTINGS)

@@ -48,10 +48,9 @@ def test_every_number_has_a_range() -> None:
 
 
 def test_numbers_of_numpy_and_bounds_themselves_are_taken() -> None:
-    given = Settings(batch_size=np.int64(2), learning_rate=np.float32(0.5))  # type: ignore[arg-type]
-    assert json.dumps(asdict(given)) == json.dumps(
-        asdict(Settings(batch_size=2, learning_rate=0.5))
-    )
+    numbers: Any = {"batch_size": np.int64(2), "learning_rate": np.float32(0.5)}
+    expected = Settings(batch_size=2, learning_rate=0.5)
+    assert json.dumps(asdict(Settings(**numbers))) == json.dumps(asdict(expected))
     Settings(warmup=1, decay=0, lora_alpha=None, seed=2**32 - 1)
 
 

@@ -8,6 +8,7 @@ by it does not fit, and what barely fits may not.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +88,12 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
     size = footprint(config, settings)
     whole = size.fixed + settings.batch_size * size.per_window
     if whole <= free:
+        if whole > free * _SAFE:
+            print(
+                f"a step needs at least {_gigabytes(whole)} of memory, {_gigabytes(free)} are free "
+                f"{where}",
+                file=sys.stderr,
+            )
         return
     raise NeoXJapaneseError(
         f"a step needs at least {_gigabytes(whole)} of memory ({_gigabytes(size.fixed)} for "
