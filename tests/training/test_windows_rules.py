@@ -6,6 +6,7 @@ that is mapped cannot be replaced or removed, but renamed; and `rename` replaces
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import errno
 import fcntl
@@ -28,6 +29,7 @@ from gpt_neox_japanese.training.durable import replace_file
 from gpt_neox_japanese.training.prepare import prepare
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
+SOURCES = Path(outputs.__file__).parent
 SETTINGS = Settings(
     sequence_length=16, batch_size=2, steps=2, save_every=1, log_every=1, dtype="fp32"
 )
@@ -172,3 +174,26 @@ def test_many_readers_of_old_contents_are_no_obstacle(windows: Windows, tmp_path
         windows.map(file)
     assert file.read_bytes() == b"3"
     assert sorted(old.read_bytes() for old in tmp_path.glob(".*.old")) == [b"1", b"2"]
+
+
+def arguments_that_are_missing(call: ast.Call) -> set[str]:
+    """What a call that reads or writes text leaves to the system."""
+    of_path = isinstance(call.func, ast.Attribute)
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    given = {keyword.arg for keyword in call.keywords}
+    if of_path and name in ("read_text", "write_text"):
+        return {"encoding", *(["newline"] * (name == "write_text"))} - given
+    modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    if name != "open" or not modes or not set(modes[-1]) <= set("rwxab+t") or "b" in modes[-1]:
+        return set()
+    return {"encoding", *(["newline"] * ("r" not in modes[-1]))} - given
+
+
+def test_no_file_is_written_in_the_code_page_or_with_the_line_breaks_of_a_system() -> None:
+    missing = {
+        f"{file.relative_to(SOURCES)}:{node.lineno}": found
+        for file in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and (found := arguments_that_are_missing(node))
+    }
+    assert missing == {}
