@@ -1,6 +1,6 @@
 """The 2.7B shape in every engine: ours, transformers, llama.cpp and CTranslate2, in one run.
 
-    python benchmarks/engine_files.py DIR
+    python benchmarks/engine_files.py DIR --vocabulary DIR
     python benchmarks/bench_engines.py DIR [--rounds 3] [--prompts 2] [--formats bf16,int8,int4]
 
 Of each format: tokens a second while 64 are written after a prompt of 32, and while a prompt of 512

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from gpt_neox_japanese.corpus import (
     parts,
     read_blocks,
     read_documents,
+    unpacking,
 )
 from gpt_neox_japanese.errors import CorpusError
 
@@ -42,8 +44,8 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     # Chunks shorter than a line, so that lines are joined from several.
-    monkeypatch.setattr("gpt_neox_japanese.corpus.files._PLAIN_BYTES", 20)
-    monkeypatch.setattr("gpt_neox_japanese.corpus.files._PACKED_BYTES", 20)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 20)
+    monkeypatch.setattr(unpacking, "_PACKED_BYTES", 20)
 
 
 def write_parquet(path: Path, columns: dict[str, list[Any]], rows_per_group: int) -> Path:
@@ -329,3 +331,192 @@ def test_the_held_out_part_has_the_size_asked_for_and_grows_with_it() -> None:
 def test_the_held_out_decision_never_changes() -> None:
     held = [number for number in range(300) if is_held_out(str(number), 0.01)]
     assert held == [178, 245, 286]
+
+
+MEMBERS = gzip.compress('{"text": "一"}\n'.encode()) + gzip.compress('{"text": "二"}\n'.encode())
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        (bytes(1), ""),
+        (bytes(100_000), ""),
+        (b"\x1a", "passed over: what follows the archive in"),
+        (bytes(7) + b"signature", "passed over: what follows the archive in"),
+        (b"junk" * 50_000, "passed over: what follows the archive in"),
+    ],
+    ids=["a zero", "zeros", "one byte", "zeros and bytes", "more than is read at once"],
+)
+def test_what_follows_a_gz_archive_is_passed_over_as_gzip_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tail: bytes, said: str
+) -> None:
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(MEMBERS + tail)
+    cut = list(read_blocks([file], Layout()))
+    found = [d for block in cut for d in block.documents()]
+    assert [d.text for d in found if not isinstance(d, CorpusError)] == ["一", "二"]
+    assert len(found) == 2
+    assert sum(block.size for block in cut) == file.stat().st_size
+    told = capsys.readouterr().err
+    assert (said in told and str(file) in told) if said else told == ""
+    if len(tail) > 1 and (program := shutil.which("gzip")):  # it takes one byte for a cut
+        done = subprocess.run([program, "-dc", file], capture_output=True, check=False)
+        assert done.returncode in (0, 2)  # 2 is a warning
+        assert done.stdout.decode() == '{"text": "一"}\n{"text": "二"}\n'
+
+
+def test_a_gz_text_with_padding_is_a_document(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("猫".encode()) + bytes(512))
+    assert [d.text for d in read_documents([tmp_path])] == ["猫"]
+
+
+@pytest.mark.parametrize("damage", ["checksum", "second checksum", "end", "start"])
+def test_a_damaged_gz_archive_is_no_padding(tmp_path: Path, damage: str) -> None:
+    data = bytearray(MEMBERS)
+    first = len(gzip.compress('{"text": "一"}\n'.encode()))
+    if damage == "checksum":
+        data[first - 8] ^= 1
+    elif damage == "second checksum":
+        data[-8] ^= 1
+    elif damage == "end":
+        del data[-5:]
+    else:
+        data += b"\x1f"
+    (tmp_path / "a.jsonl.gz").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"a\.jsonl\.gz cannot be read"):
+        list(read_documents([tmp_path]))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_blocks_do_not_depend_on_how_much_a_library_unpacks_at_once(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_BYTES_OF_LINES", 500)
+    monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 3000)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
+    lines: list[object] = [{"text": f"{n}" * 7} for n in range(4000)]
+    file = write_jsonl(tmp_path / f"a.jsonl{suffix}", lines)
+    read = unpacking._read_gz if suffix == ".gz" else unpacking._read_zst
+
+    def firsts() -> list[int]:
+        return [part.first for b in read_blocks([file], Layout()) for part in b.parts[:1]]
+
+    expected = firsts()
+    assert len(expected) > 5
+
+    def otherwise(stream: Any) -> Any:
+        whole = b"".join(piece for piece, _ in read(stream))
+        for start in range(0, len(whole), 777):
+            yield whole[start : start + 777], file.stat().st_size
+
+    monkeypatch.setattr(unpacking, read.__name__, otherwise)
+    assert firsts() == expected
+
+
+def zst_with_window(window_log: int) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return packer.compress("猫".encode()) + packer.flush()
+
+
+@pytest.mark.parametrize("window_log", [28, 31])
+def test_a_zst_archive_with_a_long_window_is_read(tmp_path: Path, window_log: int) -> None:
+    data = zst_with_window(window_log)
+    assert zstandard.get_frame_parameters(data).window_size == 2**window_log
+    (tmp_path / "a.txt.zst").write_bytes(data)
+    assert [d.text for d in read_documents([tmp_path])] == ["猫"]
+
+
+def test_a_zst_archive_with_a_longer_window_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    data = bytearray(zst_with_window(31))
+    assert data[5] == (31 - 10) << 3
+    data[5] = (32 - 10) << 3
+    (tmp_path / "a.txt.zst").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"a\.txt\.zst.*2,147,483,648 bytes.*--long=31"):
+        list(read_documents([tmp_path]))
+
+
+@pytest.mark.parametrize("at_once", [3, 2**14])
+def test_skippable_frames_of_a_zst_archive_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(unpacking, "_PACKED_BYTES", at_once)
+    skipped = bytes.fromhex("502a4d1805000000") + b"notes"
+    frames = [zstandard.compress(text.encode()) for text in ("吾輩は", "猫である")]
+    (tmp_path / "a.txt.zst").write_bytes(skipped + frames[0] + skipped + frames[1] + skipped)
+    assert [d.text for d in read_documents([tmp_path])] == ["吾輩は猫である"]
+
+
+def test_what_a_directory_holds_besides_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "猫"}\n', encoding="utf-8")
+    (tmp_path / "._a.jsonl").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    for name in ("b.json", "c.json", "d.md", ".DS_Store"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    assert [d.text for d in read_documents([tmp_path])] == ["猫"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("passed over: 2 *.json, ")
+    for said in ("1 *.md", "1 ._* (macOS", "1 without suffix", "1 links to directories", ".jsonl"):
+        assert said in line
+    list(read_documents([tmp_path / "a.jsonl"]))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_directory_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.json").touch()
+    with pytest.raises(CorpusError, match=r"no corpus files; expected .*found 1 \*\.json"):
+        corpus_files([tmp_path])
+
+
+def test_a_long_list_of_other_files_is_cut_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(100):
+        (tmp_path / f"a.{n}").touch()
+    (tmp_path / "a.txt").touch()
+    corpus_files([tmp_path])
+    assert "94 others" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["A.JSONL", "a.Jsonl.GZ", "a.jsonl.Zst"])
+def test_suffixes_may_be_in_capitals(tmp_path: Path, name: str) -> None:
+    data = '{"text": "猫"}\n'.encode()
+    packed = {".gz": gzip.compress, ".zst": zstandard.compress}.get(Path(name).suffix.lower())
+    (tmp_path / name).write_bytes(packed(data) if packed else data)
+    assert [d.text for d in read_documents([tmp_path])] == ["猫"]
+    assert [d.text for d in read_documents([tmp_path / name])] == ["猫"]
+
+
+def test_a_broken_link_and_a_folder_that_cannot_be_read_are_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(CorpusError, match=r"a\.jsonl is a link to a file that does not exist"):
+        corpus_files([tmp_path])
+
+    def refuse(folder: object) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CorpusError, match=r"cannot be read: Permission denied"):
+        corpus_files([tmp_path])
+
+
+def test_windows_gets_no_more_workers_than_it_can_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [*LINES])
+    asked: list[int] = []
+
+    def pool(workers: int, *_: object, **__: object) -> None:
+        asked.append(workers)
+        raise StopIteration
+
+    monkeypatch.setattr("gpt_neox_japanese.corpus.parallel.ProcessPoolExecutor", pool)
+    for system in ("win32", "linux"):
+        monkeypatch.setattr(sys, "platform", system)
+        with pytest.raises(RuntimeError):
+            next(map_blocks(characters, read_blocks([file], Layout()), 100))
+    assert asked == [61, 100]

@@ -6,6 +6,7 @@
         ├── TokenizationError  this text or these ids cannot be converted
         ├── CheckpointError    a model directory is missing, broken, or does not fit its vocabulary
         ├── CorpusError        a training text cannot be read; the message names file and line
+        ├── OutputError        a result cannot be written where it is wanted
         ├── DataError          token shards are missing, broken, or made with another tokenizer
         ├── TrainingError      a run cannot go on; the message says from where it can be continued
         └── GenerationError    a prompt or a sampling option is out of range
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "GenerationError",
     "NeoXJapaneseError",
+    "OutputError",
     "QueueFullError",
     "TokenizationError",
     "TrainingError",
@@ -48,6 +50,10 @@ class CheckpointError(NeoXJapaneseError):
 
 class CorpusError(NeoXJapaneseError):
     """A corpus file cannot be read."""
+
+
+class OutputError(NeoXJapaneseError):
+    """A result cannot be written where it is wanted."""
 
 
 class DataError(NeoXJapaneseError):

@@ -150,7 +150,7 @@ def test_text_ends_before_a_stop_string(checkpoint: Path) -> None:
         (["猫", "--logprobs", "-2", "--json"], "logprobs is -2"),
         (["猫", "--logprobs", "99999", "--json"], "logprobs is 99999"),
         (["猫", "--min-new-tokens", "-1"], "min_new_tokens is -1"),
-        (["猫", "--presence-penalty", "nan"], "presence_penalty is nan"),
+        (["猫", "--presence-penalty", "nan"], "not a finite number"),
         (["猫" * 100], "100 tokens"),
         (["\udcff"], "are not UTF-8"),
     ],

@@ -134,6 +134,11 @@ def test_the_record_of_a_run_is_such_a_file(
         ("learning_rat = 1", "has 'learning_rat', which is no option"),
         ("resume = true", "has 'resume', which is no option"),
         ("steps = [", "cannot be read"),
+        ("steps = 1.5", "1.5 is not a whole number"),
+        ("steps = true", "True is not a whole number"),
+        ("learning_rate = nan", "nan is not a finite number"),
+        ("warmup = inf", "inf is not"),
+        ("dropout = 1", "has 'dropout'"),
         ('learning_rate = "fast"', "'fast' is not a valid float"),
     ],
 )

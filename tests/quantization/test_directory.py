@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.inference.weights import read_tensors
 from gpt_neox_japanese.quantization.directory import convert
 
@@ -104,7 +104,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
 def test_what_is_there_is_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
-    with pytest.raises(CheckpointError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         convert(default_model_directory(), tmp_path / "out", 8, read=read_tensors)
 
 

@@ -8,12 +8,12 @@ import pytest
 from gpt_neox_japanese.corpus import (
     Layout,
     blocks,
-    files,
     is_held_out,
     parts,
     read_documents,
+    unpacking,
 )
-from gpt_neox_japanese.errors import CorpusError, DataError
+from gpt_neox_japanese.errors import CorpusError, DataError, OutputError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import encoding, unfinished
 from gpt_neox_japanese.training import prepare as module
@@ -74,7 +74,7 @@ def test_the_prepared_directory_has_the_tokenizer_with_its_options(
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a document, and worth a worker."""
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(files, "_PLAIN_BYTES", 100)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
 
@@ -196,7 +196,7 @@ def test_a_directory_that_is_not_empty_is_left_alone(
     tmp_path: Path, corpus: Path, tokenizer_directory: Path
 ) -> None:
     (tmp_path / "mine").write_text("precious", encoding="utf-8")
-    with pytest.raises(DataError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         prepare([corpus], tokenizer_directory, tmp_path, workers=1)
     assert (tmp_path / "mine").read_text(encoding="utf-8") == "precious"
 

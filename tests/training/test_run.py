@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError, TrainingError
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError, OutputError, TrainingError
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import states
@@ -137,7 +137,7 @@ def test_ctrl_c_saves_and_a_resume_finishes(
 def test_a_used_directory_needs_resume_and_resume_needs_a_checkpoint(
     run: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="continue its run with --resume"):
+    with pytest.raises(OutputError, match="continue its run with --resume"):
         train(prepared, run, SETTINGS, SHAPE)
     with pytest.raises(DataError, match="no checkpoint to resume from"):
         train(prepared, tmp_path / "none", SETTINGS, SHAPE, resume=True)

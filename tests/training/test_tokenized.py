@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_neox_japanese.corpus import blocks, files, parts, read_documents
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.corpus import blocks, parts, read_documents, unpacking
+from gpt_neox_japanese.errors import OutputError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import encoding, tokenized
 from gpt_neox_japanese.training.tokenized import tokenize_corpus
@@ -17,7 +17,7 @@ from gpt_neox_japanese.training.tokenized import tokenize_corpus
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a document, and worth a worker."""
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(files, "_PLAIN_BYTES", 100)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
 
@@ -99,6 +99,6 @@ def test_existing_output_is_left_alone(
     tmp_path: Path, corpus: Path, tokenizer_directory: Path
 ) -> None:
     (tmp_path / "out.jsonl").write_text("precious", encoding="utf-8")
-    with pytest.raises(DataError, match="not empty"):
+    with pytest.raises(OutputError, match="exists and is"):
         tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "precious"

@@ -8,6 +8,8 @@ from typing import cast
 
 import click
 
+from gpt_neox_japanese.cli.numbers import Whole
+
 __all__ = ["command"]
 
 
@@ -24,17 +26,17 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="Text: .txt, .jsonl, each also .gz or .zst, or a directory of them; may be repeated.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many documents.")
+@click.option("--limit", type=Whole(min=1), help="Only the first so many documents.")
 @click.option(
     "--stride",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="Tokens that each window predicts.  [default: half the model's window]",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--batch-size", type=Whole(min=1), default=8, show_default=True)
 @click.option(
     "--cloze",
     "questions",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="Ask so many questions instead: which of four continuations is the true one?",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt_neox_japanese.cli.groups import GroupedCommand, options_of
+from gpt_neox_japanese.cli.numbers import Real, Whole
 from gpt_neox_japanese.cli.texts import TEXT, read_text
 
 if TYPE_CHECKING:
@@ -32,30 +33,30 @@ _model = options_of("What runs")
 @click.argument("prompt", required=False, type=TEXT)
 @_length(
     "--max-new-tokens",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=200,
     show_default=True,
     help="How much to write at most.",
 )
-@_length("--min-new-tokens", type=int, help="Do not end the text before so many tokens.")
+@_length("--min-new-tokens", type=Whole(), help="Do not end the text before so many tokens.")
 @_length(
     "--stop", type=TEXT, multiple=True, help="End before this text. May be given several times."
 )
 @_length(
     "--num-return-sequences",
-    type=click.IntRange(min=1),
+    type=Whole(1, 10_000),
     default=1,
     show_default=True,
     help="How many continuations.",
 )
-@_choice("--temperature", type=float, help="Below 1 is tamer, above 1 wilder, 0 is greedy.")
-@_choice("--top-k", type=int, help="Choose among this many likeliest tokens; 0 is all.")
-@_choice("--top-p", type=float, help="Choose among tokens that together are this likely.")
-@_choice("--min-p", type=float, help="Drop tokens less likely than this share of the best.")
-@_choice("--repetition-penalty", type=float, help="Above 1 avoids what was already said.")
-@_choice("--frequency-penalty", type=float, help="Above 0 avoids what was often written.")
-@_choice("--presence-penalty", type=float, help="Above 0 avoids what was written at all.")
-@_choice("--seed", type=click.IntRange(min=0), help="The same seed writes the same text.")
+@_choice("--temperature", type=Real(), help="Below 1 is tamer, above 1 wilder, 0 is greedy.")
+@_choice("--top-k", type=Whole(), help="Choose among this many likeliest tokens; 0 is all.")
+@_choice("--top-p", type=Real(), help="Choose among tokens that together are this likely.")
+@_choice("--min-p", type=Real(), help="Drop tokens less likely than this share of the best.")
+@_choice("--repetition-penalty", type=Real(), help="Above 1 avoids what was already said.")
+@_choice("--frequency-penalty", type=Real(), help="Above 0 avoids what was often written.")
+@_choice("--presence-penalty", type=Real(), help="Above 0 avoids what was written at all.")
+@_choice("--seed", type=Whole(min=0), help="The same seed writes the same text.")
 @_output(
     "--echo/--no-echo",
     default=None,
@@ -64,7 +65,7 @@ _model = options_of("What runs")
 @_output("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
 @_output(
     "--logprobs",
-    type=int,
+    type=Whole(),
     help="With --json: log-probabilities of the tokens, and of this many likeliest beside each.",
 )
 @_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
@@ -75,7 +76,7 @@ _model = options_of("What runs")
 )
 @_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
 @_model("--device", type=TEXT, default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
-@_model("--threads", type=click.IntRange(min=1), help="Of a CPU.  [default: one on each core]")
+@_model("--threads", type=Whole(1, 1024), help="Of a CPU.  [default: one on each core]")
 @_model(
     "--prompt-lookup/--no-prompt-lookup",
     help="Guess several tokens at once from what was written before. The text stays the same.",

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.cli.numbers import Whole
 from gpt_neox_japanese.cli.texts import TEXT
 
 __all__ = ["layout_options", "run_options", "vocabulary_option"]
@@ -58,7 +59,7 @@ def run_options(command: _Command) -> _Command:
         ),
         click.option(
             "--workers",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             help="Processes at most; the result is the same.  [default: one for each CPU]",
         ),
         click.option(

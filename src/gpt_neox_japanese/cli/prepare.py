@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpt_neox_japanese.cli.numbers import Real
 from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--held-out",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Real(0, 1, max_open=True),
     default=0.01,
     show_default=True,
     help="Fraction of the documents kept out of training, to evaluate with.",

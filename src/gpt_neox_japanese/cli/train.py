@@ -11,15 +11,14 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.cli.numbers import Real, Whole
 from gpt_neox_japanese.cli.texts import TEXT
 from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.training.settings import Architecture, Settings
+from gpt_neox_japanese.training.settings import REAL, WHOLE, Architecture, Settings
 
 __all__ = ["command"]
 
-_POSITIVE = click.IntRange(min=1)
-_FRACTION = click.FloatRange(0, 1)
-_AT_LEAST_ZERO = click.FloatRange(min=0)
+_POSITIVE = Whole(min=1)
 _PATH = click.Path(path_type=Path)
 _PRECISION = click.Choice(["bf16", "fp32"])
 _DEFAULTS = {**asdict(Architecture()), **asdict(Settings())}
@@ -29,6 +28,12 @@ def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
     default = _DEFAULTS[name.removeprefix("--").replace("-", "_")]
     shown = default is not None
     return click.option(name, type=kind, default=default, show_default=shown, help=text)
+
+
+def _number(name: str, text: str) -> Callable[[Any], Any]:
+    setting = name.removeprefix("--").replace("-", "_")
+    kind = Whole(*WHOLE[setting]) if setting in WHOLE else Real(*REAL[setting])
+    return _option(name, kind, text)
 
 
 def _flag(name: str, text: str) -> Callable[[Any], Any]:
@@ -80,46 +85,46 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     "--tokenizer", type=_PATH, help="Vocabulary of an indexed dataset.  [default: --model's]"
 )
 @click.option("--held-out-data", type=_PATH, help="Held-out part of an indexed dataset.")
-@_option("--hidden-size", _POSITIVE, "Channels of a new model.")
-@_option("--layers", _POSITIVE, "Layers of a new model.")
-@_option("--heads", _POSITIVE, "Attention heads of a new model.")
-@_option("--sequence-length", click.IntRange(min=2), "Tokens of a window.")
-@_option("--batch-size", _POSITIVE, "Windows per device and forward pass.")
-@_option("--gradient-accumulation", _POSITIVE, "Forward passes per step.")
+@_number("--hidden-size", "Channels of a new model.")
+@_number("--layers", "Layers of a new model.")
+@_number("--heads", "Attention heads of a new model.")
+@_number("--sequence-length", "Tokens of a window.")
+@_number("--batch-size", "Windows per device and forward pass.")
+@_number("--gradient-accumulation", "Forward passes per step.")
 @click.option(
     "--steps", type=_POSITIVE, help=f"Length of the run.  [default: {_DEFAULTS['steps']}]"
 )
 @click.option("--tokens", type=_POSITIVE, help="Length of the run in tokens, instead of --steps.")
 @_option("--optimizer", click.Choice(["auto", "muon", "adamw"]), "auto: adamw for LoRA, or muon.")
-@_option("--learning-rate", _AT_LEAST_ZERO, "Peak learning rate.")
+@_number("--learning-rate", "Peak learning rate.")
 @_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: rise, stay, fall.")
-@_option("--warmup", _FRACTION, "Fraction of the steps with rising learning rate.")
-@_option("--decay", _FRACTION, "Fraction of the steps with falling rate, at the end (wsd).")
-@_option("--weight-decay", _AT_LEAST_ZERO, "Weight decay of the matrices.")
-@_option("--max-grad-norm", _AT_LEAST_ZERO, "Gradients are clipped to this norm; 0: not.")
-@_option("--seed", int, "Seed of the weights and of the order of the windows.")
+@_number("--warmup", "Fraction of the steps with rising learning rate.")
+@_number("--decay", "Fraction of the steps with falling rate, at the end (wsd).")
+@_number("--weight-decay", "Weight decay of the matrices.")
+@_number("--max-grad-norm", "Gradients are clipped to this norm; 0: not.")
+@_number("--seed", "Seed of the weights and of the order of the windows.")
 @_option("--dtype", _PRECISION, "Precision of the computation; weights stay fp32.")
 @_option("--save-dtype", _PRECISION, "Precision of the finished model.")
 @_flag("--compile", "Run the model through torch.compile.")
 @_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
 @_option("--attention", TEXT, "Attention of transformers: sdpa, flash_attention_2, …")
 @_flag("--document-masking", "Let a token see its own document only.")
-@_option("--subword-dropout", _FRACTION, "Cut the text anew in every epoch, passing over pieces.")
-@_option("--lora-rank", click.IntRange(min=0), "Train adapters of this rank instead of --model.")
-@_option("--lora-alpha", _AT_LEAST_ZERO, "Scale of the adapters.  [default: twice the rank]")
+@_number("--subword-dropout", "Cut the text anew in every epoch, passing over pieces.")
+@_number("--lora-rank", "Train adapters of this rank instead of --model.")
+@_number("--lora-alpha", "Scale of the adapters.  [default: twice the rank]")
 @_flag("--merge", "Write --model with its adapters merged to OUTPUT/merged as well.")
 @_flag("--shard", "Share weights and state among the GPUs of torchrun (FSDP2).")
-@_option("--log-every", _POSITIVE, "Steps between lines of loss.jsonl.")
-@_option("--eval-every", _POSITIVE, "Steps between measurements on the held-out text.")
-@_option("--eval-tokens", _POSITIVE, "Held-out tokens of such a measurement.")
-@_option("--save-every", _POSITIVE, "Steps between saves.")
+@_number("--log-every", "Steps between lines of loss.jsonl.")
+@_number("--eval-every", "Steps between measurements on the held-out text.")
+@_number("--eval-tokens", "Held-out tokens of such a measurement.")
+@_number("--save-every", "Steps between saves.")
 @click.option(
     "--sample-prompt",
     type=TEXT,
     multiple=True,
     help="Beginning that the model continues at each measurement; may be repeated.",
 )
-@_option("--sample-tokens", _POSITIVE, "Tokens of such a continuation.")
+@_number("--sample-tokens", "Tokens of such a continuation.")
 @_flag("--tensorboard", "Write logs for TensorBoard as well.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 def command(

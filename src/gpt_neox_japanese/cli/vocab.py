@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpt_neox_japanese.cli.numbers import Real, Whole
 from gpt_neox_japanese.cli.options import layout_options, vocabulary_option
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--size", type=int, required=True, help="Number of ids.")
+@click.option("--size", type=Whole(), required=True, help="Number of ids.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -36,7 +37,7 @@ def command() -> None:
 )
 @click.option(
     "--held-out",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Real(0, 1, max_open=True),
     default=0.01,
     show_default=True,
     help="Fraction of the documents not to look at: the ones that `prepare` holds out.",
@@ -62,6 +63,10 @@ def build(
     if output.exists() and not output.is_dir():
         raise click.UsageError(f"{str(output)!r} is a file; name a directory")
 
+    from gpt_neox_japanese.outputs import check_writable, target
+
+    check_writable(output)
+
     from gpt_neox_japanese.corpus import Layout, is_held_out
     from gpt_neox_japanese.tokenizer.builder import build_vocabulary
     from gpt_neox_japanese.tokenizer.codec import Codec
@@ -69,7 +74,7 @@ def build(
     documents = _read_with_progress(corpus, Layout(text_field, id_field, split_lines))
     texts = (d.text for d in documents if not is_held_out(d.id, held_out))
     vocabulary = build_vocabulary(texts, size)
-    Codec(vocabulary, legacy=False).save(output)
+    Codec(vocabulary, legacy=False).save(target(output))
     click.echo(f"{len(vocabulary)} ids in {output}")
 
 

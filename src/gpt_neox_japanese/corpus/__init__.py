@@ -9,9 +9,9 @@ A corpus is cut into blocks of a few megabytes of whole documents (`read_blocks`
 read by itself, by whatever process gets it, and a corpus always falls into the same blocks: work on
 them can be shared out, stopped and continued. `read_documents` reads them one after the other.
 
-`documents` says what a document is, `files` which files there are and what bytes they hold,
-`parts` and `parquet` how a part of each kind is read, `blocks` how a corpus is cut, and `parallel`
-applies a function to all blocks with several processes.
+`documents` says what a document is, `files` which files there are, `unpacking` what bytes they
+hold, `parts` and `parquet` how a part of each kind is read, `blocks` how a corpus is cut, and
+`parallel` applies a function to all blocks with several processes.
 """
 
 from __future__ import annotations

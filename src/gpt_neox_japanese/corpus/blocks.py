@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt_neox_japanese.corpus.documents import Document, Layout
 from gpt_neox_japanese.corpus.files import corpus_files, kind_of
 from gpt_neox_japanese.corpus.parquet import read_row_groups
-from gpt_neox_japanese.corpus.parts import Part, WholeText, read_lines
+from gpt_neox_japanese.corpus.parts import Lines, Part, WholeText, read_lines
 from gpt_neox_japanese.errors import CorpusError
 
 __all__ = ["Block", "read_blocks", "read_documents"]
@@ -51,7 +51,7 @@ def read_blocks(files: Iterable[Path], layout: Layout) -> Iterator[Block]:
     for file in files:
         for part in _parts(file, layout):
             parts.append(part)
-            size += part.size
+            size += _bytes_to_read(part)
             if size >= _BYTES_PER_BLOCK:
                 yield Block(tuple(parts), layout)
                 parts, size = [], 0
@@ -70,6 +70,12 @@ def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) ->
             if isinstance(document, CorpusError):
                 raise document
             yield document
+
+
+def _bytes_to_read(part: Part) -> int:
+    # How far in an archive something lies depends on how its library reads ahead, and blocks must
+    # not: a run that continues counts them.
+    return len(part.data) if isinstance(part, Lines) and part.data is not None else part.size
 
 
 def _parts(file: Path, layout: Layout) -> Iterator[Part]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,8 @@ __all__ = ["map_blocks"]
 
 Result = TypeVar("Result")
 
+_MOST_WORKERS_ON_WINDOWS = 61  # it waits for so many processes at once, and Python for no more
+
 
 def map_blocks(
     function: Callable[[Block], Result], blocks: Iterable[Block], workers: int
@@ -29,11 +32,13 @@ def map_blocks(
     Args:
         function: with more than one worker it is pickled, and so are its results.
         blocks: read as the work goes on.
-        workers: number of processes; with 1 the work is done in this one.
+        workers: number of processes at most; with 1 the work is done in this one.
 
     Raises:
         ChildProcessError: the system ended a worker.
     """
+    if sys.platform == "win32":
+        workers = min(workers, _MOST_WORKERS_ON_WINDOWS)
     if workers == 1:
         for block in blocks:
             yield block, function(block)

@@ -18,7 +18,8 @@ from gpt_neox_japanese.corpus.documents import (
     document_of_line,
     name_of,
 )
-from gpt_neox_japanese.corpus.files import kind_of, unpacked
+from gpt_neox_japanese.corpus.files import compression_of, kind_of
+from gpt_neox_japanese.corpus.unpacking import unpacked
 from gpt_neox_japanese.errors import CorpusError
 
 __all__ = ["Broken", "Lines", "Part", "WholeText", "read_lines"]
@@ -117,7 +118,7 @@ class Broken:
 
 def read_lines(file: Path) -> Iterator[Part]:
     """Cut a file of lines into parts of some megabytes, or of one line where that is longer."""
-    is_packed = file.suffix in (".gz", ".zst")
+    is_packed = bool(compression_of(file))
     first, offset = 1, 0
     try:
         for data, end in _whole_lines(unpacked(file)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from gpt_neox_japanese.inference.plan import make_plan
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.team import ThreadPool
 from gpt_neox_japanese.kernel_compile import processor
+from gpt_neox_japanese.machine import usable_cores
 
 __all__ = ["CompiledNetwork"]
 
@@ -42,7 +42,7 @@ class CompiledNetwork:
         slots: Texts that the cache holds at once.
         capacity: Tokens of each; None for as many as the model can read.
         half_cache: Keep keys and values in bfloat16 rather than in float32.
-        threads: None for one on each core.
+        threads: None for one on each core that the process may use.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CompiledNetwork:
         self.shape = shape
         self.slots = slots
         self.capacity = capacity or shape.max_position_embeddings
-        self.threads = threads or _cores()
+        self.threads = threads or usable_cores()
         self.weights = weights
         # Memory that is never written takes no room, so capacity is free until it is used.
         size = (shape.num_hidden_layers, slots, shape.num_attention_heads, self.capacity)
@@ -97,13 +97,6 @@ class CompiledNetwork:
     def close(self) -> None:
         """See `Network.close`."""
         self._pool.close()
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _reserve(size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt_neox_japanese import outputs
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.json_files import read_object
 from gpt_neox_japanese.quantization.storing import description, plan_of, write_weights
@@ -52,12 +53,11 @@ def convert(
         Bytes of the weights.
 
     Raises:
-        CheckpointError: The source cannot be read or converted, or the output exists.
+        CheckpointError: The source cannot be read or converted.
+        OutputError: The output exists or cannot be written.
     """
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise CheckpointError(
-            f"{str(output)!r} exists and is not empty; choose another output or remove it"
-        )
+    partial = outputs.growing(output, "converted")
+    outputs.check_output(output, partial=partial)
     config = _read_config(source)
     tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
     _drop_tied_head(tensors, config)
@@ -67,9 +67,8 @@ def convert(
     if (quantization := description(plan, bits)) is not None:
         config["quantization_config"] = quantization
 
-    partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    outputs.make(partial, output)
     try:
         weights = partial / "model.safetensors"
         write_weights(weights, tensors, plan, search=search, progress=progress)
@@ -77,11 +76,9 @@ def convert(
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (partial / "config.json").write_text(text, encoding="utf-8")
+        (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
         size = weights.stat().st_size
-        if output.is_dir():
-            output.rmdir()
-        partial.rename(output)
+        outputs.publish(partial, output, "config.json")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.machine import usable_cores
 from gpt_neox_japanese.tokenizer.encoding import Ragged
 
 __all__ = ["concatenated", "cut_between_lines", "cut_between_texts", "in_threads"]
@@ -26,8 +26,8 @@ _BYTES_PER_TASK = 2**20
 def in_threads(
     function: Callable[[slice], _Result], tasks: Sequence[slice], threads: int | None
 ) -> list[_Result]:
-    """`function` of every task, in order, on so many threads; on all cores if None."""
-    threads = min(threads or len(os.sched_getaffinity(0)), len(tasks))
+    """`function` of every task, in order, on so many threads; on all usable cores if None."""
+    threads = min(threads or usable_cores(), len(tasks)) if len(tasks) > 1 else 1
     if threads <= 1:
         return [function(task) for task in tasks]
     with ThreadPoolExecutor(threads) as pool:

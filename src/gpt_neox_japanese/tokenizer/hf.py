@@ -473,7 +473,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             str(i): token.__getstate__() for i, token in self._tokens.added.items()
         }
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-        config_file.write_text(text + "\n", encoding="utf-8")
+        config_file.write_text(text + "\n", encoding="utf-8", newline="\n")
         return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt_neox_japanese.errors import TrainingError
+from gpt_neox_japanese.outputs import replace
 from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
 from gpt_neox_japanese.training.durable import sync_file
 
@@ -49,7 +50,7 @@ def export(
         mode = (partial / TOKENIZER_FILES[0]).stat().st_mode
         for file in files:
             file.chmod(mode)  # safetensors' own is for the owner only
-            file.replace(output / file.name)
+            replace(file, output / file.name)
     except (OSError, RuntimeError) as error:
         raise TrainingError(
             f"the model cannot be written to {output}: {error}; the run's state is saved: make "

@@ -7,6 +7,8 @@ import shutil
 import zlib
 from pathlib import Path
 
+from gpt_neox_japanese.outputs import replace, sync_directory
+
 __all__ = ["checksum", "discard_directory", "publish_directory", "replace_file", "sync_file"]
 
 _CHUNK = 2**22
@@ -22,20 +24,20 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         fresh.write_bytes(data)
         sync_file(fresh)
-        fresh.replace(path)
+        replace(fresh, path)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def publish_directory(partial: Path, final: Path) -> None:
     """Give a directory whose files are synced its name, in the place of one that has it."""
-    _sync_directory(partial)
+    sync_directory(partial)
     if final.exists():
         discard_directory(final)
     partial.rename(final)
-    _sync_directory(final.parent)
+    sync_directory(final.parent)
 
 
 def discard_directory(directory: Path) -> None:
@@ -48,7 +50,7 @@ def discard_directory(directory: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Return only when the file's contents are on the disk."""
-    with path.open("rb") as stream:
+    with path.open("r+b") as stream:  # Windows syncs no file that is only open for reading
         os.fsync(stream.fileno())
 
 
@@ -60,11 +62,3 @@ def checksum(path: Path) -> tuple[int, int]:
             size += len(chunk)
             crc = zlib.crc32(chunk, crc)
     return size, crc
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from gpt_neox_japanese.corpus import Block, Document, Layout, map_blocks, read_blocks
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.machine import usable_cores
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.encoding import Ragged
 from gpt_neox_japanese.training.unfinished import Unfinished
@@ -126,7 +126,7 @@ def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
 
 
 def _workers(source: Source) -> int:
-    most = source.workers or os.cpu_count() or 1
+    most = source.workers or usable_cores()
     return max(1, min(most, source.size // _BYTES_WORTH_A_WORKER))
 
 

@@ -31,6 +31,7 @@ from gpt_neox_japanese.training.shards import (
     FORMAT_VERSION,
     HELD_OUT,
     HELD_OUT_TEXT,
+    MANIFEST,
     TRAIN,
     Manifest,
     Split,
@@ -68,8 +69,9 @@ def prepare(
         resume: continue a run that was interrupted, if there is one; see `unfinished`.
 
     Raises:
-        DataError: `output` is not empty, nothing is left to train on, the vocabulary has no
-            end-of-text id, or there is an interrupted run that this one cannot continue.
+        OutputError: `output` is not empty or cannot be written.
+        DataError: nothing is left to train on, the vocabulary has no end-of-text id, or there is
+            an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
     """
     source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
@@ -79,7 +81,7 @@ def prepare(
         raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     settings = {**settings_of(source, codec), "held_out": held_out}
-    with Unfinished(output, settings, resume=resume) as files:
+    with Unfinished(output, settings, resume=resume, last=MANIFEST) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:

@@ -150,7 +150,7 @@ class Report(TrainerCallback):
             "seconds": round(time.perf_counter() - self._start, 2),
             **values,
         }
-        with self._log.open("a", encoding="utf-8") as log:
+        with self._log.open("a", encoding="utf-8", newline="\n") as log:
             log.write(json.dumps(line) + "\n")
 
     def _show(self, **values: str) -> None:
@@ -185,7 +185,7 @@ class Samples(TrainerCallback):
         self.texts = self._write()
         if self._output is not None:
             line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
-            with (self._output / SAMPLES).open("a", encoding="utf-8") as file:
+            with (self._output / SAMPLES).open("a", encoding="utf-8", newline="\n") as file:
                 file.write(line + "\n")
 
 

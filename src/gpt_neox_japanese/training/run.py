@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.outputs import check_output, check_writable, target
 from gpt_neox_japanese.training.checkpoint import export
 from gpt_neox_japanese.training.data import RunData, open_data
 from gpt_neox_japanese.training.dataset import HeldOutWindows, TrainingWindows
@@ -68,17 +69,19 @@ def train(
         Whether the run reached its end; False when Ctrl-C stopped it early.
 
     Raises:
-        DataError: the data does not fit the model, `output` holds another run, or there is
+        DataError: the data does not fit the model, the run in `output` was another, or there is
             nothing to resume.
+        OutputError: `output` is not empty or cannot be written.
         TrainingError: a loss is not finite, or nothing more can be saved.
     """
     with Interruption() as interruption:
+        state = _state_to_resume(output, resume)
+        output = target(output)
         model_directory = start if isinstance(start, Path) else None
         data = open_data(data_path, tokenizer or model_directory, held_out)
         arguments = _arguments(
             output, settings, evaluates=len(data.held_out) > settings.sequence_length
         )
-        state = _state_to_resume(output, resume)
         identity = {"settings": described(settings, start), "data": data.fingerprint}
         if state is not None:
             _check_same(state, data, settings, start)
@@ -201,12 +204,9 @@ class _Run:
 
 def _state_to_resume(output: Path, resume: bool) -> Path | None:
     if not resume:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise DataError(
-                f"{output} exists and is not empty; continue its run with --resume, "
-                "or choose another --output"
-            )
+        check_output(output, "continue its run with --resume, or choose another")
         return None
+    check_writable(output)
     state, problems = States(output).newest()
     for problem in problems:
         print(f"passed over: {problem}", file=sys.stderr)

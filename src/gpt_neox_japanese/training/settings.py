@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
 from gpt_neox_japanese.training.durable import replace_file
 
-__all__ = ["Architecture", "Settings", "check_same_run", "record_settings"]
+__all__ = [
+    "REAL",
+    "WHOLE",
+    "Architecture",
+    "Settings",
+    "check_same_run",
+    "record_settings",
+]
 
 RECORD = "train.json"
+
+# The least and the most that each number may be; None where only computing sets a bound.
+WHOLE: Mapping[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("hidden_size", "layers", "heads"), (1, None)),
+    **dict.fromkeys(("batch_size", "gradient_accumulation", "steps"), (1, None)),
+    **dict.fromkeys(("log_every", "eval_every", "save_every"), (1, None)),
+    **dict.fromkeys(("eval_tokens", "sample_tokens"), (1, None)),
+    "sequence_length": (2, None),
+    "seed": (0, 2**32 - 1),  # NumPy's
+    "lora_rank": (0, None),
+}
+REAL: Mapping[str, tuple[float, float | None]] = {
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"), (0, None)),
+    **dict.fromkeys(("warmup", "decay", "subword_dropout"), (0, 1)),
+}
+_MOST = 2**31 - 1  # of whole numbers without a bound of their own
+_CHOICES = {
+    "optimizer": ("auto", "muon", "adamw"),
+    "schedule": ("wsd", "cosine"),
+    "dtype": ("bf16", "fp32"),
+    "save_dtype": ("bf16", "fp32"),
+}
 
 Precision = Literal["bf16", "fp32"]
 
@@ -26,11 +58,18 @@ _MAY_CHANGE = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a model that is trained from scratch."""
+    """The shape of a model that is trained from scratch.
+
+    Raises:
+        NeoXJapaneseError: a number is none, or out of range.
+    """
 
     hidden_size: int = 256
     layers: int = 6
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        _check_values(self)
 
 
 @dataclass(frozen=True)
@@ -72,7 +111,7 @@ class Settings:
         tensorboard: whether to write logs for TensorBoard as well.
 
     Raises:
-        NeoXJapaneseError: values that cannot go together.
+        NeoXJapaneseError: a value is out of its range, or two cannot go together.
     """
 
     sequence_length: int = 512
@@ -107,10 +146,16 @@ class Settings:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        _check_values(self)
         if self.warmup + (self.decay if self.schedule == "wsd" else 0) > 1:
             raise NeoXJapaneseError(
                 f"warmup {self.warmup} and decay {self.decay} are more than the whole run; "
                 "their sum must not exceed 1"
+            )
+        if self.steps * self.batch_size * self.gradient_accumulation > 2**53:
+            raise NeoXJapaneseError(
+                f"{self.steps} steps of {self.batch_size} x {self.gradient_accumulation} windows "
+                "are more than can be counted; give fewer"
             )
         if self.lora_rank and self.optimizer == "muon":
             raise NeoXJapaneseError(
@@ -123,6 +168,37 @@ class Settings:
     def uses_muon(self) -> bool:
         """Whether the hidden matrices are Muon's."""
         return self.optimizer == "muon" or (self.optimizer == "auto" and not self.lora_rank)
+
+
+def _check_values(settings: Architecture | Settings) -> None:
+    """Hold every value to what it may be, and make Python's own numbers of NumPy's."""
+    for name, value in vars(settings).items():
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise NeoXJapaneseError(
+                f"{name} is {value!r}; it must be one of {', '.join(_CHOICES[name])}"
+            )
+        if name in WHOLE:
+            object.__setattr__(settings, name, _whole(name, value))
+        elif name in REAL and not (value is None and name == "lora_alpha"):
+            object.__setattr__(settings, name, _real(name, value))
+
+
+def _whole(name: str, value: Any) -> int:
+    least, most = WHOLE[name][0], WHOLE[name][1] or _MOST
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+        if least <= number <= most:
+            return number
+    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a whole number, {least} to {most}")
+
+
+def _real(name: str, value: Any) -> float:
+    least, most = REAL[name]
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if math.isfinite(number) and least <= number <= (math.inf if most is None else most):
+        return number
+    upper = "or more" if most is None else f"to {most}"
+    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a finite number, {least} {upper}")
 
 
 def record_settings(
@@ -159,5 +235,8 @@ def check_same_run(
 
 def described(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
     """Settings and start as JSON values; of a model, its directory's name."""
-    origin = {"model": start.name} if isinstance(start, Path) else asdict(start)
+    # `.` and `..` have no names of their own.
+    origin = (
+        {"model": Path(os.path.abspath(start)).name} if isinstance(start, Path) else asdict(start)
+    )
     return {**asdict(settings), **origin}

@@ -72,7 +72,7 @@ class Manifest:
     def save(self, directory: Path) -> None:
         """Write `manifest.json`."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
-        (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        (directory / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:

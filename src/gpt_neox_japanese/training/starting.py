@@ -17,6 +17,7 @@ from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.model.registration import give_peft_its_targets
 from gpt_neox_japanese.training import attention
 from gpt_neox_japanese.training.data import RunData
+from gpt_neox_japanese.training.footprint import check_memory
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
 __all__ = ["merged_model", "start_model"]
@@ -29,14 +30,17 @@ def start_model(
 
     Raises:
         DataError: the model does not fit the data or the length of the windows.
-        NeoXJapaneseError: adapters are wanted and PEFT is not installed.
+        NeoXJapaneseError: there is not enough memory, no attention of that name, or adapters are
+            wanted and PEFT is not installed.
     """
     peft = _import_peft() if settings.lora_rank else None
     torch.manual_seed(settings.seed)
     if isinstance(start, Path):
         model = _load(start, data, settings)
     else:
-        model = GPTNeoXJapaneseForCausalLM(_config(start, data, settings))
+        config = _config(start, data, settings)
+        check_memory(config, settings)
+        model = GPTNeoXJapaneseForCausalLM(config)
     # Nobody reads the scores of a training step, and they are its largest tensor.
     model.skip_logits_in_training = True
     model.config.use_cache = False  # with a cache, transformers does not look for documents
@@ -44,15 +48,22 @@ def start_model(
     if implementation is None and settings.dtype == "bf16" and not torch.cuda.is_available():
         implementation = attention.NAME
     if implementation is not None:
-        model.set_attn_implementation(implementation)
+        _set_attention(model, implementation)
     if peft is None:
         return model
     give_peft_its_targets()
     if settings.gradient_checkpointing:
         model.enable_input_require_grads()
-    alpha = settings.lora_alpha or 2 * settings.lora_rank
+    alpha = 2 * settings.lora_rank if settings.lora_alpha is None else settings.lora_alpha
     lora = peft.LoraConfig(r=settings.lora_rank, lora_alpha=alpha, task_type="CAUSAL_LM")
     return peft.get_peft_model(model, lora)
+
+
+def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, ImportError) as error:
+        raise NeoXJapaneseError(f"--attention {name} cannot be used: {error}") from error
 
 
 def merged_model(start: Path, adapter: Path) -> PreTrainedModel:
@@ -66,6 +77,7 @@ def merged_model(start: Path, adapter: Path) -> PreTrainedModel:
 def _load(start: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
     data.check_vocabulary(start)
     data.codec.check_model(read_object(start / "config.json"), start)
+    check_memory(GPTNeoXJapaneseConfig.from_pretrained(start), settings)
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
     longest = model.config.max_position_embeddings
     if settings.sequence_length > longest:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ class States:
             sync_file(partial / MANIFEST)
             publish_directory(partial, final)
         for step in self._steps()[:-_KEPT]:
-            discard_directory(self._output / f"checkpoint-{step}")
+            with suppress(OSError):  # somebody reads it; it goes after a later save
+                discard_directory(self._output / f"checkpoint-{step}")
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The newest complete state, and what is wrong with each that is newer but damaged."""
@@ -202,7 +203,7 @@ def load_random(directory: Path, process: int) -> None:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _page(
     options = "".join(f"| {name} | {value} |\n" for name, value in settings.items() if value)
     texts = "".join(f"> {text.strip()}\n\n".replace("\n>", ">") for text in samples)
     return (
-        f"# {output.name}\n\n| | |\n|---|---|\n{rows}\n![loss]({PICTURE})\n\n"
+        f"# {output.resolve().name}\n\n| | |\n|---|---|\n{rows}\n![loss]({PICTURE})\n\n"
         + (f"## What it writes\n\n{texts}" if samples else "")
         + f"## Settings\n\n| | |\n|---|---|\n{options}"
     )

@@ -83,14 +83,17 @@ def tokenize_corpus(
         resume: continue a run that was interrupted, if there is one; see `unfinished`.
 
     Raises:
-        DataError: `output` exists, or there is an interrupted run that this one cannot continue.
+        OutputError: `output` exists or cannot be written.
+        DataError: there is an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
     """
     source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(model)
     as_lines = output.suffix == ".jsonl"
+    last = output.name if as_lines else MANIFEST
     settings = {**settings_of(source, codec), "output": "lines" if as_lines else "arrays"}
-    with Unfinished(output, settings, resume=resume) as files:
+    run = Unfinished(output, settings, resume=resume, last=last, is_file=as_lines)
+    with run as files:
         if as_lines:
             files.append(output.name, b"")
             encode_corpus(
@@ -99,11 +102,9 @@ def tokenize_corpus(
         else:
             _encode_arrays(source, codec, files)
         totals = Totals(**{field.name: files.counts[field.name] for field in fields(Totals)})
-        if as_lines:
-            files.publish(output.name)
-        else:
+        if not as_lines:
             _save_manifest(files.directory, source, codec, totals)
-            files.publish()
+        files.publish()
     return totals
 
 
@@ -179,4 +180,4 @@ def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals
         **asdict(totals),
     }
     text = json.dumps(manifest, ensure_ascii=False, indent=2)
-    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")

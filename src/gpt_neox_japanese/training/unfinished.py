@@ -1,9 +1,10 @@
 """Output that grows for hours: hidden until it is complete, and not lost when the run is killed.
 
-While a run writes `NAME`, its files lie in the directory `.NAME.partial` beside it, together with
-`progress.json`: how many blocks of the corpus are done, what was counted, and how long each file
-was then. A run that continues cuts every file back to that length and goes on with the next block,
-so the result is the one of a run that was never interrupted.
+While a run writes `NAME`, its files lie in the directory `.NAME.partial` beside it (or `.partial`
+inside, if `NAME` is an empty directory that is there already), together with `progress.json`: how
+many blocks of the corpus are done, what was counted, and how long each file was then. A run that
+continues cuts every file back to that length and goes on with the next block, so the result is the
+one of a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese import outputs
+from gpt_neox_japanese.errors import DataError, OutputError
 
 __all__ = ["Unfinished"]
 
@@ -39,23 +41,33 @@ class Unfinished:
         settings: what the result depends on, as JSON values; a run can only be continued with the
             same ones.
         resume: continue the run that was interrupted, if there is one.
+        last: the file that goes to its place after all others.
+        is_file: that one file is the whole result, and `output` its name.
 
     Attributes:
         blocks: how many blocks are done.
         counts: what was counted in them.
 
     Raises:
-        DataError: `output` exists, an interrupted run is in the way, or it had other settings.
+        OutputError: `output` exists, or cannot be written.
+        DataError: an interrupted run is in the way, or it had other settings.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        if output.is_file() or (output.is_dir() and any(output.iterdir())):
-            raise DataError(
-                f"{output} exists and is not empty; choose another --output or remove it"
-            )
-        self._output = output
+    def __init__(
+        self,
+        output: Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        last: str,
+        is_file: bool = False,
+    ) -> None:
+        self.directory = outputs.growing(output, "partial")
+        if is_file and output.is_dir():
+            raise OutputError(f"--output {output} exists and is a directory; choose another")
+        outputs.check_output(output, partial=self.directory)
+        self._output, self._last, self._is_file = output, last, is_file
         self._settings = json.loads(json.dumps(settings))  # as the journal will give them back
-        self.directory = output.with_name(f".{output.name}.partial")
         self.blocks = 0
         self.counts: Counter[str] = Counter()
         self._sizes: dict[str, int] = {}
@@ -64,7 +76,7 @@ class Unfinished:
             self._restore(resume)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory.mkdir(parents=True)
+            outputs.make(self.directory, output)
         self._written = time.monotonic()
         self._safe = self._state()
 
@@ -97,20 +109,14 @@ class Unfinished:
         """Give up what is done, because no run can make use of it."""
         self._safe = {**self._safe, "blocks": 0}
 
-    def publish(self, name: str | None = None) -> None:
-        """Close the files and give them their place.
-
-        Args:
-            name: the one file that is the result; without it the whole directory is.
-        """
+    def publish(self) -> None:
+        """Close the files and give them their place."""
         self._close()
-        if name is not None:
-            (self.directory / name).rename(self._output)
+        if self._is_file:
+            outputs.publish_file(self.directory / self._last, self._output)
             shutil.rmtree(self.directory)
             return
-        if self._output.exists():
-            self._output.rmdir()
-        self.directory.rename(self._output)
+        outputs.publish(self.directory, self._output, self._last)
         (self._output / JOURNAL).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -134,7 +140,7 @@ class Unfinished:
         self._close()
         path = self.directory / JOURNAL
         fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8") as stream:
+        with fresh.open("w", encoding="utf-8", newline="\n") as stream:
             json.dump({"settings": self._settings, **self._safe}, stream, ensure_ascii=False)
             stream.flush()
             os.fsync(stream.fileno())

@@ -1,0 +1,96 @@
+"""What this process may use of the machine: processor cores and memory.
+
+A container usually sees all cores and all memory of its host, and is stopped or slowed when it uses
+more than its share. The share is written in Linux's control groups, of version 1 or 2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+__all__ = ["available_memory", "usable_cores"]
+
+_GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, at least 1.
+
+    Affinity (`taskset`) and a container's quota count where the system has them: Linux has both;
+    macOS and Windows give a process all cores.
+    """
+    # Looked at each time, because a process may change its own.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, min(cores, _quota_in_cores()))
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take before the system swaps or ends it.
+
+    Needs psutil, which comes with the extra `train`.
+    """
+    import psutil
+
+    free = [int(psutil.virtual_memory().available)]
+    for group in _groups("memory"):
+        limit = _first_number(group, "memory.max", "memory.limit_in_bytes")
+        used = _first_number(group, "memory.current", "memory.usage_in_bytes")
+        if limit is not None and used is not None:
+            free.append(limit - used + _reclaimable(group))
+    return max(0, min(free))
+
+
+@cache
+def _quota_in_cores() -> int:
+    """The smallest quota of processor time, rounded up to whole cores."""
+    quotas = [2**16]
+    for group in _groups("cpu"):
+        text = _read(group / "cpu.max")  # "QUOTA PERIOD" or "max PERIOD"
+        if text is None:
+            text = f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
+        quota, _, period = text.partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            quotas.append(-(-int(quota) // int(period)))
+    return min(quotas)
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of a group that only repeat what is on the disk, and are given up when asked for."""
+    for line in (_read(group / "memory.stat") or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _first_number(group: Path, *names: str) -> int | None:
+    """The number in the first of these files that holds one; `max` and the like are none."""
+    texts = (_read(group / name) for name in names)
+    return next((int(text) for text in texts if text is not None and text.isdecimal()), None)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The control groups of this process, from the innermost outward; none but on Linux."""
+    for line in (_read(_GROUPS_OF_PROCESS) or "").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # version 2
+            root = _GROUPS
+        elif controller in controllers.split(","):
+            root = _GROUPS / controller
+        else:
+            continue
+        # Inside a container the path may be the host's, and only its end, or nothing, is there.
+        inner = root / group.strip("/")
+        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None

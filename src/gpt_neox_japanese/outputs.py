@@ -1,0 +1,166 @@
+"""Where results go: checked before the work begins, and filled at one moment when it is done.
+
+A result grows in a hidden directory and is then given its place by renaming. That directory is
+beside the result where there is none yet. A directory that is there already, and empty, may be
+`.`, a link or a mounted disk, which cannot be replaced: there it is inside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from gpt_neox_japanese.errors import OutputError
+
+__all__ = [
+    "check_output",
+    "check_writable",
+    "growing",
+    "make",
+    "publish",
+    "publish_file",
+    "replace",
+    "sync_directory",
+    "target",
+]
+
+# What the caller can do nothing about by naming another place on the same disk.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+def check_output(
+    output: Path, remedy: str = "choose another or remove it", *, partial: Path | None = None
+) -> None:
+    """Make sure that a new directory can be made at `output`, or an empty one filled.
+
+    Args:
+        output: what `--output` names.
+        remedy: what to do about a directory that is not empty.
+        partial: where the result grows, if that does not count as something in it.
+
+    Raises:
+        OutputError: there is a file, a directory that is not empty, or no way to write.
+    """
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"--output {output} exists and is a file; {remedy}")
+    check_writable(output)
+    try:
+        names = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
+    except OSError as error:
+        raise OutputError(f"--output {output} cannot be read: {error.strerror}") from error
+    if names - ({partial.name} if partial else set()):
+        raise OutputError(f"--output {output} exists and is not empty; {remedy}")
+
+
+def check_writable(output: Path) -> None:
+    """Make sure that something can be written at `output`, without making anything.
+
+    Raises:
+        OutputError: a part of the path is a file, or may not be written into.
+    """
+    folder = target(output)
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(
+            f"--output {output} cannot be made, because {folder} is no directory; choose another"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"--output {output} cannot be written, because {folder} may not be written into; "
+            "choose another, or change its permissions"
+        )
+
+
+def growing(output: Path, work: str) -> Path:
+    """The hidden directory in which a result of a kind of work grows; it may not be there yet."""
+    real = target(output)
+    beside = real.with_name(f".{real.name}.{work}") if real.name else None
+    if beside is not None and (beside.exists() or not real.is_dir()):
+        return beside
+    return real / f".{work}"
+
+
+def make(partial: Path, output: Path) -> None:
+    """Make the directory in which a result grows.
+
+    Raises:
+        OutputError: that is not possible there.
+        OSError: the disk is full or fails.
+    """
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise
+        raise OutputError(
+            f"--output {output} cannot be made: {error.strerror}; choose another"
+        ) from error
+
+
+def publish(partial: Path, output: Path, last: str) -> None:
+    """Give what has grown its place.
+
+    Args:
+        partial: the directory of `growing`; it is gone afterwards.
+        output: a directory that is empty or does not exist.
+        last: the file by which others know that a directory is complete.
+    """
+    real = target(output)
+    if not real.is_dir():
+        partial.rename(real)
+        return
+    for file in sorted(partial.iterdir(), key=lambda file: (file.name == last, file.name)):
+        file.rename(real / file.name)
+    partial.rmdir()
+
+
+def publish_file(file: Path, output: Path) -> None:
+    """Give a file that has grown its place, where there is none yet."""
+    file.rename(target(output))
+
+
+def replace(fresh: Path, path: Path) -> None:
+    """Put a file in the place of another, also where readers have that one mapped.
+
+    Raises:
+        OSError: that is not possible; the file is as it was.
+    """
+    try:
+        fresh.replace(path)
+        return
+    except PermissionError:
+        # Windows replaces no file that somebody has mapped, but lets it have another name.
+        if not path.is_file():
+            raise
+    names = (path.with_name(f".{path.name}.{number}.old") for number in count())
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    try:
+        fresh.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        with suppress(OSError):  # somebody still reads it; a later time it goes
+            old.unlink()
+
+
+def sync_directory(directory: Path) -> None:
+    """Return only when the names in a directory are on the disk, where a system can be asked."""
+    if sys.platform == "win32":  # opens no directories; NTFS keeps a journal of names itself
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def target(output: Path) -> Path:
+    """The place that `output` names, whatever links and `..` there are in it."""
+    return Path(os.path.realpath(output))
