@@ -104,10 +104,14 @@ def pair_products(builder: Builder, left: Value, right: Value) -> Value:
 
 
 def fused(builder: Builder, left: Value, right: Value, total: Value) -> Value:
-    """`left * right + total` of float32 lanes, rounded once where the processor can."""
+    """`left * right + total` of float32s or their lanes, rounded once where the processor can.
+
+    Every processor but the first x86-64 ones can; those round the product, too.
+    """
     kind = left.type
+    lanes = "" if kind == FLOAT else f"v{kind.count}"
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.v{kind.count}f32"
+        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.{lanes}f32"
     )
     return builder.call(function, [left, right, total])
 
