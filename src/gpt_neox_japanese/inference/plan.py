@@ -80,7 +80,7 @@ def rotation_tables(shape: Shape, positions: int) -> tuple[Floats, Floats]:
     """
     exponents = np.arange(0, shape.rotated, 2, dtype=np.float32) / np.float32(shape.rotated)
     powers = [float(_pow(shape.rotary_base, float(exponent))) for exponent in exponents]
-    frequencies = 1 / np.array(powers, np.float32)
+    frequencies = np.float32(1) / np.array(powers, np.float32)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
     return _cos_and_sin(angles)
 
