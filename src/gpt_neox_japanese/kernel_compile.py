@@ -106,9 +106,6 @@ if hasattr(os, "register_at_fork"):
 # Functions that only compiled functions call need no way in from Python.
 _INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-# Infinities and NaN keep their meaning.
-_ANY_ORDER = {"reassoc", "contract", "nsz"}
-
 
 def compiled(function: _Function) -> _Function:
     """Compile a function that compiled functions call."""
@@ -125,11 +122,13 @@ def leaf(function: _Function) -> _Function:
 
 
 def arithmetic(function: _Function) -> _Function:
-    """Compile a leaf whose sums may be taken in any order, so that lanes can work on parts of them.
+    """Compile a leaf that computes with floats; what is divided by zero becomes infinite.
 
-    The order is the compiler's choice, but the same at every call.
+    Every operation is rounded as it is written. The compiler may neither reorder sums nor fuse a
+    product with a sum: how it would do so depends on the processor, and so would the result.
+    `sums.multiply_add` is for what should be fused.
     """
-    options = {**_INNER, "_nrt": False, "error_model": "numpy", "fastmath": _ANY_ORDER}
+    options = {**_INNER, "_nrt": False, "error_model": "numpy"}
     return cast(_Function, _njit(**options)(function))
 
 

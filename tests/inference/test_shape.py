@@ -26,6 +26,9 @@ def test_both_spellings_of_the_rotary_numbers_are_read() -> None:
         ({"rotary_pct": 0.01}, "rotary_pct 0.01"),
         ({"hidden_act": "relu"}, "'relu'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "'yarn'"),
+        ({"rotary_emb_base": 0}, "rotary base is 0"),
+        ({"rotary_emb_base": float("nan")}, "rotary base is nan"),
+        ({"rope_parameters": {"rope_theta": "10000"}}, "rotary base is '10000'"),
     ],
 )
 def test_senseless_config_is_refused(changes: dict[str, Any], said: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Context, Decimal, localcontext
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +14,7 @@ from gpt_neox_japanese.inference.kernel_step import Plan
 from gpt_neox_japanese.inference.layout import Layer, Weights
 from gpt_neox_japanese.inference.network import MOST_ROWS
 from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.kernel_compile import Floats
 from gpt_neox_japanese.kernels.memory import aligned
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.reference import GROUP
@@ -68,17 +72,47 @@ def make_plan(
     )
 
 
-def rotation_tables(
-    shape: Shape, positions: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def rotation_tables(shape: Shape, positions: int) -> tuple[Floats, Floats]:
     """Cosines and sines of every position, float32 `(positions, rotated / 2)`.
 
-    The angles are rounded to float32 first, as transformers does.
+    Frequencies and angles are rounded to float32, as transformers does. NumPy's own functions give
+    other bits on other processors, so nothing is used here but what all of them round alike.
     """
     exponents = np.arange(0, shape.rotated, 2, dtype=np.float32) / np.float32(shape.rotated)
-    frequencies = 1 / np.power(np.float32(shape.rotary_base), exponents)
+    powers = [float(_pow(shape.rotary_base, float(exponent))) for exponent in exponents]
+    frequencies = np.float32(1) / np.array(powers, np.float32)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
-    return np.cos(angles), np.sin(angles)
+    return _cos_and_sin(angles)
+
+
+def _pow(base: float, exponent: float) -> Decimal:
+    """A power to 28 digits: the same on every system, which C's `pow` is not."""
+    with localcontext(Context(prec=28)):
+        return Decimal(base) ** Decimal(exponent)
+
+
+# pi / 2 in two parts; the first has 33 bits, so that its product with a number of quarter turns
+# is exact.
+_QUARTER = float.fromhex("0x1.921fb544p+0")
+_QUARTER_REST = float.fromhex("0x1.0b4611a626331p-34")
+
+# Taylor's polynomials, the highest power first, exact to 1e-18 up to an eighth of a turn.
+_SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(9, -1, -1)]
+_COS = [(-1) ** n / math.factorial(2 * n) for n in range(9, -1, -1)]
+
+
+def _cos_and_sin(angles: Floats) -> tuple[Floats, Floats]:
+    """Cosines and sines by sums and products of float64, rounded once to float32."""
+    exact = angles.astype(np.float64)
+    turns = np.rint(exact / _QUARTER)
+    rest = (exact - turns * _QUARTER) - turns * _QUARTER_REST
+    square = rest * rest
+    cos, sin = np.polyval(_COS, square), rest * np.polyval(_SIN, square)
+    turn = turns.astype(np.int64) % 4
+    return (
+        np.choose(turn, [cos, -sin, -cos, sin]).astype(np.float32),
+        np.choose(turn, [sin, cos, -sin, -cos]).astype(np.float32),
+    )
 
 
 def _room(*size: int) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,9 @@ class Shape:
                 f"config.json: {sizes['hidden_size']} channels, {sizes['num_attention_heads']}"
                 f" heads and rotary_pct {share} do not give an even number of rotated channels"
             )
+        base = rope.get("rope_theta", config.get("rotary_emb_base", 10000))
+        if not isinstance(base, int | float) or not 0 < base < math.inf:
+            raise CheckpointError(f"config.json: the rotary base is {base!r}; it must be above 0")
         activation = config.get("hidden_act", "gelu")
         kind = rope.get("rope_type", "default")
         if activation not in _GELU_APPROXIMATION or kind != "default":
@@ -68,7 +72,7 @@ class Shape:
         return cls(
             **sizes,
             rotated=rotated,
-            rotary_base=float(rope.get("rope_theta", config.get("rotary_emb_base", 10000))),
+            rotary_base=float(base),
             layer_norm_eps=float(config.get("layer_norm_eps", 1e-5)),
             gelu_approximation=_GELU_APPROXIMATION[activation],
         )

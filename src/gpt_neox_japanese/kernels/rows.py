@@ -1,57 +1,64 @@
 """What surrounds the matrix products, one row at a time: normalization, rotation, GELU, softmax.
 
 Each function does the same arithmetic in the same order for a row whatever rows there are beside
-it, so a request's numbers do not depend on its neighbours. The loops have no branches and no calls,
-so that the compiler can take eight or sixteen channels at a time; that is why `exp` and `erf` are
-polynomials here.
+it, so a request's numbers do not depend on its neighbours; nor do they on the processor, if it can
+fuse a product and a sum. The loops have no branches and no calls, so that the compiler can take
+eight or sixteen channels at a time; that is why `exp` and `erf` are polynomials here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-from numpy.polynomial import chebyshev
 
 from gpt_neox_japanese.kernel_compile import Floats, Number, arithmetic
 from gpt_neox_japanese.kernels.bits import float_of, narrow, widen
-from gpt_neox_japanese.kernels.sums import dot, total
+from gpt_neox_japanese.kernels.sums import dot, multiply_add, total
 
 __all__ = ["add_rows", "attend", "exp", "gelu", "normalize", "rotate", "store"]
 
 
-def _fit(function: Callable[[float], float], degree: int) -> tuple[np.float32, ...]:
-    """Coefficients of a polynomial that meets `function` on [-1, 1], the highest power first."""
-    series = chebyshev.chebinterpolate(np.vectorize(function), degree)
-    return tuple(np.float32(c) for c in chebyshev.cheb2poly(series)[::-1])
+# Coefficients of polynomials, the highest power first. They are written out, because computing them
+# may give another last bit on another system; `tests/kernels/test_rows.py` computes them.
 
 
-# exp(x) = 2**n exp(r), n whole and |r| <= log(2) / 2. The fit is off by 2e-9 at most.
+def _floats(*numbers: float) -> tuple[np.float32, ...]:
+    return tuple(np.float32(number) for number in numbers)
+
+
+# exp(x) = 2**n exp(r), n whole and |r| <= log(2) / 2. The polynomial is off by 2e-8 at most.
 _LOG2_E = np.float32(1 / math.log(2))
 _LOG_2 = np.float32(0.693359375)  # few digits: its product with n is exact
 _LOG_2_REST = np.float32(math.log(2) - 0.693359375)
 _SMALLEST = np.float32(-87)
-_EXP_SCALE = np.float32(2 / math.log(2))
-_EXP = _fit(lambda t: math.exp(t * math.log(2) / 2), 6)
+_EXP = _floats(0.0013941108, 0.008375126, 0.04166635, 0.16666415, 0.5, 1.0, 1.0)
 
 # erf(x) = x p(t) up to |x| = 4, with t = x**2 / 8 - 1; from there on it is 1 to within 2e-8. Short
 # polynomials are unrolled by the compiler, long ones are not: so p(t) = even(t**2) + t odd(t**2).
 _ERF_END = np.float32(4)
-_ERF = _fit(lambda t: math.erf(x := math.sqrt(8 * (t + 1)) + 1e-12) / x, 16)
-_ERF_EVEN, _ERF_ODD = _ERF[0::2], _ERF[1::2]
+# fmt: off
+_ERF_EVEN = _floats(
+    0.00057208707, 0.0007137557, 0.00541989, 0.014041013, 0.03315493, 0.05987173, 0.09021009,
+    0.1316751, 0.353531,
+)
+_ERF_ODD = _floats(
+    -0.0013705204, -0.001085529, -0.010073058, -0.02167232, -0.04601033, -0.07468837, -0.10771328,
+    -0.17657617,
+)
+# fmt: on
 
 _ROOT_HALF = np.float32(math.sqrt(0.5))
-_TANH_SCALE = np.float32(math.sqrt(2 / math.pi))
+_TWICE_TANH_SCALE = np.float32(2 * math.sqrt(2 / math.pi))
 _TANH_CUBE = np.float32(0.044715)
-_HALF, _ONE, _TWO, _EIGHTH = np.float32(0.5), np.float32(1), np.float32(2), np.float32(0.125)
+_HALF, _ONE, _EIGHTH = np.float32(0.5), np.float32(1), np.float32(0.125)
 
 
 @arithmetic
 def _polynomial(coefficients: tuple[np.float32, ...], t: Number) -> Number:
     value = coefficients[0]
     for index in range(1, len(coefficients)):
-        value = value * t + coefficients[index]
+        value = multiply_add(value, t, coefficients[index])
     return value
 
 
@@ -59,19 +66,20 @@ def _polynomial(coefficients: tuple[np.float32, ...], t: Number) -> Number:
 def exp(x: Number) -> Number:
     """e**x for float32 x from -87 to 88; below, as at -87, which is 1.6e-38."""
     x = x if x > _SMALLEST else _SMALLEST
-    whole = np.floor(x * _LOG2_E + _HALF)
-    rest = x - whole * _LOG_2 - whole * _LOG_2_REST
+    whole = np.floor(multiply_add(x, _LOG2_E, _HALF))
+    rest = multiply_add(-whole, _LOG_2_REST, multiply_add(-whole, _LOG_2, x))
     power = float_of((np.int32(whole) + np.int32(127)) << np.int32(23))
-    return _polynomial(_EXP, rest * _EXP_SCALE) * power
+    return _polynomial(_EXP, rest) * power
 
 
 @arithmetic
 def _erf(x: Number) -> Number:
     x = x if x < _ERF_END else _ERF_END
     x = x if x > -_ERF_END else -_ERF_END
-    t = x * x * _EIGHTH - _ONE
+    t = multiply_add(x * x, _EIGHTH, -_ONE)
     square = t * t
-    return x * (_polynomial(_ERF_EVEN, square) + t * _polynomial(_ERF_ODD, square))
+    even, odd = _polynomial(_ERF_EVEN, square), _polynomial(_ERF_ODD, square)
+    return x * multiply_add(t, odd, even)
 
 
 @arithmetic
@@ -80,14 +88,15 @@ def gelu(row: Floats, tanh: bool) -> None:
     if tanh:
         for i in range(len(row)):
             x = row[i]
-            inner = _TANH_SCALE * (x + _TANH_CUBE * x * x * x)
+            twice = _TWICE_TANH_SCALE * x * multiply_add(_TANH_CUBE, x * x, _ONE)
             # tanh(y) = 1 - 2 / (exp(2 y) + 1); beyond 40 it is 1.
-            inner = inner if inner < np.float32(40) else np.float32(40)
-            row[i] = x - x / (exp(_TWO * inner) + _ONE)
+            twice = twice if twice < np.float32(80) else np.float32(80)
+            row[i] = x - x / (exp(twice) + _ONE)
     else:
         for i in range(len(row)):
             x = row[i]
-            row[i] = _HALF * x * (_ONE + _erf(x * _ROOT_HALF))
+            half = _HALF * x
+            row[i] = multiply_add(half, _erf(x * _ROOT_HALF), half)
 
 
 @arithmetic
@@ -106,7 +115,7 @@ def normalize(row: Floats, norm: Floats, epsilon: Number, out: Floats) -> None:
         out[i] = row[i] - mean
     scale = _ONE / np.sqrt(dot(out, out) / count + epsilon)
     for i in range(len(row)):
-        out[i] = out[i] * scale * norm[0, i] + norm[1, i]
+        out[i] = multiply_add(out[i] * scale, norm[0, i], norm[1, i])
 
 
 @arithmetic
@@ -121,8 +130,8 @@ def rotate(head: Floats, cos: Floats, sin: Floats) -> None:
     half = len(cos)
     for i in range(half):
         first, second = head[i], head[i + half]
-        head[i] = first * cos[i] - second * sin[i]
-        head[i + half] = second * cos[i] + first * sin[i]
+        head[i] = multiply_add(first, cos[i], -(second * sin[i]))
+        head[i + half] = multiply_add(second, cos[i], first * sin[i])
 
 
 @arithmetic
@@ -154,7 +163,7 @@ def attend(
     for token in range(length):
         weight = scores[token] * scale
         for i in range(channels):
-            out[i] += weight * widen(values[token, i])
+            out[i] = multiply_add(weight, widen(values[token, i]), out[i])
 
 
 @arithmetic

@@ -1,8 +1,9 @@
-"""Sums over a row in an order that is written down, whatever the compiler makes of the rest.
+"""Sums of floats in an order that is written down, with the operations that are fused.
 
 A loop that the compiler may turn into vectors as it likes may give sums that differ in the last bit
 between two copies of one function. A request's numbers would then depend on which thread had
-which part of the work.
+which part of the work. A product and a sum that it may fuse as it likes give other bits on another
+processor.
 """
 # What generates code for Numba carries no annotations: llvmlite has none.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -27,7 +28,7 @@ from gpt_neox_japanese.kernels.vectors import (
     vector,
 )
 
-__all__ = ["dot", "total"]
+__all__ = ["dot", "multiply_add", "total"]
 
 _LANES = 16  # they are part of the result
 
@@ -43,6 +44,11 @@ def _values(builder, kind, row, column, lanes):
     bits = builder.zext(load(builder, row, builder.mul(column, INT64(2)), of(INT16)), of(INT32))
     by = constant(of(INT32), 16) if lanes > 1 else INT32(16)
     return builder.bitcast(builder.shl(bits, by), of(FLOAT))
+
+
+def _add(builder, total, first, *second):
+    """Add a row's channels, or the products of two rows' channels, to a sum."""
+    return fused(builder, first, second[0], total) if second else builder.fadd(first, total)
 
 
 def _sum(context, builder, signature, arguments):
@@ -63,17 +69,10 @@ def _sum(context, builder, signature, arguments):
     whole = builder.and_(count, INT64(-_LANES))
     sums = cgutils.alloca_once_value(builder, ir.Constant(vector(FLOAT, _LANES), None))
     with cgutils.for_range_slice(builder, INT64(0), whole, INT64(_LANES)) as (column, _):
-        first, *second = channels(column, _LANES)
-        before = builder.load(sums)
-        after = builder.fadd(first, before)
-        if second:
-            after = fused(builder, first, second[0], before)
-        builder.store(after, sums)
+        builder.store(_add(builder, builder.load(sums), *channels(column, _LANES)), sums)
     result = cgutils.alloca_once_value(builder, add_lanes(builder, builder.load(sums)))
     with cgutils.for_range_slice(builder, whole, count, INT64(1)) as (column, _):
-        first, *second = channels(column, 1)
-        product = builder.fmul(first, second[0]) if second else first
-        builder.store(builder.fadd(builder.load(result), product), result)
+        builder.store(_add(builder, builder.load(result), *channels(column, 1)), result)
     return builder.load(result)
 
 
@@ -91,3 +90,13 @@ def dot(typing_context, left, right):
 def total(typing_context, row):
     """The sum of a row's channels, in the order of `dot`."""
     return types.float32(row), _sum
+
+
+@intrinsic
+def multiply_add(typing_context, left, right, addend):
+    """`left * right + addend` of float32, rounded once where the processor can: see `fused`."""
+
+    def generate(context, builder, signature, arguments):
+        return fused(builder, *arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate

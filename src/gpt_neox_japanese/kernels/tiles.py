@@ -23,10 +23,10 @@ from gpt_neox_japanese.kernels.vectors import (
     INT32,
     INT64,
     add_lanes,
+    add_products,
     constant,
     fused,
     load,
-    pair_products,
     prefetch,
     rows_of,
     spread,
@@ -224,8 +224,8 @@ def _keep(_: Builder, weights: Value) -> Value:
     return weights
 
 
-def _add_pairs(builder: Builder, sums: Value, weights: Value, inputs: Value) -> Value:
-    return builder.add(sums, pair_products(builder, weights, inputs))
+def _add_integers(builder: Builder, sums: Value, weights: Value, inputs: Value) -> Value:
+    return add_products(builder, sums, weights, inputs, neighbours=False)
 
 
 def _add_floats(builder: Builder, sums: Value, weights: Value, inputs: Value) -> Value:
@@ -242,7 +242,7 @@ def _float_lanes(_: int) -> tuple[int, int]:
 
 # int8 `(outputs, columns)` with int16 `(rows, columns)`; sums of int32, so that 8,192 columns with
 # activations up to 2,047 are the most.
-dot_int8 = _dot(INT8, INT16, INT32, _widen_int8, _add_pairs, _int_lanes)
+dot_int8 = _dot(INT8, INT16, INT32, _widen_int8, _add_integers, _int_lanes)
 # Bit patterns of bfloat16 as uint16, with float32.
 dot_bfloat = _dot(INT16, FLOAT, FLOAT, _widen_bfloat, _add_floats, _float_lanes)
 # float32 with float32.
@@ -287,7 +287,9 @@ def _dot_groups(
                 values = load(builder, row, at, vector(INT16, 16))
                 for output, multiplied in enumerate(weights):
                     here = output * count + index
-                    totals[here] = _add_pairs(builder, totals[here], multiplied, values)
+                    totals[here] = add_products(
+                        builder, totals[here], multiplied, values, neighbours=True
+                    )
         for output, row in enumerate(scales):
             scale = _group_scale(builder, row, group)
             for index in range(count):

@@ -2,8 +2,8 @@
 
 Numba has no vector type, and no plain loop makes LLVM multiply pairs of 16-bit integers the way
 that processors do best. These functions write generic vector code, nothing of one processor: LLVM
-finds `vpmaddwd` for it on AVX2, `vpdpwssd` on AVX-512 and `smlal` on Arm, and cuts vectors that are
-wider than the processor's into pieces.
+finds an instruction for it, and cuts vectors that are wider than the processor's into pieces. Only
+`add_products` is written in two ways, and both give the same bits.
 """
 # Numba's own functions carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils
 
 __all__ = [
@@ -23,10 +23,10 @@ __all__ = [
     "INT32",
     "INT64",
     "add_lanes",
+    "add_products",
     "constant",
     "fused",
     "load",
-    "pair_products",
     "prefetch",
     "rows_of",
     "spread",
@@ -38,6 +38,8 @@ FLOAT = ir.FloatType()
 
 Value = Any  # llvmlite has no types
 Builder = Any
+
+_ARM = binding.get_process_triple().startswith(("aarch64", "arm64"))
 
 
 def vector(scalar: Value, lanes: int) -> Value:
@@ -94,20 +96,46 @@ def spread(builder: Builder, scalar: Value, lanes: int) -> Value:
     return _choose(builder, builder.insert_element(start, scalar, INT32(0)), [0] * lanes)
 
 
-def pair_products(builder: Builder, left: Value, right: Value) -> Value:
-    """Products of int16 lanes, neighbours added: half as many int32 lanes."""
+def add_products(
+    builder: Builder, sums: Value, left: Value, right: Value, *, neighbours: bool, arm: bool = _ARM
+) -> Value:
+    """Add products of int16 lanes to half as many sums of int32, two to each.
+
+    Processors with AVX2 multiply neighbours and add them in one instruction, `vpmaddwd`, those with
+    AVX-512's VNNI together with the sum, `vpdpwssd`. Arm has none of this kind: it adds one product
+    to each sum, `smlal`, and takes the lanes best as they lie, the lower half and then the upper.
+
+    Args:
+        builder: Writes the code.
+        sums: int32 lanes.
+        left: Twice as many int16 lanes.
+        right: As `left`.
+        neighbours: Lanes 2 i and 2 i + 1 go to sum i. Otherwise any two may.
+        arm: Write it as Arm needs it.
+    """
     lanes = left.type.count
-    wide = vector(INT32, lanes)
-    products = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
     even, odd = range(0, lanes, 2), range(1, lanes, 2)
-    return builder.add(_choose(builder, products, even), _choose(builder, products, odd))
+    if not arm:
+        wide = vector(INT32, lanes)
+        products = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
+        pairs = builder.add(_choose(builder, products, even), _choose(builder, products, odd))
+        return builder.add(sums, pairs)
+    halves = range(lanes // 2), range(lanes // 2, lanes)
+    for part in (even, odd) if neighbours else halves:
+        wide = [builder.sext(_choose(builder, each, part), sums.type) for each in (left, right)]
+        sums = builder.add(sums, builder.mul(*wide))
+    return sums
 
 
 def fused(builder: Builder, left: Value, right: Value, total: Value) -> Value:
-    """`left * right + total` of float32 lanes, rounded once where the processor can."""
+    """`left * right + total` of float32s or their lanes, rounded once where the processor can.
+
+    Every processor but the first x86-64 ones can; those round the product, too.
+    """
     kind = left.type
+    lanes = "" if kind == FLOAT else f"v{kind.count}"
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.v{kind.count}f32"
+        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.{lanes}f32"
     )
     return builder.call(function, [left, right, total])
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernel_compile import Number, compiled, entry
+from gpt_neox_japanese.kernels.sums import multiply_add
 from gpt_neox_japanese.kernels.tiles import GROUP
 
 __all__ = ["quantize_int4_groups", "quantize_int8_rows"]
@@ -17,8 +18,8 @@ Floats: TypeAlias = NDArray[np.float32]
 
 _ROUNDING = 12582912.0  # 1.5 * 2**23: what is added to it becomes whole
 
-# Without NaN, so that comparisons are vectors.
-_loose: Any = numba.njit(nogil=True, fastmath={"nnan", "ninf", "nsz", "contract"})
+# Without NaN, so that comparisons are vectors; that changes no number.
+_loose: Any = numba.njit(nogil=True, fastmath={"nnan", "ninf", "nsz"})
 
 
 @_loose  # type: ignore[untyped-decorator]
@@ -44,12 +45,13 @@ def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floa
     for start in range(0, values.size - 15, 16):
         for lane in range(16):
             value = values[start + lane]
-            miss = value - scale * _whole(value * factor, low, high)
-            lanes[lane] += miss * miss
+            miss = multiply_add(-scale, _whole(value * factor, low, high), value)
+            lanes[lane] = multiply_add(miss, miss, lanes[lane])
     total = lanes.sum()
     for index in range(values.size - values.size % 16, values.size):
-        miss = values[index] - scale * _whole(values[index] * factor, low, high)
-        total += miss * miss
+        value = values[index]
+        miss = multiply_add(-scale, _whole(value * factor, low, high), value)
+        total = multiply_add(miss, miss, total)
     return total
 
 
