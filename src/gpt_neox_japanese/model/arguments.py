@@ -10,7 +10,6 @@ import inspect
 import warnings
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache
@@ -20,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.quantization.torch_products import is_recorded
 
 __all__ = [
     "Past",
@@ -59,7 +59,7 @@ _KNOWN_KEYWORDS = frozenset(
 def reject_unknown_keywords(keywords: Iterable[str], config: PreTrainedConfig) -> None:
     """Raise TypeError for a keyword argument that nothing would read."""
     unknown = set(keywords) - _KNOWN_KEYWORDS
-    if not unknown or torch.compiler.is_compiling():
+    if not unknown or is_recorded():
         return
     implementation = ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation)
     if implementation is not None:
@@ -134,7 +134,7 @@ def refuse_cache(cache: object) -> None:
 def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:
     """Warn if rows of a batch that came without a mask, int64 [batch, tokens], look left-padded."""
     pad = config.eos_token_id if config.pad_token_id is None else config.pad_token_id
-    if torch.compiler.is_compiling() or not isinstance(pad, int) or input_ids.numel() == 0:
+    if is_recorded() or not isinstance(pad, int) or input_ids.numel() == 0:
         return
     starts_with_pad = input_ids[:, 0] == pad
     if starts_with_pad.any() and not starts_with_pad.all():
@@ -148,7 +148,7 @@ def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> Non
 def warn_of_extrapolation(past_length: int | Tensor, tokens: int, config: PreTrainedConfig) -> None:
     """Warn if past and new tokens together are more than the model was made for."""
     # The other rope types exist to go past it.
-    if torch.compiler.is_compiling() or config.rope_parameters["rope_type"] != "default":
+    if is_recorded() or config.rope_parameters["rope_type"] != "default":
         return
     # A compiled cache counts in a tensor: reading it would wait for the device at every token.
     if isinstance(past_length, Tensor):

@@ -20,7 +20,7 @@ from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loss import causal_lm_loss
 from gpt_neox_japanese.model.naming import cache_of, named
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
-from gpt_neox_japanese.model.products import Linear
+from gpt_neox_japanese.model.products import linear
 from gpt_neox_japanese.model.registration import registered
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 
@@ -46,7 +46,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     def __init__(self, config: GPTNeoXJapaneseConfig) -> None:
         super().__init__(config)
         self.gpt_neox_japanese = GPTNeoXJapaneseModel(config)
-        self.embed_out: nn.Linear = Linear(config.hidden_size, config.vocab_size)
+        self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -138,7 +138,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         kwargs |= {"labels": labels, "shift_labels": shift_labels}
         kwargs["vocab_size"] = self.config.vocab_size
         if not skip_logits:
-            logits = self.embed_out(hidden_states)
+            logits = linear(self.embed_out, hidden_states)
             return logits, self.loss_function(logits=logits, **kwargs) if learning else None
         if not learning or self.loss_function is not causal_lm_loss:
             raise NeoXJapaneseError(
