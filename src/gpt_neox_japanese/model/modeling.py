@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any, cast
 
@@ -15,10 +16,10 @@ from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.model.arguments import Past, first_given
+from gpt_neox_japanese.model.arguments import Past, StatesChoice, first_given, unread_keywords
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loss import causal_lm_loss
-from gpt_neox_japanese.model.naming import cache_of, named
+from gpt_neox_japanese.model.naming import CACHE_NAME, CACHE_NAMES, cache_of, named
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.products import linear
 from gpt_neox_japanese.model.registration import registered
@@ -57,6 +58,21 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         """Replace the head."""
         self.embed_out = cast(nn.Linear, new_embeddings)
 
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Collect what `generate` passes to `forward`; the arguments are those of transformers.
+
+        Left out is what `generate` drags along for itself, such as `tokenizer`: of what its caller
+        gave, it has refused by now what nobody reads. The cache has both of its names, because
+        PEFT looks for the older one.
+        """
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
+        if inputs.get(CACHE_NAME) is not None:
+            inputs |= dict.fromkeys(CACHE_NAMES, inputs[CACHE_NAME])
+        own = inspect.signature(self.forward).parameters
+        others = {name: value for name, value in inputs.items() if name not in own}
+        unread = unread_keywords(others, self.config)
+        return {name: value for name, value in inputs.items() if name not in unread}
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -67,7 +83,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: StatesChoice = None,
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         head_mask: Tensor | None = None,
