@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from functools import wraps
 from typing import Any, cast
 
 import torch
@@ -58,6 +59,8 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         """Replace the head."""
         self.embed_out = cast(nn.Linear, new_embeddings)
 
+    # `generate` and PEFT read in the signature what can be handed on.
+    @wraps(GenerationMixin.prepare_inputs_for_generation, assigned=(), updated=())
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Collect what `generate` passes to `forward`; the arguments are those of transformers.
 
