@@ -96,7 +96,7 @@ def ours(path: str) -> Generate:
 def transformers(path: str) -> Generate:
     """The class that comes with transformers."""
     import torch
-    from transformers import GPTNeoXJapaneseForCausalLM
+    from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 
     torch.set_num_threads(THREADS)
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()

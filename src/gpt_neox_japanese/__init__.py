@@ -54,7 +54,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name.startswith("GPTNeoXJapanese"):
         # transformers has classes of these names too: from now on its Auto classes give ours.
-        importlib.import_module(f"{__name__}.registration").register()
+        importlib.import_module(f"{__name__}.registration").register_with_auto_classes()
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -4,10 +4,10 @@ import warnings
 
 import pytest
 import torch
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gpt_neox_japanese.model.naming import cache_of
+from gpt_neox_japanese.model.naming import CACHE_NAMES, cache_of
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
@@ -32,6 +32,48 @@ def test_a_keyword_of_the_attention_implementation_reaches_it(tiny_model, monkey
     model.config._attn_implementation_internal = "engine"
     model(inputs_embeds=torch.zeros(1, 3, 32), attention_mask={}, attention_instances="these")
     assert seen == ["these", "these"]
+
+
+def test_none_says_nothing_under_any_name(tiny_model) -> None:
+    assert tiny_model()(IDS, task_ids=None).logits.shape == (2, 4, 61)
+
+
+@pytest.mark.parametrize("chosen", [[0, -1], (1,), -1, 0, [7], []])
+def test_hidden_states_are_chosen_by_index(tiny_model, chosen) -> None:
+    model = tiny_model()
+    every = model(IDS, output_hidden_states=True).hidden_states
+    output = model(IDS, output_hidden_states=chosen)
+    indices = [chosen] if isinstance(chosen, int) else list(chosen)
+    if not indices:
+        assert output.hidden_states is None
+        return
+    wanted = {index % 3 for index in indices if index < 3}
+    for index, (state, expected) in enumerate(zip(output.hidden_states, every, strict=True)):
+        assert torch.equal(state, expected) if index in wanted else state is None
+    states = model(IDS, output_hidden_states=chosen, return_dict=False)[2]
+    assert [state is None for state in states] == [s is None for s in output.hidden_states]
+    chosen_in_config = tiny_model(output_hidden_states=indices)(IDS).hidden_states
+    assert [state is None for state in chosen_in_config] == [s is None for s in states]
+
+
+@pytest.mark.parametrize("chosen", ["all", 1.5, [0.5], [True]])
+def test_a_choice_that_is_none_is_refused(tiny_model, chosen) -> None:
+    with pytest.raises(ValueError, match=r"give True, False, or indices such as \[0, -1\]"):
+        tiny_model()(IDS, output_hidden_states=chosen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("names", [CACHE_NAMES, CACHE_NAMES[::-1]])
+def test_an_empty_cache_continues_one_under_the_other_name(tiny_model, names) -> None:
+    model = tiny_model()
+    prefix, empty = cache_of(model(IDS)), DynamicCache()
+    output = model(IDS[:, :2], **dict(zip(names, (empty, prefix), strict=True)))
+    assert cache_of(output) is empty
+    assert (empty.get_seq_length(), prefix.get_seq_length()) == (6, 4)
+    expected = model(torch.cat([IDS, IDS[:, :2]], dim=1)).logits[:, 4:]
+    torch.testing.assert_close(output.logits, expected)
+    again = model(IDS[:, 2:3], **dict.fromkeys(names, empty))
+    assert cache_of(again).get_seq_length() == 7
 
 
 def test_segment_ids_are_ignored_with_a_warning(tiny_model):

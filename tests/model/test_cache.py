@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from gpt_neox_japanese.model.cache import RoomyLayer, give_room
+from gpt_neox_japanese.model.naming import cache_of
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -82,6 +84,44 @@ def test_a_cache_made_in_inference_mode_can_be_used_outside_of_it(tiny_model):
         for token in (6, 7):
             logits = model(IDS[:, token : token + 1], past_key_values=past).logits
         torch.testing.assert_close(logits[:, -1], model(IDS[:, :8]).logits[:, -1])
+
+
+def tensors_in(thing: object) -> list[torch.Tensor]:
+    """All that a tool finds which walks through objects, as transformers' exporters do."""
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if isinstance(thing, list | tuple):
+        return [tensor for each in thing for tensor in tensors_in(each)]
+    return (
+        [t for each in vars(thing).values() for t in tensors_in(each)]
+        if isinstance(thing, DynamicCache | RoomyLayer)
+        else []
+    )
+
+
+@torch.no_grad()
+def test_a_cache_holds_keys_and_values_and_no_other_tensor(tiny_model) -> None:
+    model = tiny_model()
+    past = cache_of(model(IDS[:, :6]))
+    past = cache_of(model(IDS[:, 6:7], past_key_values=past))
+    held = [tensor for layer in past.layers for tensor in (layer.keys, layer.values)]
+    assert [id(tensor) for tensor in tensors_in(past)] == [id(tensor) for tensor in held]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_two_copies_of_a_cache_go_on_apart(tiny_model, copied) -> None:
+    model = tiny_model()
+    past = cache_of(model(IDS[:, :6]))
+    other = copied(past)
+    other.layers = [copied(layer) for layer in other.layers]
+    given = [t.clone() for t in tensors_in(cache_of(model(IDS[:, 6:7], past_key_values=past)))]
+    logits = model(IDS[:, 7:8], past_key_values=other).logits[:, -1]
+    both = torch.cat([IDS[:, :6], IDS[:, 7:8]], dim=1)
+    torch.testing.assert_close(logits, model(both).logits[:, -1])
+    assert all(map(torch.equal, tensors_in(past), given))
 
 
 @pytest.mark.parametrize("kind", ["static", "offloading"])

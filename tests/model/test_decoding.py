@@ -76,8 +76,8 @@ def test_a_model_writes_the_same_with_and_without(monkeypatch: pytest.MonkeyPatc
     )
     model = GPTNeoXJapaneseForCausalLM(config).to(BFLOAT).eval()
     calls = []
-    inner = decoding.matmul
-    monkeypatch.setattr(decoding, "matmul", lambda *a, **k: calls.append(1) or inner(*a, **k))
+    inner = decoding.product
+    monkeypatch.setattr(decoding, "product", lambda *given: calls.append(1) or inner(*given))
     ids = torch.randint(0, 4096, (2, 12))
     options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(ids)}
     options |= {"output_logits": True, "return_dict_in_generate": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,59 @@ def test_an_assistant_changes_no_token(tiny_model, assistant):
     helper = tiny_model(seed=0 if assistant == "the model itself" else 9)
     for text in TEXTS:
         assert alone(model, text, assistant_model=helper) == alone(model, text)
+
+
+@pytest.fixture(scope="module")
+def default() -> tuple[Any, Any]:
+    """The model in the package, and its tokenizer."""
+    directory = gpt_neox_japanese.default_model_directory()
+    model = gpt_neox_japanese.GPTNeoXJapaneseForCausalLM.from_pretrained(directory).eval()
+    return model, gpt_neox_japanese.GPTNeoXJapaneseTokenizer.from_pretrained(directory)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stop_strings": ["。"]},
+        {"stop_strings": ["。"], "num_beams": 2},
+        {"token_healing": True},
+        {"assistant_tokenizer": True},
+        {"assistant_early_exit": 1},
+        {"prompt_lookup_num_tokens": 3},
+        {"guidance_scale": 1.5},
+        {"use_cache": False, "stop_strings": ["。"]},
+        {"prefill_chunk_size": 3, "stop_strings": ["。"]},
+        {"output_hidden_states": [0, -1]},
+    ],
+    ids=str,
+)
+def test_what_generate_drags_along_does_not_disturb_the_model(default, options) -> None:
+    model, tokenizer = default
+    given = tokenizer("吾輩は猫である。名前は", return_tensors="pt")
+    options = options | {"max_new_tokens": 12, "do_sample": False}
+    plain = {"max_new_tokens": 12, "do_sample": False, "num_beams": options.get("num_beams", 1)}
+    if "assistant_tokenizer" in options:
+        options["assistant_tokenizer"] = tokenizer
+    written = tokenizer.decode(model.generate(**given, tokenizer=tokenizer, **options)[0])
+    assert written.startswith("吾輩は猫である。")
+    if "stop_strings" in options:
+        assert written.endswith("。")
+    if "stop_strings" not in options and not {"token_healing", "guidance_scale"} & options.keys():
+        assert written == tokenizer.decode(model.generate(**given, **plain)[0])
+
+
+def test_a_misspelt_argument_of_generate_is_refused(default) -> None:
+    model, tokenizer = default
+    with pytest.raises(ValueError, match="stop_strngs"):
+        model.generate(**tokenizer("吾輩は", return_tensors="pt"), stop_strngs=["。"])
+
+
+def test_the_pipeline_stops_at_a_sequence(default) -> None:
+    write = pipeline("text-generation", model=default[0], tokenizer=default[1])
+    options = {"do_sample": False, "max_new_tokens": 60, "return_full_text": False}
+    (answer,) = write("吾輩は猫である。名前は", stop_sequence="。", **options)
+    assert answer["generated_text"].endswith("。")
+    assert answer["generated_text"].count("。") == 1
 
 
 def test_prompt_lookup_changes_no_token(tiny_model):

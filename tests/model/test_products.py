@@ -12,7 +12,7 @@ from transformers.generation import ContinuousBatchingConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gpt_neox_japanese.model import products
-from gpt_neox_japanese.model.products import Linear, sdpa
+from gpt_neox_japanese.model.products import linear, sdpa
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -50,10 +50,10 @@ def same(dtype, actual, expected):
 @pytest.mark.parametrize("rows", [9, 200])
 def test_values_and_gradients_are_those_of_float64(multiplied, dtype, width, rows):
     torch.manual_seed(0)
-    layer = Linear(33, width).to(dtype)
+    layer = nn.Linear(33, width, bias=False).to(dtype)
     states = torch.randn(2, rows, 33, dtype=dtype, requires_grad=True)
     direction = torch.randn(2, rows, width, dtype=dtype)
-    output = layer(states)
+    output = linear(layer, states)
     output.backward(direction)
     assert len(multiplied) == 2
     assert output.dtype == states.grad.dtype == layer.weight.grad.dtype == dtype
@@ -69,10 +69,10 @@ def test_values_and_gradients_are_those_of_float64(multiplied, dtype, width, row
 
 def test_autocast_gives_half_precision_and_float32_gradients(multiplied):
     torch.manual_seed(0)
-    layer = Linear(8, 6)
+    layer = nn.Linear(8, 6, bias=False)
     states = torch.randn(4, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        output = layer(states)
+        output = linear(layer, states)
     output.float().sum().backward()
     assert len(multiplied) == 2
     assert output.dtype == torch.bfloat16
@@ -85,9 +85,9 @@ def test_autocast_gives_half_precision_and_float32_gradients(multiplied):
     ("dtype", "rows"), [(torch.float32, 9), (torch.float64, 9), (torch.float32, 2)]
 )
 def test_torch_keeps_what_it_does_well(multiplied, dtype, rows):
-    layer = Linear(8, 6).to(dtype)
+    layer = nn.Linear(8, 6, bias=False).to(dtype)
     states = torch.randn(rows, 8, dtype=dtype)
-    assert torch.equal(layer(states), nn.functional.linear(states, layer.weight))
+    assert torch.equal(linear(layer, states), nn.functional.linear(states, layer.weight))
     assert not multiplied
 
 
@@ -96,8 +96,8 @@ def test_torch_keeps_what_it_does_well(multiplied, dtype, rows):
 @torch.no_grad()
 def test_float32_by_blocks_is_float32(multiplied, rows, width):
     torch.manual_seed(0)
-    layer, states = Linear(33, width), torch.randn(rows, 33)
-    output = layer(states)
+    layer, states = nn.Linear(33, width, bias=False), torch.randn(rows, 33)
+    output = linear(layer, states)
     assert len(multiplied) == 1
     torch.testing.assert_close(output, nn.functional.linear(states, layer.weight))
 
@@ -106,15 +106,15 @@ def test_a_weight_of_another_kind_is_left_to_its_own_product(multiplied):
     class Quantised(torch.Tensor):
         pass
 
-    layer = Linear(8, 6).bfloat16()
+    layer = nn.Linear(8, 6, bias=False).bfloat16()
     layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Quantised))
-    layer(torch.randn(9, 8, dtype=torch.bfloat16))
+    linear(layer, torch.randn(9, 8, dtype=torch.bfloat16))
     assert not multiplied
 
 
 def test_mixed_types_are_refused_as_by_torch():
     with pytest.raises(RuntimeError, match="dtype"):
-        Linear(8, 6).bfloat16()(torch.randn(9, 8))
+        linear(nn.Linear(8, 6, bias=False).bfloat16(), torch.randn(9, 8))
 
 
 @pytest.mark.parametrize("dtype", HALVES)

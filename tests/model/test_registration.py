@@ -92,6 +92,32 @@ def test_a_light_import_and_the_first_use_of_a_class_registers_all(first_use):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+BY_NAME = """
+import sys
+import transformers
+import gpt_neox_japanese as package
+{before}
+from transformers import AutoConfig
+names = [name for name in package.__all__ if name.startswith("GPTNeoXJapanese")]
+for copy in (sys.modules["transformers"], transformers):
+    for name in names:
+        found = getattr(copy, name, None)  # as trl and others make a class of what config.json says
+        in_tree = getattr(sys.modules["transformers.models.gpt_neox_japanese"], name, None)
+        assert found is ({expected}), (name, found)
+        assert in_tree is None or in_tree.__module__.startswith("transformers."), in_tree
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [("package.register()", "getattr(package, name)"), ("package.GPTNeoXJapaneseModel", "in_tree")],
+    ids=["register()", "first use"],
+)
+def test_only_registering_gives_the_names_in_transformers_to_ours(before, expected) -> None:
+    code = BY_NAME.replace("{before}", before)
+    subprocess.run([sys.executable, "-c", code.replace("{expected}", expected)], check=True)
+
+
 def test_registering_twice_is_harmless():
     gpt_neox_japanese.register()
     gpt_neox_japanese.register()

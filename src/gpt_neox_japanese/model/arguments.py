@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache
@@ -20,20 +19,28 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.quantization.torch_products import is_recorded
 
 __all__ = [
     "Past",
+    "StatesChoice",
     "as_cache",
+    "choose_states",
     "first_given",
     "head_mask_per_layer",
     "refuse_cache",
     "reject_unknown_keywords",
+    "unread_keywords",
     "warn_of_extrapolation",
     "warn_of_unmasked_padding",
+    "which_states",
 ]
 
 Past = Cache | PagedAttentionCache | Sequence[tuple[Tensor, Tensor]]
 """Keys and values of earlier tokens; the sequence of pairs is transformers 4's spelling."""
+
+StatesChoice = bool | int | Sequence[int] | None
+"""Which hidden states to return: all or none, or one or some by index; None leaves it open."""
 
 # What the attention implementations and the loss of transformers read. An implementation may name
 # more (vLLM's takes `attention_instances`): that is looked up in its signature.
@@ -56,14 +63,18 @@ _KNOWN_KEYWORDS = frozenset(
 )
 
 
-def reject_unknown_keywords(keywords: Iterable[str], config: PreTrainedConfig) -> None:
-    """Raise TypeError for a keyword argument that nothing would read."""
-    unknown = set(keywords) - _KNOWN_KEYWORDS
-    if not unknown or torch.compiler.is_compiling():
-        return
+def unread_keywords(keywords: Mapping[str, object], config: PreTrainedConfig) -> set[str]:
+    """Return the names of keyword arguments that nothing would read; None says nothing anyway."""
+    unknown = {name for name, value in keywords.items() if value is not None} - _KNOWN_KEYWORDS
     implementation = ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation)
-    if implementation is not None:
+    if unknown and implementation is not None:
         unknown -= inspect.signature(implementation).parameters.keys()
+    return unknown
+
+
+def reject_unknown_keywords(keywords: Mapping[str, object], config: PreTrainedConfig) -> None:
+    """Raise TypeError for a keyword argument that nothing would read."""
+    unknown = set() if is_recorded() else unread_keywords(keywords, config)
     if unknown:
         raise TypeError(
             f"forward() got an unexpected keyword argument: {', '.join(sorted(unknown))}; neither "
@@ -81,14 +92,22 @@ def as_cache(
         past_key_values: The same, under the older name.
         config: Tells the number of layers.
 
+    Returns:
+        The cache. If two were given and one of them is empty, it is filled from the other: so does
+        PEFT, which knows the older name only, hand a prefix to `generate`, which keeps a cache
+        under the newer one.
+
     Raises:
-        NeoXJapaneseError: If both were given, or if there is not one pair for each layer.
+        NeoXJapaneseError: If two were given and none of them is empty, or if there is not one pair
+            for each layer.
     """
-    if cache is not None and past_key_values is not None:
-        raise NeoXJapaneseError(
-            "cache and past_key_values are two names of one argument; give one of them"
-        )
     past = past_key_values if cache is None else cache
+    if cache is not None and past_key_values is not None and cache is not past_key_values:
+        past = _filled(cache, past_key_values) or _filled(past_key_values, cache)
+        if past is None:
+            raise NeoXJapaneseError(
+                "cache and past_key_values are two names of one argument; give one of them"
+            )
     if past is None or isinstance(past, Cache | PagedAttentionCache):
         return past
     layers = config.num_hidden_layers
@@ -100,9 +119,43 @@ def as_cache(
     return DynamicCache(past)
 
 
+def _filled(empty: Past, prefix: Past) -> Cache | None:
+    """Copy a prefix into a cache, and return it; or None unless that one is empty."""
+    if not isinstance(empty, Cache) or not isinstance(prefix, DynamicCache):
+        return None
+    if empty.get_seq_length() or not prefix.get_seq_length():
+        return None
+    for index, (keys, values, *_) in enumerate(prefix):
+        empty.update(keys, values, index)
+    return empty
+
+
 def first_given(value: bool | None, default: bool | None) -> bool:
     """Return an argument that may be left to the config."""
     return bool(default if value is None else value)
+
+
+def which_states(chosen: StatesChoice, default: StatesChoice) -> bool | list[int]:
+    """Return which hidden states are wanted: all, none, or those with these indices.
+
+    Raises:
+        NeoXJapaneseError: If it is neither a flag nor indices.
+    """
+    wanted = default if chosen is None else chosen
+    if wanted is None or isinstance(wanted, bool):
+        return bool(wanted)
+    indices = [wanted] if isinstance(wanted, int) else wanted
+    if not isinstance(indices, Iterable) or not all(type(index) is int for index in indices):
+        raise NeoXJapaneseError(
+            f"output_hidden_states is {wanted!r}; give True, False, or indices such as [0, -1]"
+        )
+    return list(indices)
+
+
+def choose_states(states: tuple[Tensor, ...], wanted: list[int]) -> tuple[Tensor | None, ...]:
+    """Keep the hidden states with these indices, and None in the others' places."""
+    kept = {index % len(states) for index in wanted if -len(states) <= index < len(states)}
+    return tuple(state if index in kept else None for index, state in enumerate(states))
 
 
 def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | None:
@@ -134,7 +187,7 @@ def refuse_cache(cache: object) -> None:
 def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:
     """Warn if rows of a batch that came without a mask, int64 [batch, tokens], look left-padded."""
     pad = config.eos_token_id if config.pad_token_id is None else config.pad_token_id
-    if torch.compiler.is_compiling() or not isinstance(pad, int) or input_ids.numel() == 0:
+    if is_recorded() or not isinstance(pad, int) or input_ids.numel() == 0:
         return
     starts_with_pad = input_ids[:, 0] == pad
     if starts_with_pad.any() and not starts_with_pad.all():
@@ -148,7 +201,7 @@ def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> Non
 def warn_of_extrapolation(past_length: int | Tensor, tokens: int, config: PreTrainedConfig) -> None:
     """Warn if past and new tokens together are more than the model was made for."""
     # The other rope types exist to go past it.
-    if torch.compiler.is_compiling() or config.rope_parameters["rope_type"] != "default":
+    if is_recorded() or config.rope_parameters["rope_type"] != "default":
         return
     # A compiled cache counts in a tensor: reading it would wait for the device at every token.
     if isinstance(past_length, Tensor):

@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt_neox_japanese.model.cache import extend
-from gpt_neox_japanese.model.products import Linear, sdpa
+from gpt_neox_japanese.model.products import linear, sdpa
 from gpt_neox_japanese.model.rotary import rotate
 
 __all__ = ["GPTNeoXJapaneseAttention", "eager_attention_forward"]
@@ -74,8 +74,8 @@ class GPTNeoXJapaneseAttention(nn.Module):
         self.scaling = self.head_size**-0.5
         self.is_causal = True
 
-        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         # Only the last layer has this bias. It is not `dense.bias`: the checkpoint names it so,
         # and a row-wise split `dense` would otherwise add it once per device.
         is_last = layer_idx == config.num_hidden_layers - 1
@@ -108,7 +108,8 @@ class GPTNeoXJapaneseAttention(nn.Module):
         batch_and_tokens = hidden_states.shape[:-1]
         # [batch, tokens, heads * 3 * head] -> three of [batch, heads, tokens, head]. The number of
         # heads is left open: a tensor-parallel device holds some of them.
-        packed = self.query_key_value(hidden_states).view(*batch_and_tokens, -1, 3 * self.head_size)
+        packed = linear(self.query_key_value, hidden_states)
+        packed = packed.view(*batch_and_tokens, -1, 3 * self.head_size)
         query, key, value = packed.transpose(1, 2).chunk(3, dim=-1)
         query = rotate(query, *position_embeddings)
         key = rotate(key, *position_embeddings)
@@ -139,7 +140,7 @@ class GPTNeoXJapaneseAttention(nn.Module):
             mixed = mixed * head_mask[:, None]
             weights = weights * head_mask[:, None, None] if weights is not None else None
 
-        output = self.dense(mixed.reshape(*batch_and_tokens, -1))
+        output = linear(self.dense, mixed.reshape(*batch_and_tokens, -1))
         if self.dense_bias is not None:
             output = output + self.dense_bias
         return output, weights

@@ -8,7 +8,8 @@ of cache, the pages of continuous batching included.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 
 from gpt_neox_japanese.model.naming import CACHE_NAME
+from gpt_neox_japanese.quantization.torch_products import is_recorded
 
 __all__ = ["RoomyLayer", "extend", "give_room"]
 
@@ -30,18 +32,12 @@ class RoomyLayer(DynamicLayer):
     `keys` or `values` by somebody else, the next update moves what is held into room of its own.
     """
 
-    _room: tuple[Tensor, Tensor] | None = None
-    """Keys and values and free space behind them, [batch, heads, capacity, head_dim]."""
-    _held: tuple[Tensor, Tensor] | None = None
-    """`keys` and `values` as the last update left them."""
-
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append [batch, heads, tokens, head_dim] and return everything held."""
         # What autograd saved must not change, and a compiler knows better than to write in place.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            self._room = self._held = None
+        if torch.is_grad_enabled() or is_recorded():
             joined: tuple[Tensor, Tensor] = super().update(key_states, value_states)
             return joined
         if not self.is_initialized:
@@ -61,23 +57,39 @@ class RoomyLayer(DynamicLayer):
         room[0][..., start:end, :] = key_states
         room[1][..., start:end, :] = value_states
         self.keys, self.values = room[0][..., :end, :], room[1][..., :end, :]
-        self._room, self._held = room, (self.keys, self.values)
-        return self._held
+        held = (self.keys, self.values)
+        _ROOMS[self] = _Room(room, held)
+        return held
 
     def _free_room(self, start: int, end: int) -> tuple[Tensor, Tensor] | None:
         """Return the room if everything from `start` to `end` is free in it."""
-        if self._room is None or self._held is None or not start:
+        last = _ROOMS.get(self)
+        if last is None or not start:
             return None
-        untouched = self.keys is self._held[0] and self.values is self._held[1]
+        untouched = self.keys is last.held[0] and self.values is last.held[1]
         # Outside of inference mode, tensors that were made in it cannot be written to.
-        writable = torch.is_inference_mode_enabled() or not self._room[0].is_inference()
-        fits = end <= self._room[0].shape[-2]
-        return self._room if untouched and writable and fits else None
+        writable = torch.is_inference_mode_enabled() or not last.room[0].is_inference()
+        fits = end <= last.room[0].shape[-2]
+        return last.room if untouched and writable and fits else None
+
+
+class _Room(NamedTuple):
+    """Where the last update of a layer wrote."""
+
+    room: tuple[Tensor, Tensor]
+    """Keys and values and free space behind them, [batch, heads, capacity, head_dim]."""
+    held: tuple[Tensor, Tensor]
+    """The layer's `keys` and `values` as the update left them."""
+
+
+# Not attributes of the layers: whoever copies, pickles, compares or exports a cache takes all the
+# tensors that he finds there. A copy has no room yet, and the two never write to the same.
+_ROOMS: WeakKeyDictionary[RoomyLayer, _Room] = WeakKeyDictionary()
 
 
 def give_room(past: Cache) -> Cache:
     """Make the layers of a plain `DynamicCache` roomy; any other cache is left alone."""
-    if type(past) is DynamicCache and not past.offloading:
+    if type(past) is DynamicCache and not past.offloading and not is_recorded():
         for layer in past.layers:
             if type(layer) is DynamicLayer:
                 layer.__class__ = RoomyLayer

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from gpt_neox_japanese.kernels.attention import attend_last
 from gpt_neox_japanese.kernels.threads import share_out
+from gpt_neox_japanese.quantization import torch_products
 from gpt_neox_japanese.quantization.formats import Matrix
-from gpt_neox_japanese.quantization.products import matmul
 
 __all__ = ["attention", "product", "suits_attention", "suits_product"]
 
@@ -43,10 +43,7 @@ def suits_product(states: Tensor, weight: Tensor) -> bool:
 
 def product(states: Tensor, weight: Tensor) -> Tensor:
     """Multiply bfloat16 [..., in] by bfloat16 [out, in]."""
-    rows = states.float().reshape(-1, weight.shape[1]).numpy()
-    matrix = Matrix(weight.detach().view(torch.uint16).numpy())
-    out = torch.from_numpy(matmul(rows, matrix, threads=torch.get_num_threads()))
-    return out.to(states.dtype).view(*states.shape[:-1], weight.shape[0])
+    return torch_products.product(states, Matrix(weight.detach().view(torch.uint16).numpy()))
 
 
 def suits_attention(
@@ -87,10 +84,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _plain(*tensors: Tensor) -> bool:
     """Whether all are bfloat16 in the memory of this machine, and nobody follows what is done."""
     return (
-        all(each.dtype == torch.bfloat16 and each.device.type == "cpu" for each in tensors)
+        all(each.dtype == torch.bfloat16 for each in tensors)
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
+        and torch_products.is_unobserved(*tensors)
     )
 
 

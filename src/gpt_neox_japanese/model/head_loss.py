@@ -10,25 +10,25 @@ of a slice is repeated for its backward pass, and yet only the logits of one sli
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from gpt_neox_japanese.model.products import Linear, for_states, for_weight, multiply
+from gpt_neox_japanese.model.products import for_states, for_weight, is_bare_product, multiply
+from gpt_neox_japanese.quantization.torch_products import is_recorded
 
 __all__ = ["head_loss", "suits_head_loss"]
 
 
-def suits_head_loss(head: object, states: Tensor) -> bool:
+def suits_head_loss(head: nn.Module, states: Tensor) -> TypeGuard[nn.Linear]:
     """Whether `head` is a product and nothing else: not quantised, split, hooked or adapted."""
     device = states.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return (
-        type(head) is Linear
-        and not torch.compiler.is_compiling()  # such a function cannot be traced
+        is_bare_product(head)
+        and not is_recorded()  # such a function cannot be
         and type(head.weight) is nn.Parameter
-        and not (head._forward_pre_hooks or head._forward_hooks or head._backward_hooks)
         # Gradients of float16 vanish before they are scaled up.
         and torch.float16 not in (head.weight.dtype, states.dtype, autocast)
     )

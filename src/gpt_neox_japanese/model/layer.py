@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
-from gpt_neox_japanese.model.products import Linear
+from gpt_neox_japanese.model.products import linear
 
 __all__ = ["GPTNeoXJapaneseLayer", "GPTNeoXJapaneseMLP"]
 
@@ -23,14 +23,13 @@ class GPTNeoXJapaneseMLP(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         width = config.hidden_size * config.intermediate_multiple_size
-        self.dense_h_to_4h = Linear(config.hidden_size, width)
-        self.dense_4h_to_h = Linear(width, config.hidden_size)
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, width, bias=False)
+        self.dense_4h_to_h = nn.Linear(width, config.hidden_size, bias=False)
         self.act = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Map [batch, tokens, hidden] to the same shape."""
-        output: Tensor = self.dense_4h_to_h(self.act(self.dense_h_to_4h(hidden_states)))
-        return output
+        return linear(self.dense_4h_to_h, self.act(linear(self.dense_h_to_4h, hidden_states)))
 
 
 class GPTNeoXJapaneseLayer(GradientCheckpointingLayer):

@@ -11,7 +11,6 @@ at once (`head_loss`); elsewhere its forward pass is repeated when the gradient 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt_neox_japanese.model.head_loss import head_loss, suits_head_loss
-from gpt_neox_japanese.model.products import Linear
+from gpt_neox_japanese.model.products import linear
 
 __all__ = ["causal_lm_loss"]
 
@@ -34,7 +33,7 @@ def causal_lm_loss(
     num_items_in_batch: Tensor | int | None = None,
     ignore_index: int = -100,
     shift_labels: Tensor | None = None,
-    head: Callable[[Tensor], Tensor] | None = None,
+    head: nn.Module | None = None,
     **_: Any,
 ) -> Tensor:
     """Compare each position's scores with the next token; transformers' `loss_function` interface.
@@ -60,15 +59,14 @@ def causal_lm_loss(
     states = logits.reshape(-1, logits.shape[-1])
 
     def summed(some_states: Tensor, some_targets: Tensor) -> Tensor:
-        scores = some_states if head is None else head(some_states)
+        scores = some_states if head is None else linear(head, some_states)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return nn.functional.cross_entropy(
             scores, some_targets, ignore_index=ignore_index, reduction="sum"
         )
 
     positions = max(1, _SLICE // vocab_size)
-    if suits_head_loss(head, states):
-        assert isinstance(head, Linear)
+    if head is not None and suits_head_loss(head, states):
         total = head_loss(states, head.weight, targets, ignore_index, positions)
     elif len(targets) <= positions:
         total = summed(states, targets)

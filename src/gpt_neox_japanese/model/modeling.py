@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from functools import wraps
 from typing import Any, cast
 
 import torch
@@ -15,12 +17,12 @@ from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.model.arguments import Past, first_given
+from gpt_neox_japanese.model.arguments import Past, StatesChoice, first_given, unread_keywords
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loss import causal_lm_loss
-from gpt_neox_japanese.model.naming import cache_of, named
+from gpt_neox_japanese.model.naming import CACHE_NAME, CACHE_NAMES, cache_of, named
 from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
-from gpt_neox_japanese.model.products import Linear
+from gpt_neox_japanese.model.products import linear
 from gpt_neox_japanese.model.registration import registered
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 
@@ -46,7 +48,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     def __init__(self, config: GPTNeoXJapaneseConfig) -> None:
         super().__init__(config)
         self.gpt_neox_japanese = GPTNeoXJapaneseModel(config)
-        self.embed_out: nn.Linear = Linear(config.hidden_size, config.vocab_size)
+        self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -56,6 +58,23 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the head."""
         self.embed_out = cast(nn.Linear, new_embeddings)
+
+    # `generate` and PEFT read in the signature what can be handed on.
+    @wraps(GenerationMixin.prepare_inputs_for_generation, assigned=(), updated=())
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Collect what `generate` passes to `forward`; the arguments are those of transformers.
+
+        Left out is what `generate` drags along for itself, such as `tokenizer`: of what its caller
+        gave, it has refused by now what nobody reads. The cache has both of its names, because
+        PEFT looks for the older one.
+        """
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
+        if inputs.get(CACHE_NAME) is not None:
+            inputs |= dict.fromkeys(CACHE_NAMES, inputs[CACHE_NAME])
+        own = inspect.signature(self.forward).parameters
+        others = {name: value for name, value in inputs.items() if name not in own}
+        unread = unread_keywords(others, self.config)
+        return {name: value for name, value in inputs.items() if name not in unread}
 
     def forward(
         self,
@@ -67,7 +86,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: StatesChoice = None,
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         head_mask: Tensor | None = None,
@@ -138,7 +157,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         kwargs |= {"labels": labels, "shift_labels": shift_labels}
         kwargs["vocab_size"] = self.config.vocab_size
         if not skip_logits:
-            logits = self.embed_out(hidden_states)
+            logits = linear(self.embed_out, hidden_states)
             return logits, self.loss_function(logits=logits, **kwargs) if learning else None
         if not learning or self.loss_function is not causal_lm_loss:
             raise NeoXJapaneseError(

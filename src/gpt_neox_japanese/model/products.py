@@ -5,21 +5,35 @@ than float32 ones. Here they are multiplied in float32, by blocks small enough t
 caches, so that no second copy of a weight is ever in memory. Sums in float32 are also more exact.
 float32 weights gain by blocks too: the matrix library is faster with them than with the whole. For
 the few rows of a step of decoding see `decoding`.
+
+The layers stay plain `nn.Linear`: quantisers and adapters look for that exact type, and put other
+modules in its place. `linear` gives either these products.
 """
 # Methods of transformers and torch carry no annotations.
 # mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gpt_neox_japanese.model import decoding
+from gpt_neox_japanese.quantization.torch_products import is_recorded, is_traced
 
-__all__ = ["Linear", "for_states", "for_weight", "half_is_slow", "multiply", "sdpa"]
+__all__ = [
+    "for_states",
+    "for_weight",
+    "half_is_slow",
+    "is_bare_product",
+    "linear",
+    "multiply",
+    "sdpa",
+]
 
 # Rows of a weight multiplied at a time. What is converted is at most 10 MB in the 2.7B model: so
 # little memory the allocator uses again, more comes fresh from the system each time.
@@ -37,19 +51,58 @@ def half_is_slow(states: Tensor, dtype: torch.dtype) -> bool:
 
 def _gains_by_blocks(states: Tensor, dtype: torch.dtype) -> bool:
     if dtype == torch.float32 and not torch.is_grad_enabled():
-        return states.device.type == "cpu" and _BEFORE_AVX512 and not torch.compiler.is_compiling()
-    return half_is_slow(states, dtype)
+        return states.device.type == "cpu" and _BEFORE_AVX512 and not is_recorded()
+    # A compiler follows the autograd function, and makes good code of it; a tracer does neither.
+    return half_is_slow(states, dtype) and not is_traced()
 
 
-class Linear(nn.Linear):
-    """`nn.Linear` without a bias, fast on every CPU."""
+def linear(layer: nn.Module, states: Tensor) -> Tensor:
+    """Apply a linear layer, or what a tool has put in its place, by the products of this module.
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    Args:
+        layer: An `nn.Linear`; or a module around one, such as an adapter.
+        states: [..., in].
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Multiply [..., in] by the weight, giving [..., out] in the dtype that torch would."""
-        return multiply(states, self.weight)
+    Returns:
+        [..., out] in the dtype that torch would give.
+    """
+    product: Tensor
+    if is_traced() or states.device.type != "cpu":
+        product = layer(states)
+    elif is_bare_product(layer):
+        product = multiply(states, layer.weight)
+    else:
+        with _OurProducts():
+            product = layer(states)
+    return product
+
+
+def is_bare_product(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether calling `layer` multiplies by its weight and does nothing else."""
+    return (
+        type(layer) is nn.Linear
+        and layer.bias is None
+        and layer._compiled_call_impl is None
+        and "forward" not in vars(layer)  # where accelerate puts its own
+        and not (layer._forward_pre_hooks or layer._forward_hooks)
+        and not (layer._backward_pre_hooks or layer._backward_hooks)
+    )
+
+
+class _OurProducts(TorchFunctionMode):
+    """While it is entered, products without a bias that others ask torch for are ours."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        # The arguments as `nn.Linear` passes them. Within this method, the mode is not entered.
+        if func is nn.functional.linear and len(args) == 3 and args[2] is None and not kwargs:
+            return multiply(*args[:2])
+        return func(*args, **(kwargs or {}))
 
 
 def multiply(states: Tensor, weight: Tensor) -> Tensor:
@@ -106,7 +159,7 @@ def for_weight(gradient: Tensor, states: Tensor) -> Tensor:
 def _multiplied(states: Tensor, weight: Tensor) -> Tensor:
     """Return `states @ weight.T` in the dtype of `states`: [rows, in], [out, in] → [rows, out]."""
     exact = states.float()
-    if torch.compiler.is_compiling():
+    if is_recorded():
         return (exact @ weight.float().t()).to(states.dtype)
     size = _BLOCK if weight.dtype == torch.float32 else _HALF_BLOCK
     product = states.new_empty(len(states), len(weight))
@@ -145,7 +198,7 @@ def sdpa(
     states = query, key, value
     if decoding.suits_attention(*states, attention_mask, dropout):
         return decoding.attention(*states), None
-    if not half_is_slow(value, value.dtype):
+    if not half_is_slow(value, value.dtype) or is_traced():
         mixed, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, **kwargs
         )
@@ -156,7 +209,7 @@ def sdpa(
             attention_mask = attention_mask.float()
     parts = []
     # One text at a time needs little memory; a compiler has no use for the same lines many times.
-    texts = len(query) if torch.compiler.is_compiling() else 1
+    texts = len(query) if is_recorded() else 1
     with torch.autocast("cpu", enabled=False):
         for first in range(0, len(query), texts):
             some = slice(first, first + texts)

@@ -25,13 +25,16 @@ from transformers.utils.output_capturing import capture_outputs
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.arguments import (
     Past,
+    StatesChoice,
     as_cache,
+    choose_states,
     first_given,
     head_mask_per_layer,
     refuse_cache,
     reject_unknown_keywords,
     warn_of_extrapolation,
     warn_of_unmasked_padding,
+    which_states,
 )
 from gpt_neox_japanese.model.cache import give_room
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
@@ -76,7 +79,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         past_key_values: Past | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: StatesChoice = None,
         return_dict: bool | None = None,
         head_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
@@ -96,7 +99,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
                 of [batch, heads, past, head_dim].
             use_cache: Return keys and values for the next call; `config.use_cache` if None.
             output_attentions: Return each layer's weights; computed by the eager implementation.
-            output_hidden_states: Return each layer's input and the final output.
+            output_hidden_states: Return each layer's input and the final output; or, given indices
+                such as `[0, -1]`, these of them, and None for the others.
             return_dict: False for a plain tuple; `config.return_dict` if None.
             head_mask: [heads] or [layers, heads]: 1 keeps a head, 0 silences it.
             token_type_ids: Ignored, with a warning: the architecture has no segments.
@@ -110,8 +114,9 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
 
         Raises:
             NeoXJapaneseError: (a `ValueError`) unless exactly one of `input_ids` and
-                `inputs_embeds` is given, if the cache or `head_mask` has the wrong shape, or if a
-                cache is given while gradients are checkpointed.
+                `inputs_embeds` is given, if the cache or `head_mask` has the wrong shape, if two
+                caches are given, if a cache is given while gradients are checkpointed, or if
+                `output_hidden_states` is neither a flag nor indices.
             TypeError: For a keyword argument that nothing would read.
         """
         reject_unknown_keywords(kwargs, self.config)
@@ -126,7 +131,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             inputs_embeds = self.embed_in(input_ids)
 
         config = self.config
-        output: BaseModelOutputWithPast | tuple[Any, ...] = self._run_layers(
+        wanted = which_states(output_hidden_states, config.output_hidden_states)
+        outputs: BaseModelOutputWithPast = self._run_layers(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -135,11 +141,14 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             head_mask=head_mask_per_layer(head_mask, config),
             # The decorators would take None for False.
             output_attentions=first_given(output_attentions, config.output_attentions),
-            output_hidden_states=first_given(output_hidden_states, config.output_hidden_states),
-            return_dict=first_given(return_dict, config.return_dict),
+            output_hidden_states=wanted,
+            return_dict=True,
             **kwargs,
         )
-        return output
+        if isinstance(wanted, list) and outputs.hidden_states is not None:
+            # Before 5.24 transformers knows of no choice.
+            outputs.hidden_states = choose_states(outputs.hidden_states, wanted)  # type: ignore[assignment]
+        return outputs if first_given(return_dict, config.return_dict) else outputs.to_tuple()
 
     @merge_with_config_defaults  # type: ignore[untyped-decorator]
     @capture_outputs  # type: ignore[untyped-decorator]
@@ -175,7 +184,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         )
         position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
         hidden_states = inputs_embeds
-        for index, layer in enumerate(self.layers):
+        # Fewer than there are, if the config says so: `generate(assistant_early_exit=…)` makes it.
+        for index, layer in zip(range(self.config.num_hidden_layers), self.layers, strict=False):
             hidden_states = layer(
                 hidden_states,
                 attention_mask=causal_mask,

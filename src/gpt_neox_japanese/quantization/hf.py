@@ -22,6 +22,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.quantization.formats import METHOD, Matrix
 from gpt_neox_japanese.quantization.reference import GROUP, SCALE
+from gpt_neox_japanese.quantization.torch_products import is_unobserved, product
 
 __all__ = ["QuantizationConfig", "QuantizedEmbedding", "QuantizedLinear"]
 
@@ -130,18 +131,12 @@ class QuantizedLinear(_Quantized):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, in_features)` → `(…, out_features)`, both in the dtype of `x`."""
-        inference = x.device.type == "cpu" and not (x.requires_grad and torch.is_grad_enabled())
-        if not inference or torch.compiler.is_compiling():
+        learning = x.requires_grad and torch.is_grad_enabled()
+        if learning or not is_unobserved(x, self.weight):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return functional.linear(x, self.dequantize(x.dtype), bias)
-        # Not above: models are imported without Numba.
-        from gpt_neox_japanese.quantization.products import matmul
-
-        rows = x.detach().float().reshape(-1, self.in_features)
-        threads = torch.get_num_threads()
-        product = torch.from_numpy(matmul(rows.numpy(), self.matrix(), threads=threads))
-        product = product.reshape(*x.shape[:-1], self.out_features)
-        return (product if self.bias is None else product + self.bias).to(x.dtype)
+        out = product(x.float(), self.matrix())
+        return (out if self.bias is None else out + self.bias).to(x.dtype)
 
 
 class QuantizedEmbedding(_Quantized):
