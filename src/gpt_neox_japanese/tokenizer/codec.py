@@ -123,7 +123,7 @@ class Codec:
             }
         path = Path(directory) / CONFIG_FILE
         text = json.dumps(config, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
     def with_added(self, added: AddedTokens) -> Codec:
         """The same vocabulary with other added tokens; what is large is shared."""
