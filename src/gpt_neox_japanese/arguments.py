@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-__all__ = ["check_ids", "check_integer", "check_number", "check_text"]
+__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "shown"]
 
 
 def check_integer(
@@ -41,7 +41,7 @@ def check_integer(
     fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not fits or value < minimum or (maximum is not None and value > maximum):
         range_ = f"{minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
-        raise error(f"{name} is {_shown(value)}; it must be an integer, {range_}")
+        raise error(f"{name} is {shown(value)}; it must be an integer, {range_}")
     return int(value)
 
 
@@ -69,8 +69,19 @@ def check_number(
     except OverflowError:  # an integer of 400 digits
         number = math.nan
     if isinstance(value, bool) or math.isnan(number) or not holds(number):
-        raise error(f"{name} is {_shown(value)}; it must be {range_}")
+        raise error(f"{name} is {shown(value)}; it must be {range_}")
     return number
+
+
+def check_bool(name: str, value: Any, error: type[NeoXJapaneseError]) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        error: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise error(f"{name} is {shown(value)}; it must be True or False")
+    return value
 
 
 def check_text(name: str, value: Any, error: type[NeoXJapaneseError]) -> str:
@@ -80,7 +91,7 @@ def check_text(name: str, value: Any, error: type[NeoXJapaneseError]) -> str:
         error: It is none.
     """
     if not isinstance(value, str):
-        raise error(f"{name} is {_shown(value)}; it must be a string")
+        raise error(f"{name} is {shown(value)}; it must be a string")
     return value
 
 
@@ -97,19 +108,19 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
         error: It is no sequence, or one of its members is no id.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise error(f"{name} is {_shown(values)}; it must be a list of token ids")
+        raise error(f"{name} is {shown(values)}; it must be a list of token ids")
     ids = []
     for value in values.tolist() if isinstance(values, np.ndarray) else values:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise error(f"{name} holds {_shown(value)}, which is no token id")
+            raise error(f"{name} holds {shown(value)}, which is no token id")
         token_id = int(value)
         if not 0 <= token_id < vocab_size:
-            raise error(f"{name} holds id {_shown(token_id)}; ids are 0 to {vocab_size - 1}")
+            raise error(f"{name} holds id {shown(token_id)}; ids are 0 to {vocab_size - 1}")
         ids.append(token_id)
     return ids
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as it would be typed, cut to what fits a line."""
     try:
         return reprlib.repr(value)

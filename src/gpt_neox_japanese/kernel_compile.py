@@ -1,16 +1,24 @@
-"""How kernels are compiled, cached and typed."""
+"""How kernels are compiled, cached and typed, and for which processor."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 import numba.extending
 import numpy as np
+from numba.core import compiler_lock
+from numba.core.registry import cpu_target
 from numpy.typing import NDArray
+
+from gpt_neox_japanese.kernel_cache import cache_of
 
 __all__ = [
     "Bytes",
@@ -26,6 +34,7 @@ __all__ = [
     "intrinsic",
     "leaf",
     "overload",
+    "processor",
 ]
 
 Number: TypeAlias = Any  # int or np.int64: one machine word
@@ -39,21 +48,60 @@ Trie: TypeAlias = tuple[Ints, Ints, Number]
 # Numba's types describe what is written, not what may then be called: one argument fewer, say.
 intrinsic: Any = numba.extending.intrinsic
 overload: Any = numba.extending.overload
+_njit: Any = numba.njit
+_config: Any = numba.config
+_lock: Any = compiler_lock.global_compiler_lock
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # All kernels, because they call each other across packages, and what they take constants from.
-_SOURCES = ("kernels/*.py", "**/kernel*.py", "tokenizer/tables.py", "tokenizer/trie.py")
+_SOURCES = (
+    "kernels/*.py",
+    "**/kernel*.py",
+    "tokenizer/normalization.py",
+    "tokenizer/reference.py",
+    "tokenizer/tables.py",
+    "tokenizer/trie.py",
+)
 
 
 def _digest_of_sources() -> str:
     directory = Path(__file__).parent
     files = sorted(file for pattern in _SOURCES for file in directory.glob(pattern))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 _DIGEST = _digest_of_sources()
 
+# What every processor of this kind has: all that is known of one whose name LLVM does not know.
+_BASE = "+64bit,+cmov,+cx8,+fxsr,+sse2" if platform.machine() in ("x86_64", "AMD64") else ""
+
+# A processor that NUMBA_CPU_NAME names has the features of its name. Numba would add those of this
+# machine, and so compile for an old processor what only this one can run.
+if _config.CPU_NAME and _config.CPU_FEATURES is None:
+    _config.CPU_FEATURES = _BASE
+
+# Of LLVM's names for what multiplies integers, the best first.
+_INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
+
+
+def processor() -> str:
+    """What kernels are compiled for: a processor's name, and what it has for them."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if features in ("", _BASE):  # no more and no less than the name says
+        return str(name)
+    if features == _config.CPU_FEATURES:  # what the user adds and takes away
+        return f"{name} with {features}"
+    enabled = features.split(",")
+    best = [instruction for instruction in _INSTRUCTIONS if f"+{instruction}" in enabled][:1]
+    return " with ".join([name, *best])
+
+
+# A process that is forked has none of the other threads, and so none that could release the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 # Functions that only compiled functions call need no way in from Python.
 _INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -64,7 +112,7 @@ _ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 def compiled(function: _Function) -> _Function:
     """Compile a function that compiled functions call."""
-    return cast(_Function, numba.njit(**_INNER)(function))
+    return cast(_Function, _njit(**_INNER)(function))
 
 
 def leaf(function: _Function) -> _Function:
@@ -73,7 +121,7 @@ def leaf(function: _Function) -> _Function:
     Arrays passed to it are not counted as referenced once more, which makes the innermost loops
     twice as fast. It may return a view of an array only to another leaf.
     """
-    return cast(_Function, numba.njit(**_INNER, _nrt=False)(function))  # type: ignore[call-overload]
+    return cast(_Function, _njit(**_INNER, _nrt=False)(function))
 
 
 def arithmetic(function: _Function) -> _Function:
@@ -82,17 +130,44 @@ def arithmetic(function: _Function) -> _Function:
     The order is the compiler's choice, but the same at every call.
     """
     options = {**_INNER, "_nrt": False, "error_model": "numpy", "fastmath": _ANY_ORDER}
-    return cast(_Function, numba.njit(**options)(function))
+    return cast(_Function, _njit(**options)(function))
 
 
 def entry(function: _Function) -> _Function:
     """Compile a function that Python calls, and keep the result on disk where that is possible.
 
     Numba notices when the file of a cached function changes, but not when a function that it calls
-    or a constant that it reads changes in another file. So the sources' digest is part of the name.
+    or a constant that it reads changes in another file. So the cache is told of all sources.
     """
-    function.__qualname__ += f"_{_DIGEST}"
-    try:
-        return cast(_Function, numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # neither the package's directory nor the user's cache can be written
-        return cast(_Function, numba.njit(nogil=True)(function))
+    dispatcher = _njit(nogil=True)(function)
+    if not _config.DISABLE_JIT:
+        dispatcher._cache = cache_of(function, _DIGEST)
+        dispatcher.compile = _undisturbed(dispatcher.compile)
+    return cast(_Function, dispatcher)
+
+
+def _undisturbed(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let Numba compile, or load what it compiled, in a thread that no interrupt reaches.
+
+    Python interrupts the main thread alone. Numba, interrupted, forgets what it was about to
+    register, and could compile nothing more until the process ends. Like this, Ctrl-C ends the wait
+    and the work goes on: whoever calls next waits for it, and the next start finds it.
+    """
+
+    def compile_apart(signature: Any) -> Any:
+        # Whoever holds the lock is compiling already, and would wait for itself.
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or _lock.is_locked():
+            return compile_for(signature)
+        result: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                result.set_result(compile_for(signature))
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=work, name="compile").start()
+        return result.result()
+
+    return compile_apart

@@ -92,6 +92,16 @@ def test_penalties_reach_the_sampler(checkpoint: Path) -> None:
         assert ids != free
 
 
+def test_a_text_that_ends_for_lack_of_room_says_so(checkpoint: Path) -> None:
+    for more in ([], ["--json"]):
+        arguments = ["generate", "猫", "--model", checkpoint, "--temperature", 0, *more]
+        full = run(*arguments, "--max-new-tokens", 1500)
+        assert full.exit_code == 0
+        assert "context is full" in full.stderr
+        assert run(*arguments, "--max-new-tokens", 5).stderr == ""
+        assert run(*arguments, "--max-new-tokens", 47).stderr == ""  # just the room that there is
+
+
 def test_help_is_in_sections() -> None:
     lines = run("generate", "--help").stdout.splitlines()
     sections = [line for line in lines if line and not line.startswith(" ") and line[-1] == ":"]
@@ -142,7 +152,7 @@ def test_text_ends_before_a_stop_string(checkpoint: Path) -> None:
         (["猫", "--min-new-tokens", "-1"], "min_new_tokens is -1"),
         (["猫", "--presence-penalty", "nan"], "presence_penalty is nan"),
         (["猫" * 100], "100 tokens"),
-        (["\udcff"], "surrogate"),
+        (["\udcff"], "are not UTF-8"),
     ],
 )
 def test_misuse_is_refused_in_one_line(checkpoint: Path, arguments: list[str], said: str) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -92,14 +96,128 @@ def test_interrupting_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("tokenize", "猫").exit_code == 130
 
 
-def test_terminal_without_japanese_is_told_what_to_do() -> None:
-    code = "from gpt_neox_japanese.cli import main; main(['detokenize', '0'])"
-    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+@pytest.mark.parametrize(
+    "error", [EOFError("Ran out of input"), BrokenPipeError(32, "Broken pipe")]
+)
+def test_failure_that_looks_like_an_interrupt_or_a_closed_pipe_is_told(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", fail)
+    result = run("tokenize", "猫")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert str(error.args[-1]) in result.stderr
+
+
+def test_want_of_memory_exits_1_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", fail)
+    result = run("tokenize", "猫")
+    assert (result.exit_code, result.stderr) == (1, "neox-ja: not enough memory\n")
+
+
+def process(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The outcome of one call in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from gpt_neox_japanese.cli import main; main()", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
     )
-    assert result.returncode == 1
-    assert result.stderr.startswith("neox-ja: cannot write Japanese in latin-1")
+
+
+# A pipe of Windows, a terminal of before, and one that says nothing.
+@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "latin-1", "ascii"])
+def test_output_is_utf8_whatever_the_system_is_set_to(encoding: str) -> None:
+    result = process("tokenize", "〜草‖🐯", "--ids", PYTHONIOENCODING=encoding)
+    assert result.returncode == 0, result.stderr
+    again = process("detokenize", result.stdout.decode(), PYTHONIOENCODING=encoding)
+    assert again.stdout == "〜草‖🐯\n".encode()
+    refused = process("detokenize", "猫", PYTHONIOENCODING=encoding)
+    assert refused.returncode == 2
+    assert "'猫' is not an id".encode() in refused.stderr
+
+
+def test_lines_end_in_line_feeds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        # As Windows opens them for a pipe.
+        text = io.TextIOWrapper(stream, "cp932", newline="\r\n", write_through=True)
+        monkeypatch.setattr(sys, name, text)
+    for arguments in (["detokenize", "0"], ["detokenize", "猫"]):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+    assert streams["stdout"].getvalue().endswith(b"\n")
+    assert streams["stderr"].getvalue().endswith(b"\n")
+    assert b"\r" not in streams["stdout"].getvalue() + streams["stderr"].getvalue()
+
+
+C_LOCALE = {"PYTHONUTF8": "0", "LC_ALL": "C"}
+
+
+def test_arguments_are_utf8_in_the_locale_c(tmp_path: Path) -> None:
+    result = process("tokenize", "猫", **C_LOCALE)
+    assert result.stdout == process("tokenize", "猫").stdout, result.stderr
+    made = process(
+        *("generate", "吾輩は", "--stop", "。", "--max-new-tokens", "3", "--json"), **C_LOCALE
+    )
+    assert json.loads(made.stdout)["prompt"] == "吾輩は"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are bytes here")
+@pytest.mark.parametrize("environment", [C_LOCALE, {"PYTHONUTF8": "1"}])
+def test_files_are_found_and_named_in_the_locale_c(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    texts = tmp_path / "文書"
+    texts.mkdir()
+    (texts / "吾輩.txt").write_text("猫である", encoding="utf-8")
+    Path(os.fsdecode(os.fsencode(texts) + b"/\x82\xa0.txt")).write_text("猫", encoding="utf-8")
+    output = tmp_path / "出力.jsonl"
+    result = process("tokenize", str(texts), "--output", str(output), **environment)
+    assert result.returncode == 0, result.stderr
+    lines = output.read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["id"] for line in lines} == {r"\x82\xa0.txt", "吾輩.txt"}
+    shards = tmp_path / "準備"
+    assert process("prepare", str(texts), "--output", str(shards), **environment).returncode == 0
+    assert "吾輩.txt" in (shards / "manifest.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="arguments are no bytes")
+def test_argument_of_another_encoding_is_told_of_the_locale() -> None:
+    for environment in (C_LOCALE, {"PYTHONUTF8": "1"}):
+        result = process("tokenize", "猫".encode("shift_jis"), **environment)
+        assert result.returncode == 2
+        assert b"are not UTF-8 (the locale of this terminal says " in result.stderr
+        assert result.stderr.count(b"\n") == 1
+
+
+def test_every_text_argument_is_read_as_utf8() -> None:
+    def commands(command: click.Command) -> Iterator[click.Command]:
+        yield command
+        for inner in getattr(command, "commands", {}).values():
+            yield from commands(inner)
+
+    for name in cli._COMMANDS:
+        command = cli.main.get_command(click.Context(cli.main), name)
+        assert command
+        for each in commands(command):
+            for parameter in each.params:
+                assert parameter.type is not click.STRING, f"{name}: {parameter.name}"
+
+
+def test_libraries_that_no_command_uses_say_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "猫"}\n', encoding="utf-8")
+    result = process("evaluate", "--data", str(text), "--json")
+    assert result.returncode == 0
+    assert b"torch" not in result.stderr
 
 
 def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

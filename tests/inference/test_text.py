@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_neox_japanese import TextGenerator
+from gpt_neox_japanese import GPTNeoXJapaneseConfig, TextGenerator
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
+from gpt_neox_japanese.inference.loading import default_slots
 from gpt_neox_japanese.inference.sampling import Choice, SamplingOptions
+from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.text import Completion
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.tokenizer.small import vocabulary
@@ -19,7 +23,9 @@ CODEC = Codec(vocabulary(["吾輩", "猫", "は", "。"]), legacy=False)
 IDS = CODEC.vocabulary.ids
 
 
-class RecordedRequest:
+class RecordedStream:
+    context_is_full = False
+
     def __init__(self, ids: Sequence[int], logprobs: int | None) -> None:
         self.ids = ids
         self.logprobs = logprobs
@@ -28,13 +34,18 @@ class RecordedRequest:
         self.finish_reason: Literal["stop", "length"] | None = None
 
     def __iter__(self) -> Iterator[Choice]:
-        for token_id in self.ids:
-            if self.cancelled:
-                return
-            self.taken += 1
-            asked = self.logprobs is not None
-            yield Choice(token_id, -0.5 if asked else None, ((token_id, -0.5),) * asked)
-        self.finish_reason = "length"
+        return self
+
+    def __next__(self) -> Choice:
+        if self.cancelled:
+            raise StopIteration
+        if self.taken == len(self.ids):
+            self.finish_reason = "length"
+            raise StopIteration
+        token_id = self.ids[self.taken]
+        self.taken += 1
+        asked = self.logprobs is not None
+        return Choice(token_id, -0.5 if asked else None, ((token_id, -0.5),) * asked)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -49,7 +60,7 @@ class Recorded:
         self.ids = ids
         self.prompts: list[Sequence[int]] = []
         self.asked: list[dict[str, Any]] = []
-        self.requests: list[RecordedRequest] = []
+        self.streams: list[RecordedStream] = []
 
     def submit(
         self,
@@ -58,11 +69,11 @@ class Recorded:
         max_new_tokens: int,
         options: SamplingOptions,
         seed: int | None = None,
-    ) -> RecordedRequest:
+    ) -> RecordedStream:
         self.prompts.append(prompt_ids)
         self.asked.append({"max_new_tokens": max_new_tokens, "options": options, "seed": seed})
-        self.requests.append(RecordedRequest(self.ids, options.logprobs))
-        return self.requests[-1]
+        self.streams.append(RecordedStream(self.ids, options.logprobs))
+        return self.streams[-1]
 
 
 def generator(ids: Sequence[int]) -> tuple[TextGenerator, Recorded]:
@@ -104,8 +115,8 @@ def test_stop_string_may_span_tokens_and_frees_the_engine() -> None:
     assert "".join(written(ids, stop="は吾")) == "猫"
     ours, engine = generator(ids)
     assert ours.generate("猫", stop=("。", "吾輩")) == "猫は"
-    assert engine.requests[0].taken == 3
-    assert engine.requests[0].cancelled
+    assert engine.streams[0].taken == 3
+    assert engine.streams[0].cancelled
 
 
 def test_a_stop_string_in_the_prompt_does_not_stop() -> None:
@@ -206,17 +217,22 @@ def test_keywords_change_single_options() -> None:
         ours.stream("猫", temprature=1)  # type: ignore[call-arg]
 
 
-def test_a_stream_that_is_left_alone_frees_the_engine() -> None:
+def test_a_stream_that_is_left_alone_is_dropped() -> None:
     ours, engine = generator([1] * 100)
     never_read = ours.stream("猫")
     begun = ours.stream("猫")
     assert next(begun) == "猫"
+    held = [weakref.ref(engine.streams.pop()) for _ in range(2)]  # dropped streams are cancelled
+    del never_read, begun
+    assert [stream() for stream in held] == [None, None]
+
+
+def test_a_closed_stream_is_cancelled_and_empty() -> None:
+    ours, engine = generator([1] * 100)
     closed = ours.stream_details("猫")
     closed.close()
     assert list(closed) == []
-    del never_read, begun
-    assert [request.cancelled for request in engine.requests] == [True, True, True]
-    assert [request.taken for request in engine.requests] == [0, 1, 0]
+    assert engine.streams[0].cancelled
 
 
 def test_an_error_while_writing_reaches_the_reader_and_frees_the_engine() -> None:
@@ -225,15 +241,60 @@ def test_an_error_while_writing_reaches_the_reader_and_frees_the_engine() -> Non
     next(stream)
     with pytest.raises(ValueError, match="1000000"):
         next(stream)
-    assert engine.requests[0].cancelled
-    assert list(stream) == []
+    assert engine.streams[0].cancelled
+    with pytest.raises(GenerationError, match="1000000"):
+        next(stream)
 
 
-def test_empty_stop_string_is_refused_before_anything_is_written() -> None:
-    ours, engine = generator([1])
-    with pytest.raises(GenerationError, match="stop"):
-        ours.stream("猫", stop=("",))
-    assert engine.requests == []
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prompt": None}, "prompt is None"),
+        ({"prompt": 7}, "prompt is 7"),
+        ({"prompt": b"a"}, "prompt is b'a'"),
+        ({"stop": ("",)}, "stop"),
+        ({"stop": None}, "stop is None"),
+        ({"stop": 3}, "stop is 3"),
+        ({"stop": [3]}, "stop string is 3"),
+        ({"echo": "no"}, "echo is 'no'"),
+        ({"options": {"top_k": 3}}, "options is"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens is 1.5"),
+        ({"max_new_tokens": float("nan")}, "max_new_tokens is nan"),
+        ({"num_return_sequences": 2.5}, "num_return_sequences is 2.5"),
+        ({"num_return_sequences": 10**9}, "num_return_sequences is 1000000000"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(
+    checkpoint: Path, given: dict[str, Any], said: str
+) -> None:
+    with (
+        TextGenerator.load(checkpoint) as ours,
+        pytest.raises(GenerationError, match=re.escape(said)),
+    ):
+        ours.generate_details(**{"prompt": "猫", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"slots": 0}, "slots is 0"),
+        ({"slots": 1.5}, "slots is 1.5"),
+        ({"slots": "8"}, "slots is '8'"),
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": 2.0}, "threads is 2.0"),
+        ({"threads": 100_000}, "threads is 100000"),
+        ({"prompt_lookup": 1}, "prompt_lookup is 1"),
+        ({"device": None}, "device is None"),
+        ({"dtype": 3}, "dtype '3'"),
+        ({"directory": 3}, "directory is 3"),
+    ],
+)
+def test_arguments_of_load_that_cannot_be_used_are_named(
+    checkpoint: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        TextGenerator.load(**{"directory": checkpoint, **given})
 
 
 def test_a_checkpoint_writes_the_same_text_for_the_same_seed(checkpoint: Path) -> None:
@@ -249,6 +310,29 @@ def test_a_checkpoint_writes_the_same_text_for_the_same_seed(checkpoint: Path) -
     assert second.text != first
     assert third.logprobs is not None
     assert all(logprob < 0 for logprob in third.logprobs)
+
+
+def test_a_text_that_ends_for_lack_of_room_says_so(checkpoint: Path) -> None:
+    with TextGenerator.load(checkpoint) as ours:
+        with pytest.warns(UserWarning, match="context is full.*max_new_tokens=1500"):
+            text = ours.generate("猫", max_new_tokens=1500, temperature=0)
+        assert ours.generate("猫", max_new_tokens=47, temperature=0) == text
+        with ours.stream_details("猫", max_new_tokens=48, temperature=0) as stream:
+            assert list(stream)[-1].finish_reason == "length"
+            assert stream.context_is_full
+
+
+@pytest.mark.parametrize(
+    ("platform", "hidden", "expected"),
+    [("linux", 2560, 8), ("darwin", 2560, 8), ("win32", 256, 8), ("win32", 2560, 1)],
+)
+def test_slots_are_fewer_where_unused_memory_is_charged(
+    monkeypatch: pytest.MonkeyPatch, platform: str, hidden: int, expected: int
+) -> None:
+    config = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": hidden}
+    shape = Shape.of(GPTNeoXJapaneseConfig(**config).to_dict())
+    monkeypatch.setattr("sys.platform", platform)
+    assert default_slots(shape, bytes_per_value=4) == expected
 
 
 @pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:99"])

@@ -97,13 +97,47 @@ def test_file_with_something_else_than_tensors_is_refused(tmp_path: Path) -> Non
         read_weights(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../a.safetensors", "/a.safetensors", "x/a.safetensors", "none"])
+@pytest.mark.parametrize("name", ["../a.safetensors", "/a.safetensors", "x/a.safetensors", ".."])
 def test_index_that_points_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").mkdir()
     for place in (tmp_path.parent, tmp_path / "x"):
         save_file(WEIGHTS, place / "a.safetensors")
     write_index(tmp_path, "model.safetensors", {"a": name})
-    with pytest.raises(CheckpointError, match="no file of its directory"):
+    with pytest.raises(CheckpointError, match="must lie beside their index"):
+        read_weights(tmp_path)
+
+
+def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_index(tmp_path, "model.safetensors", {"a": "none.safetensors"})
+    with pytest.raises(CheckpointError, match=r"none\.safetensors"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_links_are_followed_wherever_they_lead(tmp_path: Path, sharded: bool) -> None:
+    directory, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    directory.mkdir()
+    elsewhere.mkdir()
+    save_file(WEIGHTS, elsewhere / "feed")
+    name = "a.safetensors" if sharded else "model.safetensors"
+    (directory / name).symlink_to(elsewhere / "feed")
+    if sharded:
+        write_index(elsewhere, "feed", dict.fromkeys(WEIGHTS, name))
+        index = directory / "model.safetensors.index.json"
+        index.symlink_to(elsewhere / "feed.index.json")
+    assert same(read_weights(directory))
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "not fetched")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*No such file"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin.index.json"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
         read_weights(tmp_path)
 
 

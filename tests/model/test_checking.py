@@ -90,11 +90,43 @@ def test_a_pipe_is_refused_and_not_waited_for(directory, name):
     refused(directory, "is not a regular file")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "vocab.json"])
-def test_a_link_out_of_the_directory_is_refused(directory, name):
-    (directory.parent / "secret").write_text("secret")
-    (directory / name).symlink_to(directory.parent / "secret")
-    refused(directory, "is a link that leads out of its directory")
+@pytest.mark.parametrize("model_class", [GPTNeoXJapaneseForCausalLM, AutoModelForCausalLM])
+@pytest.mark.parametrize("shards", ["1GB", "20KB"])
+def test_a_directory_of_links_to_a_data_drive_is_loaded(tiny_model, tmp_path, model_class, shards):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "drive", max_shard_size=shards)
+    (tmp_path / "links").mkdir()
+    for file in (tmp_path / "drive").iterdir():
+        (tmp_path / "links" / file.name).symlink_to(file)
+    (tmp_path / "links" / "pytorch_model.bin").symlink_to(tmp_path / "not fetched")
+    loaded = model_class.from_pretrained(tmp_path / "links")
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
+def test_a_subfolder_of_a_hub_snapshot_is_loaded(tiny_model, tmp_path):
+    model = tiny_model()
+    repository = tmp_path / "models--someone--tiny"
+    snapshot = repository / "snapshots" / "0123abcd"
+    model.save_pretrained(snapshot / "sub")
+    (repository / "blobs").mkdir()
+    for file in (snapshot / "sub").iterdir():
+        blob = repository / "blobs" / file.name[::-1]
+        file.rename(blob)
+        file.symlink_to(f"../../../blobs/{blob.name}")
+    ids = torch.tensor([[5, 6, 7]])
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(snapshot, subfolder="sub")
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
+def test_an_index_of_weights_that_were_not_fetched_does_no_harm(tiny_model, directory):
+    model = tiny_model()
+    model.save_pretrained(directory)
+    content = {"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps(content))
+    ids = torch.tensor([[5, 6, 7]])
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(directory)
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
 def test_links_of_the_hub_cache_and_inside_the_directory_are_followed(tiny_model, tmp_path):

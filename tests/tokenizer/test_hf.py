@@ -268,6 +268,31 @@ def test_codec_reads_what_the_face_saves(
     assert codec.legacy
 
 
+def test_an_id_of_the_hub_that_cannot_be_reached_is_said_to_be_so() -> None:
+    with pytest.raises(OSError, match="couldn't connect to"):
+        GPTNeoXJapaneseTokenizer.from_pretrained("abeja/gpt-neox-japanese-2.7b")
+
+
+def test_a_directory_without_a_vocabulary_is_named(files: Path) -> None:
+    (files / "emoji.json").unlink()
+    with pytest.raises(VocabularyError, match=rf"no emoji\.json in '{files}'"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files)
+
+
+def test_methods_that_cannot_work_say_what_to_use(
+    tokenizer: GPTNeoXJapaneseTokenizer, files: Path
+) -> None:
+    with pytest.raises(TokenizationError, match="neox-ja vocab build"):
+        tokenizer.train_new_from_iterator([["吾輩は猫である"]], 100)
+    with pytest.raises(TokenizationError, match="add_bos_token"):
+        tokenizer.add_bos_token = True
+    with pytest.raises(TokenizationError, match="gguf_file"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files, gguf_file="model.gguf")
+    with pytest.raises(TokenizationError, match="tokenizer_object"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files, tokenizer_object=tokenizer._tokenizer)
+    assert tokenizer.get_special_tokens_mask([1, tokenizer.eos_token_id]) == [0, 0]
+
+
 def test_copies_and_pickles_behave_alike(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
     for twin in (
         pickle.loads(pickle.dumps(tokenizer)),

@@ -82,6 +82,9 @@ def test_a_saved_special_token_comes_back_here_and_in_transformers(
         # Naming a token does not add it, here as in transformers; loading does.
         before.add_tokens([str(token)], special_tokens=True)
     assert behaviour(after) == behaviour(before)
+    text = "吾輩は<new>猫 <new> <|endoftext|>は"
+    codec = Codec.load(tmp_path / "saved")
+    assert codec.encode(text, allow_tags=True).tolist() == after(text)["input_ids"]
     in_tree = behaviour(InTree.from_pretrained(tmp_path / "saved"))
     ours = behaviour(after)
     for key in ("tokens", "names"):

@@ -5,16 +5,24 @@ Results go to stdout, progress to stderr. Misuse exits 2, failure exits 1, each 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
+import select
 import sys
 from typing import Any, NoReturn
 
 import click
 
 from gpt_neox_japanese import __version__
+from gpt_neox_japanese.cli.texts import write_utf8
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
 __all__ = ["main"]
+
+# They warn whenever transformers loads torchao, which no command uses: of libraries for another
+# Python or GPU, and of how torchao itself calls torch.
+_NOT_OURS = ("torchao", "torch.utils._pytree")
 
 # Name → what the overview says of it, so that the overview imports nothing.
 _COMMANDS = {
@@ -46,7 +54,21 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand, and say what click takes for something else."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:  # to click, Ctrl-D at a question, and so an interrupt
+            raise click.ClickException(f"a file ended too early: {error!r}") from error
+        except BrokenPipeError as error:  # to click, a reader such as `head` that has read enough
+            if _nobody_reads():
+                raise
+            raise click.ClickException(str(error)) from error
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        write_utf8()
+        for name in _NOT_OURS:
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             status = super().main(*args, **{**kwargs, "standalone_mode": False})
             sys.exit(status if isinstance(status, int) else 0)
@@ -58,18 +80,33 @@ class _Commands(click.Group):
             _exit(2, error.format_message() + hint)
         except NeoXJapaneseError as error:
             _exit(2, error)
-        except UnicodeEncodeError as error:
-            _exit(1, f"cannot write Japanese in {error.encoding}; set PYTHONUTF8=1")
+        except UnicodeEncodeError as error:  # the name of a file: what is written is UTF-8
+            named = error.object[error.start : error.end]
+            _exit(1, f"no file can be named {named!r} in {error.encoding}; set PYTHONUTF8=1")
+        except MemoryError as error:
+            _exit(1, ": ".join(["not enough memory", *map(str, error.args)]))
         except (click.ClickException, OSError) as error:
             _exit(1, error)
         except (click.Abort, KeyboardInterrupt):
             _exit(130, "interrupted")
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output or standard error is a pipe whose other end was closed."""
+    if not hasattr(select, "poll"):
+        return False
+    pipes = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):  # there is none, or it is no file
+            pipes.register(stream.fileno(), 0)
+    return bool(pipes.poll(0))
+
+
 def _exit(status: int, reason: object) -> NoReturn:
     """End with one line on stderr that says why."""
     message = " ".join(str(reason).split()) or type(reason).__name__
-    click.echo(f"neox-ja: {message}", err=True)
+    with contextlib.suppress(OSError):  # the status tells it, where nobody reads
+        click.echo(f"neox-ja: {message}", err=True)
     sys.exit(status)
 
 

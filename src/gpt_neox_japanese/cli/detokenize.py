@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from gpt_neox_japanese.cli.options import vocabulary_option
-from gpt_neox_japanese.cli.texts import read_text
+from gpt_neox_japanese.cli.texts import TEXT, read_text
 
 __all__ = ["command"]
 
 
 @click.command()
-@click.argument("ids", nargs=-1)
+@click.argument("ids", nargs=-1, type=TEXT)
 @vocabulary_option
 def command(ids: tuple[str, ...], model: Path | None) -> None:
     """Print the text of IDS, numbers separated by spaces or commas (or standard input, for `-`)."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpt_neox_japanese.cli.groups import GroupedCommand, options_of
-from gpt_neox_japanese.cli.texts import read_text
+from gpt_neox_japanese.cli.texts import TEXT, read_text
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.inference.text import TextGenerator
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_SECONDS_OF_SILENCE = 3.0
 _MOST_AT_ONCE = 8  # continuations that are written at the same time
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -32,7 +29,7 @@ _model = options_of("What runs")
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("prompt", required=False)
+@click.argument("prompt", required=False, type=TEXT)
 @_length(
     "--max-new-tokens",
     type=click.IntRange(min=1),
@@ -41,7 +38,9 @@ _model = options_of("What runs")
     help="How much to write at most.",
 )
 @_length("--min-new-tokens", type=int, help="Do not end the text before so many tokens.")
-@_length("--stop", multiple=True, help="End before this text. May be given several times.")
+@_length(
+    "--stop", type=TEXT, multiple=True, help="End before this text. May be given several times."
+)
 @_length(
     "--num-return-sequences",
     type=click.IntRange(min=1),
@@ -75,7 +74,7 @@ _model = options_of("What runs")
     help="Directory of a model.  [default: the one that comes with the package]",
 )
 @_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
-@_model("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
+@_model("--device", type=TEXT, default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
 @_model("--threads", type=click.IntRange(min=1), help="Of a CPU.  [default: one on each core]")
 @_model(
     "--prompt-lookup/--no-prompt-lookup",
@@ -132,27 +131,16 @@ def command(
         for each in seeds
     ]
     clock = _Clock(generator, model, time.perf_counter() - start) if verbose else None
-    # The first use of a number format compiles the network for it, which takes a while once.
-    notice = threading.Timer(_SECONDS_OF_SILENCE, _say, ["compiling for this processor, once …"])
-    notice.daemon = True
-    if sys.stderr.isatty():
-        notice.start()
     for stream, each in zip(streams, seeds, strict=True):
-        pieces = _after_first(notice.cancel, clock.timed(stream) if clock else stream)
+        pieces = clock.timed(stream) if clock else stream
         if as_json:
             _print_json(text, each, pieces)
         else:
             _show(pieces)
+        if stream.context_is_full:
+            _say("the model's context is full: the text ends before --max-new-tokens")
     if clock:
         clock.tell()
-
-
-def _after_first(call: Callable[[], None], pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Pass pieces on, and call something when the first chosen token is there."""
-    for piece in pieces:
-        if piece.tokens or piece.finish_reason:
-            call()
-        yield piece
 
 
 def _print_json(prompt: str, seed: int | None, pieces: Iterator[Piece]) -> None:

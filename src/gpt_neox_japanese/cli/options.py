@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.cli.texts import TEXT
+
 __all__ = ["layout_options", "run_options", "vocabulary_option"]
 
 _Command = Callable[..., Any]
@@ -25,12 +27,14 @@ def layout_options(command: _Command) -> _Command:
         command,
         click.option(
             "--text-field",
+            type=TEXT,
             default="text",
             show_default=True,
             help="JSON field or Parquet column of the text.",
         ),
         click.option(
             "--id-field",
+            type=TEXT,
             default="id",
             show_default=True,
             help="JSON field or Parquet column of the document's id; it may be missing.",

@@ -1,12 +1,42 @@
-"""What a user typed as text: an argument, or standard input."""
+"""Text that comes in and goes out, which is UTF-8 whatever the system is set to."""
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 import click
 
-__all__ = ["read_text"]
+__all__ = ["TEXT", "read_text", "write_utf8"]
+
+
+class _Text(click.types.StringParamType):
+    """An argument that is text, and no name of a file.
+
+    In the locale C, Python takes each byte of a Japanese argument for half of a character. A name
+    has to stay like that, for it is what the system finds the file by; text is read anew.
+    """
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Decode the bytes that were typed: as UTF-8, or else as the locale says."""
+        text = str(value)
+        try:
+            return os.fsencode(text).decode("utf-8")
+        except UnicodeError:
+            if any("\udc80" <= character <= "\udcff" for character in text):
+                self.fail(
+                    f"the bytes of {text!r} are not UTF-8 (the locale of this terminal says "
+                    f"{sys.getfilesystemencoding()}); set it to UTF-8, or pipe the text in",
+                    param,
+                    ctx,
+                )
+            return text
+
+
+TEXT = _Text()
 
 
 def read_text(argument: str | None, name: str) -> str:
@@ -26,3 +56,15 @@ def read_text(argument: str | None, name: str) -> str:
         raise click.UsageError(
             f"standard input is not UTF-8 (byte {data[error.start]:#04x} at {error.start})"
         ) from error
+
+
+def write_utf8() -> None:
+    """Let standard output and standard error be UTF-8, with lines that end in LF alone.
+
+    What one command writes another reads, and a pipe of Windows would be CP932 with CRLF, in which
+    hundreds of a vocabulary's characters cannot be written. A file's name that is not UTF-8 is
+    written as the bytes that it is.
+    """
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # in a notebook, say, it is not
+            stream.reconfigure(encoding="utf-8", errors=errors, newline="\n")

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
-from gpt_neox_japanese.cli.texts import read_text
+from gpt_neox_japanese.cli.texts import TEXT, read_text
 
 __all__ = ["command"]
 
 
 @click.command()
-@click.argument("text", nargs=-1, metavar="[TEXT | - | FILE...]")
+@click.argument("text", nargs=-1, type=click.Path(), metavar="[TEXT | - | FILE...]")
 @vocabulary_option
 @click.option("--ids", "only_ids", is_flag=True, help="Print the ids alone, on one line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ids, tokens, offsets.")
@@ -59,7 +59,7 @@ def command(
         raise click.UsageError(
             f"{len(text)} texts given; quote one text, or name --output to tokenize files"
         )
-    _show_tokens(read_text(text[0] if text else None, "text"), directory, only_ids, as_json)
+    _show_tokens(read_text(TEXT(text[0]) if text else None, "text"), directory, only_ids, as_json)
 
 
 def _show_tokens(source: str, directory: Path, only_ids: bool, as_json: bool) -> None:

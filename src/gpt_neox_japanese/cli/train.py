@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.cli.texts import TEXT
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
@@ -101,7 +102,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @_option("--save-dtype", _PRECISION, "Precision of the finished model.")
 @_flag("--compile", "Run the model through torch.compile.")
 @_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
-@_option("--attention", str, "Attention of transformers: sdpa, flash_attention_2, …")
+@_option("--attention", TEXT, "Attention of transformers: sdpa, flash_attention_2, …")
 @_flag("--document-masking", "Let a token see its own document only.")
 @_option("--subword-dropout", _FRACTION, "Cut the text anew in every epoch, passing over pieces.")
 @_option("--lora-rank", click.IntRange(min=0), "Train adapters of this rank instead of --model.")
@@ -114,6 +115,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @_option("--save-every", _POSITIVE, "Steps between saves.")
 @click.option(
     "--sample-prompt",
+    type=TEXT,
     multiple=True,
     help="Beginning that the model continues at each measurement; may be repeated.",
 )

@@ -17,7 +17,7 @@ applies a function to all blocks with several processes.
 from __future__ import annotations
 
 from gpt_neox_japanese.corpus.blocks import Block, read_blocks, read_documents
-from gpt_neox_japanese.corpus.documents import Document, Layout, is_held_out
+from gpt_neox_japanese.corpus.documents import Document, Layout, is_held_out, name_of
 from gpt_neox_japanese.corpus.files import corpus_files
 from gpt_neox_japanese.corpus.parallel import map_blocks
 
@@ -28,6 +28,7 @@ __all__ = [
     "corpus_files",
     "is_held_out",
     "map_blocks",
+    "name_of",
     "read_blocks",
     "read_documents",
 ]

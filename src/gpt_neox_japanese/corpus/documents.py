@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_neox_japanese.errors import CorpusError
 
-__all__ = ["Document", "Layout", "document_of_json", "document_of_line", "is_held_out"]
+__all__ = ["Document", "Layout", "document_of_json", "document_of_line", "is_held_out", "name_of"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
         raise CorpusError(
             f'{file}, line {number}: expected an object with a string "{layout.text_field}"'
         )
+    given = fields.get(layout.id_field)
+    document_id = f"{name_of(file)}:{number}" if given is None else str(given)
     if "\\u" in source:  # strict UTF-8 has no lone surrogates, so only escapes can make them
         _check_surrogates(text, file, number)
-    document_id = fields.get(layout.id_field)
-    return Document(
-        f"{file.name}:{number}" if document_id is None else str(document_id), text, file, number
-    )
+        _check_surrogates(document_id, file, number)
+    return Document(document_id, text, file, number)
 
 
 def document_of_line(line: bytes, file: Path, number: int) -> Document:
@@ -75,7 +76,7 @@ def document_of_line(line: bytes, file: Path, number: int) -> Document:
         CorpusError: the line is not UTF-8; the message names file and line.
     """
     text = _decode(line, file, number).removesuffix("\r")
-    return Document(f"{file.name}:{number}", text, file, number)
+    return Document(f"{name_of(file)}:{number}", text, file, number)
 
 
 def _decode(line: bytes, file: Path, number: int) -> str:
@@ -93,6 +94,18 @@ def _check_surrogates(text: str, file: Path, number: int) -> None:
             f"{file}, line {number}: lone surrogate U+{ord(text[error.start]):04X} "
             f"at character {error.start}"
         ) from None
+
+
+def name_of(file: Path) -> str:
+    """The name of a file as text that can be written; bytes that are not UTF-8 are escaped.
+
+    In the locale C, Python knows no other bytes than ASCII, and names that were made on another
+    system may not be UTF-8 anywhere.
+    """
+    try:
+        return os.fsencode(file.name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # text already, in a locale whose files cannot be named so
+        return file.name
 
 
 def is_held_out(document_id: str, fraction: float) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_neox_japanese.corpus.documents import Document, Layout
+from gpt_neox_japanese.corpus.documents import Document, Layout, name_of
 from gpt_neox_japanese.corpus.parts import Broken, Part
 from gpt_neox_japanese.errors import CorpusError
 
@@ -63,7 +63,7 @@ class RowGroup:
         has_id = layout.id_field in batch.schema.names
         document_id = batch[layout.id_field][row].as_py() if has_id else None
         return Document(
-            f"{self.file.name}:{number}" if document_id is None else str(document_id),
+            f"{name_of(self.file)}:{number}" if document_id is None else str(document_id),
             text,
             self.file,
             number,

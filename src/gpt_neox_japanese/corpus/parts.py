@@ -16,6 +16,7 @@ from gpt_neox_japanese.corpus.documents import (
     Layout,
     document_of_json,
     document_of_line,
+    name_of,
 )
 from gpt_neox_japanese.corpus.files import kind_of, unpacked
 from gpt_neox_japanese.errors import CorpusError
@@ -49,7 +50,7 @@ class WholeText:
         """The file's text."""
         try:
             data = b"".join(chunk for chunk, _ in unpacked(self.file))
-            yield Document(self.file.name, data.decode("utf-8-sig"), self.file, 1)
+            yield Document(name_of(self.file), data.decode("utf-8-sig"), self.file, 1)
         except CorpusError as error:
             yield error
         except UnicodeDecodeError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from gpt_neox_japanese.arguments import shown
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.inference.options import SamplingOptions
@@ -48,6 +50,8 @@ class Checkpoint:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
+        if directory is not None and not isinstance(directory, (str, PathLike)):
+            raise CheckpointError(f"directory is {shown(directory)}; it must be a path")
         directory = Path(directory or default_model_directory())
         if not directory.is_dir():
             raise CheckpointError(

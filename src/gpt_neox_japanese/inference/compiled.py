@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.chunks import Chunks
@@ -19,17 +18,17 @@ from gpt_neox_japanese.inference.network import Token
 from gpt_neox_japanese.inference.plan import make_plan
 from gpt_neox_japanese.inference.shape import Shape
 from gpt_neox_japanese.inference.team import ThreadPool
+from gpt_neox_japanese.kernel_compile import processor
 
 __all__ = ["CompiledNetwork"]
 
-# Linux then does not count the room of texts that nobody has written yet. Python knows the name of
-# MAP_NORESERVE from 3.13 on.
-_UNCOUNTED = (
-    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000} if sys.platform == "linux" else {}
-)
-
-# Of LLVM's names for what multiplies integers, the best first.
-_INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
+# Private, or a forked process would write into its parent's cache. Linux does not count the room of
+# texts that nobody has written yet; Python knows the name of MAP_NORESERVE from 3.13 on.
+_MAPPING: dict[str, Any] = {}
+if sys.platform != "win32":
+    _MAPPING["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+if sys.platform == "linux":
+    _MAPPING["flags"] |= 0x4000
 
 
 class CompiledNetwork:
@@ -74,7 +73,7 @@ class CompiledNetwork:
         """What runs, in one line."""
         kind = self.weights.layers[0].dense.format
         return (
-            f"compiled for {_processor()}, {kind} weights, {self.threads} threads,"
+            f"compiled for {processor()}, {kind} weights, {self.threads} threads,"
             f" {self.slots} slots"
         )
 
@@ -100,16 +99,6 @@ class CompiledNetwork:
         self._pool.close()
 
 
-def _processor() -> str:
-    """What the kernels were compiled for: its name, and the widest instructions it has for them."""
-    chosen = os.environ.get("NUMBA_CPU_NAME")  # Numba then looks at no features
-    if chosen:
-        return chosen
-    features = get_host_cpu_features()
-    best = [name for name in _INSTRUCTIONS if features.get(name)][:1]
-    return " with ".join([get_host_cpu_name(), *best])
-
-
 def _cores() -> int:
     """How many cores this process may use."""
     if sys.platform == "linux":
@@ -119,5 +108,5 @@ def _cores() -> int:
 
 def _reserve(size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """An array of zeros whose memory is only taken when it is written."""
-    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_UNCOUNTED)
+    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_MAPPING)
     return np.frombuffer(memory, dtype).reshape(size)

@@ -107,7 +107,7 @@ class Engine:
         )
         room = self.network.capacity - len(ids)
         lookup = PromptLookup(ids, MOST_ROWS - 1) if self._prompt_lookup else None
-        request = Request(ids, min(max_new_tokens, room), sampler, lookup)
+        request = Request(ids, max_new_tokens, room, sampler, lookup)
         stream = TokenStream(request)
         with self._lock:
             self._refuse_if_closed()

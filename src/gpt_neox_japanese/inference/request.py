@@ -26,6 +26,7 @@ class Request:
     Args:
         prompt_ids: At least one id.
         max_new_tokens: How many ids may be chosen.
+        room: How many there is room for in the context.
         sampler: Chooses them.
         lookup: Drafts ids; None for no drafts.
 
@@ -45,6 +46,7 @@ class Request:
         self,
         prompt_ids: Sequence[int],
         max_new_tokens: int,
+        room: int,
         sampler: Sampler,
         lookup: PromptLookup | None,
     ) -> None:
@@ -57,7 +59,8 @@ class Request:
         self.error: GenerationError | None = None
         self.notify: Callable[[], object] = lambda: None
         self._prompt_length = len(self.ids)
-        self._max_length = len(self.ids) + max_new_tokens
+        self._max_new_tokens = max_new_tokens
+        self._max_length = len(self.ids) + min(max_new_tokens, room)
         self._sampler = sampler
         self._lookup = lookup
 
@@ -65,6 +68,11 @@ class Request:
     def is_finished(self) -> bool:
         """Whether nothing more will be chosen."""
         return self.finish_reason is not None or self.error is not None
+
+    @property
+    def context_is_full(self) -> bool:
+        """Whether it ended before `max_new_tokens` for lack of room."""
+        return self.finish_reason == "length" and len(self.chosen) < self._max_new_tokens
 
     @property
     def num_uncomputed(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from gpt_neox_japanese.arguments import check_integer, check_text
+from gpt_neox_japanese.arguments import check_bool, check_integer, check_text
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.engine import Engine
 from gpt_neox_japanese.inference.options import SamplingArguments, SamplingOptions, check_seed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Completion", "PieceStream", "TextGenerator"]
 
+_MAX_RETURN_SEQUENCES = 1000  # as many as the engine lets wait
 # Marks of the training data, not text: like added special tokens they are never shown.
 _MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", END_OF_TEXT)
 
@@ -100,6 +102,11 @@ class PieceStream(Iterator[Piece]):
                 self.close()
                 raise
 
+    @property
+    def context_is_full(self) -> bool:
+        """Whether the text ended before `max_new_tokens` because the model reads no more tokens."""
+        return not self._transcript.stopped and self._tokens.context_is_full
+
     def _next_piece(self) -> Piece:
         if self._echo:
             echo, self._echo = self._echo, ""
@@ -171,7 +178,7 @@ class TextGenerator:
         *,
         dtype: str | torch.dtype | None = None,
         device: str = "cpu",
-        slots: int = 8,
+        slots: int | None = None,
         threads: int | None = None,
         prompt_lookup: bool = False,
     ) -> TextGenerator:
@@ -181,7 +188,8 @@ class TextGenerator:
             directory: Holds config.json, model.safetensors, vocab.txt and emoji.json.
             dtype: "float32" (None), "bfloat16", or on a GPU "float16"; see `load_network`.
             device: Where the model runs, as torch names it.
-            slots: Texts that are written at once; the others wait.
+            slots: Texts that are written at once; the others wait. None for 8, on Windows for
+                fewer where 8 would be charged more than 2 GiB.
             threads: Of a CPU; None for one on each core.
             prompt_lookup: Guess several tokens at once from what was written before; the text
                 stays the same.
@@ -260,7 +268,7 @@ class TextGenerator:
             options=options,
             **sampling,
         )
-        return (piece.text for piece in pieces if piece.text)
+        return _texts(pieces, max_new_tokens)
 
     def generate_details(
         self,
@@ -278,7 +286,13 @@ class TextGenerator:
 
         The n-th of them, counted from 0, is what `seed + n` gives alone.
         """
-        check_integer("num_return_sequences", num_return_sequences, GenerationError, minimum=1)
+        check_integer(
+            "num_return_sequences",
+            num_return_sequences,
+            GenerationError,
+            minimum=1,
+            maximum=_MAX_RETURN_SEQUENCES,
+        )
         check_seed(seed)
         streams = [
             self.stream_details(
@@ -307,8 +321,7 @@ class TextGenerator:
     ) -> PieceStream:
         """The continuation as it is written, with ids, offsets and log-probabilities."""
         check_text("prompt", prompt, GenerationError)
-        if not isinstance(echo, bool):
-            raise GenerationError(f"echo is {echo!r}; it must be True or False")
+        check_bool("echo", echo, GenerationError)
         transcript = Transcript(
             self.codec,
             StopStrings(stop),
@@ -330,6 +343,18 @@ class TextGenerator:
         if options is not None and not isinstance(options, SamplingOptions):
             raise GenerationError(f"options is {options!r:.60}; it must be SamplingOptions or None")
         return replace(options or self.sampling, **changes)
+
+
+def _texts(pieces: PieceStream, max_new_tokens: int) -> Iterator[str]:
+    for piece in pieces:
+        if piece.text:
+            yield piece.text
+    if pieces.context_is_full:  # nothing else that the caller sees tells
+        warnings.warn(
+            f"the model's context is full: the text ends before max_new_tokens={max_new_tokens};"
+            " shorten the prompt, or ask for less",
+            stacklevel=2,
+        )
 
 
 def _as_generation_error(error: BaseException) -> GenerationError:

@@ -37,6 +37,11 @@ class TokenStream(Iterator[Choice]):
         """Why the text ended; None before. A cancelled text is stopped."""
         return "stop" if self._request.cancelled else self._request.finish_reason
 
+    @property
+    def context_is_full(self) -> bool:
+        """Whether the text ended before `max_new_tokens` for lack of room."""
+        return self._request.context_is_full
+
     def __next__(self) -> Choice:
         """The next chosen id; waits for it.
 

@@ -8,7 +8,8 @@ checkpoint has the second form.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.json_files import check_regular, read_index
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,12 +50,12 @@ def read_weights(directory: Path) -> _Arrays:
         "pytorch_model.bin": _load_pickle,
     }
     for name, read in kinds.items():
-        if (directory / name).is_file():
+        if os.path.lexists(directory / name):
             return _read(directory / name, read)
         index = directory / f"{name}.index.json"
-        if index.is_file():
+        if os.path.lexists(index):
             weights: _Arrays = {}
-            for file in _shards(index):
+            for file in read_index(index):
                 weights.update(_read(file, read))
             return weights
     raise CheckpointError(
@@ -107,6 +109,7 @@ def _load_pickle(path: Path) -> _Arrays:
 
 
 def _read(path: Path, read: _Reader) -> _Arrays:
+    check_regular(path)
     try:
         return read(path)
     except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
@@ -117,18 +120,3 @@ def _read(path: Path, read: _Reader) -> _Arrays:
             f"{str(path)!r} holds more than tensors or is broken, and was not run:"
             f" {' '.join(str(error).split())[:200]}"
         ) from error
-
-
-def _shards(index: Path) -> Iterator[Path]:
-    """The files that an index names, each once; all must lie beside it."""
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{str(index)!r} is not an index of shards: {error}") from error
-    for name in sorted(map(str, names)):
-        path = index.parent / name
-        if Path(name).name != name or not path.is_file():
-            raise CheckpointError(
-                f"{str(index)!r} names {name!r}, which is no file of its directory"
-            )
-        yield path

@@ -1,14 +1,14 @@
 """Looks at a model directory before anything in it is loaded.
 
-A directory from a stranger may be made to read other files, to wait for ever, to run code or to
-use up the memory. transformers never unpickles objects, and safetensors checks that tensors lie
-inside their file and apart from each other; the rest is refused here.
+The files of a stranger may be made to read other files, to wait for ever, to run code or to use up
+the memory. transformers never unpickles objects, and safetensors checks that tensors lie inside
+their file and apart from each other; the rest is refused here. Links are followed, see
+`json_files`.
 """
 
 from __future__ import annotations
 
 import pickle
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.json_files import read_object
+from gpt_neox_japanese.json_files import check_regular, read_index, read_object
 
 __all__ = ["check_directory", "explained_errors"]
 
@@ -34,15 +34,17 @@ def check_directory(directory: Path, config: PreTrainedConfig | None = None) -> 
         config: What is loaded instead of `config.json`, if it is.
 
     Raises:
-        CheckpointError: A file is a device, a pipe, or a link that leads out of the directory; an
-            index names a file outside; or the weights are far too few for the configuration.
+        CheckpointError: A file is a device or a pipe; an index names a file that does not lie
+            beside it; or the weights are far too few for the configuration.
     """
     files = [path for path in sorted(directory.iterdir()) if path.suffix in _LOADED]
+    # Loading says itself that a link leads nowhere, if it needs the file.
+    files = [path for path in files if path.exists() and not path.is_dir()]
     for path in files:
-        _check_file(path)
+        check_regular(path)
     for path in files:
         if path.name.endswith(".index.json"):
-            _check_index(path)
+            read_index(path)
     weights = [path for path in files if path.suffix in {".bin", ".safetensors"}]
     if weights and not (directory / "adapter_config.json").exists():
         described = config.to_dict() if config else _config_in(directory)
@@ -67,32 +69,6 @@ def explained_errors(source: str) -> Iterator[None]:
         raise CheckpointError(
             f"{source!r}: a .safetensors file is broken ({error}); copy or download it again"
         ) from error
-
-
-def _check_file(path: Path) -> None:
-    inside = path.parent.resolve()
-    target = path.resolve()
-    # The Hub's cache keeps files in models--…/blobs and links to them from …/snapshots/REVISION.
-    blobs = inside.parent.parent / "blobs" if inside.parent.name == "snapshots" else inside
-    if not target.is_relative_to(inside) and target.parent != blobs:
-        raise CheckpointError(
-            f"{str(path)!r} is a link that leads out of its directory, to {str(target)!r}; put the "
-            "file itself there"
-        )
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-        raise CheckpointError(f"{str(path)!r} is not a regular file; put a real one there")
-
-
-def _check_index(path: Path) -> None:
-    shards = read_object(path).get("weight_map")
-    if not isinstance(shards, dict):
-        raise CheckpointError(f"{str(path)!r} has no weight_map; copy or download it again")
-    for shard in shards.values():
-        if not isinstance(shard, str) or Path(shard).name != shard or shard in {"", ".."}:
-            raise CheckpointError(
-                f"{str(path)!r} names the weight file {shard!r}; weight files must lie beside "
-                "their index and be named without a directory"
-            )
 
 
 def _check_size(directory: Path, config: dict[str, Any], weight_bytes: int) -> None:

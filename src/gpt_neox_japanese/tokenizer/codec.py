@@ -386,12 +386,14 @@ class Codec:
     def _set_added(self, added: AddedTokens | None) -> None:
         self._added = added or AddedTokens({})
         size = len(self.vocabulary)
-        self._foreign = {
+        foreign = {
             i: token.content
             for i, token in self._added.tokens.items()
             if i >= size or self.vocabulary.name(i) != token.content
         }
-        self._decoder = Decoder(self.vocabulary, self._foreign)
+        if foreign != getattr(self, "_foreign", None):
+            self._decoder = Decoder(self.vocabulary, foreign)
+        self._foreign = foreign
         self._looks_for_words = self._added.any(marks=False)
         self._looks_for_marks = self._added.any(marks=True)
 

@@ -146,9 +146,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return tokenizer
 
     @classmethod
-    def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
+    def convert_to_native_format(cls, **kwargs: Any) -> Any:  # type: ignore[override]
         """Leave the arguments of a saved tokenizer as they are; `vocab.txt` needs no conversion."""
-        return {name: value for name, value in kwargs.items() if name != "trust_remote_code"}
+        return kwargs
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: vocabularies of this kind are made of whole corpora, by `neox-ja vocab build`.

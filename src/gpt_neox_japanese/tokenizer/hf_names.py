@@ -16,13 +16,13 @@ __all__ = ["TokenNames", "Tokens"]
 class TokenNames:
     """Two names for every id of a vocabulary: what it decodes to, and how `vocab.txt` writes it.
 
-    Structured output (xgrammar, outlines) reads the names of a vocabulary as the text that ids
+    Structured output (xgrammar, llguidance) reads the names of a vocabulary as the text that ids
     decode to, and `<0xE3>`, Llama's name for it, as a byte. So a space is called " ", not `<SP>`.
     Where two ids decode to the same text, that which the text is encoded as bears it, and the
     other is called by number: `<|id26391|>`.
 
     Attributes:
-        pieces: id → text or byte that it decodes to.
+        pieces: id → text or byte that it decodes to; those that bear it as a name come first.
         names: id → that text, or `<0xE3>`; no two ids have the same.
         forms: id → the first form of its line that leads back to it (`<SP>`, `<|byte227|>`); by
             number where all of them belong to later lines.
@@ -32,16 +32,20 @@ class TokenNames:
     def __init__(self, vocabulary: Vocabulary) -> None:
         decoder = Decoder(vocabulary)
         self._vocabulary = vocabulary
-        self.pieces = {i: decoder.piece(i) for i in range(len(vocabulary))}
+        pieces = [decoder.piece(i) for i in range(len(vocabulary))]
         self.forms = vocabulary.names
         self.id_of_form = {form: i for i, form in enumerate(self.forms)}
         self._id_of_name: dict[str, int] = {}
-        for i, piece in self.pieces.items():
+        ids = vocabulary.ids
+        for i, piece in enumerate(pieces):
             name = f"<0x{piece[0]:02X}>" if isinstance(piece, bytes) else piece
-            if vocabulary.ids.get(name, i) != i or name in self._id_of_name:
+            if ids.get(name, i) != i or name in self._id_of_name:
                 name = f"<|id{i}|>"
             self._id_of_name[name] = i
         self.names = list(self._id_of_name)
+        # The Rust tokenizer, too, gives a text as a name to the first id that has it.
+        bearers_first = sorted(range(len(pieces)), key=lambda i: self.names[i] == f"<|id{i}|>")
+        self.pieces = {i: pieces[i] for i in bearers_first}
 
     def __reduce__(self) -> tuple[object, ...]:
         return TokenNames, (self._vocabulary,)

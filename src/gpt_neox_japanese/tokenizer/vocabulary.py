@@ -79,7 +79,11 @@ class Vocabulary:
 
         Ids whose forms all belong to later lines can never be produced; they are named by number.
         """
-        return tuple(map(self.name, range(len(self.surfaces))))
+        ids = self.ids
+        return tuple(
+            forms[0] if ids[forms[0]] == i else self.name(i)
+            for i, forms in enumerate(self.surfaces)
+        )
 
     def name(self, token_id: int) -> str:
         """One of `names`."""

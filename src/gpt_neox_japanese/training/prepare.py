@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out
+from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
@@ -95,7 +95,7 @@ def prepare(
             vocabulary_size=len(codec),
             eos_token_id=eos_token_id,
             held_out_fraction=held_out,
-            sources=tuple(file.name for file in source.files),
+            sources=tuple(name_of(file) for file in source.files),
             train=_split(files, "train", _train_shards(files), dtype),
             held_out=_split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype),
             skipped=files.counts["skipped"],

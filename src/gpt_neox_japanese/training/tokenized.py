@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt_neox_japanese.corpus import Layout, corpus_files
+from gpt_neox_japanese.corpus import Layout, corpus_files, name_of
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.encoding import (
     Encoded,
@@ -175,7 +175,7 @@ def _count(encoded: Encoded) -> dict[str, int]:
 def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals) -> None:
     manifest = {
         "vocabulary_fingerprint": codec.fingerprint,
-        "sources": [file.name for file in source.files],
+        "sources": [name_of(file) for file in source.files],
         **asdict(totals),
     }
     text = json.dumps(manifest, ensure_ascii=False, indent=2)

@@ -1,0 +1,100 @@
+"""Names of ids: what libraries for structured output read as the text that an id stands for."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken
+
+from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory
+from tests.tokenizer.small import vocabulary
+
+TEXTS = ["a b\nc\td", "\u3000吾輩は 猫\r\n", "한국어 ñ", "🐯😀é", '{"名前": "吾輩"}', "<SP><BR>"]
+
+
+def tokenizer_of(directory: Path | str) -> GPTNeoXJapaneseTokenizer:
+    return GPTNeoXJapaneseTokenizer.from_pretrained(directory)
+
+
+@pytest.fixture(params=["small", "default", "published"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path: Path) -> GPTNeoXJapaneseTokenizer:
+    if request.param == "published":
+        return tokenizer_of(request.getfixturevalue("reference_directory"))
+    if request.param == "default":
+        return tokenizer_of(default_model_directory())
+    # い is written in two lines, ‖ is what <U2000U2BFF> decodes to.
+    vocabulary(["吾輩", "猫", "は", "い,ゐ", "ゐ", "い", "‖"]).save(tmp_path)
+    return tokenizer_of(tmp_path)
+
+
+def read_with_byte_fallback(name: str) -> bytes:
+    """What xgrammar makes of a name where the decoder has a ByteFallback."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", name):
+        return bytes.fromhex(byte[1])
+    return name.replace("▁", " ").encode()
+
+
+def test_names_read_as_tokens_with_byte_fallback_are_what_ids_decode_to(
+    tokenizer: GPTNeoXJapaneseTokenizer,
+) -> None:
+    name_of = {i: name for name, i in tokenizer.get_vocab().items()}
+    for text in TEXTS:
+        ids = tokenizer(text)["input_ids"]
+        data = b"".join(read_with_byte_fallback(name_of[i]) for i in ids)
+        assert data.decode() == tokenizer.decode(ids)
+    assert {"type": "ByteFallback"} in json.loads(tokenizer.backend_tokenizer.to_str())["decoder"][
+        "decoders"
+    ]
+
+
+def test_every_id_has_one_name_and_every_name_leads_back(
+    tokenizer: GPTNeoXJapaneseTokenizer,
+) -> None:
+    tokenizer.add_tokens(["\n", AddedToken("ほげ")])
+    vocab = tokenizer.get_vocab()
+    named = {i: name for name, i in vocab.items()}
+    assert len(named) == len(vocab)
+    assert len(tokenizer) - len(vocab) <= 1  # <BR>, whose name is now that of the token added
+    assert tokenizer.convert_tokens_to_ids(list(vocab)) == list(vocab.values())
+    assert tokenizer.convert_ids_to_tokens(list(vocab.values())) == list(vocab)
+
+
+def test_the_rust_half_has_the_same_names(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    backend = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
+    for name, i in tokenizer.get_vocab().items():
+        assert backend.get(name, i) == i
+        assert name in backend or name == f"<|id{i}|>"
+
+
+def test_tags_and_forms_of_the_vocabulary_are_names_too(
+    tokenizer: GPTNeoXJapaneseTokenizer,
+) -> None:
+    for tag, name in (("<SP>", " "), ("<BR>", "\n"), ("<TAB>", "\t"), ("<|byte227|>", "<0xE3>")):
+        token_id = tokenizer.convert_tokens_to_ids(tag)
+        assert token_id == tokenizer.convert_tokens_to_ids(name) == tokenizer.get_vocab()[name]
+        assert tokenizer.convert_ids_to_tokens(token_id) == name
+        assert tokenizer.convert_tokens_to_string([tag, "a"]) == tokenizer.decode([token_id]) + "a"
+    assert tokenizer.tokenize("猫 は\n") == ["猫", "<SP>", "は", "<BR>"]
+
+
+def test_text_that_is_the_name_of_a_tag_can_be_added(tmp_path: Path) -> None:
+    vocabulary(["猫"]).save(tmp_path)
+    tokenizer = tokenizer_of(tmp_path)
+    size = len(tokenizer)
+    assert tokenizer.add_tokens(["\n"]) == 1
+    assert tokenizer("猫\n")["input_ids"] == [0, size]
+
+
+def test_a_grammar_accepts_exactly_what_is_written(tokenizer: GPTNeoXJapaneseTokenizer) -> None:
+    xgrammar = pytest.importorskip("xgrammar")
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer)
+    compiler = xgrammar.GrammarCompiler(info)
+    for text in TEXTS:
+        ids = tokenizer(text)["input_ids"]
+        written = re.sub(r"([][{}().*+?^$|\\])", r"\\\1", tokenizer.decode(ids))
+        matcher = xgrammar.GrammarMatcher(compiler.compile_regex(written))
+        assert all(matcher.accept_token(token_id) for token_id in ids), text
+        assert matcher.accept_token(tokenizer.eos_token_id)
