@@ -118,14 +118,15 @@ def test_text_ends_at_an_added_mark_that_the_model_names(
 
 def test_mark_that_the_model_lacks_is_no_obstacle(directory: Path, tmp_path: Path) -> None:
     # `tokenizer.pad_token = …` without resizing: no text needs that row.
-    size = save_model(tmp_path)
+    size = save_model(tmp_path, end=USER)
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path)
     model.resize_token_embeddings(size - 1)
     model.save_pretrained(tmp_path)
     checkpoint = Checkpoint.open(tmp_path)
     assert checkpoint.num_ids == size - 1
     generator = TextGenerator.load(tmp_path, threads=1)
-    assert generator.generate("猫", max_new_tokens=3, seed=1) is not None
+    (found,) = generator.generate_details("猫", max_new_tokens=3, min_new_tokens=3, seed=1)
+    assert len(found.ids) == 3
 
 
 def test_word_that_the_model_lacks_is_told_with_its_remedy(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class Checkpoint:
             codec,
             config,
             num_ids,
-            _stop_ids(codec, config, generation),
+            frozenset(i for i in _stop_ids(codec, config, generation) if i < num_ids),
             _recommended_sampling(generation, path),
         )
 
