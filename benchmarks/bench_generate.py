@@ -31,15 +31,15 @@ from gpt_neox_japanese import (
     TextGenerator,
     default_model_directory,
 )
-from gpt_neox_japanese.inference.compiled import CompiledNetwork
-from gpt_neox_japanese.inference.engine import Engine
-from gpt_neox_japanese.inference.layout import Layer, Weights
+from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.inference.network import Token
-from gpt_neox_japanese.inference.options import SamplingOptions
-from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.inference.sampling.params import SamplingOptions
+from gpt_neox_japanese.inference.scheduler.engine import Engine
+from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat
 from gpt_neox_japanese.quantization.formats import Matrix
-from gpt_neox_japanese.quantization.numbers import as_bfloat
-from gpt_neox_japanese.quantization.reference import GROUP
 
 PROMPT = "ある日の暮方の事である。一人の男が"
 Result = dict[str, Any]

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from harness import interleaved, median, write_result
 
-from gpt_neox_japanese.kernels import multiply as kernel
+from gpt_neox_japanese.kernels import gemv as kernel
 from gpt_neox_japanese.quantization.formats import Matrix
-from gpt_neox_japanese.quantization.products import matmul
+from gpt_neox_japanese.quantization.matmul import matmul
 
 OUTPUTS, COLUMNS, GROUP, THREADS = 10240, 2560, 64, 2
 RANDOM = np.random.default_rng(0)

@@ -23,9 +23,9 @@ from harness import write_result
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.corpus import corpus_files, is_held_out, read_documents
-from gpt_neox_japanese.evaluation.bits import bits_per_character
-from gpt_neox_japanese.inference.weights import read_tensors
-from gpt_neox_japanese.quantization.directory import convert
+from gpt_neox_japanese.evaluation.bits_per_character import bits_per_character
+from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 HELD_OUT = 0.01  # of the works, as when the model was trained

@@ -28,7 +28,7 @@ from harness import interleaved, median, write_result
 
 from gpt_neox_japanese import Codec, default_model_directory
 from gpt_neox_japanese.corpus import Layout, read_documents
-from gpt_neox_japanese.training.prepare import prepare
+from gpt_neox_japanese.training.data.prepare import prepare
 
 VOCABULARY, WINDOW, BATCH = 8000, 512, 8
 SHAPE = {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}
@@ -85,10 +85,10 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
 
     from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
-    from gpt_neox_japanese.training import attention
-    from gpt_neox_japanese.training.dataset import TrainingWindows
-    from gpt_neox_japanese.training.memory import keep_freed_memory
-    from gpt_neox_japanese.training.shards import TokenStream
+    from gpt_neox_japanese.training import cpu_attention
+    from gpt_neox_japanese.training.data.dataset import TrainingWindows
+    from gpt_neox_japanese.training.data.shards import TokenStream
+    from gpt_neox_japanese.training.malloc import keep_freed_memory
     from gpt_neox_japanese.training.trainer import RunTrainer
 
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
         model = GPTNeoXJapaneseForCausalLM(GPTNeoXJapaneseConfig(**shape))
         model.skip_logits_in_training = True
         if dtype == "bf16":
-            model.set_attn_implementation(attention.NAME)
+            model.set_attn_implementation(cpu_attention.NAME)
         keep_freed_memory()
     else:
         model = TheirModel(TheirConfig(**shape))

@@ -27,9 +27,9 @@ import sentencepiece
 from harness import RESULTS, write_result
 
 from gpt_neox_japanese.corpus import is_held_out, read_documents
-from gpt_neox_japanese.tokenizer.builder import build_vocabulary
+from gpt_neox_japanese.tokenizer.build.builder import build_vocabulary
+from gpt_neox_japanese.tokenizer.build.statistics import usage
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.tokenizer.statistics import usage
 
 NAMES = ("published", "ours", "ours, all", "SentencePiece unigram", "SentencePiece bpe")
 LONGEST_LINE = 16_384  # bytes; SentencePiece leaves out longer ones

@@ -26,8 +26,8 @@ from gpt_neox_japanese import (
     GPTNeoXJapaneseForCausalLM,
     GPTNeoXJapaneseTokenizer,
 )
-from gpt_neox_japanese.inference.weights import read_tensors
-from gpt_neox_japanese.quantization.directory import convert
+from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.quantization.convert import convert
 
 CONTEXT = 2048
 _LAYER = "gpt_neox_japanese.layers."

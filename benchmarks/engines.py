@@ -69,9 +69,9 @@ class EngineProcess:
 
 def ours(path: str) -> Generate:
     """The engine of this package."""
-    from gpt_neox_japanese.inference.checkpoint import Checkpoint
-    from gpt_neox_japanese.inference.loading import load_engine
-    from gpt_neox_japanese.inference.options import SamplingOptions
+    from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
+    from gpt_neox_japanese.inference.loading.load import load_engine
+    from gpt_neox_japanese.inference.sampling.params import SamplingOptions
 
     engine = load_engine(Checkpoint.open(path), stop_ids=[], dtype="bfloat16", threads=THREADS)
     greedy = SamplingOptions(temperature=0)

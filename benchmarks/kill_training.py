@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from gpt_neox_japanese import default_model_directory
 from gpt_neox_japanese.training import durable, states
-from gpt_neox_japanese.training.prepare import prepare
+from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 

@@ -17,10 +17,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt_neox_japanese.training.curve import draw_curves
+from gpt_neox_japanese.training.report.page import read_log
+from gpt_neox_japanese.training.report.plot import draw_curves
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
-from gpt_neox_japanese.training.summary import read_log
 
 DECAY = 0.25  # of a point's tokens
 

@@ -13,8 +13,8 @@ from gpt_neox_japanese import (
     TextGenerator,
     default_model_directory,
 )
-from gpt_neox_japanese.inference.weights import read_tensors
-from gpt_neox_japanese.quantization.directory import convert as convert_directory
+from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.quantization.convert import convert as convert_directory
 
 TEXT = "吾輩は猫である。"
 

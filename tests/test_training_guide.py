@@ -19,7 +19,7 @@ import torch
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.shards import PreparedData
+from gpt_neox_japanese.training.data.shards import PreparedData
 from tests.cli.run import run
 from tests.training.test_indexed import write
 

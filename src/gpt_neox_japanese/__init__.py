@@ -11,7 +11,7 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "AsyncTextIteratorStreamer": "tokenizer.streamers",
+    "AsyncTextIteratorStreamer": "tokenizer.hf.streamers",
     "Codec": "tokenizer.codec",
     "GPTNeoXJapaneseConfig": "model.modeling",
     "GPTNeoXJapaneseForCausalLM": "model.modeling",
@@ -20,10 +20,10 @@ _MODULE_OF = {
     "GPTNeoXJapaneseForTokenClassification": "model.heads",
     "GPTNeoXJapaneseModel": "model.modeling",
     "GPTNeoXJapanesePreTrainedModel": "model.modeling",
-    "GPTNeoXJapaneseTokenizer": "tokenizer.hf",
-    "TextGenerator": "inference.text",
-    "TextIteratorStreamer": "tokenizer.streamers",
-    "TextStreamer": "tokenizer.streamers",
+    "GPTNeoXJapaneseTokenizer": "tokenizer.hf.tokenizer",
+    "TextGenerator": "inference.generator",
+    "TextIteratorStreamer": "tokenizer.hf.streamers",
+    "TextStreamer": "tokenizer.hf.streamers",
     "Vocabulary": "tokenizer.vocabulary",
     "default_model_directory": "assets",
     "register": "registration",

@@ -13,8 +13,8 @@ from transformers.models.auto.tokenization_auto import (
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.registration import give_peft_its_targets
-from gpt_neox_japanese.tokenizer.hf import GPTNeoXJapaneseTokenizer
+from gpt_neox_japanese.model.loading.auto import give_peft_its_targets
+from gpt_neox_japanese.tokenizer.hf.tokenizer import GPTNeoXJapaneseTokenizer
 
 __all__ = ["register", "register_with_auto_classes"]
 

@@ -11,7 +11,7 @@ from click.testing import Result
 
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.prepare import prepare
+from gpt_neox_japanese.training.data.prepare import prepare
 from tests.cli.run import run
 from tests.tokenizer.small import vocabulary
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from gpt_neox_japanese.cli import main
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.shards import PreparedData
+from gpt_neox_japanese.training.data.shards import PreparedData
 from tests.tokenizer.small import vocabulary
 
 

@@ -10,7 +10,7 @@ from gpt_neox_japanese.cli.train import command
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import run
-from gpt_neox_japanese.training.prepare import prepare
+from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.settings import Architecture, Settings, record_settings
 from tests.tokenizer.small import vocabulary
 

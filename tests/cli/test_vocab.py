@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gpt_neox_japanese.cli import main
-from gpt_neox_japanese.tokenizer.builder import MINIMUM_SIZE
+from gpt_neox_japanese.tokenizer.build.builder import MINIMUM_SIZE
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.tokenizer.small import vocabulary
 

@@ -5,7 +5,7 @@ import torch
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.evaluation.cloze import Question, cloze, make_questions
-from gpt_neox_japanese.evaluation.folding import folded_characters
+from gpt_neox_japanese.evaluation.variant_folding import folded_characters
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.inference.compiled import CompiledNetwork
-from gpt_neox_japanese.inference.layout import arrange
+from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import arrange
 from gpt_neox_japanese.inference.network import MOST_ROWS, Network, Token
-from gpt_neox_japanese.inference.shape import Shape
-from gpt_neox_japanese.inference.tensors import TensorNetwork
+from gpt_neox_japanese.inference.torch.network import TensorNetwork
 
 TINY: dict[str, Any] = {
     "vocab_size": 50,

@@ -12,8 +12,8 @@ from gpt_neox_japanese import (
     TextGenerator,
 )
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.inference.checkpoint import Checkpoint
-from gpt_neox_japanese.inference.sampling import SamplingOptions
+from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
+from gpt_neox_japanese.inference.sampling.sampler import SamplingOptions
 from tests.added_tokens import USER, WORD, save_model
 
 GREEDY = SamplingOptions(temperature=0)

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.inference.compiled import CompiledNetwork
-from gpt_neox_japanese.inference.layout import arrange
+from gpt_neox_japanese.files.tensor_files import read_tensors, read_weights
+from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import arrange
 from gpt_neox_japanese.inference.network import CHUNK, Network, Token
-from gpt_neox_japanese.inference.shape import Shape
-from gpt_neox_japanese.inference.weights import read_tensors, read_weights
-from gpt_neox_japanese.kernel_compile import processor
-from gpt_neox_japanese.quantization.directory import convert
+from gpt_neox_japanese.kernels.compile import processor
+from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
+from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.quantization.formats import Matrix
-from gpt_neox_japanese.quantization.numbers import as_bfloat, as_float
 from gpt_neox_japanese.quantization.quantize import quantize
 from tests.inference.networks import TINY, network_of, random_model, scores_of, tensors_of
 

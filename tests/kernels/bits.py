@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.inference.compiled import CompiledNetwork
-from gpt_neox_japanese.inference.kernel_chunk import attend_heads, gelu_rows, normalize_rows
-from gpt_neox_japanese.inference.layout import arrange
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.tensor_files import read_weights
+from gpt_neox_japanese.inference.cpu.kernel_prefill import attend_heads, gelu_rows, normalize_rows
+from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
+from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import arrange
 from gpt_neox_japanese.inference.network import CHUNK, Token
-from gpt_neox_japanese.inference.plan import rotation_tables
-from gpt_neox_japanese.inference.shape import Shape
-from gpt_neox_japanese.inference.weights import read_weights
-from gpt_neox_japanese.json_files import read_object
-from gpt_neox_japanese.kernels import multiply
+from gpt_neox_japanese.kernels import gemv
+from gpt_neox_japanese.quantization.bfloat16_arrays import float_to_bfloat
 from gpt_neox_japanese.quantization.quantize import quantize
-from gpt_neox_japanese.quantization.reference import float_to_bfloat
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -65,21 +65,19 @@ def products() -> Arrays:
     x, weights = numbers(7, 2560), numbers(37, 2560, seed=1)
     result: Arrays = {}
     floats, bfloats, int8, int4 = (np.empty((7, 37), np.float32) for _ in range(4))
-    multiply.multiply_float(weights, x, floats, 0, 37)
-    multiply.multiply_bfloat(float_to_bfloat(weights), x, bfloats, 0, 37)
+    gemv.multiply_float(weights, x, floats, 0, 37)
+    gemv.multiply_bfloat(float_to_bfloat(weights), x, bfloats, 0, 37)
     q, scales = np.empty(x.shape, np.int16), np.empty(7, np.float32)
     corrections = np.empty((7, 40), np.int32)
-    multiply.quantize_rows(x, q, scales, corrections)
+    gemv.quantize_rows(x, q, scales, corrections)
     for bits in (8, 4):
         matrix = quantize(weights, bits)
         assert matrix.scales is not None
         result |= {f"int{bits}": matrix.numbers, f"int{bits} scales": matrix.scales}
         if bits == 8:
-            multiply.multiply_int8(matrix.numbers, matrix.scales, q, scales, int8, 0, 37)
+            gemv.multiply_int8(matrix.numbers, matrix.scales, q, scales, int8, 0, 37)
         else:
-            multiply.multiply_int4(
-                matrix.numbers, matrix.scales, q, scales, corrections, int4, 0, 37
-            )
+            gemv.multiply_int4(matrix.numbers, matrix.scales, q, scales, corrections, int4, 0, 37)
     names = ("float32", "bfloat16", "int8", "int4")
     return result | {
         f"product, {name}": product

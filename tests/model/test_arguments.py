@@ -7,7 +7,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gpt_neox_japanese.model.naming import CACHE_NAMES, cache_of
+from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES, cache_of
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 

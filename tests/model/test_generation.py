@@ -12,7 +12,7 @@ from transformers import GenerationConfig, TextIteratorStreamer, pipeline
 from transformers.generation import ContinuousBatchingConfig
 
 import gpt_neox_japanese
-from gpt_neox_japanese.model.naming import cache_of, named
+from gpt_neox_japanese.model.decode.cache_names import cache_of, named
 
 TEXTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [5, 6, 5, 6, 5]]
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": 60, "pad_token_id": 0}

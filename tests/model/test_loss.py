@@ -8,9 +8,9 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from gpt_neox_japanese.model import head_loss as head_loss_module
 from gpt_neox_japanese.model import loss as loss_module
+from gpt_neox_japanese.model.decode.linear import multiply
 from gpt_neox_japanese.model.head_loss import suits_head_loss
 from gpt_neox_japanese.model.loss import causal_lm_loss
-from gpt_neox_japanese.model.products import multiply
 
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
 LABELS = IDS.masked_fill(IDS % 5 == 0, -100)

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpt_neox_japanese.model import products
-from gpt_neox_japanese.model.naming import CACHE_NAMES, cache_of
-from gpt_neox_japanese.model.products import linear
+from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES, cache_of
+from gpt_neox_japanese.model.decode.linear import linear
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
 # Wide enough for the kernels of a step of decoding.
@@ -23,7 +22,7 @@ WIDE: dict[str, Any] = {"hidden_size": 512, "vocab_size": 2048, "num_hidden_laye
 @pytest.fixture(params=[True, False], ids=["AVX2", "AVX-512"])
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine is, treat it as one without units for half precision, or with."""
-    monkeypatch.setattr(products, "_BEFORE_AVX512", request.param)
+    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._BEFORE_AVX512", request.param)
 
 
 def compiled(model: nn.Module) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from gpt_neox_japanese.model import products
+import gpt_neox_japanese.model.decode.linear as linear_module
 
 peft = pytest.importorskip("peft")
 
@@ -101,11 +101,12 @@ def test_adapters_stand_around_plain_linear_layers(tiny_model, adapter: str) -> 
 
 
 def test_the_layer_inside_an_adapter_has_the_fast_product(tiny_model, monkeypatch) -> None:
-    monkeypatch.setattr(products, "_BEFORE_AVX512", True)
+    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._BEFORE_AVX512", True)
     widths = []
-    inner = products._multiplied
+    inner = linear_module._multiplied
     monkeypatch.setattr(
-        products, "_multiplied", lambda *given: widths.append(len(given[1])) or inner(*given)
+        "gpt_neox_japanese.model.decode.linear._multiplied",
+        lambda *given: widths.append(len(given[1])) or inner(*given),
     )
     model = peft.get_peft_model(tiny_model().bfloat16(), peft.LoraConfig(task_type="CAUSAL_LM"))
     model(input_ids=IDS, attention_mask=MASK)

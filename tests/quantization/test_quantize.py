@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat_to_float, float_to_bfloat
 from gpt_neox_japanese.quantization.formats import Matrix, matrix_of
-from gpt_neox_japanese.quantization.products import matmul
+from gpt_neox_japanese.quantization.int4 import unpack_int4
+from gpt_neox_japanese.quantization.matmul import matmul
 from gpt_neox_japanese.quantization.quantize import quantize
-from gpt_neox_japanese.quantization.reference import bfloat_to_float, float_to_bfloat, unpack_int4
 
 
 def weights(*size: int) -> np.ndarray:

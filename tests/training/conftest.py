@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.prepare import prepare
+from gpt_neox_japanese.training.data.prepare import prepare
 from tests.tokenizer.small import vocabulary
 
 TEXT = "吾輩は猫である。名前はまだ無い。"

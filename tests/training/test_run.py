@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError, OutputError, TrainingError
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training import states
-from gpt_neox_japanese.training.reporting import Interruption
+from gpt_neox_japanese.training.checkpoints import manager
+from gpt_neox_japanese.training.report.callbacks import Interruption
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.tokenizer.small import vocabulary
@@ -190,8 +190,8 @@ def test_a_full_disk_stops_the_run_which_a_resume_finishes(
             raise OSError(28, "No space left on device")
         real(*_)
 
-    real = states.save_file
-    monkeypatch.setattr(states, "save_file", full)
+    real = manager.save_file
+    monkeypatch.setattr(manager, "save_file", full)
     with pytest.raises(TrainingError, match=r"No space left.*checkpoint-3 is complete: make room"):
         train(prepared, tmp_path / "run", SETTINGS, SHAPE)
     monkeypatch.undo()

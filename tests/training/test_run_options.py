@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from gpt_neox_japanese.training.report.page import read_log
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
-from gpt_neox_japanese.training.summary import read_log
 
 SHAPE = Architecture(hidden_size=16, layers=2, heads=2)
 SETTINGS = Settings(

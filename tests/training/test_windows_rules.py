@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
-from gpt_neox_japanese import outputs
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.inference.weights import read_tensors
-from gpt_neox_japanese.quantization.directory import convert
+from gpt_neox_japanese.files import outputs
+from gpt_neox_japanese.files.atomic import replace_file
+from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.training import run, unfinished
-from gpt_neox_japanese.training.durable import replace_file
-from gpt_neox_japanese.training.prepare import prepare
+from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
 SOURCES = Path(outputs.__file__).parent

@@ -32,8 +32,8 @@ def command(checkpoint: Path, target: str, output: Path) -> None:
 
     The result is a checkpoint again: `neox-ja generate --model` and `from_pretrained` read it.
     """
-    from gpt_neox_japanese.inference.weights import read_tensors
-    from gpt_neox_japanese.quantization.directory import convert
+    from gpt_neox_japanese.files.tensor_files import read_tensors
+    from gpt_neox_japanese.quantization.convert import convert
 
     def progress(done: int, whole: int) -> None:
         if terminal:

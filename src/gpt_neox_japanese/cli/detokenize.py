@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gpt_neox_japanese.cli.options import vocabulary_option
-from gpt_neox_japanese.cli.texts import TEXT, read_text
+from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 __all__ = ["command"]
 

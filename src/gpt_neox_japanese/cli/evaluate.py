@@ -8,7 +8,7 @@ from typing import cast
 
 import click
 
-from gpt_neox_japanese.cli.numbers import Whole
+from gpt_neox_japanese.cli.number_types import Whole
 
 __all__ = ["command"]
 
@@ -63,10 +63,10 @@ def command(
     from transformers.utils.logging import disable_progress_bar
 
     from gpt_neox_japanese.corpus import corpus_files, read_documents
-    from gpt_neox_japanese.evaluation.bits import bits_per_character
+    from gpt_neox_japanese.evaluation.bits_per_character import bits_per_character
     from gpt_neox_japanese.evaluation.cloze import cloze, make_questions
-    from gpt_neox_japanese.evaluation.folding import folded_characters
-    from gpt_neox_japanese.inference.checkpoint import Checkpoint
+    from gpt_neox_japanese.evaluation.variant_folding import folded_characters
+    from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
     files = corpus_files(data)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt_neox_japanese.cli.groups import GroupedCommand, options_of
-from gpt_neox_japanese.cli.numbers import Real, Whole
-from gpt_neox_japanese.cli.texts import TEXT, read_text
+from gpt_neox_japanese.cli.help_sections import GroupedCommand, options_of
+from gpt_neox_japanese.cli.number_types import Real, Whole
+from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 if TYPE_CHECKING:
-    from gpt_neox_japanese.inference.text import TextGenerator
-    from gpt_neox_japanese.inference.transcript import Piece
+    from gpt_neox_japanese.inference.detokenizer import Piece
+    from gpt_neox_japanese.inference.generator import TextGenerator
 
 __all__ = ["command"]
 
@@ -107,7 +107,7 @@ def command(
     if not text:
         raise click.UsageError("the prompt is empty; write at least one character")
 
-    from gpt_neox_japanese.inference.text import TextGenerator
+    from gpt_neox_japanese.inference.generator import TextGenerator
 
     start = time.perf_counter()
     generator = TextGenerator.load(
@@ -147,7 +147,7 @@ def command(
 def _print_json(prompt: str, seed: int | None, pieces: Iterator[Piece]) -> None:
     from dataclasses import asdict
 
-    from gpt_neox_japanese.inference.text import Completion
+    from gpt_neox_japanese.inference.generator import Completion
 
     result = {"prompt": prompt, "seed": seed, **asdict(Completion.of(pieces))}
     click.echo(json.dumps(result, ensure_ascii=False))

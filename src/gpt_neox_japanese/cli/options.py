@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.numbers import Whole
-from gpt_neox_japanese.cli.texts import TEXT
+from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.stdin import TEXT
 
 __all__ = ["layout_options", "run_options", "vocabulary_option"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.numbers import Real
+from gpt_neox_japanese.cli.number_types import Real
 from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
 
 if TYPE_CHECKING:
-    from gpt_neox_japanese.training.encoding import OnError
+    from gpt_neox_japanese.tokenization.encode_corpus import OnError
 
 __all__ = ["command"]
 
@@ -53,7 +53,7 @@ def command(
     """
     from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.corpus import Layout
-    from gpt_neox_japanese.training.prepare import prepare
+    from gpt_neox_japanese.training.data.prepare import prepare
 
     manifest = prepare(
         corpus,

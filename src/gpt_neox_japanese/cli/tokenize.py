@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
-from gpt_neox_japanese.cli.texts import TEXT, read_text
+from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 __all__ = ["command"]
 
@@ -91,7 +91,7 @@ def _tokenize_files(
     **run: Any,
 ) -> None:
     from gpt_neox_japanese.corpus import Layout
-    from gpt_neox_japanese.training.tokenized import tokenize_corpus
+    from gpt_neox_japanese.tokenization.arrays import tokenize_corpus
 
     layout = Layout(text_field, id_field, split_lines)
     totals = tokenize_corpus(files, directory, output, layout=layout, **run)

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.numbers import Real, Whole
-from gpt_neox_japanese.cli.texts import TEXT
+from gpt_neox_japanese.cli.number_types import Real, Whole
+from gpt_neox_japanese.cli.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import REAL, WHOLE, Architecture, Settings
 
@@ -162,7 +162,7 @@ def command(
 
     from transformers.utils.logging import disable_progress_bar
 
-    from gpt_neox_japanese.training.processes import leave_the_others, processes, this_process
+    from gpt_neox_japanese.training.distributed import leave_the_others, processes, this_process
     from gpt_neox_japanese.training.run import train
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own

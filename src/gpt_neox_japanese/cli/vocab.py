@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.numbers import Real, Whole
+from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.options import layout_options, vocabulary_option
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
-    from gpt_neox_japanese.tokenizer.statistics import Coverage, Usage
+    from gpt_neox_japanese.tokenizer.build.statistics import Coverage, Usage
 
 __all__ = ["command"]
 
@@ -63,12 +63,12 @@ def build(
     if output.exists() and not output.is_dir():
         raise click.UsageError(f"{str(output)!r} is a file; name a directory")
 
-    from gpt_neox_japanese.outputs import check_writable, target
+    from gpt_neox_japanese.files.outputs import check_writable, target
 
     check_writable(output)
 
     from gpt_neox_japanese.corpus import Layout, is_held_out
-    from gpt_neox_japanese.tokenizer.builder import build_vocabulary
+    from gpt_neox_japanese.tokenizer.build.builder import build_vocabulary
     from gpt_neox_japanese.tokenizer.codec import Codec
 
     documents = _read_with_progress(corpus, Layout(text_field, id_field, split_lines))
@@ -100,8 +100,8 @@ def show(
 
     from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.corpus import Layout
+    from gpt_neox_japanese.tokenizer.build.statistics import coverage, usage
     from gpt_neox_japanese.tokenizer.codec import Codec
-    from gpt_neox_japanese.tokenizer.statistics import coverage, usage
 
     codec = Codec.load(model or default_model_directory())
     found = coverage(codec)

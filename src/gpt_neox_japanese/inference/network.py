@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.inference.shape import Shape
+from gpt_neox_japanese.inference.loading.hparams import Shape
 
 __all__ = ["CHUNK", "MOST_ROWS", "Network", "Token"]
 

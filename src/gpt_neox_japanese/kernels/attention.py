@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.kernel_compile import Floats, Longs, Number, entry
-from gpt_neox_japanese.kernels.bits import matrix_at
-from gpt_neox_japanese.kernels.rows import attend
+from gpt_neox_japanese.kernels.bfloat16 import matrix_at
+from gpt_neox_japanese.kernels.compile import Floats, Longs, Number, entry
+from gpt_neox_japanese.kernels.ops import attend
 
 __all__ = ["attend_last"]
 

@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.quantization.torch_products import is_recorded
+from gpt_neox_japanese.quantization.torch_matmul import is_recorded
 
 __all__ = [
     "Past",

@@ -13,8 +13,8 @@ from transformers.generation.continuous_batching.cache import PagedAttentionCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gpt_neox_japanese.model.cache import extend
-from gpt_neox_japanese.model.products import linear, sdpa
+from gpt_neox_japanese.model.decode.kv_cache import extend
+from gpt_neox_japanese.model.decode.linear import linear, sdpa
 from gpt_neox_japanese.model.rotary import rotate
 
 __all__ = ["GPTNeoXJapaneseAttention", "eager_attention_forward"]

@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.model.naming import CACHE_NAMES
+from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 
 __all__ = ["GPTNeoXJapaneseConfig"]
 

@@ -15,8 +15,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from gpt_neox_japanese.model.products import for_states, for_weight, is_bare_product, multiply
-from gpt_neox_japanese.quantization.torch_products import is_recorded
+from gpt_neox_japanese.model.decode.linear import for_states, for_weight, is_bare_product, multiply
+from gpt_neox_japanese.quantization.torch_matmul import is_recorded
 
 __all__ = ["head_loss", "suits_head_loss"]
 

@@ -21,8 +21,8 @@ from transformers.modeling_layers import (
     GenericForTokenClassification,
 )
 
-from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
-from gpt_neox_japanese.model.registration import registered
+from gpt_neox_japanese.model.loading.auto import registered
+from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 
 __all__ = [

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
-from gpt_neox_japanese.model.products import linear
+from gpt_neox_japanese.model.decode.linear import linear
 
 __all__ = ["GPTNeoXJapaneseLayer", "GPTNeoXJapaneseMLP"]
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gpt_neox_japanese.model.decode.linear import linear
 from gpt_neox_japanese.model.head_loss import head_loss, suits_head_loss
-from gpt_neox_japanese.model.products import linear
 
 __all__ = ["causal_lm_loss"]
 

@@ -19,11 +19,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.arguments import Past, StatesChoice, first_given, unread_keywords
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.decode.cache_names import CACHE_NAME, CACHE_NAMES, cache_of, named
+from gpt_neox_japanese.model.decode.linear import linear
+from gpt_neox_japanese.model.loading.auto import registered
+from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.loss import causal_lm_loss
-from gpt_neox_japanese.model.naming import CACHE_NAME, CACHE_NAMES, cache_of, named
-from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
-from gpt_neox_japanese.model.products import linear
-from gpt_neox_japanese.model.registration import registered
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 
 __all__ = [

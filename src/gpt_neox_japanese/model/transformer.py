@@ -36,12 +36,12 @@ from gpt_neox_japanese.model.arguments import (
     warn_of_unmasked_padding,
     which_states,
 )
-from gpt_neox_japanese.model.cache import give_room
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.decode.cache_names import named
+from gpt_neox_japanese.model.decode.kv_cache import give_room
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
-from gpt_neox_japanese.model.naming import named
-from gpt_neox_japanese.model.pretrained import GPTNeoXJapanesePreTrainedModel
-from gpt_neox_japanese.model.registration import registered
+from gpt_neox_japanese.model.loading.auto import registered
+from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
 
 __all__ = ["GPTNeoXJapaneseModel"]

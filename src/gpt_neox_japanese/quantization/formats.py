@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.numbers import as_float
-from gpt_neox_japanese.quantization.reference import GROUP, SCALE, unpack_int4
+from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.quantization.bfloat16_arrays import as_float
+from gpt_neox_japanese.quantization.int4 import SCALE, unpack_int4
 
 __all__ = ["METHOD", "Matrix", "matrix_of", "tensor_of"]
 

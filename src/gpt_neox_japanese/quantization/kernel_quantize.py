@@ -8,9 +8,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.kernel_compile import Number, compiled, entry
-from gpt_neox_japanese.kernels.sums import multiply_add
-from gpt_neox_japanese.kernels.tiles import GROUP
+from gpt_neox_japanese.kernels.compile import Number, compiled, entry
+from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.kernels.reductions import multiply_add
 
 __all__ = ["quantize_int4_groups", "quantize_int8_rows"]
 

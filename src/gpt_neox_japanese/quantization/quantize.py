@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.int4 import pack_int4
 from gpt_neox_japanese.quantization.kernel_quantize import (
     quantize_int4_groups,
     quantize_int8_rows,
 )
-from gpt_neox_japanese.quantization.reference import GROUP, pack_int4
 
 __all__ = ["quantize"]
 

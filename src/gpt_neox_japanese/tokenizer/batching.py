@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.machine import usable_cores
-from gpt_neox_japanese.tokenizer.encoding import Ragged
+from gpt_neox_japanese.tokenizer.results import Ragged
 
 __all__ = ["concatenated", "cut_between_lines", "cut_between_texts", "in_threads"]
 

@@ -24,8 +24,8 @@ from gpt_neox_japanese.tokenizer.added_tokens_files import (
 )
 from gpt_neox_japanese.tokenizer.batching import cut_between_lines, in_threads
 from gpt_neox_japanese.tokenizer.decoding import Decoder, StreamDecoder
-from gpt_neox_japanese.tokenizer.encoding import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.plain_encoder import Buffer, PlainEncoder, text_of, utf8
+from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["END_OF_TEXT", "Codec"]

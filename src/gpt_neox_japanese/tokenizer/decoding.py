@@ -102,11 +102,11 @@ class Decoder:
             pieces = self._utf8
             data: bytes | memoryview = b"".join([pieces[i] for i in array.tolist()])
         else:
-            from gpt_neox_japanese.tokenizer import kernel
+            from gpt_neox_japanese.tokenizer.kernels import encode
 
             begins, joined = self._joined_utf8
             text = np.empty(int((begins[1:] - begins[:-1])[array].sum()), dtype=np.uint8)
-            kernel.decode(array.astype(np.int32), begins, joined, text)
+            encode.decode(array.astype(np.int32), begins, joined, text)
             data = text.data
         return str(data, "utf-8", "replace")
 

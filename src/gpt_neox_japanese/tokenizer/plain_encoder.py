@@ -20,9 +20,9 @@ from gpt_neox_japanese.tokenizer.batching import (
     in_threads,
 )
 from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
-from gpt_neox_japanese.tokenizer.encoding import Encoding, Ragged
-from gpt_neox_japanese.tokenizer.reference import ReferenceEncoder
-from gpt_neox_japanese.tokenizer.tables import build_tables
+from gpt_neox_japanese.tokenizer.kernels.tables import build_tables
+from gpt_neox_japanese.tokenizer.python_encoder import ReferenceEncoder
+from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["Buffer", "PlainEncoder", "text_of", "utf8"]
@@ -177,9 +177,9 @@ class PlainEncoder:
 
     @cached_property
     def _kernel(self) -> ModuleType:
-        from gpt_neox_japanese.tokenizer import kernel
+        from gpt_neox_japanese.tokenizer.kernels import encode
 
-        return kernel
+        return encode
 
     def _is_little(self, characters: int) -> bool:
         """Whether the kernel need not be loaded for a text of so many characters, yet."""
@@ -188,7 +188,7 @@ class PlainEncoder:
         return self._characters_before_kernel > 0
 
     def _cleanable(self, data: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """What cleaning replaces, as `kernel.encode_with_spans` takes it."""
+        """What cleaning replaces, as `encode.encode_with_spans` takes it."""
         codes = np.empty(len(data), dtype="<i4")
         count = self._kernel.plain(data, self._tables, codes)
         found = find_cleanable(codes[:count].tobytes().decode("utf-32-le"), legacy=self.legacy)

@@ -15,15 +15,19 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
-from gpt_neox_japanese.outputs import check_output, check_writable, target
-from gpt_neox_japanese.training.checkpoint import export
-from gpt_neox_japanese.training.data import RunData, open_data
-from gpt_neox_japanese.training.dataset import HeldOutWindows, TrainingWindows
-from gpt_neox_japanese.training.memory import keep_freed_memory
-from gpt_neox_japanese.training.processes import wait_for_all
-from gpt_neox_japanese.training.recut import RecutEpochs
-from gpt_neox_japanese.training.reporting import LOSS_LOG, Interruption, Report, Samples
-from gpt_neox_japanese.training.samples import write_samples
+from gpt_neox_japanese.files.outputs import check_output, check_writable, target
+from gpt_neox_japanese.training.checkpoints.export import export
+from gpt_neox_japanese.training.checkpoints.manager import States, load_values
+from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
+from gpt_neox_japanese.training.data.run_data import RunData, open_data
+from gpt_neox_japanese.training.data.subword_regularization import RecutEpochs
+from gpt_neox_japanese.training.distributed import wait_for_all
+from gpt_neox_japanese.training.malloc import keep_freed_memory
+from gpt_neox_japanese.training.model_setup import merged_model, start_model
+from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, Interruption, Report, Samples
+from gpt_neox_japanese.training.report.mfu import Speedometer, operations_per_token
+from gpt_neox_japanese.training.report.page import read_log, write_summary
+from gpt_neox_japanese.training.report.samples import write_samples
 from gpt_neox_japanese.training.settings import (
     RECORD,
     Architecture,
@@ -32,10 +36,6 @@ from gpt_neox_japanese.training.settings import (
     described,
     record_settings,
 )
-from gpt_neox_japanese.training.starting import merged_model, start_model
-from gpt_neox_japanese.training.states import States, load_values
-from gpt_neox_japanese.training.summary import read_log, write_summary
-from gpt_neox_japanese.training.throughput import Speedometer, operations_per_token
 from gpt_neox_japanese.training.trainer import RunTrainer
 
 __all__ = ["train"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
-from gpt_neox_japanese.training.durable import replace_file
+from gpt_neox_japanese.files.atomic import replace_file
 
 __all__ = [
     "REAL",

@@ -14,15 +14,15 @@ from torch.optim import Optimizer
 from transformers import Trainer
 
 from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.training import states
-from gpt_neox_japanese.training.optimizer import MuonAndAdamW, adamw
-from gpt_neox_japanese.training.processes import wait_for_all
-from gpt_neox_japanese.training.sharded import (
+from gpt_neox_japanese.training.checkpoints import manager
+from gpt_neox_japanese.training.checkpoints.gather import (
     gather_optimizer,
     gather_parameters,
     restore_optimizer,
     restore_parameters,
 )
+from gpt_neox_japanese.training.distributed import wait_for_all
+from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
 
 __all__ = ["RunTrainer"]
 
@@ -52,7 +52,7 @@ class RunTrainer(Trainer):
         self._use_muon = use_muon
         self._identity = identity
         self._export = export
-        self._states = states.States(Path(cast(str, self.args.output_dir)))
+        self._states = manager.States(Path(cast(str, self.args.output_dir)))
         # The forward passes of the step: their losses, and which windows they saw.
         self._passes: list[tuple[Tensor, Tensor]] = []
 
@@ -127,13 +127,13 @@ class RunTrainer(Trainer):
             "last_logged": self._globalstep_last_logged,
         }
         self._states.finish(
-            states.RunState(step, weights, tensors, values),
+            manager.RunState(step, weights, tensors, values),
             lambda directory: self.state.save_to_json(str(directory / _TRAINER_STATE)),
         )
         self._export(weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        weights = states.load_weights(Path(resume_from_checkpoint))
+        weights = manager.load_weights(Path(resume_from_checkpoint))
         restore_parameters(self._parameters(), weights)
         if self.args.should_save:  # a kill may have come between the state and the model
             self._export(weights)
@@ -142,8 +142,8 @@ class RunTrainer(Trainer):
         if checkpoint is None:
             return
         directory = Path(checkpoint)
-        values = states.load_values(directory)
-        tensors = states.load_optimizer(directory)
+        values = manager.load_values(directory)
+        tensors = manager.load_optimizer(directory)
         restore_optimizer(self._optimizer(), self._parameters(), tensors, values["groups"])
         cast(Any, self.lr_scheduler).load_state_dict(values["schedule"])
 
@@ -151,8 +151,8 @@ class RunTrainer(Trainer):
         """Restore what the first resumed step starts from; Trainer calls this just before it."""
         if checkpoint is None:
             return
-        states.load_random(Path(checkpoint), self.args.process_index)
-        values = states.load_values(Path(checkpoint))
+        manager.load_random(Path(checkpoint), self.args.process_index)
+        values = manager.load_values(Path(checkpoint))
         self._tr_loss.fill_(values["running_loss"])
         self._globalstep_last_logged = values["last_logged"]
 

@@ -1,0 +1,122 @@
+"""The tensors of a checkpoint directory, by name, without running anything that a file contains.
+
+Read are `model.safetensors`, which stays on the disk until its pages are needed,
+`pytorch_model.bin` (tensors only), and either of them in shards with an index. The published
+checkpoint has the second form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.files.json_files import check_regular, read_index
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["read_tensors", "read_weights"]
+
+_Arrays = dict[str, NDArray[Any]]
+_Reader = Callable[[Path], _Arrays]
+
+# What safetensors calls the dtypes that are read, and NumPy; it has no bfloat16.
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,
+    "I8": np.int8,
+    "U8": np.uint8,
+}
+
+
+def read_weights(directory: Path) -> _Arrays:
+    """Read every tensor of a checkpoint; bfloat16 as its bits, uint16.
+
+    Raises:
+        CheckpointError: No weights are there, a file is broken, or an index points elsewhere.
+    """
+    kinds: dict[str, _Reader] = {
+        "model.safetensors": map_safetensors,
+        "pytorch_model.bin": _load_pickle,
+    }
+    for name, read in kinds.items():
+        if os.path.lexists(directory / name):
+            return _read(directory / name, read)
+        index = directory / f"{name}.index.json"
+        if os.path.lexists(index):
+            weights: _Arrays = {}
+            for file in read_index(index):
+                weights.update(_read(file, read))
+            return weights
+    raise CheckpointError(
+        f"{str(directory)!r} has no weights; put model.safetensors or pytorch_model.bin there"
+    )
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """`read_weights` as torch's tensors, which must not be changed."""
+    import torch
+
+    arrays = read_weights(directory)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {
+        name: tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def map_safetensors(path: Path) -> _Arrays:
+    """Map a file into memory: nothing is read before it is used, and nothing written back."""
+    with safe_open(path, framework="numpy") as file:  # checks that the tensors fit the file
+        names = file.keys()
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    data = np.memmap(path, mode="c", offset=8 + length) if names else np.empty(0, np.uint8)
+    arrays: _Arrays = {}
+    for name in names:
+        described = header[name]
+        # The attention masks of old checkpoints are of other dtypes, and not needed.
+        if (dtype := _DTYPES.get(described["dtype"])) is not None:
+            begin, end = described["data_offsets"]
+            arrays[name] = data[begin:end].view(dtype).reshape(described["shape"])
+    return arrays
+
+
+def _load_pickle(path: Path) -> _Arrays:
+    import torch
+
+    # A pickle can hold any code. Only tensors are let through.
+    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(weights, dict) or not all(
+        isinstance(w, torch.Tensor) for w in weights.values()
+    ):
+        raise TypeError("it does not hold tensors by name")
+    return {
+        name: (w.view(torch.uint16) if w.dtype == torch.bfloat16 else w).contiguous().numpy()
+        for name, w in weights.items()
+    }
+
+
+def _read(path: Path, read: _Reader) -> _Arrays:
+    check_regular(path)
+    try:
+        return read(path)
+    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"cannot read weights from {str(path)!r}: {reason}") from error
+    except Exception as error:  # a broken pickle can fail in any way
+        raise CheckpointError(
+            f"{str(path)!r} holds more than tensors or is broken, and was not run:"
+            f" {' '.join(str(error).split())[:200]}"
+        ) from error

@@ -1,0 +1,1 @@
+"""The network on a processor, in compiled code: start with `network`."""

@@ -1,0 +1,105 @@
+"""The network on a processor: weights where they lie, a cache, and the compiled functions."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.inference.cpu.prefill import Chunks
+from gpt_neox_japanese.inference.cpu.thread_pool import ThreadPool
+from gpt_neox_japanese.inference.cpu.workspace import make_plan
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import Weights
+from gpt_neox_japanese.inference.network import Token
+from gpt_neox_japanese.kernels.compile import processor
+from gpt_neox_japanese.machine import usable_cores
+
+__all__ = ["CompiledNetwork"]
+
+# Private, or a forked process would write into its parent's cache. Linux does not count the room of
+# texts that nobody has written yet; Python knows the name of MAP_NORESERVE from 3.13 on.
+_MAPPING: dict[str, Any] = {}
+if sys.platform != "win32":
+    _MAPPING["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+if sys.platform == "linux":
+    _MAPPING["flags"] |= 0x4000
+
+
+class CompiledNetwork:
+    """A causal language model for up to `slots` texts, in compiled code; see `network.Network`.
+
+    Activations are float32. Weights stay in the form in which they are given.
+
+    Args:
+        shape: Sizes and constants.
+        weights: The tensors of the model.
+        slots: Texts that the cache holds at once.
+        capacity: Tokens of each; None for as many as the model can read.
+        half_cache: Keep keys and values in bfloat16 rather than in float32.
+        threads: None for one on each core that the process may use.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Weights,
+        *,
+        slots: int = 1,
+        capacity: int | None = None,
+        half_cache: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.capacity = capacity or shape.max_position_embeddings
+        self.threads = threads or usable_cores()
+        self.weights = weights
+        # Memory that is never written takes no room, so capacity is free until it is used.
+        size = (shape.num_hidden_layers, slots, shape.num_attention_heads, self.capacity)
+        kind = np.dtype(np.uint16 if half_cache else np.float32)
+        self._keys, self._values = (_reserve((*size, shape.head_dim), kind) for _ in range(2))
+        self._plan = make_plan(shape, weights, self._keys, self._values, self.threads)
+        self._pool = ThreadPool(self._plan)
+        self._chunks = Chunks(shape, weights, self._plan)
+
+    @property
+    def description(self) -> str:
+        """What runs, in one line."""
+        kind = self.weights.layers[0].dense.format
+        return (
+            f"compiled for {processor()}, {kind} weights, {self.threads} threads,"
+            f" {self.slots} slots"
+        )
+
+    def score(self, tokens: Sequence[Token], unscored: int = 0) -> NDArray[np.float32]:
+        """See `Network.score`."""
+        count = len(tokens)
+        self._plan.tokens[:, :count] = np.transpose(tokens)
+        self._plan.job[:] = count, unscored
+        self._pool.step()
+        return self._plan.logits[unscored:count]
+
+    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.read`."""
+        self._chunks.read(ids, slot, position)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See `Network.copy`."""
+        for states in (self._keys, self._values):
+            states[:, target, :, :length] = states[:, source, :, :length]
+
+    def close(self) -> None:
+        """See `Network.close`."""
+        self._pool.close()
+
+
+def _reserve(size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of zeros whose memory is only taken when it is written."""
+    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_MAPPING)
+    return np.frombuffer(memory, dtype).reshape(size)

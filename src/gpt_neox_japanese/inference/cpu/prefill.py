@@ -1,0 +1,118 @@
+"""Reading a long text: whole chunks of tokens as matrix–matrix products.
+
+A processor multiplies matrices fastest when many rows share what is read of the weights. Floats are
+multiplied by NumPy's matrix library, integers by our own kernels. A chunk has always the same
+number of rows and begins at a multiple of it, so a token's numbers do not depend on where the text
+that is read at once begins or ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.inference.cpu.kernel_decode import Plan
+from gpt_neox_japanese.inference.cpu.kernel_prefill import (
+    attend_heads,
+    gelu_rows,
+    normalize_rows,
+    widen_rows,
+)
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
+from gpt_neox_japanese.inference.network import CHUNK
+from gpt_neox_japanese.kernels.parallel_for import share_out
+from gpt_neox_japanese.quantization.formats import Matrix
+from gpt_neox_japanese.quantization.matmul import matmul
+
+__all__ = ["Chunks"]
+
+Rows = NDArray[np.float32]
+
+# Rows of a matrix that are made float32 at a time: with 2,560 columns, what the third cache holds.
+_OUTPUTS = 1024
+
+
+class Chunks:
+    """Reads chunks of text into the cache of a plan.
+
+    Args:
+        shape: Sizes and constants.
+        weights: The tensors of the model.
+        plan: Its cache, tables and constants are used, nothing else.
+    """
+
+    def __init__(self, shape: Shape, weights: Weights, plan: Plan) -> None:
+        self._shape = shape
+        self._weights = weights
+        self._plan = plan
+        self._threads = len(plan.normed)
+
+    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.read`."""
+        hidden = self._weights.embedding.floats(np.asarray(ids))
+        for index, layer in enumerate(self._weights.layers):
+            self._attend(hidden, layer, index, slot, position)
+            self._transform(hidden, layer)
+
+    def _attend(self, hidden: Rows, layer: Layer, index: int, slot: int, position: int) -> None:
+        packed = self._product(self._normalized(hidden, layer.norm_1), layer.query_key_value)
+        plan, mixed = self._plan, np.empty_like(hidden)
+        keys, values = plan.keys[index, slot], plan.values[index, slot]
+        heads = self._shape.num_attention_heads
+        for at in range(0, len(hidden), CHUNK):
+            part = slice(at, at + CHUNK)
+            work = partial(
+                attend_heads,
+                packed[part],
+                plan.cos,
+                plan.sin,
+                keys,
+                values,
+                position + at,
+                mixed[part],
+            )
+            self._together(heads, work)
+        hidden += self._product(mixed, layer.dense)
+        if layer.dense_bias is not None:
+            hidden += layer.dense_bias
+
+    def _transform(self, hidden: Rows, layer: Layer) -> None:
+        wide = self._product(self._normalized(hidden, layer.norm_2), layer.widen)
+        self._together(len(wide), lambda first, last: gelu_rows(wide[first:last], self._plan.tanh))
+        hidden += self._product(wide, layer.narrow)
+
+    def _normalized(self, hidden: Rows, norm: Rows) -> Rows:
+        normed = np.empty_like(hidden)
+        normalize_rows(hidden, norm, self._plan.epsilon, normed)
+        return normed
+
+    def _together(self, count: int, work: Callable[[int, int], None]) -> None:
+        """Share `count` rows or heads out to threads."""
+        share_out(work, count, self._threads)
+
+    def _product(self, x: Rows, matrix: Matrix) -> Rows:
+        """`x` times a matrix, transposed; with integers the very bits that `score` computes."""
+        if matrix.scales is not None:
+            return matmul(x, matrix, threads=self._threads)
+        outputs, _ = matrix.shape
+        out = np.empty((len(x), outputs), np.float32)
+        for first in range(0, outputs, _OUTPUTS):
+            block = self._widened(matrix.numbers[first : first + _OUTPUTS]).T
+            for at in range(0, len(x), CHUNK):
+                out[at : at + CHUNK, first : first + _OUTPUTS] = x[at : at + CHUNK] @ block
+        return out
+
+    def _widened(self, numbers: NDArray[Any]) -> Rows:
+        """Rows of a matrix in float32, as they are if they are so already."""
+        if numbers.dtype == np.float32:
+            return numbers
+        floats = np.empty(numbers.shape, np.float32)
+        self._together(
+            len(numbers), lambda first, last: widen_rows(numbers[first:last], floats[first:last])
+        )
+        return floats

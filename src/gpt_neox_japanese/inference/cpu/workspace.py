@@ -1,0 +1,138 @@
+"""Makes the plan of a compiled step: addresses of the weights, and room for what is computed."""
+
+from __future__ import annotations
+
+import math
+from decimal import Context, Decimal, localcontext
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.inference.cpu import kernel_decode
+from gpt_neox_japanese.inference.cpu.kernel_decode import Plan
+from gpt_neox_japanese.inference.cpu.kernel_dispatch import Rounded
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
+from gpt_neox_japanese.inference.network import MOST_ROWS
+from gpt_neox_japanese.kernels.aligned import aligned
+from gpt_neox_japanese.kernels.compile import Floats
+from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.quantization.formats import Matrix
+
+__all__ = ["make_plan", "rotation_tables"]
+
+
+def make_plan(
+    shape: Shape,
+    weights: Weights,
+    keys: NDArray[np.generic],
+    values: NDArray[np.generic],
+    threads: int,
+) -> Plan:
+    """Make the plan of a network.
+
+    Args:
+        shape: Sizes and constants.
+        weights: They must stay where they are as long as the plan is used.
+        keys: The cache, `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16.
+        values: As `keys`.
+        threads: How many work together.
+    """
+    hidden, width, rows = shape.hidden_size, shape.width, MOST_ROWS
+    capacity = keys.shape[3]
+    cos, sin = rotation_tables(shape, capacity)
+    return Plan(
+        matrix=np.empty(0, weights.layers[0].dense.numbers.dtype),
+        table=np.empty(0, weights.head.numbers.dtype),
+        layers=np.array([_addresses(layer) for layer in weights.layers]),
+        ends=np.array([_address(weights.embedding), _address(weights.head)]),
+        final_norm=weights.final_norm,
+        cos=cos,
+        sin=sin,
+        epsilon=np.float32(shape.layer_norm_eps),
+        tanh=shape.gelu_approximation == "tanh",
+        keys=keys,
+        values=values,
+        counters=np.zeros(kernel_decode.counter_words(len(weights.layers)), np.int64),
+        job=np.zeros(2, np.int64),
+        tokens=np.zeros((3, rows), np.int64),
+        hidden=_room(rows, hidden),
+        packed=_room(rows, 3 * hidden),
+        mixed=_room(rows, hidden),
+        wide=_room(rows, width),
+        update=_room(rows, hidden),
+        logits=_room(rows, shape.vocab_size),
+        normed=_room(threads, rows, hidden),
+        scores=_room(threads, capacity),
+        rounded=Rounded(
+            numbers=aligned((threads, rows * width), np.int16),
+            scales=_room(threads, rows),
+            corrections=np.empty((threads, rows * -(-width // GROUP)), np.int32),
+        ),
+    )
+
+
+def rotation_tables(shape: Shape, positions: int) -> tuple[Floats, Floats]:
+    """Cosines and sines of every position, float32 `(positions, rotated / 2)`.
+
+    Frequencies and angles are rounded to float32, as transformers does. NumPy's own functions give
+    other bits on other processors, so nothing is used here but what all of them round alike.
+    """
+    exponents = np.arange(0, shape.rotated, 2, dtype=np.float32) / np.float32(shape.rotated)
+    powers = [float(_pow(shape.rotary_base, float(exponent))) for exponent in exponents]
+    frequencies = np.float32(1) / np.array(powers, np.float32)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
+    return _cos_and_sin(angles)
+
+
+def _pow(base: float, exponent: float) -> Decimal:
+    """A power to 28 digits: the same on every system, which C's `pow` is not."""
+    with localcontext(Context(prec=28)):
+        return Decimal(base) ** Decimal(exponent)
+
+
+# pi / 2 in two parts; the first has 33 bits, so that its product with a number of quarter turns
+# is exact.
+_QUARTER = float.fromhex("0x1.921fb544p+0")
+_QUARTER_REST = float.fromhex("0x1.0b4611a626331p-34")
+
+# Taylor's polynomials, the highest power first, exact to 1e-18 up to an eighth of a turn.
+_SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(9, -1, -1)]
+_COS = [(-1) ** n / math.factorial(2 * n) for n in range(9, -1, -1)]
+
+
+def _cos_and_sin(angles: Floats) -> tuple[Floats, Floats]:
+    """Cosines and sines by sums and products of float64, rounded once to float32."""
+    exact = angles.astype(np.float64)
+    turns = np.rint(exact / _QUARTER)
+    rest = (exact - turns * _QUARTER) - turns * _QUARTER_REST
+    square = rest * rest
+    cos, sin = np.polyval(_COS, square), rest * np.polyval(_SIN, square)
+    turn = turns.astype(np.int64) % 4
+    return (
+        np.choose(turn, [cos, -sin, -cos, sin]).astype(np.float32),
+        np.choose(turn, [sin, cos, -sin, -cos]).astype(np.float32),
+    )
+
+
+def _room(*size: int) -> NDArray[np.float32]:
+    return aligned(size, np.float32)
+
+
+def _address(matrix: Matrix) -> list[int]:
+    scales = 0 if matrix.scales is None else matrix.scales.ctypes.data
+    return [matrix.numbers.ctypes.data, scales]
+
+
+def _addresses(layer: Layer) -> list[int]:
+    """A row of `Plan.layers`."""
+    bias = 0 if layer.dense_bias is None else layer.dense_bias.ctypes.data
+    return [
+        layer.norm_1.ctypes.data,
+        *_address(layer.query_key_value),
+        *_address(layer.dense),
+        bias,
+        layer.norm_2.ctypes.data,
+        *_address(layer.widen),
+        *_address(layer.narrow),
+    ]

@@ -1,0 +1,127 @@
+"""Chosen ids to text, as they come, with the place of each in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from gpt_neox_japanese.inference.sampling.sampler import Choice
+from gpt_neox_japanese.inference.scheduler.request import FinishReason
+from gpt_neox_japanese.inference.stop_strings import StopStrings
+from gpt_neox_japanese.tokenizer.codec import Codec
+
+__all__ = ["Piece", "Token", "Transcript"]
+
+
+class Token(NamedTuple):
+    """A chosen id and where its text stands.
+
+    Attributes:
+        id: What was chosen.
+        start: The first character of its text. Ids that are bytes of one character all stand for
+            that character; an id without text, or behind the end of the text, has `start == end`.
+        end: The character after the last one.
+        logprob: Its log-probability, where asked for.
+        top: The likeliest ids and their log-probabilities, likeliest first.
+    """
+
+    id: int
+    start: int
+    end: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Piece(NamedTuple):
+    """The next part of a text.
+
+    Attributes:
+        text: Whole characters; may be empty.
+        tokens: The ids that are out with it.
+        finish_reason: None before the last piece; then "stop" after a stop string or stop id, and
+            "length" where `max_new_tokens` or the context ended the text.
+    """
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+class Transcript:
+    """The text of one request.
+
+    Bytes that form no character are left out rather than shown, and so are marks of the training
+    data. Their ids are tokens without text.
+
+    Args:
+        codec: Decodes.
+        stop: Where the text ends.
+        hidden: Ids that are never shown.
+        byte_ids: Ids that are one byte of a character.
+        start: Offsets count from here; the length of the prompt where that is shown too.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        stop: StopStrings,
+        *,
+        hidden: Collection[int] = (),
+        byte_ids: Collection[int] = (),
+        start: int = 0,
+    ) -> None:
+        self._decoder = codec.stream_decoder(errors="ignore")
+        self._stop = stop
+        self._byte_ids = byte_ids
+        self._hidden = hidden
+        self._decoded = start  # characters decoded, those of a stop string too
+        self._shown = start  # characters given out
+        self._open: list[Choice] = []  # bytes of a character that is not complete
+        self._held: list[Token] = []  # tokens whose text is not out yet
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found: nothing follows."""
+        return self._stop.found is not None
+
+    def feed(self, choice: Choice) -> Piece:
+        """What the next id makes certain: text, and the tokens that stand in it."""
+        if choice.id in self._hidden:
+            text = self._decoder.finish()
+        else:
+            text = self._decoder.feed(choice.id)
+        self._open.append(choice)
+        is_byte = choice.id in self._byte_ids
+        if is_byte and not text:
+            return Piece("")
+        self._place(text, len(text.encode()) if is_byte else 1)
+        piece = self._give(self._stop.feed(text))
+        return piece._replace(finish_reason="stop") if self.stopped else piece
+
+    def finish(self, reason: FinishReason) -> Piece:
+        """The rest, where no id follows."""
+        self._place("", 0)
+        return self._give(self._stop.finish(), everything=True)._replace(finish_reason=reason)
+
+    def _place(self, text: str, last: int) -> None:
+        """Give `text` to the `last` open choices; those before them stand for nothing."""
+        start, end = self._decoded, self._decoded + len(text)
+        first = len(self._open) - last
+        for number, (token_id, logprob, top) in enumerate(self._open):
+            token_end = end if number >= first else start
+            self._held.append(Token(token_id, start, token_end, logprob, top))
+        self._open.clear()
+        self._decoded = end
+
+    def _give(self, text: str, *, everything: bool = False) -> Piece:
+        """Count `text` as shown, and release the tokens that end in it."""
+        self._shown += len(text)
+        if everything or self.stopped:
+            out = [
+                token._replace(start=min(token.start, self._shown), end=min(token.end, self._shown))
+                for token in self._held
+            ]
+        else:
+            out = [token for token in self._held if token.end <= self._shown]
+        del self._held[: len(out)]
+        return Piece(text, tuple(out))

@@ -1,0 +1,95 @@
+"""What a checkpoint directory says before its weights are read: vocabulary, config, sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.checks import shown
+from gpt_neox_japanese.errors import CheckpointError, GenerationError
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.inference.sampling.params import SamplingOptions
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+
+__all__ = ["Checkpoint"]
+
+# Sampling where a checkpoint recommends nothing.
+_FALLBACK: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory whose parts have been found to fit together.
+
+    Attributes:
+        directory: Where it lies.
+        codec: Its tokenizer.
+        config: `config.json`.
+        num_ids: Ids that are read and written are below it. The model may have more rows, which
+            pad it to a round number and mean nothing.
+        stop_ids: Ids that end a text.
+        sampling: What `generation_config.json` recommends.
+    """
+
+    directory: Path
+    codec: Codec
+    config: dict[str, Any]
+    num_ids: int
+    stop_ids: frozenset[int]
+    sampling: SamplingOptions
+
+    @classmethod
+    def open(cls, directory: str | Path | None = None) -> Checkpoint:
+        """Open a checkpoint directory; without one, the model that comes with the package.
+
+        Raises:
+            CheckpointError: Something is missing, broken, or does not fit together.
+            VocabularyError: The vocabulary is missing or broken.
+        """
+        if directory is not None and not isinstance(directory, (str, PathLike)):
+            raise CheckpointError(f"directory is {shown(directory)}; it must be a path")
+        directory = Path(directory or default_model_directory())
+        if not directory.is_dir():
+            raise CheckpointError(
+                f"no model directory {str(directory)!r}; give a directory with config.json,"
+                " model.safetensors, vocab.txt and emoji.json"
+            )
+        codec = Codec.load(directory)
+        config = read_object(directory / "config.json")
+        num_ids = codec.check_model(config, directory)
+        path = directory / "generation_config.json"
+        generation = read_object(path) if path.is_file() else {}
+        return cls(
+            directory,
+            codec,
+            config,
+            num_ids,
+            frozenset(i for i in _stop_ids(codec, config, generation) if i < num_ids),
+            _recommended_sampling(generation, path),
+        )
+
+
+def _stop_ids(
+    codec: Codec, config: Mapping[str, Any], generation: Mapping[str, Any]
+) -> frozenset[int]:
+    """The end-of-text id, and added tokens that the model ends its texts with."""
+    ends = generation.get("eos_token_id", config.get("eos_token_id"))
+    ids = {end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)}
+    end_of_text = codec.id_of(END_OF_TEXT)
+    return (codec.special_ids & ids) | ({end_of_text} if end_of_text is not None else set())
+
+
+def _recommended_sampling(config: Mapping[str, Any], path: Path) -> SamplingOptions:
+    """What `generation_config.json` says of sampling; our own where it is made for greedy."""
+    if not config.get("do_sample", False):
+        return SamplingOptions(**_FALLBACK)
+    names = [field.name for field in fields(SamplingOptions)]
+    given = {name: config[name] for name in names if config.get(name) is not None}
+    try:
+        return SamplingOptions(**{**_FALLBACK, **given})
+    except GenerationError as error:
+        raise CheckpointError(f"{str(path)!r}: {error}") from error

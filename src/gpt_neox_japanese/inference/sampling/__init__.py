@@ -1,0 +1,1 @@
+"""Logits to the next id, on NumPy rows: start with `sampler`."""

@@ -1,0 +1,1 @@
+"""Many requests on one network: start with `engine`, then `scheduler`."""

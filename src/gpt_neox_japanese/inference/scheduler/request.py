@@ -1,0 +1,144 @@
+"""One text that the engine writes: its ids so far, and what is still to be computed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, TypeAlias
+
+from numpy import float32
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference.sampling.sampler import Choice, Sampler
+from gpt_neox_japanese.inference.scheduler.prompt_lookup import PromptLookup
+
+__all__ = ["FinishReason", "Request"]
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+class Request:
+    """What the engine knows of one text.
+
+    Only the engine's loop changes it. Its owner reads `chosen`, `finish_reason` and `error`, and
+    may set `cancelled` at any time; no lock is needed for that.
+
+    Args:
+        prompt_ids: At least one id.
+        max_new_tokens: How many ids may be chosen.
+        room: How many there is room for in the context.
+        sampler: Chooses them.
+        lookup: Drafts ids; None for no drafts.
+
+    Attributes:
+        ids: The prompt and what was chosen.
+        chosen: The choices so far; it only grows.
+        num_computed: How many of `ids` the KV cache holds.
+        slot: Where in the KV cache; None while it waits.
+        cancelled: Nobody wants the rest: the engine drops it before its next step.
+        finish_reason: "stop" after a stop id or a cancel, "length" where there is no more room;
+            None as long as it is being written, or after an error.
+        error: Why it could not be finished, if so.
+        notify: Called after each choice and at the end, by the engine's loop.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        room: int,
+        sampler: Sampler,
+        lookup: PromptLookup | None,
+    ) -> None:
+        self.ids = list(prompt_ids)
+        self.chosen: list[Choice] = []
+        self.num_computed = 0
+        self.slot: int | None = None
+        self.cancelled = False
+        self.finish_reason: FinishReason | None = None
+        self.error: GenerationError | None = None
+        self.notify: Callable[[], object] = lambda: None
+        self._prompt_length = len(self.ids)
+        self._max_new_tokens = max_new_tokens
+        self._max_length = len(self.ids) + min(max_new_tokens, room)
+        self._sampler = sampler
+        self._lookup = lookup
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will be chosen."""
+        return self.finish_reason is not None or self.error is not None
+
+    @property
+    def context_is_full(self) -> bool:
+        """Whether it ended before `max_new_tokens` for lack of room."""
+        return self.finish_reason == "length" and len(self.chosen) < self._max_new_tokens
+
+    @property
+    def num_uncomputed(self) -> int:
+        """How many of its ids the KV cache does not hold; the last one never."""
+        return len(self.ids) - self.num_computed
+
+    @property
+    def uncomputed_prompt(self) -> Sequence[int]:
+        """What is to be prefilled before the first id is chosen, without the prompt's last id."""
+        return self.ids[self.num_computed : self._prompt_length - 1]
+
+    def draft(self, room: int) -> list[int]:
+        """Ids that may follow, at most `room`."""
+        if self._lookup is None:
+            return []
+        return self._lookup.guess(min(room, self._max_length - len(self.ids) - 1))
+
+    def update(
+        self, computed: Sequence[int], logits: NDArray[float32], stop_ids: Collection[int]
+    ) -> None:
+        """Take what a step computed, and choose ids as long as drafts are right.
+
+        Args:
+            computed: The ids that the step read, the last ones drafts.
+            logits: float32 [scored, vocabulary], of the last `scored` of them.
+            stop_ids: Ids that end the text.
+        """
+        drafts = computed[len(computed) - len(logits) + 1 :]
+        self.num_computed += len(computed) - len(drafts)
+        right = 0
+        for row, draft in zip(logits, [*drafts, None], strict=False):
+            if not self._choose(row, stop_ids) or self.ids[-1] != draft:
+                break
+            right += 1
+        self.num_computed += right
+        if self._lookup is not None:
+            self._lookup.learn(len(drafts), right)
+
+    def _choose(self, row: NDArray[float32], stop_ids: Collection[int]) -> bool:
+        """Choose one id; False if the text ends here."""
+        try:
+            choice = self._sampler.choose(row)
+        except GenerationError as error:
+            self.fail(error)
+            return False
+        if choice.id in stop_ids:
+            self.finish("stop")
+            return False
+        self.ids.append(choice.id)
+        if self._lookup is not None:
+            self._lookup.append(choice.id)
+        self.chosen.append(choice)
+        if len(self.ids) == self._max_length:
+            self.finish("length")
+        else:
+            self.notify()
+        return not self.is_finished
+
+    def finish(self, reason: FinishReason) -> None:
+        """End it, unless it has ended."""
+        if not self.is_finished:
+            self.finish_reason = reason
+            self.notify()
+
+    def fail(self, error: GenerationError) -> None:
+        """End it with an error, unless it has ended."""
+        if not self.is_finished:
+            self.error = error
+            self.notify()

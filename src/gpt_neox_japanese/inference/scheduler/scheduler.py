@@ -1,0 +1,92 @@
+"""What each step of the network computes, and for whom.
+
+    waiting ──▶ a slot is free ──▶ prefill of its prompt ──▶ decode ──▶ finished
+    (Engine)      (KVSlots)           (Network.read)      (Network.score, Sampler)
+
+One thread at a time runs a scheduler: the engine's loop. Nothing here is locked, and no signal
+handler runs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference.network import CHUNK, Network
+from gpt_neox_japanese.inference.scheduler.batch import groups_of
+from gpt_neox_japanese.inference.scheduler.kv_slots import Slots
+from gpt_neox_japanese.inference.scheduler.request import Request
+
+__all__ = ["Scheduler"]
+
+_MAX_CHUNKS = 4  # that are prefilled in one step while no other text is being written
+
+
+class Scheduler:
+    """Runs requests side by side on one network.
+
+    A request's ids do not depend on the others: a token's scores do not (see `Network`), and every
+    request has a sampler of its own.
+
+    Args:
+        network: Computes the steps.
+        stop_ids: Ids that end a text; they are not part of it.
+    """
+
+    def __init__(self, network: Network, stop_ids: Collection[int]) -> None:
+        self.running: list[Request] = []
+        self._network = network
+        self._stop_ids = stop_ids
+        self._slots = Slots(network)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether one more request can run."""
+        return len(self._slots) > 0
+
+    def admit(self, request: Request) -> None:
+        """Give a request a slot; one must be free."""
+        request.slot = self._slots.take(request.ids)
+        self.running.append(request)
+
+    def step(self) -> None:
+        """Bring every running request a step further, and one of those with a long prompt."""
+        self._retire()
+        long = [each for each in self.running if len(each.uncomputed_prompt) >= CHUNK]
+        if long:
+            self._prefill(long[0], max_chunks=1 if len(self.running) > 1 else _MAX_CHUNKS)
+        for group in groups_of([each for each in self.running if each not in long]):
+            logits = self._network.score(group.tokens, group.unscored)
+            for request, ids, scored in group.spans:
+                request.update(ids, logits[:scored], self._stop_ids)
+                logits = logits[scored:]
+        self._retire()
+
+    def fail(self, error: GenerationError) -> None:
+        """End everything that runs, after a step that failed: how far it came is not known."""
+        for request in self.running:
+            request.fail(error)
+        self.running.clear()
+        self._slots.forget()
+
+    def _prefill(self, request: Request, max_chunks: int) -> None:
+        """Compute the next chunks of a prompt, or take them from a slot that holds them."""
+        assert request.slot is not None
+        if request.num_computed == 0:
+            request.num_computed = self._slots.share(request.slot, request.ids)
+        count = min(len(request.uncomputed_prompt) // CHUNK, max_chunks) * CHUNK
+        if count:
+            ids: Sequence[int] = request.uncomputed_prompt[:count]
+            self._network.read(ids, request.slot, request.num_computed)
+            self._slots.extend(request.slot, ids)
+            request.num_computed += count
+
+    def _retire(self) -> None:
+        """Free the slots of those that have finished or were cancelled."""
+        for request in list(self.running):
+            if request.cancelled:
+                request.finish("stop")
+            if request.is_finished:
+                self.running.remove(request)
+                assert request.slot is not None
+                self._slots.give_back(request.slot)

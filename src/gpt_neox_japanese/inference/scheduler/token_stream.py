@@ -1,0 +1,78 @@
+"""What the owner of a request holds: the ids as they are chosen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from queue import SimpleQueue
+
+from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference.sampling.sampler import Choice
+from gpt_neox_japanese.inference.scheduler.request import FinishReason, Request
+
+__all__ = ["TokenStream"]
+
+
+class TokenStream(Iterator[Choice]):
+    """The ids that continue a prompt, one after the other as they are chosen.
+
+    The choices lie in a list that only grows, and what wakes the reader carries nothing. So an
+    exception out of a signal handler, wherever it strikes, can lose no id and leaves nobody waiting
+    for ever. The text is cancelled when nobody holds its stream any more.
+
+    Args:
+        request: Submitted to an engine after this is made.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._num_read = 0
+        self._process = os.getpid()
+        self._wake_up: SimpleQueue[None] = SimpleQueue()
+        request.notify = partial(self._wake_up.put, None)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the text ended; None before. A cancelled text is stopped."""
+        return "stop" if self._request.cancelled else self._request.finish_reason
+
+    @property
+    def context_is_full(self) -> bool:
+        """Whether the text ended before `max_new_tokens` for lack of room."""
+        return self._request.context_is_full
+
+    def __next__(self) -> Choice:
+        """The next chosen id; waits for it.
+
+        Raises:
+            GenerationError: The model's scores cannot be used, the step failed, the engine was
+                closed, or the stream belongs to another process.
+        """
+        request = self._request
+        while True:
+            if request.cancelled:
+                raise StopIteration
+            if self._process != os.getpid():
+                raise GenerationError(
+                    f"this text is written in process {self._process}, which process"
+                    f" {os.getpid()} was forked from; begin it again in this one"
+                )
+            finished = request.is_finished  # asked first: the last id comes before the end does
+            if self._num_read < len(request.chosen):
+                choice = request.chosen[self._num_read]
+                self._num_read += 1
+                return choice
+            if finished:
+                if request.error is not None:
+                    raise request.error
+                raise StopIteration
+            self._wake_up.get()
+
+    def cancel(self) -> None:
+        """End the text now; what was chosen and not yet read is dropped. May be repeated."""
+        self._request.cancelled = True
+        self._wake_up.put(None)  # of another thread that may be waiting
+
+    def __del__(self) -> None:
+        self._request.cancelled = True

@@ -1,0 +1,247 @@
+"""The network on torch's tensors: for GPUs, and the readable twin of the compiled one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
+from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.weight_map import Layer, Norm, Weights
+from gpt_neox_japanese.inference.network import CHUNK, MOST_ROWS, Token
+from gpt_neox_japanese.inference.torch.cuda_graphs import Graphs
+from gpt_neox_japanese.quantization.formats import Matrix
+
+__all__ = ["TensorNetwork", "check_device"]
+
+_Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Layer; queries, keys and values of some tokens, `(tokens, heads, head_dim)` → mixed values."""
+
+
+class TensorNetwork:
+    """A causal language model for up to `slots` texts, on tensors; see `network.Network`.
+
+    `score` always computes MOST_ROWS tokens, the last one repeated if there are fewer: matrix
+    products of one shape round alike. On a GPU the whole of it is one captured graph, since
+    starting its hundreds of kernels one by one would take longer than they run.
+
+    Args:
+        shape: Sizes and constants.
+        weights: The tensors of the model.
+        dtype: What weights, activations and cache are converted to, as torch names it. int8 stays
+            int8 and is widened where it is used.
+        device: Where they are put.
+        slots: Texts that the cache holds at once.
+        capacity: Tokens of each; None for as many as the model can read.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Weights,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        slots: int = 1,
+        capacity: int | None = None,
+    ) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.capacity = capacity or shape.max_position_embeddings
+        self.device = torch.device(device)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self._embedding = self._product(weights.embedding)
+        tied = weights.head is weights.embedding
+        self._head = self._embedding if tied else self._product(weights.head)
+        self._layers = [self._layer(layer) for layer in weights.layers]
+        self._final_norm = self._norm(weights.final_norm)
+        tables = rotation_tables(shape, self.capacity)
+        self._cos, self._sin = (torch.from_numpy(t).to(self.device)[:, None] for t in tables)
+        size = (len(self._layers), slots, shape.num_attention_heads, self.capacity, shape.head_dim)
+        self._keys, self._values = torch.zeros(2, *size, dtype=self.dtype, device=self.device)
+        self._graphs = Graphs(self._scores, self.capacity) if self.device.type == "cuda" else None
+
+    @property
+    def description(self) -> str:
+        """What runs, in one line."""
+        return f"torch {torch.__version__}, {self.dtype} on {self.device}, {self.slots} slots"
+
+    # ---- What the engine calls -------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def score(self, tokens: Sequence[Token], unscored: int = 0) -> NDArray[np.float32]:
+        """See `Network.score`."""
+        padded = [*tokens, *[tokens[-1]] * (MOST_ROWS - len(tokens))]
+        rows = torch.tensor(padded, device=self.device).T
+        end = max(token.position for token in tokens) + 1
+        logits = self._graphs.run(rows, end) if self._graphs else self._scores(rows, end)
+        return logits[unscored : len(tokens)].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.read`."""
+        for begin in range(0, len(ids), CHUNK):
+            self._read_chunk(ids[begin : begin + CHUNK], slot, position + begin)
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See `Network.copy`."""
+        for states in (self._keys, self._values):
+            states[:, target, :, :length] = states[:, source, :, :length]
+
+    def close(self) -> None:
+        """See `Network.close`; there are no threads to end."""
+
+    # ---- The arithmetic --------------------------------------------------------------------------
+
+    def _scores(self, rows: Tensor, end: int) -> Tensor:
+        """Scores of tokens of any slots, `(MOST_ROWS, vocabulary)`.
+
+        Args:
+            rows: int64 `(3, MOST_ROWS)`: ids, slots, positions.
+            end: More than the highest position.
+        """
+        ids, slots, positions = rows
+        # Token i sees what its slot holds up to its own position.
+        mask = torch.arange(end, device=self.device) <= positions[:, None, None, None]
+
+        def attend(index: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            self._keys[index, slots, :, positions] = keys
+            self._values[index, slots, :, positions] = values
+            mixed = functional.scaled_dot_product_attention(
+                queries[:, :, None],  # (tokens, heads, 1, head_dim)
+                self._keys[index, slots, :, :end],
+                self._values[index, slots, :, :end],
+                attn_mask=mask,
+            )
+            return mixed[:, :, 0]
+
+        hidden = self._run(self._embedding.rows(ids, self.dtype), positions, attend)
+        return self._head(self._normalized(hidden, self._final_norm))
+
+    def _read_chunk(self, ids: Sequence[int], slot: int, position: int) -> None:
+        end = position + len(ids)
+        positions = torch.arange(position, end, device=self.device)
+        mask = torch.ones(len(ids), end, dtype=torch.bool, device=self.device).tril(position)
+
+        def attend(index: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            self._keys[index, slot, :, position:end] = keys.transpose(0, 1)
+            self._values[index, slot, :, position:end] = values.transpose(0, 1)
+            mixed = functional.scaled_dot_product_attention(
+                queries.transpose(0, 1)[None],  # (1, heads, tokens, head_dim)
+                self._keys[index, slot, None, :, :end],
+                self._values[index, slot, None, :, :end],
+                attn_mask=mask,
+            )
+            return mixed[0].transpose(0, 1)
+
+        tokens = torch.tensor(ids, device=self.device)
+        self._run(self._embedding.rows(tokens, self.dtype), positions, attend)
+
+    def _run(self, hidden: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
+        """All layers, on hidden states `(tokens, hidden)`."""
+        cos, sin = self._cos[positions], self._sin[positions]  # (tokens, 1, rotated / 2)
+        for index, layer in enumerate(self._layers):
+            packed = layer.query_key_value(self._normalized(hidden, layer.norm_1))
+            packed = packed.view(len(hidden), self.shape.num_attention_heads, -1)
+            queries, keys, values = packed.chunk(3, dim=-1)
+            queries, keys = _rotate(queries, cos, sin), _rotate(keys, cos, sin)
+            mixed = attend(index, queries, keys, values).reshape(len(hidden), -1)
+            hidden = hidden + layer.dense(mixed)
+            if layer.dense_bias is not None:
+                hidden = hidden + layer.dense_bias
+            wide = layer.widen(self._normalized(hidden, layer.norm_2))
+            wide = functional.gelu(wide, approximate=self.shape.gelu_approximation)
+            hidden = hidden + layer.narrow(wide)
+        return hidden
+
+    def _normalized(self, hidden: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.layer_norm(hidden, hidden.shape[-1:], *norm, self.shape.layer_norm_eps)
+
+    # ---- From NumPy's arrays ---------------------------------------------------------------------
+
+    def _layer(self, layer: Layer) -> _TensorLayer:
+        bias = layer.dense_bias
+        return _TensorLayer(
+            norm_1=self._norm(layer.norm_1),
+            query_key_value=self._product(layer.query_key_value),
+            dense=self._product(layer.dense),
+            dense_bias=None if bias is None else torch.tensor(bias).to(self.device, self.dtype),
+            norm_2=self._norm(layer.norm_2),
+            widen=self._product(layer.widen),
+            narrow=self._product(layer.narrow),
+        )
+
+    def _norm(self, norm: Norm) -> tuple[Tensor, Tensor]:
+        weight, bias = torch.tensor(norm).to(self.device, self.dtype)
+        return weight, bias
+
+    def _product(self, matrix: Matrix) -> _Product:
+        if matrix.numbers.dtype == np.int8:
+            assert matrix.scales is not None
+            numbers, scales = (torch.tensor(each) for each in matrix)
+            return _Product(numbers.to(self.device), scales.to(self.device, self.dtype))
+        if matrix.numbers.dtype == np.uint16:
+            weight = torch.tensor(matrix.numbers).view(torch.bfloat16)
+        else:
+            weight = torch.tensor(matrix.floats())
+        return _Product(weight.to(self.device, self.dtype), None)
+
+
+class _Product(NamedTuple):
+    """A matrix to multiply with, and to look rows up in.
+
+    Attributes:
+        weight: `(outputs, columns)`, the network's dtype or int8.
+        scales: `(outputs,)`, of int8.
+    """
+
+    weight: Tensor
+    scales: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x`, `(tokens, columns)`, times the matrix, transposed."""
+        product = functional.linear(x, self.weight.to(x.dtype))
+        return product if self.scales is None else product * self.scales
+
+    def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of the matrix, `(ids, columns)`."""
+        rows = self.weight[ids].to(dtype)
+        return rows if self.scales is None else rows * self.scales[ids, None]
+
+
+class _TensorLayer(NamedTuple):
+    """`layout.Layer` on tensors."""
+
+    norm_1: tuple[Tensor, Tensor]
+    query_key_value: _Product
+    dense: _Product
+    dense_bias: Tensor | None
+    norm_2: tuple[Tensor, Tensor]
+    widen: _Product
+    narrow: _Product
+
+
+def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + rotated / 2) of `(tokens, heads, head_dim)`, in float32."""
+    half = cos.shape[-1]
+    sizes = [half, half, states.shape[-1] - 2 * half]
+    first, second, rest = torch.split(states, sizes, dim=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat([*(part.to(states.dtype) for part in turned), rest], dim=-1)
+
+
+def check_device(device: str) -> None:
+    """Raise CheckpointError unless torch can use a device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"device {device!r} cannot be used here: {reason}") from error

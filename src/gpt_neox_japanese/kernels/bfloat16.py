@@ -1,0 +1,90 @@
+"""Numbers as bits: float32 to and from bfloat16, and addresses of tensors, in compiled code."""
+# What generates code for Numba carries no annotations: llvmlite has none.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.np.arrayobj import populate_array
+
+from gpt_neox_japanese.kernels.compile import Number, intrinsic, overload
+
+__all__ = ["bits_of", "float_of", "matrix_at", "narrow", "widen"]
+
+
+@intrinsic
+def bits_of(typing_context, value):
+    """The bits of a float32 as int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def float_of(typing_context, bits):
+    """The float32 of 32 bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def matrix_at(typing_context, address, rows, columns, like):
+    """The matrix that lies at an address, with the dtype of the array `like`. Nothing is copied.
+
+    Whoever gives the address sees to it that the memory stays.
+    """
+    kind = types.Array(like.dtype, 2, "C")
+
+    def generate(context, builder, signature, arguments):
+        address, rows, columns, _ = arguments
+        number = context.get_data_type(like.dtype)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(number))
+        array = context.make_array(kind)(context, builder)
+        populate_array(
+            array,
+            data=builder.inttoptr(address, number.as_pointer()),
+            shape=[rows, columns],
+            strides=[builder.mul(columns, size), size],
+            itemsize=size,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return kind(types.int64, types.int64, types.int64, like), generate
+
+
+def widen(value: Number) -> Number:
+    """A stored number as float32: float32 itself, or the bits of a bfloat16 as uint16."""
+    raise NotImplementedError
+
+
+@overload(widen)
+def _widen(value):
+    if value == types.uint16:
+        return lambda value: float_of(np.int32(value) << np.int32(16))
+    return lambda value: np.float32(value)
+
+
+def narrow(value: Number, like: Number) -> Number:
+    """A float32 as it is stored in arrays of the dtype of `like`, rounded to nearest even."""
+    raise NotImplementedError
+
+
+@overload(narrow)
+def _narrow(value, like):
+    if like.dtype == types.uint16:
+
+        def round_to_bfloat(value, like):
+            bits = bits_of(value)
+            odd = bits >> np.int32(16) & np.int32(1)
+            return np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))
+
+        return round_to_bfloat
+    return lambda value, like: value

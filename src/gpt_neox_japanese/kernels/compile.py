@@ -1,0 +1,170 @@
+"""How kernels are compiled, cached and typed, and for which processor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
+
+import numba
+import numba.extending
+import numpy as np
+from numba.core import compiler_lock
+from numba.core.registry import cpu_target
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.kernels.compile_cache import cache_of
+
+__all__ = [
+    "Bytes",
+    "Floats",
+    "Ints",
+    "Longs",
+    "Number",
+    "Shorts",
+    "Trie",
+    "arithmetic",
+    "compiled",
+    "entry",
+    "intrinsic",
+    "leaf",
+    "overload",
+    "processor",
+]
+
+Number: TypeAlias = Any  # int or np.int64: one machine word
+Bytes: TypeAlias = NDArray[np.uint8]
+Shorts: TypeAlias = NDArray[np.int16]
+Ints: TypeAlias = NDArray[np.int32]
+Longs: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float32]
+Trie: TypeAlias = tuple[Ints, Ints, Number]
+
+# Numba's types describe what is written, not what may then be called: one argument fewer, say.
+intrinsic: Any = numba.extending.intrinsic
+overload: Any = numba.extending.overload
+_njit: Any = numba.njit
+_config: Any = numba.config
+_lock: Any = compiler_lock.global_compiler_lock
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# All kernels, because they call each other across packages, and what they take constants from.
+_SOURCES = (
+    "**/kernels/*.py",
+    "**/kernel_*.py",
+    "tokenizer/normalization.py",
+    "tokenizer/python_encoder.py",
+)
+
+
+def _digest_of_sources() -> str:
+    directory = Path(__file__).parents[1]
+    files = sorted(file for pattern in _SOURCES for file in directory.glob(pattern))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+_DIGEST = _digest_of_sources()
+
+# What every processor of this kind has: all that is known of one whose name LLVM does not know.
+_BASE = "+64bit,+cmov,+cx8,+fxsr,+sse2" if platform.machine() in ("x86_64", "AMD64") else ""
+
+# A processor that NUMBA_CPU_NAME names has the features of its name. Numba would add those of this
+# machine, and so compile for an old processor what only this one can run.
+if _config.CPU_NAME and _config.CPU_FEATURES is None:
+    _config.CPU_FEATURES = _BASE
+
+# Of LLVM's names for what multiplies integers, the best first.
+_INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
+
+
+def processor() -> str:
+    """What kernels are compiled for: a processor's name, and what it has for them."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if features in ("", _BASE):  # no more and no less than the name says
+        return str(name)
+    if features == _config.CPU_FEATURES:  # what the user adds and takes away
+        return f"{name} with {features}"
+    enabled = features.split(",")
+    best = [instruction for instruction in _INSTRUCTIONS if f"+{instruction}" in enabled][:1]
+    return " with ".join([name, *best])
+
+
+# A process that is forked has none of the other threads, and so none that could release the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
+
+# Functions that only compiled functions call need no way in from Python.
+_INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function that compiled functions call."""
+    return cast(_Function, _njit(**_INNER)(function))
+
+
+def leaf(function: _Function) -> _Function:
+    """Compile a function that compiled functions call, and that makes no array.
+
+    Arrays passed to it are not counted as referenced once more, which makes the innermost loops
+    twice as fast. It may return a view of an array only to another leaf.
+    """
+    return cast(_Function, _njit(**_INNER, _nrt=False)(function))
+
+
+def arithmetic(function: _Function) -> _Function:
+    """Compile a leaf that computes with floats; what is divided by zero becomes infinite.
+
+    Every operation is rounded as it is written. The compiler may neither reorder sums nor fuse a
+    product with a sum: how it would do so depends on the processor, and so would the result.
+    `sums.multiply_add` is for what should be fused.
+    """
+    options = {**_INNER, "_nrt": False, "error_model": "numpy"}
+    return cast(_Function, _njit(**options)(function))
+
+
+def entry(function: _Function) -> _Function:
+    """Compile a function that Python calls, and keep the result on disk where that is possible.
+
+    Numba notices when the file of a cached function changes, but not when a function that it calls
+    or a constant that it reads changes in another file. So the cache is told of all sources.
+    """
+    dispatcher = _njit(nogil=True)(function)
+    if not _config.DISABLE_JIT:
+        dispatcher._cache = cache_of(function, _DIGEST)
+        dispatcher.compile = _undisturbed(dispatcher.compile)
+    return cast(_Function, dispatcher)
+
+
+def _undisturbed(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let Numba compile, or load what it compiled, in a thread that no interrupt reaches.
+
+    Python interrupts the main thread alone. Numba, interrupted, forgets what it was about to
+    register, and could compile nothing more until the process ends. Like this, Ctrl-C ends the wait
+    and the work goes on: whoever calls next waits for it, and the next start finds it.
+    """
+
+    def compile_apart(signature: Any) -> Any:
+        # Whoever holds the lock is compiling already, and would wait for itself.
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or _lock.is_locked():
+            return compile_for(signature)
+        result: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                result.set_result(compile_for(signature))
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=work, name="compile").start()
+        return result.result()
+
+    return compile_apart

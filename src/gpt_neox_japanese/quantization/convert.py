@@ -1,0 +1,104 @@
+"""Checkpoint directory → converted checkpoint directory."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.files import outputs
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.quantization.safetensors_writer import description, plan_of, write_weights
+
+__all__ = ["convert"]
+
+# Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
+_LOOKUPS = ("embed_in.weight", "embed_out.weight")
+
+# Tables that old checkpoints store and that every reader computes.
+_COMPUTED = re.compile(r"\.(attention\.bias|attention\.masked_bias|rotary_emb\.inv_freq)$")
+
+_WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|h5|msgpack|gguf)$|\.index\.json$")
+
+
+def convert(
+    source: Path,
+    output: Path,
+    bits: int,
+    *,
+    read: Callable[[Path], Mapping[str, Tensor]],
+    search: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
+
+    The directory appears when it is complete.
+
+    Args:
+        source: A checkpoint directory.
+        output: Directory to make.
+        bits: 16 (bfloat16), 8 or 4.
+        read: Gives a directory's tensors by name; mapped, if they shall not all be in memory.
+        search: See `quantize`.
+        progress: Called with the number of bytes written and of all bytes.
+
+    Returns:
+        Bytes of the weights.
+
+    Raises:
+        CheckpointError: The source cannot be read or converted.
+        OutputError: The output exists or cannot be written.
+    """
+    partial = outputs.growing(output, "converted")
+    outputs.check_output(output, partial=partial)
+    config = _read_config(source)
+    tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
+    _drop_tied_head(tensors, config)
+    plan = plan_of(tensors, bits, _LOOKUPS)
+    config.pop("torch_dtype", None)
+    config["dtype"] = "bfloat16" if bits == 16 else "float32"
+    if (quantization := description(plan, bits)) is not None:
+        config["quantization_config"] = quantization
+
+    shutil.rmtree(partial, ignore_errors=True)
+    outputs.make(partial, output)
+    try:
+        weights = partial / "model.safetensors"
+        write_weights(weights, tensors, plan, search=search, progress=progress)
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
+                shutil.copyfile(file, partial / file.name)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
+        size = weights.stat().st_size
+        outputs.publish(partial, output, "config.json")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return size
+
+
+def _read_config(source: Path) -> dict[str, Any]:
+    config = read_object(source / "config.json")
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
+        )
+    return config
+
+
+def _drop_tied_head(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Store a head once that is the embedding."""
+    head = tensors.get("embed_out.weight")
+    embedding = next((t for n, t in tensors.items() if n.endswith("embed_in.weight")), None)
+    if head is None or embedding is None or not config.get("tie_word_embeddings", True):
+        return
+    if head.shape == embedding.shape and torch.equal(head, embedding):
+        del tensors["embed_out.weight"]

@@ -1,0 +1,1 @@
+"""Corpus to ids at scale, resumable: start with `encode_corpus`."""

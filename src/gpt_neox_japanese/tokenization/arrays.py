@@ -1,0 +1,188 @@
+"""A tokenized corpus on disk, for whoever reads ids with numpy or with anything else.
+
+A directory holds
+
+ids.npy          uint16 or uint32 [tokens], the ids of all documents one after the other
+bounds.npy       int64 [documents + 1]; document i is `ids[bounds[i]:bounds[i + 1]]`
+documents.jsonl  a line a document: {"id": "…"}
+manifest.json    counts, sources, and which vocabulary made the ids
+
+and a file of JSON lines holds {"id": "…", "ids": […]}, a line a document.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt_neox_japanese.corpus import Layout, corpus_files, name_of
+from gpt_neox_japanese.tokenization.encode_corpus import (
+    Encoded,
+    OnError,
+    Packed,
+    Source,
+    encode_corpus,
+    settings_of,
+)
+from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenizer.codec import Codec
+
+__all__ = ["MANIFEST", "Totals", "token_dtype", "tokenize_corpus"]
+
+MANIFEST = "manifest.json"
+IDS = "ids.npy"
+BOUNDS = "bounds.npy"
+DOCUMENTS = "documents.jsonl"
+
+_BOUND = np.dtype("<i8")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How much was tokenized.
+
+    Attributes:
+        documents: number of documents.
+        characters: Unicode characters of their texts.
+        tokens: number of ids.
+        skipped: broken documents that were passed over.
+    """
+
+    documents: int
+    characters: int
+    tokens: int
+    skipped: int
+
+
+def tokenize_corpus(
+    corpus: Iterable[str | Path],
+    model: Path,
+    output: Path,
+    *,
+    layout: Layout | None = None,
+    on_error: OnError = "stop",
+    workers: int | None = None,
+    resume: bool = False,
+) -> Totals:
+    """Encode every document of a corpus into `output`, which appears only when it is complete.
+
+    Args:
+        corpus: files and directories, as `corpus_files` takes them.
+        model: a directory with `vocab.txt` and `emoji.json`.
+        output: a name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
+        layout: where in the files the documents are.
+        on_error: whether a broken document ends the work or is passed over.
+        workers: number of processes at most; as many as there are CPUs when None.
+        resume: continue a run that was interrupted, if there is one; see `unfinished`.
+
+    Raises:
+        OutputError: `output` exists or cannot be written.
+        DataError: there is an interrupted run that this one cannot continue.
+        CorpusError: the corpus cannot be read.
+    """
+    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
+    codec = Codec.load(model)
+    as_lines = output.suffix == ".jsonl"
+    last = output.name if as_lines else MANIFEST
+    settings = {**settings_of(source, codec), "output": "lines" if as_lines else "arrays"}
+    run = Unfinished(output, settings, resume=resume, last=last, is_file=as_lines)
+    with run as files:
+        if as_lines:
+            files.append(output.name, b"")
+            encode_corpus(
+                source, codec, _pack_lines, partial(_put_lines, files, output.name), files
+            )
+        else:
+            _encode_arrays(source, codec, files)
+        totals = Totals(**{field.name: files.counts[field.name] for field in fields(Totals)})
+        if not as_lines:
+            _save_manifest(files.directory, source, codec, totals)
+        files.publish()
+    return totals
+
+
+def _pack_lines(encoded: Encoded) -> Packed:
+    lines = (
+        json.dumps({"id": document.id, "ids": ids.tolist()}, ensure_ascii=False) + "\n"
+        for document, ids in zip(encoded.documents, encoded.rows, strict=True)
+    )
+    return Packed({"lines": "".join(lines).encode()}, _count(encoded))
+
+
+def _put_lines(files: Unfinished, name: str, packed: Packed) -> None:
+    files.append(name, packed.parts["lines"])
+
+
+def _encode_arrays(source: Source, codec: Codec, files: Unfinished) -> None:
+    dtype = token_dtype(len(codec))
+    if not files.size(IDS):
+        files.append(IDS, _npy_header(dtype, 0))
+        files.append(BOUNDS, _npy_header(_BOUND, 0) + np.zeros(1, _BOUND).tobytes())
+        files.append(DOCUMENTS, b"")
+    encode_corpus(source, codec, _PackArrays(dtype), partial(_put_arrays, files), files)
+    files.rewrite_start(IDS, _npy_header(dtype, files.counts["tokens"]))
+    files.rewrite_start(BOUNDS, _npy_header(_BOUND, files.counts["documents"] + 1))
+
+
+@dataclass(frozen=True)
+class _PackArrays:
+    dtype: np.dtype[Any]
+
+    def __call__(self, encoded: Encoded) -> Packed:
+        lines = (
+            json.dumps({"id": document.id}, ensure_ascii=False) + "\n"
+            for document in encoded.documents
+        )
+        parts = {
+            IDS: encoded.rows.ids.astype(self.dtype).tobytes(),
+            "lengths": np.diff(encoded.rows.bounds).astype(_BOUND).tobytes(),
+            DOCUMENTS: "".join(lines).encode(),
+        }
+        return Packed(parts, _count(encoded))
+
+
+def _put_arrays(files: Unfinished, packed: Packed) -> None:
+    # Where a document ends depends on all blocks before, which no worker knows.
+    lengths = np.frombuffer(packed.parts["lengths"], _BOUND)
+    bounds = files.counts["tokens"] + np.cumsum(lengths, dtype=_BOUND)
+    files.append(IDS, packed.parts[IDS])
+    files.append(BOUNDS, bounds.tobytes())
+    files.append(DOCUMENTS, packed.parts[DOCUMENTS])
+
+
+def _npy_header(dtype: np.dtype[Any], length: int) -> bytes:
+    """The start of an .npy file; numpy gives it the same size whatever the length."""
+    stream = io.BytesIO()
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _count(encoded: Encoded) -> dict[str, int]:
+    return {
+        "documents": len(encoded.documents),
+        "characters": sum(len(document.text) for document in encoded.documents),
+        "tokens": len(encoded.rows.ids),
+    }
+
+
+def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals) -> None:
+    manifest = {
+        "vocabulary_fingerprint": codec.fingerprint,
+        "sources": [name_of(file) for file in source.files],
+        **asdict(totals),
+    }
+    text = json.dumps(manifest, ensure_ascii=False, indent=2)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
+    """The narrowest little-endian type that holds every id of a vocabulary."""
+    return np.dtype("<u2" if vocabulary_size <= 2**16 else "<u4")

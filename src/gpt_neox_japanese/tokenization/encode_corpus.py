@@ -1,0 +1,153 @@
+"""Corpus → ids: what `neox-ja prepare` and `neox-ja tokenize` have in common.
+
+The corpus is cut into blocks. A worker reads, parses and encodes a whole block and packs the result
+as it will stand on disk; this process only appends it, in the blocks' order. So the result is the
+same whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tqdm import tqdm
+
+from gpt_neox_japanese.corpus import Block, Document, Layout, map_blocks, read_blocks
+from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.machine import usable_cores
+from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.results import Ragged
+
+__all__ = ["Encoded", "OnError", "Pack", "Packed", "Source", "encode_corpus", "settings_of"]
+
+# A process takes a second to start; that is well spent from about this much source on.
+_BYTES_WORTH_A_WORKER = 2**24
+
+OnError = Literal["stop", "skip"]
+
+
+class Encoded(NamedTuple):
+    """Some documents and their ids.
+
+    Attributes:
+        documents: the documents.
+        rows: `rows[i]` are the ids of document i.
+    """
+
+    documents: Sequence[Document]
+    rows: Ragged
+
+
+class Packed(NamedTuple):
+    """What a block contributes to the output.
+
+    Attributes:
+        parts: name → bytes to append.
+        counts: name → number to add.
+    """
+
+    parts: Mapping[str, bytes]
+    counts: Mapping[str, int]
+
+
+Pack = Callable[[Encoded], Packed]
+"""Turns a block's documents into bytes of the output. Runs in the workers, so it can be pickled."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus and how it is to be read.
+
+    Attributes:
+        files: the corpus files.
+        layout: where in them the documents are.
+        on_error: what a broken document does: `stop` raises a CorpusError, `skip` passes it over
+            with a line on stderr.
+        workers: number of processes at most; as many as there are CPUs when None.
+    """
+
+    files: Sequence[Path]
+    layout: Layout
+    on_error: OnError
+    workers: int | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def encode_corpus(
+    source: Source, codec: Codec, pack: Pack, put: Callable[[Packed], None], output: Unfinished
+) -> None:
+    """Encode the blocks of `source` that `output` does not have yet.
+
+    `output.counts["skipped"]` is then the number of broken documents that were passed over.
+
+    Args:
+        source: the corpus.
+        codec: pickled for the workers.
+        pack: makes bytes of a block's documents.
+        put: appends them to `output`.
+        output: where the work stands.
+
+    Raises:
+        CorpusError: something is broken and `source.on_error` is `stop`.
+    """
+    blocks = read_blocks(source.files, source.layout)
+    done = sum(block.size for block in islice(blocks, output.blocks))
+    work = _Work(codec, pack, source.on_error)
+    with tqdm(
+        total=source.size, initial=done, desc="encode", unit="B", unit_scale=True
+    ) as progress:
+        for block, (packed, problems) in map_blocks(work, blocks, _workers(source)):
+            for problem in problems:
+                progress.write(f"skipped: {problem}", file=sys.stderr)
+            put(packed)
+            output.end_block({**packed.counts, "skipped": len(problems)})
+            progress.update(block.size)
+
+
+def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
+    """What the ids of a corpus depend on, as JSON values."""
+    files = json.dumps([[file.name, file.stat().st_size] for file in source.files])
+    return {
+        "corpus": hashlib.sha256(files.encode()).hexdigest(),
+        "layout": asdict(source.layout),
+        "vocabulary": [codec.fingerprint, codec.legacy, codec.clean],
+    }
+
+
+def _workers(source: Source) -> int:
+    most = source.workers or usable_cores()
+    return max(1, min(most, source.size // _BYTES_WORTH_A_WORKER))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Reads, encodes and packs a block."""
+
+    codec: Codec
+    pack: Pack
+    on_error: str
+
+    def __call__(self, block: Block) -> tuple[Packed, list[str]]:
+        documents: list[Document] = []
+        problems: list[str] = []
+        for document in block.documents():
+            if not isinstance(document, CorpusError):
+                documents.append(document)
+            elif self.on_error == "skip":
+                problems.append(str(document))
+            else:
+                raise document
+        # The blocks are what is shared out, so one thread is enough here.
+        rows = self.codec.encode_batch([document.text for document in documents], threads=1)
+        return self.pack(Encoded(documents, rows)), problems

@@ -1,0 +1,187 @@
+"""Output that grows for hours: hidden until it is complete, and not lost when the run is killed.
+
+While a run writes `NAME`, its files lie in the directory `.NAME.partial` beside it (or `.partial`
+inside, if `NAME` is an empty directory that is there already), together with `progress.json`: how
+many blocks of the corpus are done, what was counted, and how long each file was then. A run that
+continues cuts every file back to that length and goes on with the next block, so the result is the
+one of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from gpt_neox_japanese.errors import DataError, OutputError
+from gpt_neox_japanese.files import outputs
+
+__all__ = ["Unfinished"]
+
+JOURNAL = "progress.json"
+
+_SECONDS_BETWEEN_JOURNALS = 10.0
+
+
+class Unfinished:
+    """Files that only grow, block by block, until they are published together.
+
+    A context manager. A block that ends with an exception, Ctrl-C among them, keeps what whole
+    blocks of the corpus have given so far, for `resume`.
+
+    Args:
+        output: the file or directory to make; it must not exist, or be an empty directory.
+        settings: what the result depends on, as JSON values; a run can only be continued with the
+            same ones.
+        resume: continue the run that was interrupted, if there is one.
+        last: the file that goes to its place after all others.
+        is_file: that one file is the whole result, and `output` its name.
+
+    Attributes:
+        blocks: how many blocks are done.
+        counts: what was counted in them.
+
+    Raises:
+        OutputError: `output` exists, or cannot be written.
+        DataError: an interrupted run is in the way, or it had other settings.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        last: str,
+        is_file: bool = False,
+    ) -> None:
+        self.directory = outputs.growing(output, "partial")
+        if is_file and output.is_dir():
+            raise OutputError(f"--output {output} exists and is a directory; choose another")
+        outputs.check_output(output, partial=self.directory)
+        self._output, self._last, self._is_file = output, last, is_file
+        self._settings = json.loads(json.dumps(settings))  # as the journal will give them back
+        self.blocks = 0
+        self.counts: Counter[str] = Counter()
+        self._sizes: dict[str, int] = {}
+        self._open: dict[str, IO[bytes]] = {}
+        if (self.directory / JOURNAL).is_file():
+            self._restore(resume)
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            outputs.make(self.directory, output)
+        self._written = time.monotonic()
+        self._safe = self._state()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file so far."""
+        return self._sizes.get(name, 0)
+
+    def append(self, name: str, data: bytes) -> None:
+        """Let a file grow; it is made when it is first named."""
+        if name not in self._open:
+            self._open[name] = (self.directory / name).open("ab")
+        self._open[name].write(data)
+        self._sizes[name] = self.size(name) + len(data)
+
+    def rewrite_start(self, name: str, data: bytes) -> None:
+        """Put `data` in the place of a file's first bytes; afterwards nothing may be appended."""
+        self._close()
+        with (self.directory / name).open("r+b") as stream:
+            stream.write(data)
+
+    def end_block(self, counts: Mapping[str, int]) -> None:
+        """Say that everything of one more block has been appended."""
+        self.blocks += 1
+        self.counts.update(counts)
+        self._safe = self._state()
+        if time.monotonic() - self._written >= _SECONDS_BETWEEN_JOURNALS:
+            self._save()
+
+    def discard(self) -> None:
+        """Give up what is done, because no run can make use of it."""
+        self._safe = {**self._safe, "blocks": 0}
+
+    def publish(self) -> None:
+        """Close the files and give them their place."""
+        self._close()
+        if self._is_file:
+            outputs.publish_file(self.directory / self._last, self._output)
+            shutil.rmtree(self.directory)
+            return
+        outputs.publish(self.directory, self._output, self._last)
+        (self._output / JOURNAL).unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is not None and self._safe["blocks"]:
+            self._save()
+            print(f"{self.directory} keeps what is done; continue with --resume", file=sys.stderr)
+        self._close()
+        if error is not None and not self._safe["blocks"]:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _state(self) -> dict[str, Any]:
+        return {"blocks": self.blocks, "counts": dict(self.counts), "sizes": dict(self._sizes)}
+
+    def _save(self) -> None:
+        """Write the journal, after everything that it speaks of."""
+        self._close()
+        path = self.directory / JOURNAL
+        fresh = path.with_suffix(".new")
+        with fresh.open("w", encoding="utf-8", newline="\n") as stream:
+            json.dump({"settings": self._settings, **self._safe}, stream, ensure_ascii=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(path)
+        self._written = time.monotonic()
+
+    def _close(self) -> None:
+        for stream in self._open.values():
+            stream.flush()
+            os.fsync(stream.fileno())
+            stream.close()
+        self._open = {}
+
+    def _restore(self, resume: bool) -> None:
+        if not resume:
+            raise DataError(
+                f"{self.directory} holds an interrupted run; continue it with --resume, or remove "
+                "it to start over"
+            )
+        journal = self._read_journal()
+        for name, value in self._settings.items():
+            if journal["settings"].get(name) != value:
+                raise DataError(
+                    f"the run in {self.directory} had another {name.replace('_', ' ')}; give the "
+                    "same as then, or remove it to start over"
+                )
+        self.blocks = journal["blocks"]
+        self.counts.update(journal["counts"])
+        self._sizes = journal["sizes"]
+        for name, size in self._sizes.items():
+            path = self.directory / name
+            if not path.is_file() or path.stat().st_size < size:
+                raise DataError(f"{path} has lost data; remove {self.directory} to start over")
+            os.truncate(path, size)
+
+    def _read_journal(self) -> dict[str, Any]:
+        path = self.directory / JOURNAL
+        try:
+            journal = json.loads(path.read_text(encoding="utf-8"))
+            assert isinstance(journal, dict)
+            assert journal.keys() >= {"settings", "blocks", "counts", "sizes"}
+        except (ValueError, AssertionError) as error:
+            raise DataError(f"{path} is damaged; remove {self.directory} to start over") from error
+        return journal

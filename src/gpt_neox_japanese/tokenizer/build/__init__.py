@@ -1,0 +1,1 @@
+"""Making a vocabulary from a corpus: start with `builder`."""

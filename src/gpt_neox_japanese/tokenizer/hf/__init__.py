@@ -1,0 +1,1 @@
+"""The tokenizer behind transformers' interface: start with `tokenizer`."""

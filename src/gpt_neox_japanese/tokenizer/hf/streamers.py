@@ -1,0 +1,68 @@
+"""Streamers for `generate` that show every character as soon as it is there.
+
+transformers' own lose nothing either, but they hold text back until a space, a line break or a
+kanji comes, which in a sentence of kana is never, and decode the line anew for each token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+
+from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.tokenizer.hf.stream_decoder import TokenStream
+
+__all__ = ["AsyncTextIteratorStreamer", "TextIteratorStreamer", "TextStreamer"]
+
+
+class TextStreamer(transformers.TextStreamer):
+    """Prints text while `generate` makes it.
+
+    Args:
+        tokenizer: A `GPTNeoXJapaneseTokenizer`.
+        skip_prompt: Leave out the ids that `generate` was given.
+        **decode_kwargs: `skip_special_tokens=True` leaves special tokens out.
+    """
+
+    _stream: TokenStream | None = None
+
+    def put(self, value: Any) -> None:
+        """Take ids, int64 of shape `(tokens,)` or `(1, tokens)`: the prompt, then each new one.
+
+        Raises:
+            TokenizationError: The ids belong to several sequences.
+        """
+        if value.ndim > 1 and value.shape[0] > 1:
+            raise TokenizationError(f"cannot stream {value.shape[0]} sequences at once; pass one")
+        is_prompt, self.next_tokens_are_prompt = self.next_tokens_are_prompt, False
+        if is_prompt and self.skip_prompt:
+            return
+        if self._stream is None:
+            skip = self.decode_kwargs.get("skip_special_tokens", False)
+            self._stream = self.tokenizer.stream_decoder(skip_special_tokens=skip)
+        text = "".join(map(self._stream.feed, value.reshape(-1).tolist()))
+        if text:
+            self.on_finalized_text(text)
+
+    def end(self) -> None:
+        """Show what is left, and be ready for another sequence."""
+        rest = self._stream.finish() if self._stream else ""
+        self._stream = None
+        self.next_tokens_are_prompt = True
+        self.on_finalized_text(rest, stream_end=True)
+
+
+class TextIteratorStreamer(TextStreamer, transformers.TextIteratorStreamer):
+    """Hands the text to whoever iterates, in another thread than `generate`.
+
+    Args:
+        tokenizer: A `GPTNeoXJapaneseTokenizer`.
+        skip_prompt: Leave out the ids that `generate` was given.
+        timeout: Seconds to wait for text.
+        **decode_kwargs: `skip_special_tokens=True` leaves special tokens out.
+    """
+
+
+class AsyncTextIteratorStreamer(TextStreamer, transformers.AsyncTextIteratorStreamer):
+    """As `TextIteratorStreamer`, for `async for`."""

@@ -1,0 +1,498 @@
+"""`GPTNeoXJapaneseTokenizer`: the face that transformers sees. The work is done by `Codec`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from os import PathLike
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, BatchEncoding, TokenizersBackend
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
+from transformers.tokenization_utils_base import TruncationStrategy
+from transformers.utils.generic import PaddingStrategy
+from transformers.utils.hub import cached_file
+
+from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
+from gpt_neox_japanese.tokenizer.hf.cut_texts import TextEncoder
+from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
+from gpt_neox_japanese.tokenizer.hf.rows import (
+    Batch,
+    Padding,
+    Row,
+    Truncation,
+    offsets,
+    padded_width,
+    sequence_ids,
+)
+from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
+from gpt_neox_japanese.tokenizer.hf.stream_decoder import TokenStream
+from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, Tokens
+from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocabulary
+
+__all__ = ["GPTNeoXJapaneseTokenizer"]
+
+_ENCODING_OPTIONS = {"unk_token", "unk_token_id", "do_clean_text", "legacy"}
+
+# What says which file of the Hub is meant, and how to get it.
+_HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
+
+
+class GPTNeoXJapaneseTokenizer(TokenizersBackend):
+    """Tokenizer of GPT-NeoX-Japanese, with transformers' names and arguments.
+
+    An id is named by the text that it decodes to (`"慶応"`, `" "`), a byte by `"<0xE3>"`.
+    `tokenize` gives what was written (`"慶應"`), and tags (`"<SP>"`, `"<|byte227|>"`). Text that is
+    decoded keeps its whitespace, and characters that were written as bytes come back whole.
+    Nothing is added to a text by itself, neither beginning nor end.
+
+    Args:
+        vocab_file: Path of `vocab.txt`.
+        emoji_file: Path of `emoji.json`.
+        unk_token: Stands for characters whose byte tokens the vocabulary lacks. Like the next
+            three it is added if the vocabulary does not hold it, and there is none if it is None.
+        pad_token: Fills up the shorter texts of a batch.
+        bos_token: Begins a text; never added by itself.
+        eos_token: Ends a text; never added by itself.
+        do_clean_text: Replace URLs, addresses, telephone numbers, dates, prices and box drawing
+            by tags.
+        legacy: Give exactly the ids of transformers' own class. `False` is for vocabularies made
+            by `neox-ja vocab build`; see `Codec`.
+        **kwargs: What every transformers tokenizer takes (`padding_side`, `model_max_length`, …).
+            With `split_special_tokens=True` no text becomes a control id, whatever it spells out.
+
+    Attributes:
+        codec: Encodes and decodes without transformers; knows nothing of added tokens.
+
+    Raises:
+        VocabularyError: A file is missing or broken.
+        TokenizationError: `add_bos_token` or `add_eos_token` is set.
+    """
+
+    vocab_files_names = {"vocab_file": VOCAB_FILE, "emoji_file": EMOJI_FILE}  # noqa: RUF012
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        vocab_file: str | Path,
+        emoji_file: str | Path,
+        unk_token: str | AddedToken | None = "<|endoftext|>",
+        pad_token: str | AddedToken | None = "<|endoftext|>",
+        bos_token: str | AddedToken | None = "<|startoftext|>",
+        eos_token: str | AddedToken | None = "<|endoftext|>",
+        do_clean_text: bool = False,
+        legacy: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        for name, file in (("vocab_file", vocab_file), ("emoji_file", emoji_file)):
+            if file is None:
+                place = kwargs.get("name_or_path")
+                raise _NoFileError(
+                    f"no {self.vocab_files_names[name]}{f' in {place!r}' if place else ''}; put it"
+                    f" there, or pass {name}=PATH"
+                )
+        for option in ("add_bos_token", "add_eos_token"):
+            _refuse_to_add(option, kwargs.pop(option, False))
+        for option in {"tokenizer_object", "gguf_file"} & kwargs.keys():
+            raise TokenizationError(
+                f"{option}: this tokenizer is made of {VOCAB_FILE}; leave it out"
+            )
+        kwargs.pop("tokenizer_file", None)  # the two files above are the vocabulary
+        self.do_clean_text = do_clean_text
+        self.legacy = legacy
+        vocabulary = Vocabulary.from_files(vocab_file, emoji_file)
+        added = Tokens(TokenNames(vocabulary), kwargs.pop("added_tokens_decoder", None) or {})
+        self._set_tokens(added.plus((unk_token, pad_token, bos_token, eos_token), special=True))
+        self._set_codec(vocabulary, self._tokens.find(unk_token))
+        super().__init__(  # type: ignore[no-untyped-call]
+            unk_token=unk_token,
+            pad_token=pad_token,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            do_clean_text=do_clean_text,
+            legacy=legacy,
+            **kwargs,
+        )
+        self._set_encoder()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
+    ) -> Self:
+        """Load a tokenizer from a directory or the Hub; the arguments are those of transformers.
+
+        Raises:
+            VocabularyError: (a `ValueError`) A file is missing or broken.
+            OSError: There is no such directory or Hub id, or the Hub cannot be reached.
+        """
+        try:
+            tokenizer: Self = super().from_pretrained(
+                pretrained_model_name_or_path, *args, **kwargs
+            )
+        except _NoFileError:
+            if not Path(pretrained_model_name_or_path).is_dir():
+                # Files of the Hub are asked for silently, because most are optional. Not this one.
+                asked = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
+                for file in cls.vocab_files_names.values():
+                    cached_file(str(pretrained_model_name_or_path), file, **asked)
+            raise
+        return tokenizer
+
+    @classmethod
+    def convert_to_native_format(cls, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Leave the arguments of a saved tokenizer as they are; `vocab.txt` needs no conversion."""
+        return kwargs
+
+    def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: vocabularies of this kind are made of whole corpora, by `neox-ja vocab build`.
+
+        Raises:
+            TokenizationError: Always.
+        """
+        raise TokenizationError(
+            "train_new_from_iterator makes no vocabulary of this kind; write the texts into a file"
+            " and use: neox-ja vocab build FILE --size N --output DIR"
+        )
+
+    # Ids and tokens
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids in the vocabulary files, added tokens not counted."""
+        return len(self._tokens.names.forms)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def get_vocab(self) -> dict[str, int]:
+        """One name for every id, the added tokens included: `" "`, not `"<SP>"`; `"<0xE3>"`."""
+        return self._tokens.vocab()
+
+    def convert_ids_to_tokens(
+        self, ids: int | Iterable[int], skip_special_tokens: bool = False
+    ) -> str | list[str]:
+        """The token of an id, or the tokens of several.
+
+        Raises:
+            TokenizationError: An id is outside the vocabulary.
+        """
+        if isinstance(ids, int):
+            return self._convert_id_to_token(ids)
+        skipped = self._special_ids() if skip_special_tokens else ()
+        return [self._convert_id_to_token(int(i)) for i in ids if int(i) not in skipped]
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._tokens.name(index)
+
+    def _convert_token_to_id_with_added_voc(  # type: ignore[override]  # None: no unknown token
+        self, token: str
+    ) -> int | None:
+        token_id = self._tokens.find(token)
+        return self._tokens.find(self.unk_token) if token_id is None else token_id
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """1 for each special token among the ids; none would be added to ids of plain text."""
+        special = set(self.all_special_ids) if already_has_special_tokens else ()
+        return [int(i in special) for i in (*token_ids_0, *(token_ids_1 or ()))]
+
+    def _special_ids(self) -> set[int]:
+        return {*self.all_special_ids, *self._tokens.special_ids()}
+
+    # Added tokens
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """Ids → added tokens; special tokens of the vocabulary are among them."""
+        return dict(self._tokens.added)
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """Added tokens → ids; special tokens of the vocabulary are among them."""
+        return dict(self._tokens.added_ids)
+
+    def _add_tokens(
+        self, new_tokens: Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        before = len(self)
+        self._set_tokens(self._tokens.plus(new_tokens, special=special_tokens))
+        self._set_encoder()
+        known = self.all_special_tokens
+        tokens = self._tokens
+        added = (tokens.added[tokens.added_ids[str(token)]] for token in new_tokens if str(token))
+        self._extra_special_tokens += [
+            token for token in added if token.special and token.content not in known
+        ]
+        return len(self) - before
+
+    def _set_tokens(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        # Not changed but made anew: copies of this tokenizer share it.
+        self._tokenizer = decode_only_tokenizer(tokens.pieces(), tokens.special_ids())
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in ("add_bos_token", "add_eos_token"):
+            _refuse_to_add(key, value)
+        super().__setattr__(key, value)  # type: ignore[no-untyped-call]
+        if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
+            self._set_encoder()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was warned of already is no part of a tokenizer: use must not change its pickle.
+        return {**vars(self), "deprecation_warnings": {}}
+
+    def _set_codec(self, vocabulary: Vocabulary, unknown: int | None) -> None:
+        self.codec = Codec(
+            vocabulary, legacy=self.legacy, clean=self.do_clean_text, unknown=unknown
+        )
+        self._options = (self.legacy, self.do_clean_text, unknown)
+
+    def _set_encoder(self) -> None:
+        """Encode from now on with the options and the added tokens that there are now."""
+        unknown = self._tokens.find(self.unk_token)
+        if self.unk_token is not None and unknown is None:
+            unknown = self._options[-1]  # `add_special_tokens` names a token first, then adds it
+        if (self.legacy, self.do_clean_text, unknown) != self._options:
+            self._set_codec(self.codec.vocabulary, unknown)
+        self._encoder = TextEncoder(self.codec, self._tokens.added)
+
+    # Text to ids
+
+    def _encode_plus(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        add_special_tokens: bool = True,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        truncation_strategy: TruncationStrategy = TruncationStrategy.DO_NOT_TRUNCATE,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: Any = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        split_special_tokens: bool | None = None,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        if kwargs.pop("sanitize_control_tokens", False):
+            # A chat with marks around what users typed: the base class encodes it in pieces.
+            return super()._encode_plus(
+                text,
+                padding_strategy=padding_strategy,
+                truncation_strategy=truncation_strategy,
+                max_length=max_length,
+                pad_to_multiple_of=pad_to_multiple_of,
+                padding_side=padding_side,
+                return_tensors=return_tensors,
+                return_attention_mask=return_attention_mask,
+                sanitize_control_tokens=True,
+            )
+        if kwargs:
+            raise TokenizationError(f"unknown options {sorted(kwargs)}; leave them out")
+        samples, is_batch = read_samples(text, text_pair, split_into_words=is_split_into_words)
+        truncation = None
+        if truncation_strategy is not TruncationStrategy.DO_NOT_TRUNCATE and max_length is not None:
+            side, keep_rest = self.truncation_side, return_overflowing_tokens
+            truncation = Truncation(truncation_strategy, max_length, stride, side, keep_rest)
+        if split_special_tokens is None:
+            split_special_tokens = self.split_special_tokens
+        batch = Batch(
+            samples, self._encoder, allow_tags=not split_special_tokens, truncation=truncation
+        )
+        ids = batch.input_ids()
+        self._eventual_warn_about_too_long_sequence(
+            max(ids, key=len, default=[]), max_length, verbose
+        )
+        padding = Padding(
+            padded_width(ids, padding_strategy, max_length, pad_to_multiple_of),
+            padding_side or self.padding_side,
+        )
+        wanted = {
+            "token_type_ids": return_token_type_ids,
+            "attention_mask": return_attention_mask,
+            "special_tokens_mask": return_special_tokens_mask,
+            "offset_mapping": return_offsets_mapping,
+            "length": return_length,
+            "overflow_to_sample_mapping": return_overflowing_tokens,
+        }
+        data = self._columns(
+            batch,
+            ids,
+            padding,
+            [k for k, v in wanted.items() if v or (v is None and k in self.model_input_names)],
+        )
+        if not is_batch and return_tensors is None and not return_overflowing_tokens:
+            data = {name: column[0] for name, column in data.items()}
+        return BatchEncoding(
+            data,
+            Alignments(len(ids), lambda row: self._align(batch.rows[row], padding)),  # type: ignore[arg-type]
+            tensor_type=return_tensors,
+            n_sequences=max(map(len, samples), default=1),
+        )
+
+    def _columns(
+        self, batch: Batch, ids: list[list[int]], padding: Padding, names: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        """Each column that was asked for; one item a row."""
+        columns: dict[str, list[Any]] = {
+            "input_ids": padding.fill(ids, self.pad_token_id if padding.width else None)
+        }
+        for name in names:
+            match name:
+                case "attention_mask":
+                    columns[name] = padding.fill([[1] * len(row) for row in ids], 0)
+                case "special_tokens_mask":
+                    columns[name] = padding.fill([[0] * len(row) for row in ids], 1)
+                case "token_type_ids":
+                    columns[name] = padding.fill(
+                        [sequence_ids(row) for row in batch.rows], self.pad_token_type_id
+                    )
+                case "offset_mapping":
+                    columns[name] = padding.fill([offsets(row) for row in batch.rows], (0, 0))
+                case "length":
+                    columns[name] = [len(row) for row in columns["input_ids"]]
+                case "overflow_to_sample_mapping":
+                    columns[name] = batch.sample_of_row
+        return columns
+
+    def _align(self, row: Row, padding: Padding) -> Alignment:
+        ids = [i for source, start, stop in row for i in source.ids[start:stop]]
+        surfaces = [s for source, start, stop in row for s in source.surfaces[start:stop]]
+        words = [word for source, start, stop in row for word in source.words[start:stop]]
+        tokens = list(map(self._token_text, ids, surfaces))
+        pad_id = self.pad_token_id if padding.width else None
+        (ids,) = padding.fill([ids], pad_id)
+        return Alignment(
+            ids,
+            padding.fill([tokens], self.pad_token)[0],
+            padding.fill([offsets(row)], (0, 0))[0],
+            padding.fill([sequence_ids(row)], None)[0],
+            padding.fill([words], None)[0],
+            n_sequences=len(row),
+        )
+
+    def _token_text(self, token_id: int, surface: str) -> str:
+        """The token as it was written: 慶應 stays 慶應, though its id is called 慶応."""
+        if (
+            token_id not in self._tokens.added
+            and self.codec.vocabulary.ids.get(surface) == token_id
+        ):
+            return surface
+        return self._tokens.form(token_id)
+
+    def _encode_without_added_tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.codec.encode(text).tolist()
+        return ids
+
+    # Ids to text
+
+    def stream_decoder(self, *, skip_special_tokens: bool = False) -> TokenStream:
+        """A decoder that is fed one id at a time and gives text as soon as it is complete.
+
+        Args:
+            skip_special_tokens: Leave special tokens out of the text.
+        """
+        skipped = self._special_ids() if skip_special_tokens else frozenset()
+        return TokenStream(self.codec.stream_decoder(), self._tokens.foreign, skipped)
+
+    def _decode(
+        self,
+        token_ids: int | list[int],
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
+    ) -> str:
+        if kwargs:
+            raise TokenizationError(f"unknown options {sorted(kwargs)}; leave them out")
+        ids = [token_ids] if isinstance(token_ids, int) else token_ids
+        if skip_special_tokens:
+            skipped = self._special_ids()
+            ids = [i for i in ids if i not in skipped]
+        added = self._tokens.foreign
+        text = "".join(
+            "".join(map(added.__getitem__, run)) if is_added else self.codec.decode(list(run))
+            for is_added, run in groupby(ids, added.__contains__)
+        )
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text that tokens stand for; whitespace kept, bytes joined into characters."""
+        stream = self.stream_decoder()
+        text = []
+        for token in tokens:
+            token_id = self._tokens.find(token)
+            text.append(stream.finish() + token if token_id is None else stream.feed(token_id))
+        return "".join(text) + stream.finish()
+
+    # Files
+
+    def save_vocabulary(  # type: ignore[override]  # the base class has one file
+        self, save_directory: str, filename_prefix: str | None = None
+    ) -> tuple[str, str]:
+        """Write `vocab.txt` and `emoji.json`, and return their paths."""
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        vocab_file, emoji_file = self.codec.vocabulary.save_files(
+            directory / f"{prefix}{VOCAB_FILE}", directory / f"{prefix}{EMOJI_FILE}"
+        )
+        return str(vocab_file), str(emoji_file)
+
+    def _save_pretrained(
+        self,
+        save_directory: str | PathLike[Any],
+        file_names: tuple[str, ...],
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+    ) -> tuple[str, ...]:
+        # The base class leaves added tokens to tokenizer.json, which would hold half of this
+        # tokenizer and make others believe that they can read all of it.
+        config_file = Path(file_names[0])
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config["added_tokens_decoder"] = {
+            str(i): token.__getstate__() for i, token in self._tokens.added.items()
+        }
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+        config_file.write_text(text + "\n", encoding="utf-8", newline="\n")
+        return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
+
+
+class _NoFileError(VocabularyError):
+    """A tokenizer without `vocab.txt` or `emoji.json`."""
+
+
+def _refuse_to_add(option: str, value: object) -> None:
+    if value:
+        raise TokenizationError(
+            f"{option}=True: this tokenizer adds nothing to a text; write the token into it"
+        )
+
+
+# Published directories name this class, or only their model type; both lead to ours from now on.
+# `register` takes care of the name. For the type it would need to know every configuration class
+# of that type, and up to transformers 5.16 it ignores the one that transformers has itself. So the
+# table of tokenizers is told to look into this module for that type.
+AutoTokenizer.register(  # type: ignore[no-untyped-call]
+    InTreeConfig, tokenizer_class=GPTNeoXJapaneseTokenizer, exist_ok=True
+)
+TOKENIZER_MAPPING._modules[InTreeConfig.model_type] = sys.modules[__name__]

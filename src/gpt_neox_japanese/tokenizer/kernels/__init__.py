@@ -1,0 +1,1 @@
+"""The compiled encoder: start with `encode`."""

@@ -1,0 +1,1 @@
+"""Resumable training states and finished models: start with `manager`."""

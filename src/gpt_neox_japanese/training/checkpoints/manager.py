@@ -1,0 +1,222 @@
+"""What a run is resumed from: `checkpoint-<step>`, complete or not there.
+
+model.safetensors       float32, the parameters that are trained
+optimizer.safetensors   `<parameter>/<name>`: what the optimizer remembers of each
+random-<process>.safetensors  where torch's random numbers stand
+state.json              everything else, as JSON: parameter groups, schedule, running loss
+trainer_state.json      transformers' own counters
+manifest.json           bytes and CRC-32 of the others; written last
+
+The directory is written under another name, synced, and renamed. No file of it can hold code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gpt_neox_japanese.errors import CheckpointError, TrainingError
+from gpt_neox_japanese.files.atomic import (
+    checksum,
+    discard_directory,
+    publish_directory,
+    sync_file,
+)
+
+__all__ = ["RunState", "States"]
+
+MANIFEST = "manifest.json"
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+RANDOM = "random-{}.safetensors"
+STATE = "state.json"
+
+_VERSION = 1
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands after a step, whole, in the memory of the CPU.
+
+    Attributes:
+        step: optimizer steps done.
+        weights: parameter → float32 tensor, those that are trained.
+        optimizer: `<parameter>/<name>` → tensor.
+        values: everything that is no tensor, as JSON values.
+    """
+
+    step: int
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+class States:
+    """The resumable states of one run.
+
+    Args:
+        output: the run's directory.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+
+    def partial(self, step: int) -> Path:
+        """Where the state of a step grows until it is complete."""
+        return self._output / f".checkpoint-{step}.partial"
+
+    def begin(self, step: int) -> None:
+        """Make room for a state, and remove what killed processes left.
+
+        Raises:
+            TrainingError: the disk is full, or fails otherwise; older states are untouched.
+        """
+        for pattern in (".checkpoint-*.partial", ".checkpoint-*.old"):
+            for leftover in self._output.glob(pattern):
+                shutil.rmtree(leftover, ignore_errors=True)
+        with self._explained(step):
+            self.partial(step).mkdir(parents=True)
+
+    def save_random(self, step: int, process: int) -> None:
+        """Write where this process's random numbers stand; every process calls it."""
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        with self._explained(step):
+            save_file(random, self.partial(step) / RANDOM.format(process))
+
+    def finish(self, state: RunState, write_more: Callable[[Path], None]) -> None:
+        """Write the rest of a state and give it its name; old ones beyond the newest two go.
+
+        Args:
+            state: what to write.
+            write_more: writes further files into the directory it is given.
+
+        Raises:
+            TrainingError: the disk is full, or fails otherwise; older states are untouched.
+        """
+        partial = self.partial(state.step)
+        final = self._output / f"checkpoint-{state.step}"
+        with self._explained(state.step):
+            save_file(dict(state.weights), partial / MODEL, {"format": "pt"})
+            save_file(dict(state.optimizer), partial / OPTIMIZER)
+            _write_json(partial / STATE, state.values)
+            write_more(partial)
+            files = {}
+            for file in sorted(partial.iterdir()):
+                sync_file(file)
+                files[file.name] = checksum(file)
+            _write_json(partial / MANIFEST, {"version": _VERSION, "files": files})
+            sync_file(partial / MANIFEST)
+            publish_directory(partial, final)
+        for step in self._steps()[:-_KEPT]:
+            with suppress(OSError):  # somebody reads it; it goes after a later save
+                discard_directory(self._output / f"checkpoint-{step}")
+
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """The newest complete state, and what is wrong with each that is newer but damaged."""
+        problems = []
+        for step in reversed(self._steps()):
+            directory = self._output / f"checkpoint-{step}"
+            try:
+                check(directory)
+            except CheckpointError as error:
+                problems.append(str(error))
+            else:
+                return directory, problems
+        return None, problems
+
+    def _steps(self) -> list[int]:
+        names = (
+            path.name.removeprefix("checkpoint-") for path in self._output.glob("checkpoint-*")
+        )
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    @contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        """Turn what a disk raises into a TrainingError, and leave nothing half written."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(self.partial(step), ignore_errors=True)
+            raise TrainingError(
+                f"the state of step {step} cannot be saved: {error}; {self._what_is_left()}"
+            ) from error
+
+    def _what_is_left(self) -> str:
+        newest, _ = self.newest()
+        if newest is None:
+            return "nothing was saved before; make room and start again"
+        return f"{newest.name} is complete: make room and continue with --resume"
+
+
+def check(directory: Path) -> None:
+    """Make sure that every file of a state is as it was written.
+
+    Raises:
+        CheckpointError: one is missing, too short, or changed; the message names it.
+    """
+    for name, expected in _read_json(directory / MANIFEST)["files"].items():
+        path = directory / name
+        if Path(name).name != name or not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        found = checksum(path)
+        if list(found) != expected:
+            raise CheckpointError(f"{path} was changed or cut short after it was written")
+
+
+def load_weights(directory: Path) -> dict[str, Tensor]:
+    """Parameter → float32 tensor."""
+    return load_file(directory / MODEL)
+
+
+def load_optimizer(directory: Path) -> dict[str, Tensor]:
+    """`<parameter>/<name>` → tensor."""
+    return load_file(directory / OPTIMIZER)
+
+
+def load_values(directory: Path) -> dict[str, Any]:
+    """Everything that is no tensor."""
+    return _read_json(directory / STATE)
+
+
+def load_random(directory: Path, process: int) -> None:
+    """Put this process's random numbers where they stood, if there were as many processes."""
+    path = directory / RANDOM.format(process)
+    if not path.is_file():
+        return
+    random = load_file(path)
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict) or (path.name == MANIFEST and not _is_manifest(value)):
+        raise CheckpointError(f"{path} is not what a run writes")
+    return value
+
+
+def _is_manifest(value: dict[str, Any]) -> bool:
+    files = value.get("files")
+    needed = {MODEL, OPTIMIZER, STATE}
+    return value.get("version") == _VERSION and isinstance(files, dict) and needed <= files.keys()

@@ -1,0 +1,1 @@
+"""Corpus to token shards, and which tokens a step sees: start with `prepare`."""

@@ -1,0 +1,166 @@
+"""Corpus → token shards, on all cores, with the same result whatever their number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
+from gpt_neox_japanese.tokenization.encode_corpus import (
+    Encoded,
+    OnError,
+    Packed,
+    Source,
+    encode_corpus,
+    settings_of,
+)
+from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
+from gpt_neox_japanese.training.data.shards import (
+    FORMAT_VERSION,
+    HELD_OUT,
+    HELD_OUT_TEXT,
+    TRAIN,
+    Manifest,
+    Split,
+)
+
+__all__ = ["prepare"]
+
+# A shard ends with the block that fills it.
+_BYTES_PER_SHARD = 2**28
+
+
+def prepare(
+    corpus: Iterable[str | Path],
+    model: Path,
+    output: Path,
+    *,
+    held_out: float = 0.01,
+    layout: Layout | None = None,
+    on_error: OnError = "stop",
+    workers: int | None = None,
+    resume: bool = False,
+) -> Manifest:
+    """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
+
+    Args:
+        corpus: files and directories, as `corpus_files` takes them.
+        model: a directory with `vocab.txt` and `emoji.json`.
+        output: the directory to make; it must not exist, or be empty.
+        held_out: the fraction of the documents kept out of training.
+        layout: where in the files the documents are.
+        on_error: whether a broken document ends the work or is passed over.
+        workers: number of processes at most; as many as there are CPUs when None.
+        resume: continue a run that was interrupted, if there is one; see `unfinished`.
+
+    Raises:
+        OutputError: `output` is not empty or cannot be written.
+        DataError: nothing is left to train on, the vocabulary has no end-of-text id, or there is
+            an interrupted run that this one cannot continue.
+        CorpusError: the corpus cannot be read.
+    """
+    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
+    codec = Codec.load(model)
+    eos_token_id = codec.id_of(END_OF_TEXT)
+    if eos_token_id is None:
+        raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
+    dtype = token_dtype(len(codec))
+    settings = {**settings_of(source, codec), "held_out": held_out}
+    with Unfinished(output, settings, resume=resume, last=MANIFEST) as files:
+        pack = _Pack(held_out, eos_token_id, dtype)
+        encode_corpus(source, codec, pack, partial(_put, files), files)
+        if not files.counts["train.documents"]:
+            files.discard()
+            raise DataError(
+                f"no document is left to train on ({files.counts['held-out.documents']} held out); "
+                "give more text or a smaller --held-out"
+            )
+        manifest = Manifest(
+            version=FORMAT_VERSION,
+            dtype=dtype.name,
+            vocabulary_fingerprint=codec.fingerprint,
+            vocabulary_size=len(codec),
+            eos_token_id=eos_token_id,
+            held_out_fraction=held_out,
+            sources=tuple(name_of(file) for file in source.files),
+            train=_split(files, "train", _train_shards(files), dtype),
+            held_out=_split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype),
+            skipped=files.counts["skipped"],
+        )
+        _copy_tokenizer(codec, model, files.directory)
+        manifest.save(files.directory)
+        files.publish()
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Packs a block's training and held-out documents."""
+
+    held_out: float
+    eos_token_id: int
+    dtype: np.dtype[Any]
+
+    def __call__(self, encoded: Encoded) -> Packed:
+        documents, rows = encoded
+        ids = rows.ids.astype(self.dtype)
+        end = self.dtype.type(self.eos_token_id).tobytes()
+        parts: dict[str, list[bytes]] = {"train": [], "held-out": [], HELD_OUT_TEXT: []}
+        counts: Counter[str] = Counter()
+        for document, bounds in zip(documents, pairwise(rows.bounds.tolist()), strict=True):
+            part = "train"
+            if is_held_out(document.id, self.held_out):
+                part = "held-out"
+                text = json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False)
+                parts[HELD_OUT_TEXT].append(text.encode() + b"\n")
+            parts[part] += (ids[slice(*bounds)].tobytes(), end)
+            counts[f"{part}.documents"] += 1
+            counts[f"{part}.characters"] += len(document.text)
+        return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts)
+
+
+def _put(files: Unfinished, packed: Packed) -> None:
+    shard = TRAIN.format(max(0, len(_train_shards(files)) - 1))
+    if files.size(shard) >= _BYTES_PER_SHARD:
+        shard = TRAIN.format(len(_train_shards(files)))
+    for name, part in ((shard, "train"), (HELD_OUT, "held-out")):
+        if packed.parts[part]:
+            files.append(name, packed.parts[part])
+    files.append(HELD_OUT_TEXT, packed.parts[HELD_OUT_TEXT])
+
+
+def _train_shards(files: Unfinished) -> list[str]:
+    return list(takewhile(files.size, map(TRAIN.format, count())))
+
+
+def _split(files: Unfinished, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
+    shards = tuple((name, files.size(name) // dtype.itemsize) for name in names)
+    return Split(
+        documents=files.counts[f"{part}.documents"],
+        characters=files.counts[f"{part}.characters"],
+        tokens=sum(tokens for _, tokens in shards),
+        shards=shards,
+    )
+
+
+def _copy_tokenizer(codec: Codec, model: Path, directory: Path) -> None:
+    codec.save(directory)
+    # The originals may say more than the codec knows, to transformers for one.
+    vocabulary = {VOCAB_FILE, EMOJI_FILE}
+    for name in TOKENIZER_FILES:
+        if name not in vocabulary and (model / name).is_file():
+            shutil.copyfile(model / name, directory / name)

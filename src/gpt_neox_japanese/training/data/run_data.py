@@ -1,0 +1,112 @@
+"""What a run trains on: a prepared corpus or an indexed dataset, opened and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenization.arrays import MANIFEST
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
+from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
+
+__all__ = ["RunData", "open_data"]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Tokens, and the vocabulary that made them.
+
+    Attributes:
+        train: the training tokens.
+        held_out: the held-out tokens; may be empty.
+        tokens_per_character: of the held-out text.
+        tokenizer: the directory of the tokenizer.
+        codec: the tokenizer.
+        eos_token_id: the id that ends every document.
+        fingerprint: tells these tokens from others.
+    """
+
+    train: TokenStream
+    held_out: TokenStream
+    tokens_per_character: float
+    tokenizer: Path
+    codec: Codec
+    eos_token_id: int
+    fingerprint: str
+
+    def check_vocabulary(self, model: Path) -> None:
+        """Make sure a model has the vocabulary that made the tokens.
+
+        Raises:
+            DataError: it has another.
+        """
+        fingerprint = Codec.load(model).fingerprint
+        mine = self.codec.fingerprint
+        if fingerprint != mine:
+            raise DataError(
+                f"the data was prepared with vocabulary {mine[:12]}…, {model} has "
+                f"{fingerprint[:12]}…; prepare the corpus again with --model {model}"
+            )
+
+
+def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) -> RunData:
+    """Open what `--data` names.
+
+    Args:
+        path: a directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
+        tokenizer: the directory of the vocabulary that made an indexed dataset, which does not
+            say so itself.
+        held_out: an indexed dataset that is kept out of training, if there is one.
+
+    Raises:
+        DataError: something is missing, damaged, or does not fit together.
+    """
+    prefix = indexed_prefix(path)
+    if prefix is None:
+        if held_out is not None:
+            raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
+        return _open_prepared(path)
+    if tokenizer is None:
+        raise DataError(
+            f"{prefix}.idx does not say which vocabulary made it; name one with --tokenizer"
+        )
+    codec = Codec.load(tokenizer)
+    eos = codec.id_of(END_OF_TEXT)
+    if eos is None:
+        raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
+    size = len(codec)
+    train = open_indexed(prefix, size, eos)
+    kept = TokenStream([])
+    if held_out is not None:
+        kept_prefix = indexed_prefix(held_out)
+        if kept_prefix is None:
+            raise DataError(f"{held_out} is no indexed dataset; name its .bin or .idx")
+        kept = open_indexed(kept_prefix, size, eos)
+    index = prefix.with_name(prefix.name + ".idx").read_bytes()
+    digest = hashlib.sha256(index + codec.fingerprint.encode()).hexdigest()
+    return RunData(train, kept, _density(kept, codec), tokenizer, codec, eos, digest)
+
+
+def _open_prepared(directory: Path) -> RunData:
+    data = PreparedData(directory)
+    codec = Codec.load(directory)
+    data.check_vocabulary(codec.fingerprint, directory)
+    held_out = data.manifest.held_out
+    return RunData(
+        train=data.train,
+        held_out=data.held_out,
+        tokens_per_character=held_out.tokens / max(held_out.characters, 1),
+        tokenizer=directory,
+        codec=codec,
+        eos_token_id=data.manifest.eos_token_id,
+        fingerprint=hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest(),
+    )
+
+
+def _density(stream: TokenStream, codec: Codec) -> float:
+    """Tokens per character, by the first million tokens."""
+    ids = stream.read(0, min(len(stream), 10**6))
+    return len(ids) / max(len(codec.decode(ids)), 1)

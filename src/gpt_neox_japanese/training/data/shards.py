@@ -1,0 +1,224 @@
+"""Prepared corpora on disk: token shards, the held-out works, and a manifest that describes them.
+
+train-00000.bin …   raw tokens, little endian; every document is followed by the eos id
+held-out.bin        the held-out documents' tokens, in the same form
+held-out.jsonl      the held-out documents' text, for any evaluator
+manifest.json       dtype, counts, vocabulary, sources; written last
+vocab.txt, emoji.json, tokenizer_config.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
+
+__all__ = ["Manifest", "PreparedData", "Split", "TokenStream"]
+
+FORMAT_VERSION = 1
+TRAIN = "train-{:05d}.bin"
+HELD_OUT = "held-out.bin"
+HELD_OUT_TEXT = "held-out.jsonl"
+
+Tokens = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training or the held-out part: its sizes and its shards, `(file name, tokens)`."""
+
+    documents: int
+    characters: int
+    tokens: int
+    shards: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared directory holds and which vocabulary made it.
+
+    Attributes:
+        version: the layout's version.
+        dtype: `uint16` or `uint32`, little endian.
+        vocabulary_fingerprint: `Vocabulary.fingerprint` of the vocabulary that made the tokens.
+        vocabulary_size: number of ids.
+        eos_token_id: the id that follows every document.
+        held_out_fraction: the fraction that was asked for.
+        sources: names of the corpus files, without their directories.
+        train: the training part.
+        held_out: the held-out part.
+        skipped: broken documents that were passed over.
+    """
+
+    version: int
+    dtype: str
+    vocabulary_fingerprint: str
+    vocabulary_size: int
+    eos_token_id: int
+    held_out_fraction: float
+    sources: tuple[str, ...]
+    train: Split
+    held_out: Split
+    skipped: int = 0
+
+    def save(self, directory: Path) -> None:
+        """Write `manifest.json`."""
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        (directory / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> Manifest:
+        """Read `manifest.json`.
+
+        Raises:
+            DataError: it is missing, broken, or of another version.
+        """
+        path = directory / MANIFEST
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(
+                f"{directory} is not a prepared corpus (no {MANIFEST}); make one with "
+                "`neox-ja prepare`"
+            ) from None
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON: {error}; prepare the corpus again") from None
+        version = fields.get("version") if isinstance(fields, dict) else None
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{path} has version {version!r}, this program reads {FORMAT_VERSION}; "
+                "prepare the corpus again"
+            )
+        try:
+            splits = {name: _split(fields[name]) for name in ("train", "held_out")}
+            return cls(**{**fields, "sources": tuple(fields["sources"]), **splits})
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} lacks or misnames a field: {error}; prepare the corpus again"
+            ) from None
+
+
+def _split(fields: dict[str, Any]) -> Split:
+    return Split(**{**fields, "shards": tuple((name, n) for name, n in fields["shards"])})
+
+
+class TokenStream:
+    """The shards of a split as one array of tokens, memory-mapped.
+
+    Args:
+        shards: integer arrays [tokens].
+        vocabulary_size: what every id must be below; None if it is known to be.
+    """
+
+    def __init__(self, shards: Sequence[Tokens], vocabulary_size: int | None = None) -> None:
+        self._shards = list(shards)
+        self._vocabulary_size = vocabulary_size
+        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._shards else 0
+
+    def read(self, start: int, length: int) -> NDArray[np.int64]:
+        """Tokens `start` … `start + length - 1`, int64 [length], copied out of the shards.
+
+        Raises:
+            DataError: one of them is no id of the vocabulary.
+        """
+        if not 0 <= start <= start + length <= len(self):
+            raise IndexError(f"tokens {start}+{length} lie outside the stream of {len(self)}")
+        parts: list[Tokens] = []
+        first, missing = start, length
+        index = int(np.searchsorted(self._ends, start, side="right"))
+        while missing > 0:
+            shard = self._shards[index]
+            begin = first - (int(self._ends[index]) - len(shard))
+            parts.append(shard[begin : begin + missing])
+            first += len(parts[-1])
+            missing -= len(parts[-1])
+            index += 1
+        ids = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        self._check(ids, start)
+        return ids
+
+    def _check(self, ids: NDArray[np.int64], start: int) -> None:
+        size = self._vocabulary_size
+        if size is None or not len(ids) or (ids.min() >= 0 and ids.max() < size):
+            return
+        wrong = int(np.argmax((ids < 0) | (ids >= size)))
+        raise DataError(
+            f"token {start + wrong} is {ids[wrong]}, but the vocabulary has ids 0 to {size - 1}; "
+            "the data is damaged or was made with another vocabulary"
+        )
+
+
+class PreparedData:
+    """A prepared directory, checked and opened.
+
+    Attributes:
+        directory: where it lies.
+        manifest: its description.
+        train: the training tokens.
+        held_out: the held-out tokens.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Open a prepared directory.
+
+        Raises:
+            DataError: something is missing, truncated, or does not fit the manifest.
+        """
+        self.directory = directory
+        self.manifest = Manifest.load(directory)
+        expected = token_dtype(self.manifest.vocabulary_size)
+        if self.manifest.dtype != expected.name:
+            raise DataError(
+                f"{directory / MANIFEST} says {self.manifest.dtype}, but a vocabulary of "
+                f"{self.manifest.vocabulary_size} ids is stored as {expected.name}; "
+                "prepare the corpus again"
+            )
+        self.train = self._open(self.manifest.train, expected)
+        self.held_out = self._open(self.manifest.held_out, expected)
+
+    def _open(self, split: Split, dtype: np.dtype[Any]) -> TokenStream:
+        shards = []
+        for name, tokens in split.shards:
+            if Path(name).name != name:
+                raise DataError(
+                    f"{self.directory / MANIFEST} names the shard {name!r}; shards must lie beside "
+                    "it and be named without a directory"
+                )
+            path = self.directory / name
+            size = path.stat().st_size if path.is_file() else None
+            if size != tokens * dtype.itemsize:
+                found = "it is missing" if size is None else f"it has {size}"
+                raise DataError(
+                    f"{path} should have {tokens * dtype.itemsize} bytes, {found}; "
+                    "prepare the corpus again"
+                )
+            shards.append(np.memmap(path, dtype, mode="r"))
+        return TokenStream(shards, self.manifest.vocabulary_size)
+
+    def check_vocabulary(self, fingerprint: str, owner: Path) -> None:
+        """Make sure the tokens were made with the vocabulary of `owner`.
+
+        Args:
+            fingerprint: `Vocabulary.fingerprint` of the vocabulary found at `owner`.
+            owner: the directory it came from, for the message.
+
+        Raises:
+            DataError: they were not.
+        """
+        if fingerprint != self.manifest.vocabulary_fingerprint:
+            raise DataError(
+                f"{self.directory} was prepared with vocabulary "
+                f"{self.manifest.vocabulary_fingerprint[:12]}…, {owner} has {fingerprint[:12]}…; "
+                f"prepare the corpus again with --model {owner}"
+            )

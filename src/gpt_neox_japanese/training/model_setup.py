@@ -1,0 +1,117 @@
+"""The model a run starts with: a new one, a trained one, or a trained one with adapters."""
+# transformers' methods carry no annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.loading.auto import give_peft_its_targets
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.training import cpu_attention
+from gpt_neox_japanese.training.data.run_data import RunData
+from gpt_neox_japanese.training.memory_estimate import check_memory
+from gpt_neox_japanese.training.settings import Architecture, Settings
+
+__all__ = ["merged_model", "start_model"]
+
+
+def start_model(
+    start: Architecture | Path, data: RunData, settings: Settings
+) -> GPTNeoXJapaneseForCausalLM | Any:
+    """Make or load the model, ready to be trained; with adapters it is PEFT's.
+
+    Raises:
+        DataError: the model does not fit the data or the length of the windows.
+        NeoXJapaneseError: there is not enough memory, no attention of that name, or adapters are
+            wanted and PEFT is not installed.
+    """
+    peft = _import_peft() if settings.lora_rank else None
+    torch.manual_seed(settings.seed)
+    if isinstance(start, Path):
+        model = _load(start, data, settings)
+    else:
+        config = _config(start, data, settings)
+        check_memory(config, settings)
+        model = GPTNeoXJapaneseForCausalLM(config)
+    # Nobody reads the scores of a training step, and they are its largest tensor.
+    model.skip_logits_in_training = True
+    model.config.use_cache = False  # with a cache, transformers does not look for documents
+    implementation = settings.attention
+    if implementation is None and settings.dtype == "bf16" and not torch.cuda.is_available():
+        implementation = cpu_attention.NAME
+    if implementation is not None:
+        _set_attention(model, implementation)
+    if peft is None:
+        return model
+    give_peft_its_targets()
+    if settings.gradient_checkpointing:
+        model.enable_input_require_grads()
+    alpha = 2 * settings.lora_rank if settings.lora_alpha is None else settings.lora_alpha
+    lora = peft.LoraConfig(r=settings.lora_rank, lora_alpha=alpha, task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, lora)
+
+
+def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, ImportError) as error:
+        raise NeoXJapaneseError(f"--attention {name} cannot be used: {error}") from error
+
+
+def merged_model(start: Path, adapter: Path) -> PreTrainedModel:
+    """The model that training started from, with its adapters added to its weights, float32."""
+    peft = _import_peft()
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
+    merged: PreTrainedModel = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return merged
+
+
+def _load(start: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
+    data.check_vocabulary(start)
+    data.codec.check_model(read_object(start / "config.json"), start)
+    check_memory(GPTNeoXJapaneseConfig.from_pretrained(start), settings)
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
+    longest = model.config.max_position_embeddings
+    if settings.sequence_length > longest:
+        raise DataError(
+            f"the model in {start} reads at most {longest} tokens, "
+            f"--sequence-length is {settings.sequence_length}"
+        )
+    return model
+
+
+def _config(shape: Architecture, data: RunData, settings: Settings) -> GPTNeoXJapaneseConfig:
+    return GPTNeoXJapaneseConfig(
+        vocab_size=len(data.codec),
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=settings.sequence_length,
+        bos_token_id=_start_of_text_id(data),
+        eos_token_id=data.eos_token_id,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+    )
+
+
+def _start_of_text_id(data: RunData) -> int:
+    token_id = data.codec.id_of("<|startoftext|>")
+    return data.eos_token_id if token_id is None else token_id
+
+
+def _import_peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise NeoXJapaneseError(
+            "--lora-rank needs PEFT: pip install 'gpt-neox-japanese[lora]'"
+        ) from None
+    return peft

@@ -1,0 +1,1 @@
+"""AdamW and Muon, and which parameters each of them gets."""

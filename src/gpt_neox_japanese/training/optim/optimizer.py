@@ -1,0 +1,102 @@
+"""The optimizers of a run: Muon with AdamW behind one face, or AdamW alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast, overload
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from gpt_neox_japanese.training.optim.muon import muon_step
+
+__all__ = ["MuonAndAdamW", "adamw"]
+
+_BETAS = (0.9, 0.95)
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
+    """AdamW for everything that is trained; norms and biases have no weight decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim == 2]},
+        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=lr, weight_decay=weight_decay, betas=_BETAS, fused=True)
+
+
+class MuonAndAdamW(Optimizer):
+    """Muon for the hidden matrices, AdamW for the rest, with one learning rate.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix before it is applied. That
+    suits the matrices between hidden layers; embeddings, the output matrix, norms and biases are
+    AdamW's. Muon's step has the size AdamW's would have, so one learning rate, one schedule and
+    one weight decay serve both.
+
+    This object owns the parameter groups and the state; the AdamW inside only lends its step. So
+    schedules, `state_dict` and accelerate work as with any other optimizer.
+
+    Args:
+        model: a causal language model with `get_input_embeddings` and `get_output_embeddings`.
+        lr: learning rate.
+        weight_decay: decoupled weight decay of all matrices; norms and biases have none.
+        betas: AdamW's decay rates.
+        momentum: Muon's momentum.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float] = _BETAS,
+        momentum: float = 0.95,
+    ) -> None:
+        hidden, embeddings, vectors = _sorted_parameters(model)
+        groups: list[dict[str, Any]] = [
+            {"params": embeddings},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self._adamw = AdamW(groups, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+        muon = {"params": hidden, "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__([muon, *self._adamw.param_groups], {})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        muon_step(self.param_groups[0], self.state)
+        # Lent anew each time: load_state_dict replaces both the groups and the state.
+        self._adamw.param_groups, self._adamw.state = self.param_groups[1:], self.state
+        self._adamw.step()
+        return loss
+
+
+def _sorted_parameters(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """The trainable parameters: hidden matrices, embedding and output matrices, vectors."""
+    ends = {
+        id(getattr(module, "weight", None))
+        for module in (
+            cast(Any, model).get_input_embeddings(),
+            cast(Any, model).get_output_embeddings(),
+        )
+    }
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim == 2]
+    return (
+        [p for p in matrices if id(p) not in ends],
+        [p for p in matrices if id(p) in ends],
+        [p for p in parameters if p.ndim != 2],
+    )

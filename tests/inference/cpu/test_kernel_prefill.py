@@ -1,0 +1,81 @@
+"""What surrounds the matrix products, against NumPy in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gpt_neox_japanese.inference.cpu.kernel_prefill import attend_heads, gelu_rows, normalize_rows
+from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("tanh", [False, True])
+def test_gelu_is_right_from_minus_to_plus_infinity(tanh: bool) -> None:
+    x = np.linspace(-15, 15, 100_003).astype(np.float32)
+    rows = np.stack([x, x])
+    gelu_rows(rows, tanh)
+    exact = x.astype(np.float64)
+    if tanh:
+        inner = math.sqrt(2 / math.pi) * (exact + 0.044715 * exact**3)
+        expected = exact * (1 + np.tanh(inner)) / 2
+    else:
+        expected = exact * (1 + np.vectorize(math.erf)(exact / math.sqrt(2))) / 2
+    np.testing.assert_allclose(rows[1], expected, rtol=1e-6, atol=1e-6)
+    far = np.float32([[-1e4, 1e4, 0]])
+    gelu_rows(far, tanh)
+    np.testing.assert_allclose(far, [[0, 1e4, 0]], atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [8, 20, 64, 2560])
+def test_normalization_is_right_for_every_width(channels: int) -> None:
+    hidden = RANDOM.standard_normal((3, channels)).astype(np.float32) * 5 + 2
+    norm = RANDOM.standard_normal((2, channels)).astype(np.float32)
+    out = np.empty_like(hidden)
+    normalize_rows(hidden, norm, np.float32(1e-5), out)
+    exact = hidden.astype(np.float64)
+    centred = exact - exact.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(exact.var(-1, keepdims=True) + 1e-5) * norm[0] + norm[1]
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(("head_dim", "rotated"), [(16, 16), (80, 80), (20, 8)])
+def test_attention_reads_the_past_and_nothing_else(half: bool, head_dim: int, rotated: int) -> None:
+    heads, tokens, position, capacity = 3, 6, 5, 40
+    angles = RANDOM.uniform(0, 6, (capacity, rotated // 2)).astype(np.float32)
+    packed = RANDOM.standard_normal((tokens, heads * 3 * head_dim)).astype(np.float32)
+    past = RANDOM.standard_normal((2, heads, capacity, head_dim)).astype(np.float32)
+    past[:, :, position:] = np.nan  # nothing from the future may be read
+    keys, values = as_bfloat(past) if half else past
+    projected = packed.reshape(tokens, heads, 3, head_dim).astype(np.float64)
+    mixed = np.empty((tokens, heads * head_dim), np.float32)
+    rows = packed.copy()
+    attend_heads(rows, np.cos(angles), np.sin(angles), keys, values, position, mixed, 0, heads)
+
+    stored = as_float(past[:, :, :position] if not half else as_bfloat(past[:, :, :position]))
+    for head in range(heads):
+        seen_keys, seen_values = (list(each[head].astype(np.float64)) for each in stored)
+        for token in range(tokens):
+            query, key, value = projected[token, head]
+            cos, sin = (f(angles[position + token].astype(np.float64)) for f in (np.cos, np.sin))
+            turned = [
+                np.concatenate(
+                    [
+                        vector[: rotated // 2] * cos - vector[rotated // 2 : rotated] * sin,
+                        vector[rotated // 2 : rotated] * cos + vector[: rotated // 2] * sin,
+                        vector[rotated:],
+                    ]
+                )
+                for vector in (query, key)
+            ]
+            seen_keys.append(turned[1])
+            seen_values.append(value)
+            scores = np.array(seen_keys) @ turned[0] / math.sqrt(head_dim)
+            weights = np.exp(scores - scores.max())
+            expected = weights / weights.sum() @ np.array(seen_values)
+            got = mixed[token, head * head_dim : (head + 1) * head_dim]
+            np.testing.assert_allclose(got, expected, atol=0.03 if half else 1e-5)

@@ -1,0 +1,63 @@
+"""What the kernels compute, in NumPy: slow, readable, and equal to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.kernels.constants import GROUP, QMAX
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat_to_float
+from gpt_neox_japanese.quantization.int4 import unpack_int4
+
+Floats = NDArray[np.float32]
+
+
+def quantize_rows(x: Floats) -> tuple[NDArray[np.int16], Floats, NDArray[np.int32]]:
+    """Whole numbers, scales and corrections; see the kernel of this name."""
+    largest = np.float32(QMAX)
+    peaks = np.abs(x).max(axis=1, initial=0)
+    finite, zero = np.isfinite(peaks), peaks < np.float32(1e-30)
+    usable = finite & ~zero
+    peaks = np.where(usable, peaks, largest)
+    scales = np.where(usable, peaks / largest, np.where(finite, np.float32(0), np.float32(np.nan)))
+    factors = np.where(usable, largest / peaks, np.float32(0))[:, None]
+    q = np.rint(np.where(usable[:, None], x, np.float32(0)) * factors).astype(np.int16)
+    padded = np.pad(q.astype(np.int32), ((0, 0), (0, -q.shape[1] % GROUP)))
+    return q, scales, -8 * padded.reshape(len(q), -1, GROUP).sum(axis=2, dtype=np.int32)
+
+
+def multiply_float(weights: NDArray[np.floating], x: Floats) -> NDArray[np.float64]:
+    """The product in float64, `(rows, outputs)`."""
+    return x.astype(np.float64) @ weights.astype(np.float64).T
+
+
+def multiply_int8(
+    weights: NDArray[np.int8], weight_scales: Floats, q: NDArray[np.int16], x_scales: Floats
+) -> Floats:
+    """The very bits of the kernel: exact sums, rounded, then scaled."""
+    totals = (q.astype(np.int64) @ weights.T.astype(np.int64)).astype(np.float32)
+    return totals * (weight_scales * x_scales[:, None])
+
+
+def multiply_int4(
+    packed: NDArray[np.uint8],
+    group_scales: NDArray[np.uint16],
+    q: NDArray[np.int16],
+    x_scales: Floats,
+) -> Floats:
+    """The very bits of the kernel: exact sums of a group in eight lanes, then floats in order."""
+    outputs, groups = group_scales.shape
+    weights = unpack_int4(packed).astype(np.int32) + 8
+    lanes = (q[:, None] * weights[None]).reshape(len(q), outputs, groups, 4, 8, 2).sum(axis=(3, 5))
+    corrections = -8 * q.astype(np.int32).reshape(len(q), groups, GROUP).sum(axis=2)
+    lanes[..., 0] += corrections[:, None]
+    scaled = lanes.astype(np.float32) * bfloat_to_float(group_scales)[None, :, :, None]
+    total = np.zeros((len(q), outputs), np.float32)
+    for start in range(0, groups, 32):
+        sums = np.zeros((len(q), outputs, 8), np.float32)
+        for group in range(start, min(start + 32, groups)):
+            sums += scaled[:, :, group]
+        for half in (4, 2, 1):
+            sums = sums[..., :half] + sums[..., half : 2 * half]
+        total += sums[..., 0]
+    return total * x_scales[:, None]

@@ -1,0 +1,125 @@
+"""A converted directory: complete or absent, mapped as it lies, and made of any checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.errors import CheckpointError, OutputError
+from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.quantization.convert import convert
+
+DENSE = "gpt_neox_japanese.layers.0.attention.dense.weight"
+
+
+def source_with(path: Path, tensors: dict[str, torch.Tensor], **config: object) -> Path:
+    shutil.copytree(default_model_directory(), path)
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    given = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(given | config))
+    return path
+
+
+def test_everything_else_of_a_directory_comes_along(tmp_path):
+    seen: list[tuple[int, int]] = []
+    source, output = default_model_directory(), tmp_path / "out"
+    size = convert(source, output, 4, read=read_tensors, progress=lambda *n: seen.append(n))
+    assert {f.name for f in output.iterdir()} == {f.name for f in source.iterdir() if f.is_file()}
+    assert [f.name for f in tmp_path.iterdir()] == ["out"]
+    assert size == (output / "model.safetensors").stat().st_size
+    assert seen[-1][0] == seen[-1][1] < size
+    config = json.loads((output / "config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == "neox_ja"
+    assert config["modules"]["gpt_neox_japanese.embed_in"] == 8
+    assert config["modules"][DENSE.removesuffix(".weight")] == 4
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_tensors_begin_at_multiples_of_64_bytes(tmp_path, bits):
+    convert(default_model_directory(), tmp_path / "out", bits, read=read_tensors)
+    data = (tmp_path / "out" / "model.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__")
+    starts = [(8 + length + entry["data_offsets"][0]) % 64 for entry in header.values()]
+    assert starts == [0] * len(starts)
+
+
+def test_bf16_is_the_rounded_checkpoint_and_no_more(tmp_path):
+    tensors = {"a.weight": torch.randn(5, 7), "a.bias": torch.randn(3, dtype=torch.float16)}
+    source = source_with(tmp_path / "source", tensors)
+    convert(source, tmp_path / "out", 16, read=read_tensors)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    assert all(torch.equal(written[n], tensors[n].bfloat16()) for n in tensors)
+    assert "quantization_config" not in json.loads((tmp_path / "out/config.json").read_text())
+
+
+def test_matrices_without_whole_groups_get_eight_bits(tmp_path):
+    source = source_with(tmp_path / "source", {"a.weight": torch.randn(5, 100)})
+    convert(source, tmp_path / "out", 4, read=read_tensors)
+    assert load_file(tmp_path / "out" / "model.safetensors")["a.weight"].dtype == torch.int8
+
+
+def test_a_tied_head_is_stored_once_and_another_head_is_kept(tmp_path):
+    embedding = torch.randn(8, 64)
+    names = ("gpt_neox_japanese.embed_in.weight", "embed_out.weight")
+    for tied, head in ((True, embedding.clone()), (False, embedding + 1)):
+        source = source_with(
+            tmp_path / f"source {tied}",
+            dict(zip(names, (embedding, head), strict=True)),
+            tie_word_embeddings=tied,
+        )
+        convert(source, tmp_path / f"out {tied}", 8, read=read_tensors)
+        written = load_file(tmp_path / f"out {tied}" / "model.safetensors")
+        assert (names[1] in written) is not tied
+
+
+def test_computed_tables_of_old_checkpoints_are_left_out(tmp_path):
+    tensors = {
+        "gpt_neox_japanese.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool),
+        "gpt_neox_japanese.layers.0.attention.masked_bias": torch.tensor(-1e9),
+        "gpt_neox_japanese.layers.0.attention.rotary_emb.inv_freq": torch.ones(4),
+        "a.weight": torch.ones(4, 64),
+    }
+    convert(source_with(tmp_path / "s", tensors), tmp_path / "out", 8, read=read_tensors)
+    assert set(load_file(tmp_path / "out/model.safetensors")) == {"a.weight", "a.weight_scale"}
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path):
+    weight = torch.ones(4, 64)
+    weight[1, 2] = torch.nan
+    source = source_with(tmp_path / "source", {"a.weight": torch.ones(4, 64), "b.weight": weight})
+    with pytest.raises(CheckpointError, match=r"b\.weight.*finite"):
+        convert(source, tmp_path / "out", 4, read=read_tensors)
+    assert [f.name for f in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").touch()
+    with pytest.raises(OutputError, match="not empty"):
+        convert(default_model_directory(), tmp_path / "out", 8, read=read_tensors)
+
+
+def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path):
+    convert(default_model_directory(), tmp_path / "once", 8, read=read_tensors)
+    with pytest.raises(CheckpointError, match="quantised already"):
+        convert(tmp_path / "once", tmp_path / "twice", 4, read=read_tensors)
+    integers = source_with(tmp_path / "integers", {"a.weight": torch.ones(4, 64).to(torch.int8)})
+    with pytest.raises(CheckpointError, match=r"a\.weight is torch\.int8"):
+        convert(integers, tmp_path / "out", 4, read=read_tensors)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000])
+def test_a_broken_config_is_refused(tmp_path, text):
+    source = source_with(tmp_path / "source", {"a.weight": torch.ones(4, 64)})
+    (source / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        convert(source, tmp_path / "out", 8, read=read_tensors)

@@ -1,0 +1,143 @@
+"""Converted checkpoints in transformers: loaded, used, saved; broken ones refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.quantization.convert import convert
+from gpt_neox_japanese.quantization.hf_modules import QuantizedEmbedding, QuantizedLinear
+
+IDS = torch.arange(10, 60)[None]
+
+
+@pytest.fixture(scope="module", params=[8, 4])
+def quantised(request, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("converted") / f"int{request.param}"
+    convert(default_model_directory(), output, request.param, read=read_tensors)
+    return output
+
+
+def load(directory: Path) -> GPTNeoXJapaneseForCausalLM:
+    return GPTNeoXJapaneseForCausalLM.from_pretrained(directory).eval()
+
+
+@torch.no_grad()
+def logits(model: GPTNeoXJapaneseForCausalLM) -> torch.Tensor:
+    return model(IDS).logits
+
+
+def dequantised(model: GPTNeoXJapaneseForCausalLM) -> GPTNeoXJapaneseForCausalLM:
+    original = GPTNeoXJapaneseForCausalLM.from_pretrained(
+        default_model_directory(), dtype=torch.float32
+    ).eval()
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLinear | QuantizedEmbedding):
+            original.get_submodule(name).weight.data = module.dequantize()
+    return original
+
+
+def test_a_loaded_model_computes_what_its_weights_say(quantised):
+    model = load(quantised)
+    expected, result = logits(dequantised(model)), logits(model)
+    assert (result - expected).norm() < 2e-3 * expected.norm()
+    head, embedding = model.embed_out, model.gpt_neox_japanese.embed_in
+    assert head.weight is embedding.weight
+    assert head.weight_scale is embedding.weight_scale
+    assert head.bits == 8
+    assert not any(p.requires_grad for m in (head, embedding) for p in m.parameters())
+
+
+def test_both_ways_of_reading_int4_agree(quantised):
+    module = load(quantised).gpt_neox_japanese.layers[0].mlp.dense_h_to_4h
+    matrix = module.matrix()
+    assert matrix.shape == (module.out_features, module.in_features)
+    assert torch.equal(torch.from_numpy(matrix.floats()), module.dequantize())
+
+
+def test_gradients_reach_the_input(quantised):
+    layer = load(quantised).gpt_neox_japanese.layers[0].attention.dense
+    x = torch.randn(3, layer.in_features, requires_grad=True)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad[0], layer.dequantize().sum(0), atol=1e-4, rtol=1e-4)
+
+
+def test_a_dtype_does_not_change_what_is_stored(quantised):
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(quantised, dtype=torch.float16)
+    assert torch.equal(logits(model.eval()), logits(load(quantised)))
+
+
+def test_saving_keeps_every_tensor(quantised, tmp_path):
+    model = load(quantised)
+    model.save_pretrained(tmp_path)
+    before, after = (load_file(d / "model.safetensors") for d in (quantised, tmp_path))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(logits(load(tmp_path)), logits(model))
+
+
+def test_it_writes_text(quantised):
+    model = load(quantised)
+    ids = model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=3)
+    assert ids.shape == (1, IDS.shape[1] + 3)
+
+
+def changed(source: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    config = json.loads((target / "config.json").read_text())
+    config["quantization_config"] |= changes
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bits": 3}, "bits 3"),
+        ({"bits": "8"}, "bits '8'"),
+        ({"group_size": 0}, "group_size 0"),
+        ({"group_size": 10**30}, "group_size 1000"),
+        ({"modules": None}, "modules must"),
+        ({"modules": {"gpt_neox_japanese.layers.0": 8}}, "only linear layers"),
+        ({"modules": {"embed_out": "eight"}}, "modules must"),
+    ],
+)
+def test_an_absurd_description_is_refused(quantised, tmp_path, changes, said):
+    with pytest.raises(CheckpointError, match=said):
+        load(changed(quantised, tmp_path, **changes))
+
+
+def test_a_truncated_file_is_refused(quantised, tmp_path):
+    directory = changed(quantised, tmp_path)
+    os.truncate(directory / "model.safetensors", 1_000_000)
+    with pytest.raises(CheckpointError):
+        load(directory)
+    with pytest.raises(CheckpointError):
+        read_tensors(directory)
+
+
+@pytest.mark.parametrize("change", ["rows", "shape", "dtype", "scale"])
+def test_tensors_that_are_not_what_was_described_are_refused(quantised, tmp_path, change):
+    directory = changed(quantised, tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    name = "gpt_neox_japanese.layers.0.attention.dense.weight"
+    if change == "scale":
+        tensors[f"{name}_scale"] = tensors[f"{name}_scale"].to(torch.float64)
+    elif change == "dtype":
+        tensors[name] = tensors[name].float()
+    else:
+        tensors[name] = tensors[name][:10] if change == "rows" else tensors[name].reshape(-1)
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    # transformers itself refuses another shape.
+    with pytest.raises(RuntimeError if change in ("rows", "shape") else CheckpointError):
+        load(directory)

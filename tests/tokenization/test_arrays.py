@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt_neox_japanese.corpus import blocks, parts, read_documents, unpacking
+from gpt_neox_japanese.errors import OutputError
+from gpt_neox_japanese.tokenization.arrays import tokenize_corpus
+from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.training import encoding, tokenized
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is a document, and worth a worker."""
+    monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
+    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
+    monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
+
+
+def test_arrays_hold_every_document_between_its_bounds(
+    tmp_path: Path, corpus: Path, tokenizer_directory: Path, tiny_blocks: None
+) -> None:
+    totals = tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out", workers=1)
+    ids, bounds = np.load(tmp_path / "out" / "ids.npy"), np.load(tmp_path / "out" / "bounds.npy")
+    codec = Codec.load(tokenizer_directory)
+    documents = list(read_documents([corpus]))
+    assert (ids.dtype, bounds.dtype, len(bounds)) == (np.uint16, np.int64, len(documents) + 1)
+    for i, document in enumerate(documents):
+        assert ids[bounds[i] : bounds[i + 1]].tolist() == codec.encode(document.text).tolist()
+    lines = (tmp_path / "out" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [d.id for d in documents]
+    assert (totals.documents, totals.tokens) == (len(documents), len(ids))
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["vocabulary_fingerprint"] == codec.vocabulary.fingerprint
+    assert manifest["sources"] == ["works.jsonl"]
+
+
+def test_json_lines_hold_a_document_each(
+    tmp_path: Path, corpus: Path, tokenizer_directory: Path
+) -> None:
+    tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out.jsonl")
+    codec = Codec.load(tokenizer_directory)
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"id": d.id, "ids": codec.encode(d.text).tolist()} for d in read_documents([corpus])
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+def test_several_workers_and_an_interruption_change_nothing(
+    tmp_path: Path,
+    corpus: Path,
+    tokenizer_directory: Path,
+    tiny_blocks: None,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    def stop(*arguments: object) -> None:
+        if next(calls) == 9:
+            raise KeyboardInterrupt
+        put(*arguments)
+
+    calls = iter(range(100))
+    function = "_put_arrays" if name == "out" else "_put_lines"
+    put = getattr(tokenized, function)
+    one, two = tmp_path / "one" / name, tmp_path / "two" / name
+    tokenize_corpus([corpus], tokenizer_directory, one, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenized, function, stop)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize_corpus([corpus], tokenizer_directory, two, workers=2)
+    tokenize_corpus([corpus], tokenizer_directory, two, workers=1, resume=True)
+    found = sorted(two.parent.rglob("*"))
+    assert [f.relative_to(two.parent) for f in found] == [
+        f.relative_to(one.parent) for f in sorted(one.parent.rglob("*"))
+    ]
+    assert all(
+        f.read_bytes() == (one.parent / f.relative_to(two.parent)).read_bytes()
+        for f in found
+        if f.is_file()
+    )
+
+
+def test_an_empty_corpus_gives_empty_arrays(tmp_path: Path, tokenizer_directory: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    totals = tokenize_corpus([tmp_path / "a.jsonl"], tokenizer_directory, tmp_path / "out")
+    assert totals.documents == 0
+    assert np.load(tmp_path / "out" / "ids.npy").tolist() == []
+    assert np.load(tmp_path / "out" / "bounds.npy").tolist() == [0]
+
+
+def test_existing_output_is_left_alone(
+    tmp_path: Path, corpus: Path, tokenizer_directory: Path
+) -> None:
+    (tmp_path / "out.jsonl").write_text("precious", encoding="utf-8")
+    with pytest.raises(OutputError, match="exists and is"):
+        tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "precious"
