@@ -25,7 +25,8 @@ from harness import write_result
 from safetensors.torch import load_file
 
 from gpt_neox_japanese import default_model_directory
-from gpt_neox_japanese.training import durable, states
+from gpt_neox_japanese.files import atomic
+from gpt_neox_japanese.training.checkpoints import manager
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
@@ -74,7 +75,7 @@ def main() -> None:
             assert status == -signal.SIGKILL, f"the run ended with {status} instead"
             counts["kills"] += 1
             counts["while saving"] += saving
-            counts["damaged states"] += len(states.States(run).newest()[1])
+            counts["damaged states"] += len(manager.States(run).newest()[1])
             print(
                 f"kill {counts['kills']}: {sorted(p.name for p in run.glob('checkpoint-*'))}",
                 flush=True,
@@ -103,7 +104,7 @@ def corpus(directory: Path) -> Path:
 
 def train_or_resume(data: Path, run: Path, settings: Settings) -> None:
     """As a person would: --resume where there is something to resume, from the start otherwise."""
-    newest, _ = states.States(run).newest() if run.exists() else (None, [])
+    newest, _ = manager.States(run).newest() if run.exists() else (None, [])
     if newest is None and run.exists():
         shutil.rmtree(run)
     train(data, run, settings, SHAPE, resume=newest is not None)
@@ -136,8 +137,8 @@ def kill_at_operation(number: int) -> None:
     os.fsync = counted(os.fsync)
     Path.rename = counted(Path.rename)
     Path.replace = counted(Path.replace)
-    states.save_file = counted(states.save_file)
-    durable.shutil.rmtree = counted(durable.shutil.rmtree)
+    manager.save_file = counted(manager.save_file)
+    atomic.shutil.rmtree = counted(atomic.shutil.rmtree)
 
 
 def kill() -> None:

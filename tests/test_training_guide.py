@@ -21,7 +21,7 @@ from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.shards import PreparedData
 from tests.cli.run import run
-from tests.training.test_indexed import write
+from tests.training.data.test_megatron import write
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "training.md"

@@ -8,9 +8,9 @@ import pytest
 
 from gpt_neox_japanese.corpus import blocks, parts, read_documents, unpacking
 from gpt_neox_japanese.errors import OutputError
+from gpt_neox_japanese.tokenization import arrays, encode_corpus
 from gpt_neox_japanese.tokenization.arrays import tokenize_corpus
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training import encoding, tokenized
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
     monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
-    monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 
 
 def test_arrays_hold_every_document_between_its_bounds(
@@ -68,11 +68,11 @@ def test_several_workers_and_an_interruption_change_nothing(
 
     calls = iter(range(100))
     function = "_put_arrays" if name == "out" else "_put_lines"
-    put = getattr(tokenized, function)
+    put = getattr(arrays, function)
     one, two = tmp_path / "one" / name, tmp_path / "two" / name
     tokenize_corpus([corpus], tokenizer_directory, one, workers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(tokenized, function, stop)
+        patch.setattr(arrays, function, stop)
         with pytest.raises(KeyboardInterrupt):
             tokenize_corpus([corpus], tokenizer_directory, two, workers=2)
     tokenize_corpus([corpus], tokenizer_directory, two, workers=1, resume=True)

@@ -25,7 +25,8 @@ from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.atomic import replace_file
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.quantization.convert import convert
-from gpt_neox_japanese.training import run, unfinished
+from gpt_neox_japanese.tokenization import resumable_output
+from gpt_neox_japanese.training import run
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
@@ -95,7 +96,7 @@ def test_a_corpus_can_be_prepared(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unfinished, "_SECONDS_BETWEEN_JOURNALS", 0)
+    monkeypatch.setattr(resumable_output, "_SECONDS_BETWEEN_JOURNALS", 0)
     (tmp_path / "there").mkdir()
     for name in ("new", "there"):
         prepare([corpus], tokenizer_directory, tmp_path / name, held_out=0.2, workers=1)

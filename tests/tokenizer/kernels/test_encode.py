@@ -25,7 +25,7 @@ from gpt_neox_japanese.tokenizer.python_encoder import ReferenceEncoder
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 from tests.conftest import SHARED
 from tests.tokenizer.small import TAGS, vocabulary
-from tests.tokenizer.test_reference import FRAGMENTS, oracle_ids
+from tests.tokenizer.test_python_encoder import FRAGMENTS, oracle_ids
 
 SCALARS = [*map(chr, range(0xD800)), *map(chr, range(0xE000, 0x110000))]
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from gpt_neox_japanese.errors import CheckpointError, TrainingError
-from gpt_neox_japanese.training import durable, states
+from gpt_neox_japanese.files import atomic
+from gpt_neox_japanese.training.checkpoints import manager
 from gpt_neox_japanese.training.checkpoints.manager import RunState, States, check
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,7 @@ def test_the_two_newest_states_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-6"]
     newest, problems = States(tmp_path).newest()
     assert (newest, problems) == (tmp_path / "checkpoint-10", [])
-    assert states.load_weights(tmp_path / "checkpoint-10")["w"][0, 0] == 10
+    assert manager.load_weights(tmp_path / "checkpoint-10")["w"][0, 0] == 10
 
 
 def test_no_file_of_a_state_is_a_pickle(tmp_path: Path) -> None:
@@ -46,7 +47,10 @@ def test_no_file_of_a_state_is_a_pickle(tmp_path: Path) -> None:
             pickle.loads(file.read_bytes())
 
 
-@pytest.mark.parametrize("name", [states.MODEL, states.OPTIMIZER, states.STATE, states.MANIFEST])
+_FILES = [manager.MODEL, manager.OPTIMIZER, manager.STATE, manager.MANIFEST]
+
+
+@pytest.mark.parametrize("name", _FILES)
 def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(tmp_path: Path, name: str) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)
@@ -61,7 +65,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(tmp_path: Path,
 
 def test_a_manifest_from_a_stranger_reads_nothing_outside(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    manifest = tmp_path / "checkpoint-1" / states.MANIFEST
+    manifest = tmp_path / "checkpoint-1" / manager.MANIFEST
     value = json.loads(manifest.read_text(encoding="utf-8"))
     value["files"]["../secret"] = [0, 0]
     manifest.write_text(json.dumps(value), encoding="utf-8")
@@ -87,7 +91,7 @@ def test_a_disk_that_fills_up_leaves_the_last_state(
 ) -> None:
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(durable.os, "fsync", failing(os.fsync, at))
+        patch.setattr(atomic.os, "fsync", failing(os.fsync, at))
         with pytest.raises(TrainingError, match=r"No space left.*checkpoint-1 is complete"):
             save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
@@ -101,7 +105,7 @@ def test_a_file_system_that_refuses_a_write_leaves_the_last_state(tmp_path: Path
     code = f"""
 import resource, signal, torch
 from pathlib import Path
-from tests.training.test_states import save, States, RunState
+from tests.training.checkpoints.test_manager import save, States, RunState
 save(Path({str(tmp_path)!r}), 1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -121,11 +125,11 @@ store.finish(large, lambda _: None)
 
 def test_a_file_is_replaced_at_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.json"
-    durable.replace_file(file, b"old")
+    atomic.replace_file(file, b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(durable.os, "fsync", failing(os.fsync, 0))
+        patch.setattr(atomic.os, "fsync", failing(os.fsync, 0))
         with pytest.raises(OSError, match="No space"):
-            durable.replace_file(file, b"new")
+            atomic.replace_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

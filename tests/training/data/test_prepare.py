@@ -14,8 +14,8 @@ from gpt_neox_japanese.corpus import (
     unpacking,
 )
 from gpt_neox_japanese.errors import CorpusError, DataError, OutputError
+from gpt_neox_japanese.tokenization import encode_corpus, resumable_output
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training import encoding, unfinished
 from gpt_neox_japanese.training.data import prepare as module
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
@@ -76,7 +76,7 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
     monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
-    monkeypatch.setattr(encoding, "_BYTES_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -130,14 +130,14 @@ def test_an_interrupted_run_continues_to_the_same_result(
     documents: int,
     journal_after: float,
 ) -> None:
-    def stop(files: unfinished.Unfinished, packed: object) -> None:
+    def stop(files: resumable_output.Unfinished, packed: object) -> None:
         put(files, packed)
         if files.blocks == documents - 1:
             raise StopError
 
     put = module._put
     output = tmp_path / "out"
-    monkeypatch.setattr(unfinished, "_SECONDS_BETWEEN_JOURNALS", journal_after)
+    monkeypatch.setattr(resumable_output, "_SECONDS_BETWEEN_JOURNALS", journal_after)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_put", stop)
         with pytest.raises(StopError):
@@ -229,8 +229,8 @@ def test_another_corpus_cannot_continue_a_run(
 
 
 def test_few_documents_need_no_processes(corpus: Path) -> None:
-    def source(*files: Path) -> encoding.Source:
-        return encoding.Source(files, Layout(), "stop", 8)
+    def source(*files: Path) -> encode_corpus.Source:
+        return encode_corpus.Source(files, Layout(), "stop", 8)
 
-    assert encoding._workers(source(corpus)) == 1
-    assert encoding._workers(source(*[corpus] * 5000)) > 1
+    assert encode_corpus._workers(source(corpus)) == 1
+    assert encode_corpus._workers(source(*[corpus] * 5000)) > 1
