@@ -32,10 +32,10 @@ from gpt_neox_japanese import (
     default_model_directory,
 )
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
-from gpt_neox_japanese.inference.network import Token
-from gpt_neox_japanese.inference.sampling.params import SamplingOptions
+from gpt_neox_japanese.inference.network import BatchToken
+from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat
@@ -73,7 +73,7 @@ def small(arguments: argparse.Namespace) -> Result:
         default_model_directory(), dtype=torch.float32
     ).eval()
     ids = generator.codec.encode(PROMPT).tolist()
-    greedy = SamplingOptions(temperature=0)
+    greedy = SamplingParams(temperature=0)
     assert isinstance(generator.engine, Engine)
     engine = Engine(generator.engine.network, stop_ids=[])
 
@@ -123,18 +123,18 @@ def large(arguments: argparse.Namespace) -> Result:
 
 def of_format(kind: str, arguments: argparse.Namespace) -> Result:
     """Tokens a second, and the share of the memory's rate that one token at a time reaches."""
-    shape = Shape.of({"num_hidden_layers": arguments.layers})
-    weights = random_weights(shape, kind)
+    hparams = HParams.from_config({"num_hidden_layers": arguments.layers})
+    weights = random_weights(hparams, kind)
     size = sum(matrix.nbytes for matrix in weights.matrices)
-    network = CompiledNetwork(shape, weights, slots=8, half_cache=True)
+    network = CompiledNetwork(hparams, weights, slots=8, half_cache=True)
     position = iter(range(32, 2000))
-    network.read([5] * 128, 0, 0)  # so that there is something to attend to
+    network.prefill([5] * 128, 0, 0)  # so that there is something to attend to
     for slot in range(1, 8):
         network.copy(0, slot, 128)
 
     def tokens(rows: int) -> None:
         at = 128 + next(position)
-        network.score([Token(5, slot, at) for slot in range(rows)])
+        network.decode([BatchToken(5, slot, at) for slot in range(rows)])
 
     runs = {
         "one": lambda: tokens(1),
@@ -143,7 +143,7 @@ def of_format(kind: str, arguments: argparse.Namespace) -> Result:
     }
     seconds = {name: median(times) for name, times in interleaved(runs, arguments.rounds).items()}
     start = time.perf_counter()
-    network.read([5] * 512, 0, 0)
+    network.prefill([5] * 512, 0, 0)
     prefill = 512 / (time.perf_counter() - start)
     return {
         "gigabytes_of_weights": size / 1e9,
@@ -168,10 +168,14 @@ def read_all(weights: Weights) -> None:
         sum(pool.map(total, weights.matrices))
 
 
-def random_weights(shape: Shape, kind: str) -> Weights:
+def random_weights(hparams: HParams, kind: str) -> Weights:
     """Weights of a shape in a format; a block of random numbers, repeated."""
     random = np.random.default_rng(0)
-    hidden, width, last = shape.hidden_size, shape.width, shape.num_hidden_layers - 1
+    hidden, width, last = (
+        hparams.hidden_size,
+        hparams.intermediate_size,
+        hparams.num_hidden_layers - 1,
+    )
     floats = as_bfloat(0.02 * random.standard_normal(1 << 20).astype(np.float32))
     block: dict[str, NDArray[Any]] = {
         "bfloat16": floats,
@@ -192,17 +196,17 @@ def random_weights(shape: Shape, kind: str) -> Weights:
 
     def layer(index: int) -> Layer:
         return Layer(
-            norm_1=norm,
+            input_norm=norm,
             query_key_value=matrix(kind, 3 * hidden, hidden),
             dense=matrix(kind, hidden, hidden),
             dense_bias=np.zeros(hidden, np.float32) if index == last else None,
-            norm_2=norm,
-            widen=matrix(kind, width, hidden),
-            narrow=matrix(kind, hidden, width),
+            post_attention_norm=norm,
+            up_proj=matrix(kind, width, hidden),
+            down_proj=matrix(kind, hidden, width),
         )
 
     # As `neox-ja convert` writes it, the table is int8 beside int4 matrices.
-    table = matrix("int8" if kind == "int4" else kind, shape.vocab_size, hidden)
+    table = matrix("int8" if kind == "int4" else kind, hparams.vocab_size, hidden)
     return Weights(table, tuple(layer(i) for i in range(last + 1)), norm, table)
 
 

@@ -90,15 +90,15 @@ def product(kind: str, matrices: list[Any], rows: int) -> Callable[[], None]:
 
     def one(weight: Any) -> Callable[[int, int], Any]:
         if kind == "float32":
-            return lambda *part: kernel.multiply_float(weight.numbers, x, out, *part)
+            return lambda *part: kernel.gemv_float32(weight.numbers, x, out, *part)
         if kind == "bfloat16":
-            return lambda *part: kernel.multiply_bfloat(weight.numbers, x, out, *part)
+            return lambda *part: kernel.gemv_bfloat16(weight.numbers, x, out, *part)
         kernel.quantize_rows(x, q, scales, corrections)
         if kind == "int8":
             own = (weight.numbers, weight.scales, q, scales)
-            return lambda *part: kernel.multiply_int8(*own, out, *part)
+            return lambda *part: kernel.gemv_int8(*own, out, *part)
         own4 = (weight.numbers, weight.scales, q, scales, corrections)
-        return lambda *part: kernel.multiply_int4(*own4, out, *part)
+        return lambda *part: kernel.gemv_int4(*own4, out, *part)
 
     def run() -> None:
         for weight in matrices:

@@ -71,10 +71,10 @@ def ours(path: str) -> Generate:
     """The engine of this package."""
     from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
     from gpt_neox_japanese.inference.loading.load import load_engine
-    from gpt_neox_japanese.inference.sampling.params import SamplingOptions
+    from gpt_neox_japanese.inference.sampling.params import SamplingParams
 
     engine = load_engine(Checkpoint.open(path), stop_ids=[], dtype="bfloat16", threads=THREADS)
-    greedy = SamplingOptions(temperature=0)
+    greedy = SamplingParams(temperature=0)
 
     def generate(prompt: list[int], count: int, texts: int) -> Times:
         start = time.perf_counter()

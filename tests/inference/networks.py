@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
-from gpt_neox_japanese.inference.loading.hparams import Shape
-from gpt_neox_japanese.inference.loading.weight_map import arrange
-from gpt_neox_japanese.inference.network import MOST_ROWS, Network, Token
+from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.inference.loading.weight_map import map_weights
+from gpt_neox_japanese.inference.network import MAX_ROWS, BatchToken, Network
 from gpt_neox_japanese.inference.torch.network import TensorNetwork
 
 TINY: dict[str, Any] = {
@@ -46,17 +46,17 @@ def network_of(
     model: GPTNeoXJapaneseForCausalLM, kind: str = "compiled", **options: Any
 ) -> Network:
     """A network with a model's weights: "compiled" or "tensors"."""
-    shape = Shape.of(model.config.to_dict())
-    weights = arrange(shape, tensors_of(model), bfloat16=False)
+    hparams = HParams.from_config(model.config.to_dict())
+    weights = map_weights(hparams, tensors_of(model), bfloat16=False)
     if kind == "tensors":
-        return TensorNetwork(shape, weights, **options)
-    return CompiledNetwork(shape, weights, **options)
+        return TensorNetwork(hparams, weights, **options)
+    return CompiledNetwork(hparams, weights, **options)
 
 
-def scores_of(network: Network, ids: list[int], slot: int = 0, at_once: int = MOST_ROWS) -> Any:
+def scores_of(network: Network, ids: list[int], slot: int = 0, at_once: int = MAX_ROWS) -> Any:
     """Scores after the last of some ids, read a few at a time into an unused slot."""
     for begin in range(0, len(ids), at_once):
         part = ids[begin : begin + at_once]
-        tokens = [Token(token, slot, begin + i) for i, token in enumerate(part)]
-        scores = network.score(tokens, len(part) - 1)
+        tokens = [BatchToken(token, slot, begin + i) for i, token in enumerate(part)]
+        scores = network.decode(tokens, len(part) - 1)
     return np.array(scores[0])

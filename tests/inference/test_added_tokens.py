@@ -13,10 +13,10 @@ from gpt_neox_japanese import (
 )
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
-from gpt_neox_japanese.inference.sampling.sampler import SamplingOptions
+from gpt_neox_japanese.inference.sampling.sampler import SamplingParams
 from tests.added_tokens import USER, WORD, save_model
 
-GREEDY = SamplingOptions(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 PROMPT = f"猫は{WORD} 猫"
 
 
@@ -74,7 +74,7 @@ def test_greedy_text_and_probabilities_are_those_of_the_model_without_its_paddin
 def test_padding_is_never_drawn(generator: TextGenerator, options: dict[str, float]) -> None:
     for seed in range(5):
         (found,) = generator.generate_details(
-            PROMPT, max_new_tokens=30, seed=seed, options=SamplingOptions(**options)
+            PROMPT, max_new_tokens=30, seed=seed, options=SamplingParams(**options)
         )
         assert all(token_id < len(generator.codec) for token_id in found.ids)
 

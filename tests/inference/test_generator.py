@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, TextGenerator
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.inference.generator import Completion
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.load import default_slots
-from gpt_neox_japanese.inference.sampling.sampler import Choice, SamplingOptions
+from gpt_neox_japanese.inference.sampling.sampler import Choice, SamplingParams
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.tokenizer.small import vocabulary
 
@@ -67,7 +67,7 @@ class Recorded:
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int,
-        options: SamplingOptions,
+        options: SamplingParams,
         seed: int | None = None,
     ) -> RecordedStream:
         self.prompts.append(prompt_ids)
@@ -78,7 +78,7 @@ class Recorded:
 
 def generator(ids: Sequence[int]) -> tuple[TextGenerator, Recorded]:
     engine = Recorded(ids)
-    return TextGenerator(CODEC, engine, SamplingOptions(top_k=7)), engine
+    return TextGenerator(CODEC, engine, SamplingParams(top_k=7)), engine
 
 
 def written(ids: Sequence[int], **given: Any) -> list[str]:
@@ -206,10 +206,10 @@ def test_each_of_several_continuations_has_its_seed() -> None:
 def test_keywords_change_single_options() -> None:
     ours, engine = generator([1])
     ours.generate("猫", temperature=0.5)
-    ours.generate("猫", options=SamplingOptions(top_p=0.5), min_new_tokens=2)
+    ours.generate("猫", options=SamplingParams(top_p=0.5), min_new_tokens=2)
     assert [asked["options"] for asked in engine.asked] == [
-        SamplingOptions(top_k=7, temperature=0.5),
-        SamplingOptions(top_p=0.5, min_new_tokens=2),
+        SamplingParams(top_k=7, temperature=0.5),
+        SamplingParams(top_p=0.5, min_new_tokens=2),
     ]
     with pytest.raises(GenerationError, match="top_p is 3"):
         ours.stream("猫", top_p=3)
@@ -330,9 +330,9 @@ def test_slots_are_fewer_where_unused_memory_is_charged(
     monkeypatch: pytest.MonkeyPatch, platform: str, hidden: int, expected: int
 ) -> None:
     config = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": hidden}
-    shape = Shape.of(GPTNeoXJapaneseConfig(**config).to_dict())
+    hparams = HParams.from_config(GPTNeoXJapaneseConfig(**config).to_dict())
     monkeypatch.setattr("sys.platform", platform)
-    assert default_slots(shape, bytes_per_value=4) == expected
+    assert default_slots(hparams, bytes_per_value=4) == expected
 
 
 @pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:99"])

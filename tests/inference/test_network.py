@@ -14,9 +14,9 @@ import torch
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.files.tensor_files import read_tensors, read_weights
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
-from gpt_neox_japanese.inference.loading.hparams import Shape
-from gpt_neox_japanese.inference.loading.weight_map import arrange
-from gpt_neox_japanese.inference.network import CHUNK, Network, Token
+from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.inference.loading.weight_map import map_weights
+from gpt_neox_japanese.inference.network import CHUNK, BatchToken, Network
 from gpt_neox_japanese.kernels.compile import processor
 from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
 from gpt_neox_japanese.quantization.convert import convert
@@ -72,30 +72,30 @@ def test_a_token_does_not_depend_on_other_slots(network: Network) -> None:
     alone = scores_of(network, IDS)
     scores_of(network, IDS[:-1], slot=1)
     scores_of(network, IDS[3:], slot=2)
-    tokens = [Token(8, 2, 7), Token(IDS[-1], 1, len(IDS) - 1), Token(8, 0, len(IDS))]
-    assert same(network, network.score(tokens)[1], alone)
+    tokens = [BatchToken(8, 2, 7), BatchToken(IDS[-1], 1, len(IDS) - 1), BatchToken(8, 0, len(IDS))]
+    assert same(network, network.decode(tokens)[1], alone)
 
 
 def test_chunks_say_what_single_tokens_say(network: Network) -> None:
     ids = [*LONG[: 2 * CHUNK], 7]
     exact = scores_of(network, ids)
-    network.read(ids[:-1], 1, 0)
-    chunked = network.score([Token(7, 1, 2 * CHUNK)])[0]
+    network.prefill(ids[:-1], 1, 0)
+    chunked = network.decode([BatchToken(7, 1, 2 * CHUNK)])[0]
     np.testing.assert_allclose(chunked, exact, rtol=1e-4, atol=1e-4)
 
 
 def test_chunks_do_not_depend_on_how_many_are_read_at_once(network: Network) -> None:
-    network.read(LONG, 0, 0)
-    at_once = network.score([Token(7, 0, len(LONG))])[0].copy()
+    network.prefill(LONG, 0, 0)
+    at_once = network.decode([BatchToken(7, 0, len(LONG))])[0].copy()
     for begin in range(0, len(LONG), CHUNK):
-        network.read(LONG[begin : begin + CHUNK], 1, begin)
-    assert same(network, network.score([Token(7, 1, len(LONG))])[0], at_once)
+        network.prefill(LONG[begin : begin + CHUNK], 1, begin)
+    assert same(network, network.decode([BatchToken(7, 1, len(LONG))])[0], at_once)
 
 
 def test_a_copied_slot_continues_like_its_source(network: Network) -> None:
     exact = scores_of(network, IDS)
     network.copy(0, 2, len(IDS) - 1)
-    assert same(network, network.score([Token(IDS[-1], 2, len(IDS) - 1)])[0], exact)
+    assert same(network, network.decode([BatchToken(IDS[-1], 2, len(IDS) - 1)])[0], exact)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -137,9 +137,9 @@ def rounded(kind: str) -> Callable[[Any], dict[str, Any]]:
 @pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 def test_stored_numbers_are_computed_with_as_they_are(kind: str) -> None:
     model = random_model(tie_word_embeddings=False)
-    shape = Shape.of(model.config.to_dict())
-    weights = arrange(shape, rounded(kind)(model), bfloat16=False)
-    network = CompiledNetwork(shape, weights, threads=2)
+    hparams = HParams.from_config(model.config.to_dict())
+    weights = map_weights(hparams, rounded(kind)(model), bfloat16=False)
+    network = CompiledNetwork(hparams, weights, threads=2)
     # The same numbers in float32.
     floats = {
         name: array if array.ndim == 1 else Matrix(array, tensors.get(f"{name}_scale")).floats()
@@ -147,15 +147,15 @@ def test_stored_numbers_are_computed_with_as_they_are(kind: str) -> None:
         for name, array in tensors.items()
         if not name.endswith("_scale")
     }
-    exact = CompiledNetwork(shape, arrange(shape, floats, bfloat16=False))
+    exact = CompiledNetwork(hparams, map_weights(hparams, floats, bfloat16=False))
     scores = scores_of(network, IDS)
     difference = np.abs(scores - scores_of(exact, IDS)).max()
     # Activations have 12 bits beside integer weights.
     assert difference < (1e-4 if kind == "bfloat16" else 0.02) * np.abs(scores).max()
     # And whole chunks are computed with them too.
-    network.read(LONG[:CHUNK], 0, 0)
+    network.prefill(LONG[:CHUNK], 0, 0)
     exact.read(LONG[:CHUNK], 0, 0)
-    ours, theirs = (n.score([Token(7, 0, CHUNK)])[0] for n in (network, exact))
+    ours, theirs = (n.score([BatchToken(7, 0, CHUNK)])[0] for n in (network, exact))
     assert (
         np.abs(ours - theirs).max() < (1e-4 if kind == "bfloat16" else 0.02) * np.abs(theirs).max()
     )
@@ -169,8 +169,8 @@ def test_a_conversion_with_odd_widths_is_computed_with(tmp_path: Path) -> None:
     arrays = read_weights(tmp_path / "small")
     assert {a.dtype.name for n, a in arrays.items() if n.endswith("4h.weight")} == {"int8"}
     assert {a.dtype.name for n, a in arrays.items() if n.endswith("_to_h.weight")} == {"uint8"}
-    shape = Shape.of(model.config.to_dict())
-    scores = scores_of(CompiledNetwork(shape, arrange(shape, arrays, bfloat16=False)), IDS)
+    hparams = HParams.from_config(model.config.to_dict())
+    scores = scores_of(CompiledNetwork(hparams, map_weights(hparams, arrays, bfloat16=False)), IDS)
     loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "small").eval()
     exact = expected(loaded, IDS)
     assert np.abs(scores - exact).max() < 0.02 * np.abs(exact).max()
@@ -179,20 +179,20 @@ def test_a_conversion_with_odd_widths_is_computed_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_chunks_of_integers_are_single_tokens_to_the_bit(kind: str) -> None:
     model = random_model()
-    shape = Shape.of(model.config.to_dict())
-    weights = arrange(shape, rounded(kind)(model), bfloat16=False)
-    network = CompiledNetwork(shape, weights, threads=2, slots=2)
+    hparams = HParams.from_config(model.config.to_dict())
+    weights = map_weights(hparams, rounded(kind)(model), bfloat16=False)
+    network = CompiledNetwork(hparams, weights, threads=2, slots=2)
     expected = scores_of(network, [*LONG[: 2 * CHUNK], 7])
-    network.read(LONG[: 2 * CHUNK], 1, 0)
-    assert np.array_equal(network.score([Token(7, 1, 2 * CHUNK)])[0], expected)
+    network.prefill(LONG[: 2 * CHUNK], 1, 0)
+    assert np.array_equal(network.decode([BatchToken(7, 1, 2 * CHUNK)])[0], expected)
 
 
 def test_a_half_cache_stays_near() -> None:
     model = random_model()
-    shape = Shape.of(model.config.to_dict())
-    weights = arrange(shape, tensors_of(model), bfloat16=False)
-    half = scores_of(CompiledNetwork(shape, weights, half_cache=True), IDS)
-    exact = scores_of(CompiledNetwork(shape, weights), IDS)
+    hparams = HParams.from_config(model.config.to_dict())
+    weights = map_weights(hparams, tensors_of(model), bfloat16=False)
+    half = scores_of(CompiledNetwork(hparams, weights, bfloat16_cache=True), IDS)
+    exact = scores_of(CompiledNetwork(hparams, weights), IDS)
     assert 0 < np.abs(half - exact).max() < 0.02 * np.abs(exact).max()
 
 
@@ -214,7 +214,7 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
 
 
 def test_tiny_is_what_the_model_is() -> None:
-    assert Shape.of(random_model().config.to_dict()).hidden_size == TINY["hidden_size"]
+    assert HParams.from_config(random_model().config.to_dict()).hidden_size == TINY["hidden_size"]
 
 
 @pytest.mark.gpu

@@ -19,8 +19,8 @@ from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.inference.cpu.kernel_prefill import attend_heads, gelu_rows, normalize_rows
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
-from gpt_neox_japanese.inference.loading.hparams import Shape
-from gpt_neox_japanese.inference.loading.weight_map import arrange
+from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, Token
 from gpt_neox_japanese.kernels import gemv
 from gpt_neox_japanese.quantization.bfloat16_arrays import float_to_bfloat
@@ -65,8 +65,8 @@ def products() -> Arrays:
     x, weights = numbers(7, 2560), numbers(37, 2560, seed=1)
     result: Arrays = {}
     floats, bfloats, int8, int4 = (np.empty((7, 37), np.float32) for _ in range(4))
-    gemv.multiply_float(weights, x, floats, 0, 37)
-    gemv.multiply_bfloat(float_to_bfloat(weights), x, bfloats, 0, 37)
+    gemv.gemv_float32(weights, x, floats, 0, 37)
+    gemv.gemv_bfloat16(float_to_bfloat(weights), x, bfloats, 0, 37)
     q, scales = np.empty(x.shape, np.int16), np.empty(7, np.float32)
     corrections = np.empty((7, 40), np.int32)
     gemv.quantize_rows(x, q, scales, corrections)
@@ -75,9 +75,9 @@ def products() -> Arrays:
         assert matrix.scales is not None
         result |= {f"int{bits}": matrix.numbers, f"int{bits} scales": matrix.scales}
         if bits == 8:
-            gemv.multiply_int8(matrix.numbers, matrix.scales, q, scales, int8, 0, 37)
+            gemv.gemv_int8(matrix.numbers, matrix.scales, q, scales, int8, 0, 37)
         else:
-            gemv.multiply_int4(matrix.numbers, matrix.scales, q, scales, corrections, int4, 0, 37)
+            gemv.gemv_int4(matrix.numbers, matrix.scales, q, scales, corrections, int4, 0, 37)
     names = ("float32", "bfloat16", "int8", "int4")
     return result | {
         f"product, {name}": product
@@ -86,27 +86,27 @@ def products() -> Arrays:
 
 
 def rotation() -> Arrays:
-    cos, sin = rotation_tables(Shape.of({"partial_rotary_factor": 1.0}), 2048)
+    cos, sin = rotation_tables(HParams.from_config({"partial_rotary_factor": 1.0}), 2048)
     return {"cos": cos, "sin": sin}
 
 
 def int8_model() -> Arrays:
     """Of the model in the package: a chunk of a prompt read, and eight tokens scored."""
     directory = default_model_directory()
-    shape = Shape.of(read_object(directory / "config.json"))
-    weights = arrange(shape, read_weights(directory), bfloat16=False)
+    hparams = HParams.from_config(read_object(directory / "config.json"))
+    weights = map_weights(hparams, read_weights(directory), bfloat16=False)
     layers = tuple(
         layer._replace(
             query_key_value=quantize(layer.query_key_value.floats(), 8),
             dense=quantize(layer.dense.floats(), 8),
-            widen=quantize(layer.widen.floats(), 8),
-            narrow=quantize(layer.narrow.floats(), 8),
+            to_float32=quantize(layer.to_float32.floats(), 8),
+            to_stored=quantize(layer.to_stored.floats(), 8),
         )
         for layer in weights.layers
     )
     table = quantize(weights.embedding.floats(), 8)
     network = CompiledNetwork(
-        shape, weights._replace(embedding=table, head=table, layers=layers), threads=1
+        hparams, weights._replace(embedding=table, head=table, layers=layers), threads=1
     )
     ids = (100 + integers(CHUNK + 8) % 2000).tolist()
     network.read(ids[:CHUNK], 0, 0)

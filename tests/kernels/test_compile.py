@@ -24,10 +24,10 @@ pytestmark = [
 _PROBE = """
 import numpy as np
 from gpt_neox_japanese.kernels.compile import processor
-from gpt_neox_japanese.kernels.gemv import multiply_float
+from gpt_neox_japanese.kernels.gemv import gemv_float32
 rows = np.ones((8, 64), np.float32)
-multiply_float(rows, rows, np.empty((8, 8), np.float32), 0, 8)
-(code,) = multiply_float.inspect_asm().values()
+gemv_float32(rows, rows, np.empty((8, 8), np.float32), 0, 8)
+(code,) = gemv_float32.inspect_asm().values()
 widest = [name for name, registers in (("avx512", "%zmm"), ("avx", "%ymm")) if registers in code]
 print(processor(), *widest[:1], sep=",")
 """

@@ -58,14 +58,14 @@ def product(kind: str, columns: int) -> Product:
     def run(x: NDArray[np.float32], first: int, last: int) -> NDArray[np.float32]:
         out = np.full((len(x), OUTPUTS), 7, np.float32)
         if kind == "float":
-            kernel.multiply_float(weights, x, out, first, last)
+            kernel.gemv_float32(weights, x, out, first, last)
         elif kind == "bfloat":
-            kernel.multiply_bfloat(bits, x, out, first, last)
+            kernel.gemv_bfloat16(bits, x, out, first, last)
         elif kind == "int8":
             q, x_scales, _ = quantized(x)
-            kernel.multiply_int8(rows, scales, q, x_scales, out, first, last)
+            kernel.gemv_int8(rows, scales, q, x_scales, out, first, last)
         else:
-            kernel.multiply_int4(*groups, *quantized(x), out, first, last)
+            kernel.gemv_int4(*groups, *quantized(x), out, first, last)
         return out
 
     return run
@@ -91,7 +91,7 @@ def test_float_products_are_near_those_of_float64(columns):
     x, weights = random(3, columns), random(OUTPUTS, columns, seed=1)
     rounded = bfloat_to_float(float_to_bfloat(weights))
     for kind, exact in (("float", weights), ("bfloat", rounded)):
-        error = product(kind, columns)(x, 0, OUTPUTS) - numpy_twin.multiply_float(exact, x)
+        error = product(kind, columns)(x, 0, OUTPUTS) - numpy_twin.gemv_float32(exact, x)
         size = np.abs(x).astype(np.float64) @ np.abs(exact).T
         assert (np.abs(error) <= size * 2.0**-24 * (2 + columns / 16)).all()
 
@@ -100,7 +100,7 @@ def test_float_products_are_near_those_of_float64(columns):
 def test_int8_products_are_exact(columns):
     x, weights, scales = random(ROWS, columns), int8_weights(columns), np.abs(random(OUTPUTS))
     q, x_scales, _ = quantized(x)
-    expected = numpy_twin.multiply_int8(weights, scales, q, x_scales)
+    expected = numpy_twin.gemv_int8(weights, scales, q, x_scales)
     np.testing.assert_array_equal(product("int8", columns)(x, 0, OUTPUTS), expected)
 
 
@@ -108,7 +108,7 @@ def test_int8_products_are_exact(columns):
 def test_int4_products_are_those_of_the_twin(columns):
     x = random(ROWS, columns)
     q, x_scales, _ = quantized(x)
-    expected = numpy_twin.multiply_int4(*int4_weights(columns), q, x_scales)
+    expected = numpy_twin.gemv_int4(*int4_weights(columns), q, x_scales)
     np.testing.assert_array_equal(product("int4", columns)(x, 0, OUTPUTS), expected)
 
 
@@ -118,7 +118,7 @@ def test_the_largest_int8_sums_do_not_overflow(rows):
     weights = np.full((1, columns), 127, np.int8)
     q = np.full((rows, columns), QMAX, np.int16)
     one, out = np.ones(rows, np.float32), np.empty((rows, 1), np.float32)
-    kernel.multiply_int8(weights, one[:1], q, one, out, 0, 1)
+    kernel.gemv_int8(weights, one[:1], q, one, out, 0, 1)
     assert (out == np.float32(127 * QMAX * columns)).all()
 
 

@@ -26,12 +26,12 @@ def quantize_rows(x: Floats) -> tuple[NDArray[np.int16], Floats, NDArray[np.int3
     return q, scales, -8 * padded.reshape(len(q), -1, GROUP).sum(axis=2, dtype=np.int32)
 
 
-def multiply_float(weights: NDArray[np.floating], x: Floats) -> NDArray[np.float64]:
+def gemv_float32(weights: NDArray[np.floating], x: Floats) -> NDArray[np.float64]:
     """The product in float64, `(rows, outputs)`."""
     return x.astype(np.float64) @ weights.astype(np.float64).T
 
 
-def multiply_int8(
+def gemv_int8(
     weights: NDArray[np.int8], weight_scales: Floats, q: NDArray[np.int16], x_scales: Floats
 ) -> Floats:
     """The very bits of the kernel: exact sums, rounded, then scaled."""
@@ -39,7 +39,7 @@ def multiply_int8(
     return totals * (weight_scales * x_scales[:, None])
 
 
-def multiply_int4(
+def gemv_int4(
     packed: NDArray[np.uint8],
     group_scales: NDArray[np.uint16],
     q: NDArray[np.int16],

@@ -15,12 +15,12 @@ from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 if TYPE_CHECKING:
-    from gpt_neox_japanese.inference.detokenizer import Piece
+    from gpt_neox_japanese.inference.detokenizer import TextChunk
     from gpt_neox_japanese.inference.generator import TextGenerator
 
 __all__ = ["command"]
 
-_MOST_AT_ONCE = 8  # continuations that are written at the same time
+_MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
 _DTYPES = ("float32", "bfloat16", "float16")
 
 _length = options_of("How much")
@@ -114,7 +114,7 @@ def command(
         model,
         dtype=dtype,
         device=device,
-        slots=min(num_return_sequences, _MOST_AT_ONCE),
+        slots=min(num_return_sequences, _MAX_SIDE_BY_SIDE),
         threads=threads,
         prompt_lookup=prompt_lookup,
     )
@@ -144,7 +144,7 @@ def command(
         clock.tell()
 
 
-def _print_json(prompt: str, seed: int | None, pieces: Iterator[Piece]) -> None:
+def _print_json(prompt: str, seed: int | None, pieces: Iterator[TextChunk]) -> None:
     from dataclasses import asdict
 
     from gpt_neox_japanese.inference.generator import Completion
@@ -153,7 +153,7 @@ def _print_json(prompt: str, seed: int | None, pieces: Iterator[Piece]) -> None:
     click.echo(json.dumps(result, ensure_ascii=False))
 
 
-def _show(pieces: Iterator[Piece]) -> None:
+def _show(pieces: Iterator[TextChunk]) -> None:
     for piece in pieces:
         click.echo(piece.text, nl=False)
     click.echo()
@@ -169,7 +169,7 @@ class _Clock:
         self._start = time.perf_counter()
         self._first: float | None = None
 
-    def timed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def timed(self, pieces: Iterator[TextChunk]) -> Iterator[TextChunk]:
         """Pass pieces on, and count their tokens."""
         for piece in pieces:
             if piece.tokens and self._first is None:

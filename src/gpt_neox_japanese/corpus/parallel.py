@@ -19,7 +19,7 @@ __all__ = ["map_blocks"]
 
 Result = TypeVar("Result")
 
-_MOST_WORKERS_ON_WINDOWS = 61  # it waits for so many processes at once, and Python for no more
+_MAX_WORKERS_ON_WINDOWS = 61  # it waits for so many processes at once, and Python for no more
 
 
 def map_blocks(
@@ -38,7 +38,7 @@ def map_blocks(
         ChildProcessError: the system ended a worker.
     """
     if sys.platform == "win32":
-        workers = min(workers, _MOST_WORKERS_ON_WINDOWS)
+        workers = min(workers, _MAX_WORKERS_ON_WINDOWS)
     if workers == 1:
         for block in blocks:
             yield block, function(block)

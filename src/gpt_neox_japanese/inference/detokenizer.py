@@ -10,10 +10,10 @@ from gpt_neox_japanese.inference.scheduler.request import FinishReason
 from gpt_neox_japanese.inference.stop_strings import StopStrings
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["Piece", "Token", "Transcript"]
+__all__ = ["Detokenizer", "OutputToken", "TextChunk"]
 
 
-class Token(NamedTuple):
+class OutputToken(NamedTuple):
     """A chosen id and where its text stands.
 
     Attributes:
@@ -32,7 +32,7 @@ class Token(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Piece(NamedTuple):
+class TextChunk(NamedTuple):
     """The next part of a text.
 
     Attributes:
@@ -43,11 +43,11 @@ class Piece(NamedTuple):
     """
 
     text: str
-    tokens: tuple[Token, ...] = ()
+    tokens: tuple[OutputToken, ...] = ()
     finish_reason: FinishReason | None = None
 
 
-class Transcript:
+class Detokenizer:
     """The text of one request.
 
     Bytes that form no character are left out rather than shown, and so are marks of the training
@@ -77,14 +77,14 @@ class Transcript:
         self._decoded = start  # characters decoded, those of a stop string too
         self._shown = start  # characters given out
         self._open: list[Choice] = []  # bytes of a character that is not complete
-        self._held: list[Token] = []  # tokens whose text is not out yet
+        self._held: list[OutputToken] = []  # tokens whose text is not out yet
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string was found: nothing follows."""
         return self._stop.found is not None
 
-    def feed(self, choice: Choice) -> Piece:
+    def feed(self, choice: Choice) -> TextChunk:
         """What the next id makes certain: text, and the tokens that stand in it."""
         if choice.id in self._hidden:
             text = self._decoder.finish()
@@ -93,12 +93,12 @@ class Transcript:
         self._open.append(choice)
         is_byte = choice.id in self._byte_ids
         if is_byte and not text:
-            return Piece("")
+            return TextChunk("")
         self._place(text, len(text.encode()) if is_byte else 1)
         piece = self._give(self._stop.feed(text))
         return piece._replace(finish_reason="stop") if self.stopped else piece
 
-    def finish(self, reason: FinishReason) -> Piece:
+    def finish(self, reason: FinishReason) -> TextChunk:
         """The rest, where no id follows."""
         self._place("", 0)
         return self._give(self._stop.finish(), everything=True)._replace(finish_reason=reason)
@@ -109,11 +109,11 @@ class Transcript:
         first = len(self._open) - last
         for number, (token_id, logprob, top) in enumerate(self._open):
             token_end = end if number >= first else start
-            self._held.append(Token(token_id, start, token_end, logprob, top))
+            self._held.append(OutputToken(token_id, start, token_end, logprob, top))
         self._open.clear()
         self._decoded = end
 
-    def _give(self, text: str, *, everything: bool = False) -> Piece:
+    def _give(self, text: str, *, everything: bool = False) -> TextChunk:
         """Count `text` as shown, and release the tokens that end in it."""
         self._shown += len(text)
         if everything or self.stopped:
@@ -124,4 +124,4 @@ class Transcript:
         else:
             out = [token for token in self._held if token.end <= self._shown]
         del self._held[: len(out)]
-        return Piece(text, tuple(out))
+        return TextChunk(text, tuple(out))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Unpack
 
 from gpt_neox_japanese.checks import check_bool, check_integer, check_text
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.detokenizer import Piece, Token, Transcript
+from gpt_neox_japanese.inference.detokenizer import Detokenizer, OutputToken, TextChunk
 from gpt_neox_japanese.inference.sampling.params import (
-    SamplingArguments,
-    SamplingOptions,
+    SamplingKwargs,
+    SamplingParams,
     check_seed,
 )
 from gpt_neox_japanese.inference.scheduler.engine import Engine
@@ -27,7 +27,7 @@ from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Completion", "PieceStream", "TextGenerator"]
+__all__ = ["Completion", "TextGenerator", "TextStream"]
 
 _MAX_RETURN_SEQUENCES = 1000  # as many as the engine lets wait
 # Marks of the training data, not text: like added special tokens they are never shown.
@@ -56,10 +56,10 @@ class Completion:
     finish_reason: FinishReason
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece]) -> Completion:
+    def of(cls, pieces: Iterable[TextChunk]) -> Completion:
         """Put all pieces of a stream together."""
         texts: list[str] = []
-        tokens: list[Token] = []
+        tokens: list[OutputToken] = []
         reason: FinishReason | None = None
         for text, some, reason in pieces:  # noqa: B007
             texts.append(text)
@@ -77,14 +77,14 @@ class Completion:
         )
 
 
-class PieceStream(Iterator[Piece]):
+class TextStream(Iterator[TextChunk]):
     """The pieces of one text as they are written. The last of them has a `finish_reason`.
 
     The engine stops working for it at a stop string, when it is closed, at the end of a `with`
     block, or when nobody holds it any more.
     """
 
-    def __init__(self, tokens: TokenStream, transcript: Transcript, echo: str = "") -> None:
+    def __init__(self, tokens: TokenStream, transcript: Detokenizer, echo: str = "") -> None:
         self._tokens = tokens
         self._transcript = transcript
         self._echo = echo
@@ -92,7 +92,7 @@ class PieceStream(Iterator[Piece]):
         self._error: GenerationError | None = None
         self._lock = threading.Lock()  # two threads that read one stream get pieces in turn
 
-    def __next__(self) -> Piece:
+    def __next__(self) -> TextChunk:
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -111,10 +111,10 @@ class PieceStream(Iterator[Piece]):
         """Whether the text ended before `max_new_tokens` because the model reads no more tokens."""
         return not self._transcript.stopped and self._tokens.context_is_full
 
-    def _next_piece(self) -> Piece:
+    def _next_piece(self) -> TextChunk:
         if self._echo:
             echo, self._echo = self._echo, ""
-            return Piece(echo)
+            return TextChunk(echo)
         for choice in self._tokens:
             piece = self._transcript.feed(choice)
             if piece.finish_reason:
@@ -129,7 +129,7 @@ class PieceStream(Iterator[Piece]):
         self._ended = True
         self._tokens.cancel()
 
-    def __enter__(self) -> PieceStream:
+    def __enter__(self) -> TextStream:
         return self
 
     def __exit__(
@@ -157,7 +157,7 @@ class TextGenerator:
     - `seed`: the same seed gives the same text;
     - `echo`: the text begins with the prompt;
     - `options`: how each token is chosen; none takes `sampling`;
-    - any field of `SamplingOptions` by name, in place of what `options` says.
+    - any field of `SamplingParams` by name, in place of what `options` says.
 
     They raise `GenerationError` if the prompt is empty or too long or an option is out of range,
     and `TokenizationError` if the prompt holds a lone surrogate; both before anything is written.
@@ -168,7 +168,7 @@ class TextGenerator:
         sampling: The options used where a call gives none.
     """
 
-    def __init__(self, codec: Codec, engine: Engine, sampling: SamplingOptions) -> None:
+    def __init__(self, codec: Codec, engine: Engine, sampling: SamplingParams) -> None:
         self.codec = codec
         self.engine = engine
         self.sampling = sampling
@@ -235,8 +235,8 @@ class TextGenerator:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         echo: bool = False,
-        options: SamplingOptions | None = None,
-        **sampling: Unpack[SamplingArguments],
+        options: SamplingParams | None = None,
+        **sampling: Unpack[SamplingKwargs],
     ) -> str:
         """The whole continuation of a prompt."""
         return "".join(
@@ -259,8 +259,8 @@ class TextGenerator:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         echo: bool = False,
-        options: SamplingOptions | None = None,
-        **sampling: Unpack[SamplingArguments],
+        options: SamplingParams | None = None,
+        **sampling: Unpack[SamplingKwargs],
     ) -> Iterator[str]:
         """Yield the continuation of a prompt as it is written, whole characters only."""
         pieces = self.stream_details(
@@ -283,8 +283,8 @@ class TextGenerator:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         echo: bool = False,
-        options: SamplingOptions | None = None,
-        **sampling: Unpack[SamplingArguments],
+        options: SamplingParams | None = None,
+        **sampling: Unpack[SamplingKwargs],
     ) -> list[Completion]:
         """Several continuations of a prompt, with ids, offsets and log-probabilities.
 
@@ -320,13 +320,13 @@ class TextGenerator:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         echo: bool = False,
-        options: SamplingOptions | None = None,
-        **sampling: Unpack[SamplingArguments],
-    ) -> PieceStream:
+        options: SamplingParams | None = None,
+        **sampling: Unpack[SamplingKwargs],
+    ) -> TextStream:
         """The continuation as it is written, with ids, offsets and log-probabilities."""
         check_text("prompt", prompt, GenerationError)
         check_bool("echo", echo, GenerationError)
-        transcript = Transcript(
+        transcript = Detokenizer(
             self.codec,
             StopStrings(stop),
             hidden=self._hidden,
@@ -339,17 +339,15 @@ class TextGenerator:
             options=self._options(options, sampling),
             seed=seed,
         )
-        return PieceStream(tokens, transcript, prompt if echo else "")
+        return TextStream(tokens, transcript, prompt if echo else "")
 
-    def _options(
-        self, options: SamplingOptions | None, changes: SamplingArguments
-    ) -> SamplingOptions:
-        if options is not None and not isinstance(options, SamplingOptions):
-            raise GenerationError(f"options is {options!r:.60}; it must be SamplingOptions or None")
+    def _options(self, options: SamplingParams | None, changes: SamplingKwargs) -> SamplingParams:
+        if options is not None and not isinstance(options, SamplingParams):
+            raise GenerationError(f"options is {options!r:.60}; it must be SamplingParams or None")
         return replace(options or self.sampling, **changes)
 
 
-def _texts(pieces: PieceStream, max_new_tokens: int) -> Iterator[str]:
+def _texts(pieces: TextStream, max_new_tokens: int) -> Iterator[str]:
     for piece in pieces:
         if piece.text:
             yield piece.text

@@ -1,4 +1,4 @@
-"""What the engine needs of a network: tokens and where they stand in, scores of the next one out.
+"""What the engine needs of a network: tokens and where they stand in, logits of the next one out.
 
 Two classes are one. `compiled.CompiledNetwork` runs on the processor at the speed of its memory;
 `tensors.TensorNetwork` runs wherever torch does, and is the readable twin of the other.
@@ -12,15 +12,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 
-__all__ = ["CHUNK", "MOST_ROWS", "Network", "Token"]
+__all__ = ["CHUNK", "MAX_ROWS", "BatchToken", "Network"]
 
-MOST_ROWS = 8  # tokens that `score` takes at once
-CHUNK = 128  # tokens of a chunk of `read`
+MAX_ROWS = 8  # tokens that `decode` takes at once
+CHUNK = 128  # tokens of a chunk of `prefill`
 
 
-class Token(NamedTuple):
+class BatchToken(NamedTuple):
     """A token and where it stands."""
 
     id: int
@@ -36,12 +36,12 @@ class Network(Protocol):
     last bit; torch's own products and attention may round differently from one shape to another.
 
     Attributes:
-        shape: Sizes and constants.
+        hparams: Sizes and constants.
         slots: Texts that the cache holds at once.
         capacity: Tokens that a slot holds.
     """
 
-    shape: Shape
+    hparams: HParams
     slots: int
     capacity: int
 
@@ -49,20 +49,22 @@ class Network(Protocol):
     def description(self) -> str:
         """What runs, in one line."""
 
-    def score(self, tokens: Sequence[Token], unscored: int = 0) -> NDArray[np.float32]:
-        """Read up to MOST_ROWS tokens, and score what may follow each.
+    def decode(
+        self, tokens: Sequence[BatchToken], num_without_logits: int = 0
+    ) -> NDArray[np.float32]:
+        """Compute up to MAX_ROWS tokens, and the logits of what may follow each.
 
         Args:
             tokens: Those of one slot in the order of their positions; a position is at most one
                 more than what the slot holds.
-            unscored: So many at the beginning are only read.
+            num_without_logits: Leading tokens that run without logits.
 
         Returns:
-            `(tokens - unscored, vocabulary)`. It may be overwritten by the next call.
+            `(tokens - num_without_logits, vocabulary)`. It may be overwritten by the next call.
         """
 
-    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
-        """Read one or more whole chunks of a text.
+    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """Compute one or more whole chunks of a prompt.
 
         Args:
             ids: A multiple of CHUNK.

@@ -11,7 +11,7 @@ from numba.np.arrayobj import populate_array
 
 from gpt_neox_japanese.kernels.compile import Number, intrinsic, overload
 
-__all__ = ["bits_of", "float_of", "matrix_at", "narrow", "widen"]
+__all__ = ["bits_of", "float_of", "matrix_at", "to_float32", "to_stored"]
 
 
 @intrinsic
@@ -60,25 +60,25 @@ def matrix_at(typing_context, address, rows, columns, like):
     return kind(types.int64, types.int64, types.int64, like), generate
 
 
-def widen(value: Number) -> Number:
+def to_float32(value: Number) -> Number:
     """A stored number as float32: float32 itself, or the bits of a bfloat16 as uint16."""
     raise NotImplementedError
 
 
-@overload(widen)
-def _widen(value):
+@overload(to_float32)
+def _to_float32(value):
     if value == types.uint16:
         return lambda value: float_of(np.int32(value) << np.int32(16))
     return lambda value: np.float32(value)
 
 
-def narrow(value: Number, like: Number) -> Number:
+def to_stored(value: Number, like: Number) -> Number:
     """A float32 as it is stored in arrays of the dtype of `like`, rounded to nearest even."""
     raise NotImplementedError
 
 
-@overload(narrow)
-def _narrow(value, like):
+@overload(to_stored)
+def _to_stored(value, like):
     if like.dtype == types.uint16:
 
         def round_to_bfloat(value, like):

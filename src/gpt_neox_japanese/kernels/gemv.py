@@ -27,10 +27,10 @@ from gpt_neox_japanese.kernels.microkernel import (
 )
 
 __all__ = [
-    "multiply_bfloat",
-    "multiply_float",
-    "multiply_int4",
-    "multiply_int8",
+    "gemv_bfloat16",
+    "gemv_float32",
+    "gemv_int4",
+    "gemv_int8",
     "quantize_rows",
 ]
 
@@ -128,8 +128,8 @@ def _multiplies(
         stretch: Columns, or groups, that are computed together.
         stretch_of_one_row: The same for one row.
     """
-    outputs, most_rows = tile
-    add_most, add_2, add_1 = (_adds_tiles(dot, outputs, rows) for rows in (most_rows, 2, 1))
+    outputs, max_rows = tile
+    add_most, add_2, add_1 = (_adds_tiles(dot, outputs, rows) for rows in (max_rows, 2, 1))
 
     @compiled
     def multiply_row(
@@ -162,9 +162,9 @@ def _multiplies(
             for start in range(0, size, stretch):
                 stop = min(start + stretch, size)
                 row = 0
-                while rows - row >= most_rows:
+                while rows - row >= max_rows:
                     add_most(matrix, inputs, totals, row, output, end, start, stop, ahead)
-                    row += most_rows
+                    row += max_rows
                 if rows - row >= 2:
                     add_2(matrix, inputs, totals, row, output, end, start, stop, ahead)
                     row += 2
@@ -204,7 +204,7 @@ _int4_product = _multiplies(dot_int4, _scale_int4, np.float32, (2, 4), _GROUPS, 
 
 
 @entry
-def multiply_float(weights: Floats, x: Floats, out: Floats, first: Number, last: Number) -> None:
+def gemv_float32(weights: Floats, x: Floats, out: Floats, first: Number, last: Number) -> None:
     """float32 weights times float32 activations.
 
     Args:
@@ -218,15 +218,15 @@ def multiply_float(weights: Floats, x: Floats, out: Floats, first: Number, last:
 
 
 @entry
-def multiply_bfloat(
+def gemv_bfloat16(
     weights: NDArray[np.uint16], x: Floats, out: Floats, first: Number, last: Number
 ) -> None:
-    """bfloat16 weights, as bit patterns, times float32 activations; otherwise `multiply_float`."""
+    """bfloat16 weights, as bit patterns, times float32 activations; otherwise `gemv_float32`."""
     _bfloat_product((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
-def multiply_int8(
+def gemv_int8(
     weights: NDArray[np.int8],
     weight_scales: Floats,
     q: Words,
@@ -250,7 +250,7 @@ def multiply_int8(
 
 
 @entry
-def multiply_int4(
+def gemv_int4(
     packed: NDArray[np.uint8],
     group_scales: NDArray[np.uint16],
     q: Words,

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from gpt_neox_japanese.kernels.bfloat16 import float_of, narrow, widen
+from gpt_neox_japanese.kernels.bfloat16 import float_of, to_float32, to_stored
 from gpt_neox_japanese.kernels.compile import Floats, Number, arithmetic
 from gpt_neox_japanese.kernels.reductions import dot, multiply_add, total
 
@@ -164,7 +164,7 @@ def attend(
     for token in range(length):
         weight = scores[token] * scale
         for i in range(channels):
-            out[i] = multiply_add(weight, widen(values[token, i]), out[i])
+            out[i] = multiply_add(weight, to_float32(values[token, i]), out[i])
 
 
 @arithmetic
@@ -178,4 +178,4 @@ def add_rows(row: Floats, other: Floats) -> None:
 def store(row: Floats, place: Number) -> None:
     """Write a row into the cache: float32, or bfloat16 as uint16."""
     for i in range(len(row)):
-        place[i] = narrow(row[i], place)
+        place[i] = to_stored(row[i], place)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-__all__ = ["share_out"]
+__all__ = ["parallel_for"]
 
 
-def share_out(
+def parallel_for(
     work: Callable[[int, int], object], count: int, threads: int, *, multiple: int = 1
 ) -> None:
     """Call `work(first, last)` for shares of `count` things, and return when all are done.

@@ -18,7 +18,7 @@ __all__ = ["GPTNeoXJapaneseLayer", "GPTNeoXJapaneseMLP"]
 
 
 class GPTNeoXJapaneseMLP(nn.Module):
-    """Widen, apply the activation, narrow; no biases."""
+    """Widen, apply the activation, to_stored; no biases."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()

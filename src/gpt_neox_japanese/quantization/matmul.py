@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.kernels import gemv as kernel
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.kernels.parallel_for import share_out
+from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["matmul"]
@@ -48,7 +48,7 @@ def matmul(x: NDArray[np.float32], matrix: Matrix, *, threads: int = 1) -> NDArr
     part = _part(x, matrix)
     if rows * outputs * columns < _SMALL:
         threads = 1
-    share_out(lambda first, last: part(out, first, last), outputs, threads, multiple=_OUTPUTS)
+    parallel_for(lambda first, last: part(out, first, last), outputs, threads, multiple=_OUTPUTS)
     return out
 
 
@@ -57,7 +57,7 @@ def _part(x: NDArray[np.float32], matrix: Matrix) -> _Part:
     numbers = np.asarray(matrix.numbers)  # not a memory map's own class, which Numba is slow with
     if matrix.scales is None:
         is_half = numbers.dtype == np.uint16
-        return partial(kernel.multiply_bfloat if is_half else kernel.multiply_float, numbers, x)
+        return partial(kernel.gemv_bfloat16 if is_half else kernel.gemv_float32, numbers, x)
     rows, columns = x.shape
     q = aligned((rows, columns), np.int16)
     scales = np.empty(rows, np.float32)
@@ -65,5 +65,5 @@ def _part(x: NDArray[np.float32], matrix: Matrix) -> _Part:
     kernel.quantize_rows(x, q, scales, corrections)
     stored = numbers, np.asarray(matrix.scales)
     if numbers.dtype == np.int8:
-        return partial(kernel.multiply_int8, *stored, q, scales)
-    return partial(kernel.multiply_int4, *stored, q, scales, corrections)
+        return partial(kernel.gemv_int8, *stored, q, scales)
+    return partial(kernel.gemv_int4, *stored, q, scales, corrections)

@@ -47,14 +47,14 @@ def test_normalization_is_right_for_every_width(channels: int) -> None:
 def test_attention_reads_the_past_and_nothing_else(half: bool, head_dim: int, rotated: int) -> None:
     heads, tokens, position, capacity = 3, 6, 5, 40
     angles = RANDOM.uniform(0, 6, (capacity, rotated // 2)).astype(np.float32)
-    packed = RANDOM.standard_normal((tokens, heads * 3 * head_dim)).astype(np.float32)
+    qkv = RANDOM.standard_normal((tokens, heads * 3 * head_dim)).astype(np.float32)
     past = RANDOM.standard_normal((2, heads, capacity, head_dim)).astype(np.float32)
     past[:, :, position:] = np.nan  # nothing from the future may be read
     keys, values = as_bfloat(past) if half else past
-    projected = packed.reshape(tokens, heads, 3, head_dim).astype(np.float64)
-    mixed = np.empty((tokens, heads * head_dim), np.float32)
-    rows = packed.copy()
-    attend_heads(rows, np.cos(angles), np.sin(angles), keys, values, position, mixed, 0, heads)
+    projected = qkv.reshape(tokens, heads, 3, head_dim).astype(np.float64)
+    attn_out = np.empty((tokens, heads * head_dim), np.float32)
+    rows = qkv.copy()
+    attend_heads(rows, np.cos(angles), np.sin(angles), keys, values, position, attn_out, 0, heads)
 
     stored = as_float(past[:, :, :position] if not half else as_bfloat(past[:, :, :position]))
     for head in range(heads):
@@ -77,5 +77,5 @@ def test_attention_reads_the_past_and_nothing_else(half: bool, head_dim: int, ro
             scores = np.array(seen_keys) @ turned[0] / math.sqrt(head_dim)
             weights = np.exp(scores - scores.max())
             expected = weights / weights.sum() @ np.array(seen_values)
-            got = mixed[token, head * head_dim : (head + 1) * head_dim]
+            got = attn_out[token, head * head_dim : (head + 1) * head_dim]
             np.testing.assert_allclose(got, expected, atol=0.03 if half else 1e-5)

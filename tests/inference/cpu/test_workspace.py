@@ -8,7 +8,7 @@ import torch
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
 
 LENGTH = 2048
@@ -20,7 +20,7 @@ def test_angles_are_those_of_the_model_at_every_position(head_dim: int, base: in
     config = GPTNeoXJapaneseConfig(**sizes, rotary_emb_base=base)
     model = GPTNeoXJapaneseRotaryEmbedding(config)
     expected = model(torch.zeros(1), torch.arange(LENGTH)[None])
-    tables = rotation_tables(Shape.of(sizes | {"rotary_emb_base": base}), LENGTH)
+    tables = rotation_tables(HParams.from_config(sizes | {"rotary_emb_base": base}), LENGTH)
     for table, other in zip(tables, expected, strict=True):
         np.testing.assert_allclose(table, other[0, 0].numpy(), rtol=0, atol=1e-7)
 
@@ -28,6 +28,6 @@ def test_angles_are_those_of_the_model_at_every_position(head_dim: int, base: in
 def test_tables_are_rounded_once() -> None:
     exponents = torch.arange(0, 80, 2, dtype=torch.float32) / 80
     angles = np.arange(LENGTH, dtype=np.float32)[:, None] * (1 / 10_000**exponents).numpy()
-    cos, sin = rotation_tables(Shape.of({"rotary_pct": 1.0}), LENGTH)
+    cos, sin = rotation_tables(HParams.from_config({"rotary_pct": 1.0}), LENGTH)
     np.testing.assert_array_equal(cos, np.cos(angles.astype(np.float64)).astype(np.float32))
     np.testing.assert_array_equal(sin, np.sin(angles.astype(np.float64)).astype(np.float32))

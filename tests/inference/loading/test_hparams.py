@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from tests.inference.networks import TINY
 
 
 def test_both_spellings_of_the_rotary_numbers_are_read() -> None:
     new = {"rope_parameters": {"rope_theta": 500, "partial_rotary_factor": 0.5}}
     old = {"rotary_emb_base": 500, "rotary_pct": 0.5}
-    assert Shape.of(TINY | new) == Shape.of(TINY | old)
-    assert Shape.of(TINY | old).rotary_base == 500
-    assert Shape.of(TINY | old).rotated == 8
+    assert HParams.from_config(TINY | new) == HParams.from_config(TINY | old)
+    assert HParams.from_config(TINY | old).rotary_base == 500
+    assert HParams.from_config(TINY | old).rotated == 8
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_both_spellings_of_the_rotary_numbers_are_read() -> None:
 )
 def test_senseless_config_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
-        Shape.of(TINY | changes)
+        HParams.from_config(TINY | changes)

@@ -8,15 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.loading.hparams import Shape
-from gpt_neox_japanese.inference.loading.weight_map import arrange
+from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.quantize import quantize
 from tests.inference.networks import TINY, random_model, tensors_of
 
 MODEL = random_model()
-SHAPE = Shape.of(MODEL.config.to_dict())
+SHAPE = HParams.from_config(MODEL.config.to_dict())
 NARROW = "gpt_neox_japanese.layers.0.mlp.dense_4h_to_h.weight"
 DENSE = "gpt_neox_japanese.layers.0.attention.dense.weight"
 
@@ -24,30 +24,32 @@ DENSE = "gpt_neox_japanese.layers.0.attention.dense.weight"
 def test_unneeded_tensors_are_ignored_and_missing_ones_named() -> None:
     tensors = tensors_of(MODEL)
     tensors["gpt_neox_japanese.layers.0.attention.masked_bias"] = np.array(-1e9, np.float32)
-    arrange(SHAPE, tensors, bfloat16=False)
+    map_weights(SHAPE, tensors, bfloat16=False)
     del tensors["gpt_neox_japanese.layers.1.attention.dense_bias"]
     with pytest.raises(CheckpointError, match=r"layers\.1\.attention\.dense_bias is missing"):
-        arrange(SHAPE, tensors, bfloat16=False)
+        map_weights(SHAPE, tensors, bfloat16=False)
 
 
 def test_tensor_of_another_shape_is_named() -> None:
     tensors = tensors_of(MODEL) | {"embed_out.weight": np.zeros((49, 64), np.float32)}
     with pytest.raises(CheckpointError, match=r"embed_out\.weight has shape \(49, 64\)"):
-        arrange(SHAPE, tensors, bfloat16=False)
+        map_weights(SHAPE, tensors, bfloat16=False)
 
 
 def test_config_with_absurd_sizes_costs_nothing() -> None:
-    shape = Shape.of(TINY | {"num_hidden_layers": 10**9, "intermediate_multiple_size": 10**9})
+    hparams = HParams.from_config(
+        TINY | {"num_hidden_layers": 10**9, "intermediate_multiple_size": 10**9}
+    )
     with pytest.raises(CheckpointError, match="do not fit"):
-        arrange(shape, tensors_of(MODEL), bfloat16=False)
+        map_weights(hparams, tensors_of(MODEL), bfloat16=False)
 
 
 def test_half_precision_is_kept_or_widened_but_never_mixed() -> None:
     halves = {name: array.astype(np.float16) for name, array in tensors_of(MODEL).items()}
-    assert arrange(SHAPE, halves, bfloat16=False).embedding.numbers.dtype == np.float32
-    assert arrange(SHAPE, halves, bfloat16=True).embedding.numbers.dtype == np.uint16
+    assert map_weights(SHAPE, halves, bfloat16=False).embedding.numbers.dtype == np.float32
+    assert map_weights(SHAPE, halves, bfloat16=True).embedding.numbers.dtype == np.uint16
     mixed = halves | {DENSE: tensors_of(MODEL)[DENSE]}
-    kinds = {matrix.numbers.dtype for matrix in arrange(SHAPE, mixed, bfloat16=False).matrices}
+    kinds = {matrix.numbers.dtype for matrix in map_weights(SHAPE, mixed, bfloat16=False).matrices}
     assert kinds == {np.dtype(np.float32)}
 
 
@@ -55,14 +57,14 @@ def test_half_precision_is_kept_or_widened_but_never_mixed() -> None:
 def test_stored_bfloat16_stays_where_it_lies(bfloat16: bool) -> None:
     stored = {name: as_bfloat(array) for name, array in tensors_of(MODEL).items()}
     places = {array.ctypes.data for array in stored.values()}
-    weights = arrange(SHAPE, stored, bfloat16=bfloat16)
+    weights = map_weights(SHAPE, stored, bfloat16=bfloat16)
     assert {matrix.numbers.ctypes.data for matrix in weights.matrices} <= places
 
 
 def test_int8_without_scales_is_refused() -> None:
     tensors = tensors_of(MODEL) | {DENSE: np.zeros((64, 64), np.int8)}
     with pytest.raises(CheckpointError, match=r"dense\.weight_scale is missing"):
-        arrange(SHAPE, tensors, bfloat16=False)
+        map_weights(SHAPE, tensors, bfloat16=False)
 
 
 def test_scales_of_another_dtype_are_refused() -> None:
@@ -71,7 +73,7 @@ def test_scales_of_another_dtype_are_refused() -> None:
         f"{DENSE}_scale": np.zeros(64, np.float16),
     }
     with pytest.raises(CheckpointError, match=r"dense\.weight_scale has shape \(64,\) of float16"):
-        arrange(SHAPE, tensors, bfloat16=False)
+        map_weights(SHAPE, tensors, bfloat16=False)
 
 
 def stored(bits: Callable[[str], int]) -> dict[str, NDArray[Any]]:
@@ -89,16 +91,16 @@ def stored(bits: Callable[[str], int]) -> dict[str, NDArray[Any]]:
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_layers_of_several_kinds_become_floats(bfloat16: bool) -> None:
     mixed = stored(lambda name: 4 if "dense_4h_to_h" in name else 8)
-    weights = arrange(SHAPE, mixed, bfloat16=bfloat16)
+    weights = map_weights(SHAPE, mixed, bfloat16=bfloat16)
     kinds = {matrix.format for layer in weights.layers for matrix in layer.matrices}
     assert kinds == {"bfloat16" if bfloat16 else "float32"}
     assert weights.embedding.format == "int8"
-    narrow = Matrix(mixed[NARROW], mixed[f"{NARROW}_scale"]).floats()
-    np.testing.assert_allclose(weights.layers[0].narrow.floats(), narrow, rtol=0.005)
+    down_proj = Matrix(mixed[NARROW], mixed[f"{NARROW}_scale"]).floats()
+    np.testing.assert_allclose(weights.layers[0].down_proj.floats(), down_proj, rtol=0.005)
 
 
 def test_tables_of_int4_become_floats() -> None:
-    weights = arrange(SHAPE, stored(lambda _: 4), bfloat16=False)
+    weights = map_weights(SHAPE, stored(lambda _: 4), bfloat16=False)
     assert weights.embedding.format == weights.head.format == "float32"
     assert {matrix.format for matrix in weights.layers[0].matrices} == {"int4"}
 
@@ -106,6 +108,6 @@ def test_tables_of_int4_become_floats() -> None:
 def test_a_tied_head_is_the_embedding() -> None:
     tensors = tensors_of(MODEL)
     del tensors["embed_out.weight"]
-    weights = arrange(SHAPE, tensors, bfloat16=False)
+    weights = map_weights(SHAPE, tensors, bfloat16=False)
     assert weights.head is weights.embedding
     assert len(weights.matrices) == 1 + 4 * SHAPE.num_hidden_layers

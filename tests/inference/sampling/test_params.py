@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.sampling.params import SamplingArguments, SamplingOptions
+from gpt_neox_japanese.inference.sampling.params import SamplingKwargs, SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,18 @@ from gpt_neox_japanese.inference.sampling.params import SamplingArguments, Sampl
 )
 def test_option_out_of_range_is_named_with_its_value(name: str, value: Any) -> None:
     with pytest.raises(GenerationError, match=name) as caught:
-        SamplingOptions(**{name: value})
+        SamplingParams(**{name: value})
     assert "must be" in str(caught.value)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    options = SamplingOptions(top_k=np.int64(3), temperature=np.float32(0.5))  # type: ignore[arg-type]
+    options = SamplingParams(top_k=np.int64(3), temperature=np.float32(0.5))  # type: ignore[arg-type]
     assert options.top_k == 3
 
 
 def test_options_cannot_be_changed_behind_the_check() -> None:
     bias, words = {1: 2.0}, [[1, 2]]
-    options = SamplingOptions(logit_bias=bias, bad_words_ids=words)
+    options = SamplingParams(logit_bias=bias, bad_words_ids=words)
     bias[-5] = math.nan
     words[0].clear()
     assert options.logit_bias == {1: 2.0}
@@ -72,11 +72,11 @@ def test_options_cannot_be_changed_behind_the_check() -> None:
     ],
 )
 def test_options_are_held_to_the_vocabulary(options: dict[str, Any], said: str) -> None:
-    made = SamplingOptions(**options)
+    made = SamplingParams(**options)
     made.check(12)
     with pytest.raises(GenerationError, match=said):
         made.check(10)
 
 
 def test_every_option_can_be_given_by_keyword() -> None:
-    assert set(SamplingArguments.__annotations__) == set(SamplingOptions.__annotations__)
+    assert set(SamplingKwargs.__annotations__) == set(SamplingParams.__annotations__)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers.generation import logits_process as theirs
 
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.sampling.sampler import Choice, Sampler, SamplingOptions
+from gpt_neox_japanese.inference.sampling.sampler import Choice, Sampler, SamplingParams
 
 Row = NDArray[np.float32]
 SIZE = 12
@@ -29,7 +29,7 @@ def sampler(
     *, vocab_size: int = SIZE, stop_ids: tuple[int, ...] = (), seed: int = 0, **options: Any
 ) -> Sampler:
     return Sampler(
-        SamplingOptions(**options),
+        SamplingParams(**options),
         vocab_size=vocab_size,
         stop_ids=stop_ids,
         seed=seed,
@@ -156,7 +156,7 @@ def test_seed_decides_the_ids() -> None:
     logits = rows(30, 1000)
 
     def ids(seed: int | None) -> list[int]:
-        made = Sampler(SamplingOptions(), vocab_size=1000, seed=seed)
+        made = Sampler(SamplingParams(), vocab_size=1000, seed=seed)
         return [made.choose(row).id for row in logits]
 
     assert ids(1) == ids(1)

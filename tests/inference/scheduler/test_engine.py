@@ -20,12 +20,12 @@ from gpt_neox_japanese import (
 from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.inference.network import CHUNK, Network
-from gpt_neox_japanese.inference.sampling.sampler import SamplingOptions
+from gpt_neox_japanese.inference.sampling.sampler import SamplingParams
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from tests.inference.networks import network_of, random_model
 
-GREEDY = SamplingOptions(temperature=0)
-SAMPLED = SamplingOptions(temperature=1.2, top_p=0.95, repetition_penalty=1.1)
+GREEDY = SamplingParams(temperature=0)
+SAMPLED = SamplingParams(temperature=1.2, top_p=0.95, repetition_penalty=1.1)
 PROMPT = [3, 1, 2]
 
 
@@ -127,7 +127,7 @@ def test_writing_ends_where_the_context_is_full(network: Network) -> None:
         ([1], {"max_new_tokens": "3"}, "max_new_tokens is '3'"),
         ([1], {"max_new_tokens": True}, "max_new_tokens is True"),
         ([1], {"max_new_tokens": None}, "max_new_tokens is None"),
-        ([1], {"options": SamplingOptions(logit_bias={50: 1.0})}, "id 50"),
+        ([1], {"options": SamplingParams(logit_bias={50: 1.0})}, "id 50"),
         ([1], {"seed": -1}, "seed is -1"),
         ([1], {"seed": 1.5}, "seed is 1.5"),
         ([1], {"seed": "1"}, "seed is '1'"),
@@ -214,9 +214,9 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def score(self, *arguments: Any) -> Any:
+    def decode(self, *arguments: Any) -> Any:
         self.steps += 1
-        return self._network.score(*arguments)
+        return self._network.decode(*arguments)
 
 
 def test_prompt_lookup_writes_the_same_in_fewer_steps() -> None:
@@ -291,10 +291,10 @@ class Gated:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def score(self, *arguments: Any) -> Any:
+    def decode(self, *arguments: Any) -> Any:
         self.reached.set()
         self.gate.wait()
-        return self._network.score(*arguments)
+        return self._network.decode(*arguments)
 
 
 def test_the_queue_has_a_bound_and_cancelled_requests_leave_it(network: Network) -> None:
@@ -347,9 +347,9 @@ def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(wide_network, name)
 
-        def score(self, tokens: Any, unscored: int = 0) -> Any:
-            scores = np.array(wide_network.score(tokens, unscored))
-            for row, token in enumerate(tokens[unscored:]):
+        def decode(self, tokens: Any, num_without_logits: int = 0) -> Any:
+            scores = np.array(wide_network.score(tokens, num_without_logits))
+            for row, token in enumerate(tokens[num_without_logits:]):
                 if token.id == 49:
                     scores[row] = np.nan
             return scores
@@ -373,8 +373,8 @@ def test_a_failed_step_ends_what_runs_and_the_engine_goes_on(
         def __getattr__(self, name: str) -> Any:
             return getattr(network, name)
 
-        def read(self, *arguments: Any) -> None:
-            network.read(*arguments)
+        def prefill(self, *arguments: Any) -> None:
+            network.prefill(*arguments)
             if self.armed:
                 self.armed = False
                 raise error

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpt_neox_japanese.inference.network import CHUNK
-from gpt_neox_japanese.inference.scheduler.kv_slots import Slots
+from gpt_neox_japanese.inference.scheduler.kv_slots import KVSlots
 
 A = list(range(3 * CHUNK))
 B = A[: 2 * CHUNK] + [7] * CHUNK
@@ -21,17 +21,17 @@ class Recorded:
         self.copies.append((source, target, length))
 
 
-def read(slots: Slots, ids: list[int]) -> int:
+def read(slots: KVSlots, ids: list[int]) -> int:
     """Take a slot and read a text's chunks into it; returns the slot."""
-    slot = slots.take(ids)
-    done = slots.share(slot, ids)
-    slots.extend(slot, ids[done : (len(ids) - 1) // CHUNK * CHUNK])
+    slot = slots.acquire(ids)
+    done = slots.reuse_prefix(slot, ids)
+    slots.record(slot, ids[done : (len(ids) - 1) // CHUNK * CHUNK])
     return slot
 
 
-def made() -> tuple[Slots, Any]:
+def made() -> tuple[KVSlots, Any]:
     network = Recorded()
-    return Slots(network), network  # type: ignore[arg-type]
+    return KVSlots(network), network  # type: ignore[arg-type]
 
 
 def test_whole_chunks_are_copied_from_a_text_that_begins_alike() -> None:
@@ -44,7 +44,7 @@ def test_whole_chunks_are_copied_from_a_text_that_begins_alike() -> None:
 def test_a_free_slot_that_holds_the_beginning_is_used_where_it_is() -> None:
     slots, network = made()
     first = read(slots, A)
-    slots.give_back(first)
+    slots.release(first)
     assert read(slots, B) == first
     assert network.copies == []
 
@@ -52,17 +52,17 @@ def test_a_free_slot_that_holds_the_beginning_is_used_where_it_is() -> None:
 def test_the_last_id_is_always_left_to_be_read() -> None:
     slots, _ = made()
     read(slots, [*A, 1])
-    slot = slots.take(A)
-    assert slots.share(slot, A) == 2 * CHUNK
+    slot = slots.acquire(A)
+    assert slots.reuse_prefix(slot, A) == 2 * CHUNK
 
 
 def test_a_short_prompt_takes_its_slot_from_a_longer_text() -> None:
     slots, network = made()
     for _ in range(3):
-        slots.give_back(read(slots, A))
+        slots.release(read(slots, A))
     for _ in range(3):
-        slots.take([1, 2, 3])
-    slots.give_back(0)
+        slots.acquire([1, 2, 3])
+    slots.release(0)
     read(slots, A)
     assert network.copies == []
 
@@ -70,7 +70,7 @@ def test_a_short_prompt_takes_its_slot_from_a_longer_text() -> None:
 def test_forgotten_texts_are_not_shared() -> None:
     slots, network = made()
     read(slots, A)
-    slots.forget()
+    slots.clear()
     assert len(slots) == 3
     read(slots, A)
     assert network.copies == []

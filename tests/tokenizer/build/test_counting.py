@@ -33,6 +33,6 @@ def test_thinning_keeps_the_expected_number_of_rare_runs() -> None:
 
 
 def test_the_table_of_runs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "_MOST_RUNS", 100)
+    monkeypatch.setattr(counting, "_MAX_RUNS", 100)
     _, runs = count(chr(code) for code in range(0x4E00, 0x5600))
     assert 0 < len(runs) <= 100

@@ -1,8 +1,8 @@
-"""How threads that run one kernel together meet and share work, in compiled code.
+"""How threads that run one kernel together wait for each other and share work, in compiled code.
 
-A token of a small model takes less than half a millisecond and some thirty meetings of all threads,
-so a meeting must cost about a microsecond. No thread sleeps then: it looks again and again, and
-after a while lets others run between two looks.
+A token of a small model takes less than half a millisecond and some thirty barriers, so a
+barrier must cost about a microsecond. No thread sleeps there: it spins, and after a while yields
+the processor between two looks.
 
 Counters are int64 arrays. They are changed and read with atomic instructions only.
 """
@@ -19,14 +19,14 @@ from numba.core import cgutils
 
 from gpt_neox_japanese.kernels.compile import Longs, Number, intrinsic, leaf
 
-__all__ = ["COUNTERS", "add", "load", "meet", "take", "wait_for"]
+__all__ = ["COUNTERS", "add", "barrier", "load", "next_work_item", "spin_until"]
 
 # Two counters that different threads change often lie in different cache lines.
 STRIDE = 8
 COUNTERS = STRIDE  # int64 words a counter takes
 
 # Some 50 microseconds. A thread that yields on a busy machine is back after milliseconds only.
-_LOOKS_BEFORE_YIELDING = 30_000
+_SPINS_BEFORE_YIELDING = 30_000
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
@@ -60,7 +60,7 @@ def load(typing_context, counters, index):
 
 
 @intrinsic
-def _let_others_run(typing_context):
+def _yield_processor(typing_context):
     """Give the processor to another thread that waits for it."""
 
     def generate(context, builder, signature, arguments):
@@ -73,49 +73,54 @@ def _let_others_run(typing_context):
 
 
 @leaf
-def wait_for(counters: Longs, index: Number, target: Number, patience: Number) -> bool:
-    """Look at a counter until it has reached `target`, or `patience` looks were in vain.
+def spin_until(counters: Longs, index: Number, target: Number, max_spins: Number) -> bool:
+    """Look at a counter until it has reached `target`.
 
     Args:
         counters: int64.
         index: Which of them.
         target: What it should be at least.
-        patience: -1 waits for ever.
+        max_spins: Give up after so many looks; -1 never does.
+
+    Returns:
+        Whether it was reached.
     """
-    looks = 0
+    spins = 0
     while load(counters, index) < target:
-        looks += 1
-        if looks == patience:
+        spins += 1
+        if spins == max_spins:
             return False
-        if looks > _LOOKS_BEFORE_YIELDING:
-            _let_others_run()
+        if spins > _SPINS_BEFORE_YIELDING:
+            _yield_processor()
     return True
 
 
 @leaf
-def meet(counters: Longs, meeting: Number, threads: Number) -> Number:
+def barrier(counters: Longs, barriers: Number, threads: Number) -> Number:
     """Wait until all threads are here. Counter 0 counts every arrival there ever was.
 
     Args:
         counters: int64.
-        meeting: How many meetings there were before this one.
+        barriers: How many barriers there were before this one.
         threads: How many must come.
 
     Returns:
-        How many meetings there have been now.
+        How many barriers there have been now.
     """
     add(counters, 0, 1)
-    wait_for(counters, 0, (meeting + 1) * threads, -1)
-    return meeting + 1
+    spin_until(counters, 0, (barriers + 1) * threads, -1)
+    return barriers + 1
 
 
 @leaf
-def take(counters: Longs, phase: Number, size: Number, total: Number) -> tuple[Number, Number]:
-    """Take the next part of a piece of work: `[first, last)` of `total`, empty when all is taken.
+def next_work_item(
+    counters: Longs, phase: Number, size: Number, total: Number
+) -> tuple[Number, Number]:
+    """Take the next part of a phase's work: `[first, last)` of `total`, empty when all is taken.
 
     Args:
         counters: int64; the one of this phase is 0 before its first part is taken.
-        phase: Which piece of work, from 1.
+        phase: Which phase, from 1.
         size: How much to take.
         total: How much there is.
     """

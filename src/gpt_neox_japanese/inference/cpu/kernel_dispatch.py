@@ -20,23 +20,23 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from gpt_neox_japanese.kernels.bfloat16 import matrix_at, widen
+from gpt_neox_japanese.kernels.bfloat16 import matrix_at, to_float32
 from gpt_neox_japanese.kernels.compile import Floats, Ints, Longs, Number, Shorts, overload
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.kernels.gemv import (
-    multiply_bfloat,
-    multiply_float,
-    multiply_int4,
-    multiply_int8,
+    gemv_bfloat16,
+    gemv_float32,
+    gemv_int4,
+    gemv_int8,
     quantize_rows,
 )
 
-__all__ = ["Rounded", "embed", "multiply", "round_rows"]
+__all__ = ["QuantizedActivations", "embed", "gemv", "quantize_activations"]
 
 _FLOATS = (types.float32, types.uint16)
 
 
-class Rounded(NamedTuple):
+class QuantizedActivations(NamedTuple):
     """Room for activations as integers, for each thread: what `quantize_rows` writes.
 
     Attributes:
@@ -50,33 +50,40 @@ class Rounded(NamedTuple):
     corrections: Ints
 
 
-def round_rows(kind: Number, x: Floats, rounded: Rounded, me: Number) -> None:
+def quantize_activations(
+    kind: Number, x: Floats, quantized: QuantizedActivations, thread_id: Number
+) -> None:
     """Prepare activations, float32 `(rows, columns)`, for products with a matrix of this kind."""
     raise NotImplementedError
 
 
-@overload(round_rows)
-def _round_rows(kind, x, rounded, me):
+@overload(quantize_activations)
+def _quantize_activations(kind, x, quantized, thread_id):
     if kind.dtype in _FLOATS:
-        return lambda kind, x, rounded, me: None
+        return lambda kind, x, quantized, thread_id: None
 
-    def quantize(kind, x, rounded, me):
+    def quantize(kind, x, quantized, thread_id):
         rows, columns = x.shape
-        numbers = matrix_at(rounded.numbers[me].ctypes.data, rows, columns, rounded.numbers)
-        corrections = matrix_at(
-            rounded.corrections[me].ctypes.data, rows, -(-columns // GROUP), rounded.corrections
+        numbers = matrix_at(
+            quantized.numbers[thread_id].ctypes.data, rows, columns, quantized.numbers
         )
-        quantize_rows(x, numbers, rounded.scales[me], corrections)
+        corrections = matrix_at(
+            quantized.corrections[thread_id].ctypes.data,
+            rows,
+            -(-columns // GROUP),
+            quantized.corrections,
+        )
+        quantize_rows(x, numbers, quantized.scales[thread_id], corrections)
 
     return quantize
 
 
-def multiply(
+def gemv(
     kind: Number,
     address: Longs,
     x: Floats,
-    rounded: Rounded,
-    me: Number,
+    quantized: QuantizedActivations,
+    thread_id: Number,
     out: Floats,
     first: Number,
     last: Number,
@@ -87,8 +94,8 @@ def multiply(
         kind: How the matrix is stored.
         address: int64 `(2,)`, where it lies.
         x: float32 `(rows, columns)`.
-        rounded: The same as integers, made by `round_rows`.
-        me: The thread.
+        quantized: The same as integers, made by `quantize_activations`.
+        thread_id: The thread.
         out: float32 `(rows, outputs)`.
         first: First output.
         last: Output after the last.
@@ -96,43 +103,49 @@ def multiply(
     raise NotImplementedError
 
 
-@overload(multiply)
-def _multiply(kind, address, x, rounded, me, out, first, last):
+@overload(gemv)
+def _gemv(kind, address, x, quantized, thread_id, out, first, last):
     if kind.dtype == types.float32:
 
-        def floats(kind, address, x, rounded, me, out, first, last):
+        def floats(kind, address, x, quantized, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            multiply_float(matrix, x, out, first, last)
+            gemv_float32(matrix, x, out, first, last)
 
         return floats
     if kind.dtype == types.uint16:
 
-        def bfloats(kind, address, x, rounded, me, out, first, last):
+        def bfloats(kind, address, x, quantized, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            multiply_bfloat(matrix, x, out, first, last)
+            gemv_bfloat16(matrix, x, out, first, last)
 
         return bfloats
     if kind.dtype == types.int8:
 
-        def int8(kind, address, x, rounded, me, out, first, last):
+        def int8(kind, address, x, quantized, thread_id, out, first, last):
             rows, columns = x.shape
             matrix = matrix_at(address[0], out.shape[1], columns, kind)
-            scales = matrix_at(address[1], 1, out.shape[1], rounded.scales)[0]
-            numbers = matrix_at(rounded.numbers[me].ctypes.data, rows, columns, rounded.numbers)
-            multiply_int8(matrix, scales, numbers, rounded.scales[me], out, first, last)
+            scales = matrix_at(address[1], 1, out.shape[1], quantized.scales)[0]
+            numbers = matrix_at(
+                quantized.numbers[thread_id].ctypes.data, rows, columns, quantized.numbers
+            )
+            gemv_int8(matrix, scales, numbers, quantized.scales[thread_id], out, first, last)
 
         return int8
 
-    def int4(kind, address, x, rounded, me, out, first, last):
+    def int4(kind, address, x, quantized, thread_id, out, first, last):
         rows, columns = x.shape
         groups = columns // GROUP
         packed = matrix_at(address[0], out.shape[1], columns // 2, kind)
         scales = matrix_at(address[1], out.shape[1], groups, np.empty(0, np.uint16))
-        numbers = matrix_at(rounded.numbers[me].ctypes.data, rows, columns, rounded.numbers)
-        corrections = matrix_at(
-            rounded.corrections[me].ctypes.data, rows, groups, rounded.corrections
+        numbers = matrix_at(
+            quantized.numbers[thread_id].ctypes.data, rows, columns, quantized.numbers
         )
-        multiply_int4(packed, scales, numbers, rounded.scales[me], corrections, out, first, last)
+        corrections = matrix_at(
+            quantized.corrections[thread_id].ctypes.data, rows, groups, quantized.corrections
+        )
+        gemv_int4(
+            packed, scales, numbers, quantized.scales[thread_id], corrections, out, first, last
+        )
 
     return int4
 
@@ -149,7 +162,7 @@ def _embed(kind, address, token, out):
         def floats(kind, address, token, out):
             row = matrix_at(address[0], token + 1, len(out), kind)[token]
             for i in range(len(out)):
-                out[i] = widen(row[i])
+                out[i] = to_float32(row[i])
 
         return floats
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.kernels.bfloat16 import widen
+from gpt_neox_japanese.kernels.bfloat16 import to_float32
 from gpt_neox_japanese.kernels.compile import Floats, Number, Shorts, entry
 from gpt_neox_japanese.kernels.ops import attend, gelu, normalize, rotate, store
 
-__all__ = ["attend_heads", "gelu_rows", "normalize_rows", "widen_rows"]
+__all__ = ["attend_heads", "gelu_rows", "normalize_rows", "rows_to_float32"]
 
 
 @entry
-def widen_rows(bits: Shorts, out: Floats) -> None:
+def rows_to_float32(bits: Shorts, out: Floats) -> None:
     """float32 from bit patterns of bfloat16, `(rows, columns)`."""
     for row in range(len(bits)):
         for column in range(bits.shape[1]):
-            out[row, column] = widen(bits[row, column])
+            out[row, column] = to_float32(bits[row, column])
 
 
 @entry
@@ -38,42 +38,42 @@ def gelu_rows(rows: Floats, tanh: bool) -> None:
 
 @entry
 def attend_heads(
-    packed: Floats,
+    qkv: Floats,
     cos: Floats,
     sin: Floats,
     keys: Number,
     values: Number,
     position: Number,
-    mixed: Floats,
+    attn_out: Floats,
     first: Number,
     last: Number,
 ) -> None:
     """Store keys and values of some heads, and mix values for every token of a chunk.
 
     Args:
-        packed: float32 `(tokens, heads * 3 * head_dim)`, as `query_key_value` gives it; rotated in
+        qkv: float32 `(tokens, heads * 3 * head_dim)`, as `query_key_value` gives it; rotated in
             place.
-        cos: float32 `(positions, rotated / 2)`.
+        cos: float32 [positions, rotary_dim / 2].
         sin: As `cos`.
         keys: Of one layer and slot, `(heads, capacity, head_dim)`, float32 or bfloat16.
         values: As `keys`.
         position: Of the first token.
-        mixed: float32 `(tokens, heads * head_dim)`.
+        attn_out: float32 `(tokens, heads * head_dim)`.
         first: First head.
         last: Head after the last.
     """
-    tokens, head_dim = len(packed), keys.shape[2]
+    tokens, head_dim = len(qkv), keys.shape[2]
     scores = np.empty(position + tokens, np.float32)
     for head in range(first, last):
         begin = head * 3 * head_dim
         for token in range(tokens):
             at = position + token
-            row = packed[token, begin : begin + 3 * head_dim]
+            row = qkv[token, begin : begin + 3 * head_dim]
             rotate(row[:head_dim], cos[at], sin[at])
             rotate(row[head_dim : 2 * head_dim], cos[at], sin[at])
             store(row[head_dim : 2 * head_dim], keys[head, at])
             store(row[2 * head_dim :], values[head, at])
         for token in range(tokens):
-            query = packed[token, begin : begin + head_dim]
-            out = mixed[token, head * head_dim : (head + 1) * head_dim]
+            query = qkv[token, begin : begin + head_dim]
+            out = attn_out[token, head * head_dim : (head + 1) * head_dim]
             attend(query, keys[head], values[head], position + token + 1, scores, out)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.inference.cpu.prefill import Chunks
+from gpt_neox_japanese.inference.cpu.prefill import ChunkedPrefill
 from gpt_neox_japanese.inference.cpu.thread_pool import ThreadPool
-from gpt_neox_japanese.inference.cpu.workspace import make_plan
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.cpu.workspace import make_workspace
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Weights
-from gpt_neox_japanese.inference.network import Token
+from gpt_neox_japanese.inference.network import BatchToken
 from gpt_neox_japanese.kernels.compile import processor
 from gpt_neox_japanese.machine import usable_cores
 
@@ -37,36 +37,36 @@ class CompiledNetwork:
     Activations are float32. Weights stay in the form in which they are given.
 
     Args:
-        shape: Sizes and constants.
+        hparams: Sizes and constants.
         weights: The tensors of the model.
         slots: Texts that the cache holds at once.
         capacity: Tokens of each; None for as many as the model can read.
-        half_cache: Keep keys and values in bfloat16 rather than in float32.
+        bfloat16_cache: Keep keys and values in bfloat16 rather than in float32.
         threads: None for one on each core that the process may use.
     """
 
     def __init__(
         self,
-        shape: Shape,
+        hparams: HParams,
         weights: Weights,
         *,
         slots: int = 1,
         capacity: int | None = None,
-        half_cache: bool = False,
+        bfloat16_cache: bool = False,
         threads: int | None = None,
     ) -> None:
-        self.shape = shape
+        self.hparams = hparams
         self.slots = slots
-        self.capacity = capacity or shape.max_position_embeddings
+        self.capacity = capacity or hparams.max_position_embeddings
         self.threads = threads or usable_cores()
         self.weights = weights
         # Memory that is never written takes no room, so capacity is free until it is used.
-        size = (shape.num_hidden_layers, slots, shape.num_attention_heads, self.capacity)
-        kind = np.dtype(np.uint16 if half_cache else np.float32)
-        self._keys, self._values = (_reserve((*size, shape.head_dim), kind) for _ in range(2))
-        self._plan = make_plan(shape, weights, self._keys, self._values, self.threads)
-        self._pool = ThreadPool(self._plan)
-        self._chunks = Chunks(shape, weights, self._plan)
+        size = (hparams.num_hidden_layers, slots, hparams.num_attention_heads, self.capacity)
+        kind = np.dtype(np.uint16 if bfloat16_cache else np.float32)
+        self._keys, self._values = (_reserve((*size, hparams.head_dim), kind) for _ in range(2))
+        self._workspace = make_workspace(hparams, weights, self._keys, self._values, self.threads)
+        self._pool = ThreadPool(self._workspace)
+        self._prefill = ChunkedPrefill(hparams, weights, self._workspace)
 
     @property
     def description(self) -> str:
@@ -77,17 +77,19 @@ class CompiledNetwork:
             f" {self.slots} slots"
         )
 
-    def score(self, tokens: Sequence[Token], unscored: int = 0) -> NDArray[np.float32]:
-        """See `Network.score`."""
+    def decode(
+        self, tokens: Sequence[BatchToken], num_without_logits: int = 0
+    ) -> NDArray[np.float32]:
+        """See `Network.decode`."""
         count = len(tokens)
-        self._plan.tokens[:, :count] = np.transpose(tokens)
-        self._plan.job[:] = count, unscored
+        self._workspace.tokens[:, :count] = np.transpose(tokens)
+        self._workspace.batch[:] = count, num_without_logits
         self._pool.step()
-        return self._plan.logits[unscored:count]
+        return self._workspace.logits[num_without_logits:count]
 
-    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
-        """See `Network.read`."""
-        self._chunks.read(ids, slot, position)
+    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.prefill`."""
+        self._prefill.prefill(ids, slot, position)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """See `Network.copy`."""

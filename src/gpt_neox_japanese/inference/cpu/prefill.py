@@ -1,4 +1,4 @@
-"""Reading a long text: whole chunks of tokens as matrix–matrix products.
+"""Chunked prefill: whole chunks of a prompt as matrix–matrix products (GEMM).
 
 A processor multiplies matrices fastest when many rows share what is read of the weights. Floats are
 multiplied by NumPy's matrix library, integers by our own kernels. A chunk has always the same
@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.inference.cpu.kernel_decode import Plan
+from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace
 from gpt_neox_japanese.inference.cpu.kernel_prefill import (
     attend_heads,
     gelu_rows,
     normalize_rows,
-    widen_rows,
+    rows_to_float32,
 )
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.inference.network import CHUNK
-from gpt_neox_japanese.kernels.parallel_for import share_out
+from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.matmul import matmul
 
-__all__ = ["Chunks"]
+__all__ = ["ChunkedPrefill"]
 
 Rows = NDArray[np.float32]
 
@@ -37,66 +37,71 @@ Rows = NDArray[np.float32]
 _OUTPUTS = 1024
 
 
-class Chunks:
-    """Reads chunks of text into the cache of a plan.
+class ChunkedPrefill:
+    """Computes chunks of prompts into the KV cache of a workspace.
 
     Args:
-        shape: Sizes and constants.
+        hparams: Sizes and constants.
         weights: The tensors of the model.
-        plan: Its cache, tables and constants are used, nothing else.
+        workspace: Its cache, tables and constants are used, nothing else.
     """
 
-    def __init__(self, shape: Shape, weights: Weights, plan: Plan) -> None:
-        self._shape = shape
+    def __init__(self, hparams: HParams, weights: Weights, workspace: Workspace) -> None:
+        self._hparams = hparams
         self._weights = weights
-        self._plan = plan
-        self._threads = len(plan.normed)
+        self._workspace = workspace
+        self._threads = len(workspace.normed)
 
-    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
-        """See `Network.read`."""
+    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.prefill`."""
         hidden = self._weights.embedding.floats(np.asarray(ids))
         for index, layer in enumerate(self._weights.layers):
             self._attend(hidden, layer, index, slot, position)
             self._transform(hidden, layer)
 
     def _attend(self, hidden: Rows, layer: Layer, index: int, slot: int, position: int) -> None:
-        packed = self._product(self._normalized(hidden, layer.norm_1), layer.query_key_value)
-        plan, mixed = self._plan, np.empty_like(hidden)
-        keys, values = plan.keys[index, slot], plan.values[index, slot]
-        heads = self._shape.num_attention_heads
+        qkv = self._product(self._normalized(hidden, layer.input_norm), layer.query_key_value)
+        workspace, attn_out = self._workspace, np.empty_like(hidden)
+        keys, values = workspace.keys[index, slot], workspace.values[index, slot]
+        heads = self._hparams.num_attention_heads
         for at in range(0, len(hidden), CHUNK):
             part = slice(at, at + CHUNK)
             work = partial(
                 attend_heads,
-                packed[part],
-                plan.cos,
-                plan.sin,
+                qkv[part],
+                workspace.cos,
+                workspace.sin,
                 keys,
                 values,
                 position + at,
-                mixed[part],
+                attn_out[part],
             )
             self._together(heads, work)
-        hidden += self._product(mixed, layer.dense)
+        hidden += self._product(attn_out, layer.dense)
         if layer.dense_bias is not None:
             hidden += layer.dense_bias
 
     def _transform(self, hidden: Rows, layer: Layer) -> None:
-        wide = self._product(self._normalized(hidden, layer.norm_2), layer.widen)
-        self._together(len(wide), lambda first, last: gelu_rows(wide[first:last], self._plan.tanh))
-        hidden += self._product(wide, layer.narrow)
+        mlp_hidden = self._product(
+            self._normalized(hidden, layer.post_attention_norm), layer.up_proj
+        )
+        self._together(
+            len(mlp_hidden),
+            lambda first, last: gelu_rows(mlp_hidden[first:last], self._workspace.tanh),
+        )
+        hidden += self._product(mlp_hidden, layer.down_proj)
 
     def _normalized(self, hidden: Rows, norm: Rows) -> Rows:
         normed = np.empty_like(hidden)
-        normalize_rows(hidden, norm, self._plan.epsilon, normed)
+        normalize_rows(hidden, norm, self._workspace.epsilon, normed)
         return normed
 
     def _together(self, count: int, work: Callable[[int, int], None]) -> None:
         """Share `count` rows or heads out to threads."""
-        share_out(work, count, self._threads)
+        parallel_for(work, count, self._threads)
 
     def _product(self, x: Rows, matrix: Matrix) -> Rows:
-        """`x` times a matrix, transposed; with integers the very bits that `score` computes."""
+        """`x` times a matrix, transposed; with integers the very bits that `decode` computes."""
         if matrix.scales is not None:
             return matmul(x, matrix, threads=self._threads)
         outputs, _ = matrix.shape
@@ -113,6 +118,7 @@ class Chunks:
             return numbers
         floats = np.empty(numbers.shape, np.float32)
         self._together(
-            len(numbers), lambda first, last: widen_rows(numbers[first:last], floats[first:last])
+            len(numbers),
+            lambda first, last: rows_to_float32(numbers[first:last], floats[first:last]),
         )
         return floats

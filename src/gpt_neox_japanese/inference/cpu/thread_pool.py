@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 
-from gpt_neox_japanese.inference.cpu.kernel_decode import GO, Plan, begin, serve
+from gpt_neox_japanese.inference.cpu.kernel_decode import GO, Workspace, begin_step, run_steps
 
 __all__ = ["ThreadPool"]
 
@@ -18,26 +18,26 @@ _ALL_STEPS = 1 << 40
 
 
 class ThreadPool:
-    """Runs steps of a plan on as many threads as it was made for.
+    """Runs steps of a workspace on as many threads as it was made for.
 
     The caller's thread is one of them, and only one thread at a time may call. The others spin for
     a moment until the next step begins, and then sleep. They end when the pool is closed or no
     longer used. A forked process starts threads of its own with its first step.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._workers: _Workers | None = None
 
     def step(self) -> None:
-        """Do what `plan.job` and `plan.tokens` say."""
+        """Do what `workspace.batch` and `workspace.tokens` say."""
         if self._workers is None or not self._workers.are_of_this_process():
             self._start()
             assert self._workers is not None
         self._workers.begin_step()
         # Which step it is stands in the shared counters alone: there is no second count that could
         # come to differ from it.
-        serve(self._plan, 0, int(self._plan.counters[GO]) - 1, 1, -1)
+        run_steps(self._workspace, 0, int(self._workspace.counters[GO]) - 1, 1, -1)
 
     def close(self) -> None:
         """End the threads; the next step starts new ones."""
@@ -47,8 +47,8 @@ class ThreadPool:
             self._workers = None
 
     def _start(self) -> None:
-        self._plan.counters[:] = 0
-        workers = _Workers(self._plan)
+        self._workspace.counters[:] = 0
+        workers = _Workers(self._workspace)
         weakref.finalize(self, workers.end)
         self._workers = workers
 
@@ -56,15 +56,15 @@ class ThreadPool:
 class _Workers:
     """The other threads of a pool. They do not keep the pool itself alive."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._num_sleeping = 0
         self._ended = False
         self._threads = [
             threading.Thread(target=self._work, args=(thread_id,), daemon=True)
-            for thread_id in range(1, len(plan.normed))
+            for thread_id in range(1, len(workspace.normed))
         ]
         for thread in self._threads:
             thread.start()
@@ -75,7 +75,7 @@ class _Workers:
     def begin_step(self) -> None:
         # Under the lock, so that a worker either sees the step before it sleeps, or is woken.
         with self._changed:
-            begin(self._plan.counters)
+            begin_step(self._workspace.counters)
             if self._num_sleeping:
                 self._changed.notify_all()
 
@@ -92,10 +92,10 @@ class _Workers:
     def _work(self, thread_id: int) -> None:
         steps = 0
         while True:
-            steps = serve(self._plan, thread_id, steps, _ALL_STEPS, _SPINS_BEFORE_SLEEP)
+            steps = run_steps(self._workspace, thread_id, steps, _ALL_STEPS, _SPINS_BEFORE_SLEEP)
             with self._changed:
                 self._num_sleeping += 1
-                while self._plan.counters[GO] == steps and not self._ended:
+                while self._workspace.counters[GO] == steps and not self._ended:
                     self._changed.wait()
                 self._num_sleeping -= 1
                 if self._ended:

@@ -1,4 +1,4 @@
-"""Makes the plan of a compiled step: addresses of the weights, and room for what is computed."""
+"""Makes the workspace of a compiled step: addresses of weights, and room for what is computed."""
 
 from __future__ import annotations
 
@@ -9,77 +9,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.cpu import kernel_decode
-from gpt_neox_japanese.inference.cpu.kernel_decode import Plan
-from gpt_neox_japanese.inference.cpu.kernel_dispatch import Rounded
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace
+from gpt_neox_japanese.inference.cpu.kernel_dispatch import QuantizedActivations
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
-from gpt_neox_japanese.inference.network import MOST_ROWS
+from gpt_neox_japanese.inference.network import MAX_ROWS
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.compile import Floats
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import Matrix
 
-__all__ = ["make_plan", "rotation_tables"]
+__all__ = ["make_workspace", "rotation_tables"]
 
 
-def make_plan(
-    shape: Shape,
+def make_workspace(
+    hparams: HParams,
     weights: Weights,
     keys: NDArray[np.generic],
     values: NDArray[np.generic],
     threads: int,
-) -> Plan:
-    """Make the plan of a network.
+) -> Workspace:
+    """Make the workspace of a network.
 
     Args:
-        shape: Sizes and constants.
-        weights: They must stay where they are as long as the plan is used.
+        hparams: Sizes and constants.
+        weights: They must stay where they are as long as the workspace is used.
         keys: The cache, `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16.
         values: As `keys`.
         threads: How many work together.
     """
-    hidden, width, rows = shape.hidden_size, shape.width, MOST_ROWS
+    hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, MAX_ROWS
     capacity = keys.shape[3]
-    cos, sin = rotation_tables(shape, capacity)
-    return Plan(
+    cos, sin = rotation_tables(hparams, capacity)
+    return Workspace(
         matrix=np.empty(0, weights.layers[0].dense.numbers.dtype),
         table=np.empty(0, weights.head.numbers.dtype),
         layers=np.array([_addresses(layer) for layer in weights.layers]),
-        ends=np.array([_address(weights.embedding), _address(weights.head)]),
+        embed_and_head=np.array([_address(weights.embedding), _address(weights.head)]),
         final_norm=weights.final_norm,
         cos=cos,
         sin=sin,
-        epsilon=np.float32(shape.layer_norm_eps),
-        tanh=shape.gelu_approximation == "tanh",
+        epsilon=np.float32(hparams.layer_norm_eps),
+        tanh=hparams.gelu_approximation == "tanh",
         keys=keys,
         values=values,
         counters=np.zeros(kernel_decode.counter_words(len(weights.layers)), np.int64),
-        job=np.zeros(2, np.int64),
+        batch=np.zeros(2, np.int64),
         tokens=np.zeros((3, rows), np.int64),
         hidden=_room(rows, hidden),
-        packed=_room(rows, 3 * hidden),
-        mixed=_room(rows, hidden),
-        wide=_room(rows, width),
-        update=_room(rows, hidden),
-        logits=_room(rows, shape.vocab_size),
+        qkv=_room(rows, 3 * hidden),
+        attn_out=_room(rows, hidden),
+        mlp_hidden=_room(rows, intermediate),
+        delta=_room(rows, hidden),
+        logits=_room(rows, hparams.vocab_size),
         normed=_room(threads, rows, hidden),
         scores=_room(threads, capacity),
-        rounded=Rounded(
-            numbers=aligned((threads, rows * width), np.int16),
+        quantized=QuantizedActivations(
+            numbers=aligned((threads, rows * intermediate), np.int16),
             scales=_room(threads, rows),
-            corrections=np.empty((threads, rows * -(-width // GROUP)), np.int32),
+            corrections=np.empty((threads, rows * -(-intermediate // GROUP)), np.int32),
         ),
     )
 
 
-def rotation_tables(shape: Shape, positions: int) -> tuple[Floats, Floats]:
-    """Cosines and sines of every position, float32 `(positions, rotated / 2)`.
+def rotation_tables(hparams: HParams, positions: int) -> tuple[Floats, Floats]:
+    """Cosines and sines of every position, float32 [positions, rotary_dim / 2].
 
     Frequencies and angles are rounded to float32, as transformers does. NumPy's own functions give
     other bits on other processors, so nothing is used here but what all of them round alike.
     """
-    exponents = np.arange(0, shape.rotated, 2, dtype=np.float32) / np.float32(shape.rotated)
-    powers = [float(_pow(shape.rotary_base, float(exponent))) for exponent in exponents]
+    exponents = np.arange(0, hparams.rotary_dim, 2, dtype=np.float32) / np.float32(
+        hparams.rotary_dim
+    )
+    powers = [float(_pow(hparams.rope_theta, float(exponent))) for exponent in exponents]
     frequencies = np.float32(1) / np.array(powers, np.float32)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
     return _cos_and_sin(angles)
@@ -125,14 +127,14 @@ def _address(matrix: Matrix) -> list[int]:
 
 
 def _addresses(layer: Layer) -> list[int]:
-    """A row of `Plan.layers`."""
+    """A row of `Workspace.layers`."""
     bias = 0 if layer.dense_bias is None else layer.dense_bias.ctypes.data
     return [
-        layer.norm_1.ctypes.data,
+        layer.input_norm.ctypes.data,
         *_address(layer.query_key_value),
         *_address(layer.dense),
         bias,
-        layer.norm_2.ctypes.data,
-        *_address(layer.widen),
-        *_address(layer.narrow),
+        layer.post_attention_norm.ctypes.data,
+        *_address(layer.up_proj),
+        *_address(layer.down_proj),
     ]

@@ -12,7 +12,7 @@ from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.checks import shown
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.inference.sampling.params import SamplingOptions
+from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 __all__ = ["Checkpoint"]
@@ -40,7 +40,7 @@ class Checkpoint:
     config: dict[str, Any]
     num_ids: int
     stop_ids: frozenset[int]
-    sampling: SamplingOptions
+    sampling: SamplingParams
 
     @classmethod
     def open(cls, directory: str | Path | None = None) -> Checkpoint:
@@ -83,13 +83,13 @@ def _stop_ids(
     return (codec.special_ids & ids) | ({end_of_text} if end_of_text is not None else set())
 
 
-def _recommended_sampling(config: Mapping[str, Any], path: Path) -> SamplingOptions:
+def _recommended_sampling(config: Mapping[str, Any], path: Path) -> SamplingParams:
     """What `generation_config.json` says of sampling; our own where it is made for greedy."""
     if not config.get("do_sample", False):
-        return SamplingOptions(**_FALLBACK)
-    names = [field.name for field in fields(SamplingOptions)]
+        return SamplingParams(**_FALLBACK)
+    names = [field.name for field in fields(SamplingParams)]
     given = {name: config[name] for name in names if config.get(name) is not None}
     try:
-        return SamplingOptions(**{**_FALLBACK, **given})
+        return SamplingParams(**{**_FALLBACK, **given})
     except GenerationError as error:
         raise CheckpointError(f"{str(path)!r}: {error}") from error

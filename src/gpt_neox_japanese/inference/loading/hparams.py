@@ -9,13 +9,13 @@ from typing import Any
 
 from gpt_neox_japanese.errors import CheckpointError
 
-__all__ = ["Shape"]
+__all__ = ["HParams"]
 
 _GELU_APPROXIMATION = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 @dataclass(frozen=True)
-class Shape:
+class HParams:
     """Sizes and constants of a network."""
 
     vocab_size: int
@@ -24,13 +24,13 @@ class Shape:
     num_attention_heads: int
     intermediate_multiple_size: int
     max_position_embeddings: int
-    rotated: int
-    rotary_base: float
+    rotary_dim: int
+    rope_theta: float
     layer_norm_eps: float
     gelu_approximation: str
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
+    def from_config(cls, config: Mapping[str, Any]) -> HParams:
         """Read a configuration in transformers 4's or 5's spelling.
 
         Raises:
@@ -53,8 +53,8 @@ class Shape:
                 raise CheckpointError(f"config.json: {name} is {size!r}; it must be 1 or more")
         head_dim, rest = divmod(sizes["hidden_size"], sizes["num_attention_heads"])
         share = rope.get("partial_rotary_factor", config.get("rotary_pct", 1.0))
-        rotated = int(head_dim * share)
-        if rest or rotated < 2 or rotated % 2 or rotated > head_dim:
+        rotary_dim = int(head_dim * share)
+        if rest or rotary_dim < 2 or rotary_dim % 2 or rotary_dim > head_dim:
             raise CheckpointError(
                 f"config.json: {sizes['hidden_size']} channels, {sizes['num_attention_heads']}"
                 f" heads and rotary_pct {share} do not give an even number of rotated channels"
@@ -71,8 +71,8 @@ class Shape:
             )
         return cls(
             **sizes,
-            rotated=rotated,
-            rotary_base=float(base),
+            rotary_dim=rotary_dim,
+            rope_theta=float(base),
             layer_norm_eps=float(config.get("layer_norm_eps", 1e-5)),
             gelu_approximation=_GELU_APPROXIMATION[activation],
         )
@@ -83,6 +83,6 @@ class Shape:
         return self.hidden_size // self.num_attention_heads
 
     @property
-    def width(self) -> int:
+    def intermediate_size(self) -> int:
         """Channels inside the MLP."""
         return self.hidden_size * self.intermediate_multiple_size

@@ -11,8 +11,8 @@ from gpt_neox_japanese.checks import check_bool, check_integer, check_text
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
-from gpt_neox_japanese.inference.loading.hparams import Shape
-from gpt_neox_japanese.inference.loading.weight_map import TABLES, Weights, arrange
+from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.inference.loading.weight_map import TABLES, Weights, map_weights
 from gpt_neox_japanese.inference.network import Network
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.quantization.int4 import SCALE
@@ -77,14 +77,14 @@ def load_network(
         check_integer("threads", threads, CheckpointError, minimum=1, maximum=_MAX_THREADS)
     check_text("device", device, CheckpointError)
     # Rows that only pad the model are left out: they are never scored, so never chosen.
-    shape = replace(Shape.of(checkpoint.config), vocab_size=checkpoint.num_ids)
-    slots = slots or default_slots(shape, bytes_per_value=4 if name == "float32" else 2)
+    hparams = replace(HParams.from_config(checkpoint.config), vocab_size=checkpoint.num_ids)
+    slots = slots or default_slots(hparams, bytes_per_value=4 if name == "float32" else 2)
     if device != "cpu":
         from gpt_neox_japanese.inference.torch.network import TensorNetwork, check_device
 
         check_device(device)
         return TensorNetwork(
-            shape, _weights(checkpoint, shape), dtype=name, device=device, slots=slots
+            hparams, _weights(checkpoint, hparams), dtype=name, device=device, slots=slots
         )
     if name == "float16":
         raise CheckpointError(
@@ -93,11 +93,11 @@ def load_network(
     from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 
     half = name == "bfloat16"
-    weights = _weights(checkpoint, shape, bfloat16=half)
-    return CompiledNetwork(shape, weights, slots=slots, half_cache=half, threads=threads)
+    weights = _weights(checkpoint, hparams, bfloat16=half)
+    return CompiledNetwork(hparams, weights, slots=slots, bfloat16_cache=half, threads=threads)
 
 
-def default_slots(shape: Shape, bytes_per_value: int) -> int:
+def default_slots(hparams: HParams, bytes_per_value: int) -> int:
     """How many texts are written at once where nobody says.
 
     A slot that no text uses costs nothing, except on Windows, which charges a program for memory
@@ -105,14 +105,14 @@ def default_slots(shape: Shape, bytes_per_value: int) -> int:
     """
     if sys.platform != "win32":
         return _SLOTS
-    values = 2 * shape.num_hidden_layers * shape.max_position_embeddings * shape.hidden_size
+    values = 2 * hparams.num_hidden_layers * hparams.max_position_embeddings * hparams.hidden_size
     return max(1, min(_SLOTS, _CHARGED_BYTES // (values * bytes_per_value)))
 
 
-def _weights(checkpoint: Checkpoint, shape: Shape, *, bfloat16: bool = False) -> Weights:
+def _weights(checkpoint: Checkpoint, hparams: HParams, *, bfloat16: bool = False) -> Weights:
     tensors = read_weights(checkpoint.directory)
     rows = checkpoint.config["vocab_size"]
     for name in (f"{table}{part}" for table in TABLES for part in ("", SCALE)):
         if name in tensors and tensors[name].shape[:1] == (rows,):
-            tensors[name] = tensors[name][: shape.vocab_size]
-    return arrange(shape, tensors, bfloat16=bfloat16)
+            tensors[name] = tensors[name][: hparams.vocab_size]
+    return map_weights(hparams, tensors, bfloat16=bfloat16)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
 from gpt_neox_japanese.quantization.formats import Matrix, matrix_of, tensor_of
 
-__all__ = ["TABLES", "Layer", "Weights", "arrange"]
+__all__ = ["TABLES", "Layer", "Weights", "map_weights"]
 
 _PREFIX = "gpt_neox_japanese."
 
@@ -26,18 +26,18 @@ Norm = NDArray[np.float32]
 class Layer(NamedTuple):
     """The tensors of one layer, as the checkpoint names them."""
 
-    norm_1: Norm
+    input_norm: Norm
     query_key_value: Matrix  # (heads * 3 * head_dim, hidden)
     dense: Matrix  # (hidden, hidden)
     dense_bias: NDArray[np.float32] | None  # (hidden,), in the last layer only
-    norm_2: Norm
-    widen: Matrix  # (width, hidden)
-    narrow: Matrix  # (hidden, width)
+    post_attention_norm: Norm
+    up_proj: Matrix  # (intermediate_size, hidden)
+    down_proj: Matrix  # (hidden, intermediate_size)
 
     @property
     def matrices(self) -> tuple[Matrix, Matrix, Matrix, Matrix]:
         """The four products, in the order in which they are computed."""
-        return self.query_key_value, self.dense, self.widen, self.narrow
+        return self.query_key_value, self.dense, self.up_proj, self.down_proj
 
 
 class Weights(NamedTuple):
@@ -55,11 +55,13 @@ class Weights(NamedTuple):
         return tables + [matrix for layer in self.layers for matrix in layer.matrices]
 
 
-def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool) -> Weights:
+def map_weights(
+    hparams: HParams, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
+) -> Weights:
     """Find the tensors of a network.
 
     Args:
-        shape: Sizes and constants.
+        hparams: Sizes and constants.
         tensors: By name; bfloat16 as uint16, and floats may be float16 too. Names that the network
             does not need, such as the attention masks of old checkpoints, are ignored.
         bfloat16: Round floats to bfloat16. Otherwise they keep their value: what is stored in
@@ -68,7 +70,7 @@ def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
     Raises:
         CheckpointError: A tensor is missing or has another shape than the config says.
     """
-    hidden, last = shape.hidden_size, shape.num_hidden_layers - 1
+    hidden, last = hparams.hidden_size, hparams.num_hidden_layers - 1
     convert_layers = _to_one_kind(_kinds(tensors, f"{_PREFIX}layers."), bfloat16)
     kinds_of_tables = set().union(*(_kinds(tensors, name) for name in TABLES))
     convert_tables = _to_one_kind(kinds_of_tables, bfloat16)
@@ -88,22 +90,22 @@ def arrange(shape: Shape, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool
     def layer(index: int) -> Layer:
         name = f"{_PREFIX}layers.{index}"
         return Layer(
-            norm_1=norm(f"{name}.input_layernorm"),
+            input_norm=norm(f"{name}.input_layernorm"),
             query_key_value=matrix(f"{name}.attention.query_key_value.weight", 3 * hidden, hidden),
             dense=matrix(f"{name}.attention.dense.weight", hidden, hidden),
             dense_bias=vector(f"{name}.attention.dense_bias") if index == last else None,
-            norm_2=norm(f"{name}.post_attention_layernorm"),
-            widen=matrix(f"{name}.mlp.dense_h_to_4h.weight", shape.width, hidden),
-            narrow=matrix(f"{name}.mlp.dense_4h_to_h.weight", hidden, shape.width),
+            post_attention_norm=norm(f"{name}.post_attention_layernorm"),
+            up_proj=matrix(f"{name}.mlp.dense_h_to_4h.weight", hparams.intermediate_size, hidden),
+            down_proj=matrix(f"{name}.mlp.dense_4h_to_h.weight", hidden, hparams.intermediate_size),
         )
 
-    embedding = matrix(TABLES[0], shape.vocab_size, hidden)
+    embedding = matrix(TABLES[0], hparams.vocab_size, hidden)
     return Weights(
         embedding=embedding,
-        layers=tuple(layer(index) for index in range(shape.num_hidden_layers)),
+        layers=tuple(layer(index) for index in range(hparams.num_hidden_layers)),
         final_norm=norm(f"{_PREFIX}final_layer_norm"),
         # A tied head is not stored.
-        head=matrix(TABLES[1], shape.vocab_size, hidden) if TABLES[1] in tensors else embedding,
+        head=matrix(TABLES[1], hparams.vocab_size, hidden) if TABLES[1] in tensors else embedding,
     )
 
 

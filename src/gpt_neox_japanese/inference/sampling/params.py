@@ -10,11 +10,11 @@ from typing import Any, TypedDict
 from gpt_neox_japanese.checks import check_integer, check_number
 from gpt_neox_japanese.errors import GenerationError
 
-__all__ = ["SamplingArguments", "SamplingOptions", "check_seed"]
+__all__ = ["SamplingKwargs", "SamplingParams", "check_seed"]
 
 
-class SamplingArguments(TypedDict, total=False):
-    """The fields of `SamplingOptions` as keyword arguments."""
+class SamplingKwargs(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments."""
 
     temperature: float
     top_k: int
@@ -30,7 +30,7 @@ class SamplingArguments(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplingParams:
     """How the next id is chosen. The defaults change nothing: plain sampling.
 
     Attributes:

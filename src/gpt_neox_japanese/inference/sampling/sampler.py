@@ -21,9 +21,9 @@ from gpt_neox_japanese.inference.sampling.logits_processors import (
     penalize_frequency,
     penalize_repetition,
 )
-from gpt_neox_japanese.inference.sampling.params import SamplingOptions, check_seed
+from gpt_neox_japanese.inference.sampling.params import SamplingParams, check_seed
 
-__all__ = ["Choice", "Sampler", "SamplingOptions"]
+__all__ = ["Choice", "Sampler", "SamplingParams"]
 
 Row: TypeAlias = NDArray[np.float32]
 
@@ -64,7 +64,7 @@ class Sampler:
 
     def __init__(
         self,
-        options: SamplingOptions,
+        options: SamplingParams,
         *,
         vocab_size: int,
         stop_ids: Collection[int] = (),

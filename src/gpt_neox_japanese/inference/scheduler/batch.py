@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gpt_neox_japanese.inference.network import MOST_ROWS, Token
+from gpt_neox_japanese.inference.network import MAX_ROWS, BatchToken
 from gpt_neox_japanese.inference.scheduler.request import Request
 
-__all__ = ["Group", "Span", "groups_of"]
+__all__ = ["Batch", "Span", "batches_of"]
 
 
 class Span(NamedTuple):
@@ -16,7 +16,7 @@ class Span(NamedTuple):
 
     Attributes:
         request: Whose text.
-        ids: Ids that follow what the slot holds; the last ones may be guesses.
+        ids: Ids that follow what the slot holds; the last ones may be drafts.
         scored: So many at the end are scored.
     """
 
@@ -25,42 +25,42 @@ class Span(NamedTuple):
     scored: int
 
 
-class Group(NamedTuple):
-    """Spans that are scored together: at most MOST_ROWS tokens.
+class Batch(NamedTuple):
+    """Spans that are scored together: at most MAX_ROWS tokens.
 
     Attributes:
         spans: The spans.
         tokens: All their tokens, those that are only read first.
-        unscored: How many are only read.
+        num_without_logits: How many are only read.
     """
 
     spans: list[Span]
-    tokens: list[Token]
-    unscored: int
+    tokens: list[BatchToken]
+    num_without_logits: int
 
 
-def groups_of(running: Sequence[Request]) -> list[Group]:
+def batches_of(running: Sequence[Request]) -> list[Batch]:
     """Put together the next step of some requests.
 
-    Those that are writing take one token each, and guesses where there is room. What is then left
+    Those that are writing take one token each, and drafts where there is room. What is then left
     of the last group is filled with prompts.
     """
     writing = [request for request in running if request.num_uncomputed == 1]
-    room = max(MOST_ROWS - len(writing), 0) // max(len(writing), 1)
+    room = max(MAX_ROWS - len(writing), 0) // max(len(writing), 1)
     spans = [_next_span(request, room) for request in writing]
     groups: list[list[Span]] = []
     free = 0
     for span in spans:
         if len(span.ids) > free:
             groups.append([])
-            free = MOST_ROWS
+            free = MAX_ROWS
         groups[-1].append(span)
         free -= len(span.ids)
     for request in running:
         if request.num_uncomputed > 1:
             if not free:
                 groups.append([])
-                free = MOST_ROWS
+                free = MAX_ROWS
             span = _prompt_span(request, free)
             groups[-1].append(span)
             free -= len(span.ids)
@@ -68,8 +68,8 @@ def groups_of(running: Sequence[Request]) -> list[Group]:
 
 
 def _next_span(request: Request, room: int) -> Span:
-    guess = request.draft(room)
-    return Span(request, [request.ids[-1], *guess], 1 + len(guess))
+    draft = request.draft(room)
+    return Span(request, [request.ids[-1], *draft], 1 + len(draft))
 
 
 def _prompt_span(request: Request, room: int) -> Span:
@@ -77,12 +77,12 @@ def _prompt_span(request: Request, room: int) -> Span:
     return Span(request, ids, 1 if len(ids) == request.num_uncomputed else 0)
 
 
-def _group(spans: list[Span]) -> Group:
-    read: list[Token] = []
-    scored: list[Token] = []
+def _group(spans: list[Span]) -> Batch:
+    read: list[BatchToken] = []
+    scored: list[BatchToken] = []
     for request, ids, count in spans:
         assert request.slot is not None
         for index, token_id in enumerate(ids):
-            token = Token(token_id, request.slot, request.num_computed + index)
+            token = BatchToken(token_id, request.slot, request.num_computed + index)
             (read if index < len(ids) - count else scored).append(token)
-    return Group(spans, read + scored, len(read))
+    return Batch(spans, read + scored, len(read))

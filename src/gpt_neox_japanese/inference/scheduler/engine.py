@@ -20,8 +20,8 @@ from collections.abc import Collection, Sequence
 
 from gpt_neox_japanese.checks import check_ids, check_integer
 from gpt_neox_japanese.errors import GenerationError, QueueFullError
-from gpt_neox_japanese.inference.network import MOST_ROWS, Network
-from gpt_neox_japanese.inference.sampling.sampler import Sampler, SamplingOptions
+from gpt_neox_japanese.inference.network import MAX_ROWS, Network
+from gpt_neox_japanese.inference.sampling.sampler import Sampler, SamplingParams
 from gpt_neox_japanese.inference.scheduler.prompt_lookup import PromptLookup
 from gpt_neox_japanese.inference.scheduler.request import Request
 from gpt_neox_japanese.inference.scheduler.scheduler import Scheduler
@@ -78,7 +78,7 @@ class Engine:
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int,
-        options: SamplingOptions,
+        options: SamplingParams,
         seed: int | None = None,
     ) -> TokenStream:
         """Begin a request. Its ids come by iterating over what is returned.
@@ -100,13 +100,13 @@ class Engine:
         check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=1)
         sampler = Sampler(
             options,
-            vocab_size=self.network.shape.vocab_size,
+            vocab_size=self.network.hparams.vocab_size,
             stop_ids=self._stop_ids,
             seed=seed,
             prompt_ids=ids,
         )
         room = self.network.capacity - len(ids)
-        lookup = PromptLookup(ids, MOST_ROWS - 1) if self._prompt_lookup else None
+        lookup = PromptLookup(ids, MAX_ROWS - 1) if self._prompt_lookup else None
         request = Request(ids, max_new_tokens, room, sampler, lookup)
         stream = TokenStream(request)
         with self._lock:
@@ -200,7 +200,7 @@ class Engine:
 
     def _checked(self, prompt_ids: Sequence[int]) -> list[int]:
         """The ids of a prompt as Python's integers."""
-        size, capacity = self.network.shape.vocab_size, self.network.capacity
+        size, capacity = self.network.hparams.vocab_size, self.network.capacity
         ids = check_ids("the prompt", prompt_ids, GenerationError, size)
         if not ids:
             raise GenerationError("the prompt is empty; write at least one character")

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from gpt_neox_japanese.inference.network import CHUNK, Network
 
-__all__ = ["Slots"]
+__all__ = ["KVSlots"]
 
 
-class Slots:
+class KVSlots:
     """Gives out the slots of a network's cache.
 
     Prompts that begin alike share what was computed for their beginning: whole chunks that
-    `Network.read` has read. What was read otherwise is not shared, because it may differ in the
+    `Network.prefill` has read. What was read otherwise is not shared, because it may differ in the
     last bit from what `read` would have computed.
 
     Args:
@@ -29,15 +29,15 @@ class Slots:
         """How many are free."""
         return len(self._free)
 
-    def take(self, ids: Sequence[int]) -> int:
+    def acquire(self, ids: Sequence[int]) -> int:
         """Take the free slot whose text is most useful for a new one; one must be free."""
         slot = max(self._free, key=lambda free: _shared_chunks(self._texts[free], ids))
         self._free.remove(slot)
-        if len(ids) <= CHUNK:  # there will be no chunk to read, so nobody will ask `share`
+        if len(ids) <= CHUNK:  # there will be no chunk to read, so nobody will ask `reuse_prefix`
             self._texts[slot] = []
         return slot
 
-    def share(self, slot: int, ids: Sequence[int]) -> int:
+    def reuse_prefix(self, slot: int, ids: Sequence[int]) -> int:
         """Bring the chunks that any slot holds of a text into its own slot.
 
         Call it before the first token of a longer text is read.
@@ -52,15 +52,15 @@ class Slots:
         self._texts[slot] = list(ids[:length])
         return length
 
-    def extend(self, slot: int, ids: Sequence[int]) -> None:
+    def record(self, slot: int, ids: Sequence[int]) -> None:
         """Tell that the chunks `ids` were read into a slot, after those that it holds."""
         self._texts[slot] += ids
 
-    def give_back(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """Free a slot. Its text stays until the slot is given to another."""
         self._free.append(slot)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Free everything, and trust nothing of what lies there."""
         self._texts = [[] for _ in self._texts]
         self._free = list(range(len(self._texts)))

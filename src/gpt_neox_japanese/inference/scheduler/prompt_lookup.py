@@ -1,7 +1,7 @@
 """Guessing the next ids from what was written before, so that several can be scored at once.
 
 What follows the last few ids often followed them before: names, phrases, a quoted line. The network
-reads such a guess in little more time than one token, and every id up to the first wrong one is
+reads such drafts in little more time than one token, and every id up to the first wrong one is
 what it would have chosen anyway (prompt lookup decoding, A. Saxena 2023).
 """
 
@@ -15,18 +15,18 @@ _CLUE = 3  # ids that must have occurred before
 
 
 class PromptLookup:
-    """Guesses for one text.
+    """Drafts for one text.
 
-    A guess grows with every one that was right and shrinks with every one that was not.
+    A draft grows with every one that was right and shrinks with every one that was not.
 
     Args:
         ids: The prompt.
-        most: The longest guess.
+        max_length: The longest draft.
     """
 
-    def __init__(self, ids: Sequence[int], most: int) -> None:
+    def __init__(self, ids: Sequence[int], max_length: int) -> None:
         self._ids: list[int] = []
-        self._most = most
+        self._max_length = max_length
         self._length = 1
         # Where what followed these ids last time begins; the end of the text itself is not in it.
         self._after: dict[tuple[int, ...], int] = {}
@@ -39,16 +39,16 @@ class PromptLookup:
             self._after[tuple(self._ids[-_CLUE:])] = len(self._ids)
         self._ids.append(token_id)
 
-    def guess(self, most: int) -> list[int]:
-        """The ids that may follow, at most `most`; empty if these ids are new."""
+    def draft(self, max_drafts: int) -> list[int]:
+        """The ids that may follow, at most `max_drafts`; empty if these ids are new."""
         begin = self._after.get(tuple(self._ids[-_CLUE:]))
         if begin is None:
             return []
-        return self._ids[begin : begin + min(most, self._length)]
+        return self._ids[begin : begin + min(max_drafts, self._length)]
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Tell how many ids of the last guess were right."""
-        if guessed and right == guessed:
-            self._length = min(2 * self._length, self._most)
-        elif guessed:
+    def learn(self, drafted: int, right: int) -> None:
+        """Tell how many ids of the last draft were right."""
+        if drafted and right == drafted:
+            self._length = min(2 * self._length, self._max_length)
+        elif drafted:
             self._length = max(self._length // 2, 1)

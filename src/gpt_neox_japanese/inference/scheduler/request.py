@@ -88,7 +88,7 @@ class Request:
         """Ids that may follow, at most `room`."""
         if self._lookup is None:
             return []
-        return self._lookup.guess(min(room, self._max_length - len(self.ids) - 1))
+        return self._lookup.draft(min(room, self._max_length - len(self.ids) - 1))
 
     def update(
         self, computed: Sequence[int], logits: NDArray[float32], stop_ids: Collection[int]

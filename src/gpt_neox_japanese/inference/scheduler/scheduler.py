@@ -1,7 +1,7 @@
 """What each step of the network computes, and for whom.
 
     waiting ──▶ a slot is free ──▶ prefill of its prompt ──▶ decode ──▶ finished
-    (Engine)      (KVSlots)           (Network.read)      (Network.score, Sampler)
+    (Engine)      (KVSlots)           (Network.prefill)      (Network.decode, Sampler)
 
 One thread at a time runs a scheduler: the engine's loop. Nothing here is locked, and no signal
 handler runs here.
@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.network import CHUNK, Network
-from gpt_neox_japanese.inference.scheduler.batch import groups_of
-from gpt_neox_japanese.inference.scheduler.kv_slots import Slots
+from gpt_neox_japanese.inference.scheduler.batch import batches_of
+from gpt_neox_japanese.inference.scheduler.kv_slots import KVSlots
 from gpt_neox_japanese.inference.scheduler.request import Request
 
 __all__ = ["Scheduler"]
@@ -37,7 +37,7 @@ class Scheduler:
         self.running: list[Request] = []
         self._network = network
         self._stop_ids = stop_ids
-        self._slots = Slots(network)
+        self._slots = KVSlots(network)
 
     @property
     def has_free_slot(self) -> bool:
@@ -46,7 +46,7 @@ class Scheduler:
 
     def admit(self, request: Request) -> None:
         """Give a request a slot; one must be free."""
-        request.slot = self._slots.take(request.ids)
+        request.slot = self._slots.acquire(request.ids)
         self.running.append(request)
 
     def step(self) -> None:
@@ -55,8 +55,8 @@ class Scheduler:
         long = [each for each in self.running if len(each.uncomputed_prompt) >= CHUNK]
         if long:
             self._prefill(long[0], max_chunks=1 if len(self.running) > 1 else _MAX_CHUNKS)
-        for group in groups_of([each for each in self.running if each not in long]):
-            logits = self._network.score(group.tokens, group.unscored)
+        for group in batches_of([each for each in self.running if each not in long]):
+            logits = self._network.decode(group.tokens, group.num_without_logits)
             for request, ids, scored in group.spans:
                 request.update(ids, logits[:scored], self._stop_ids)
                 logits = logits[scored:]
@@ -67,18 +67,18 @@ class Scheduler:
         for request in self.running:
             request.fail(error)
         self.running.clear()
-        self._slots.forget()
+        self._slots.clear()
 
     def _prefill(self, request: Request, max_chunks: int) -> None:
         """Compute the next chunks of a prompt, or take them from a slot that holds them."""
         assert request.slot is not None
         if request.num_computed == 0:
-            request.num_computed = self._slots.share(request.slot, request.ids)
+            request.num_computed = self._slots.reuse_prefix(request.slot, request.ids)
         count = min(len(request.uncomputed_prompt) // CHUNK, max_chunks) * CHUNK
         if count:
             ids: Sequence[int] = request.uncomputed_prompt[:count]
-            self._network.read(ids, request.slot, request.num_computed)
-            self._slots.extend(request.slot, ids)
+            self._network.prefill(ids, request.slot, request.num_computed)
+            self._slots.record(request.slot, ids)
             request.num_computed += count
 
     def _retire(self) -> None:
@@ -89,4 +89,4 @@ class Scheduler:
             if request.is_finished:
                 self.running.remove(request)
                 assert request.slot is not None
-                self._slots.give_back(request.slot)
+                self._slots.release(request.slot)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpt_neox_japanese.inference.network import MOST_ROWS
+from gpt_neox_japanese.inference.network import MAX_ROWS
 
 __all__ = ["Graphs"]
 
@@ -28,14 +28,14 @@ class Graphs:
     def __init__(self, function: Callable[[Tensor, int], Tensor], capacity: int) -> None:
         self._function = function
         self._capacity = capacity
-        self._rows = torch.zeros(3, MOST_ROWS, dtype=torch.int64, device="cuda")
+        self._rows = torch.zeros(3, MAX_ROWS, dtype=torch.int64, device="cuda")
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def run(self, rows: Tensor, end: int) -> Tensor:
         """What the function gives for an end that is at least `end`; overwritten by the next run.
 
         Args:
-            rows: int64 `(3, MOST_ROWS)` on the GPU.
+            rows: int64 `(3, MAX_ROWS)` on the GPU.
             end: From 1 to the capacity.
         """
         end = min(-(-end // _STRETCH) * _STRETCH, self._capacity)

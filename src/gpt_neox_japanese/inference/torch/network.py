@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
-from gpt_neox_japanese.inference.loading.hparams import Shape
+from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Norm, Weights
-from gpt_neox_japanese.inference.network import CHUNK, MOST_ROWS, Token
+from gpt_neox_japanese.inference.network import CHUNK, MAX_ROWS, BatchToken
 from gpt_neox_japanese.inference.torch.cuda_graphs import Graphs
 from gpt_neox_japanese.quantization.formats import Matrix
 
@@ -28,12 +28,12 @@ _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 class TensorNetwork:
     """A causal language model for up to `slots` texts, on tensors; see `network.Network`.
 
-    `score` always computes MOST_ROWS tokens, the last one repeated if there are fewer: matrix
+    `decode` always computes MAX_ROWS tokens, the last one repeated if there are fewer: matrix
     products of one shape round alike. On a GPU the whole of it is one captured graph, since
     starting its hundreds of kernels one by one would take longer than they run.
 
     Args:
-        shape: Sizes and constants.
+        hparams: Sizes and constants.
         weights: The tensors of the model.
         dtype: What weights, activations and cache are converted to, as torch names it. int8 stays
             int8 and is widened where it is used.
@@ -44,7 +44,7 @@ class TensorNetwork:
 
     def __init__(
         self,
-        shape: Shape,
+        hparams: HParams,
         weights: Weights,
         *,
         dtype: str = "float32",
@@ -52,9 +52,9 @@ class TensorNetwork:
         slots: int = 1,
         capacity: int | None = None,
     ) -> None:
-        self.shape = shape
+        self.hparams = hparams
         self.slots = slots
-        self.capacity = capacity or shape.max_position_embeddings
+        self.capacity = capacity or hparams.max_position_embeddings
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self._embedding = self._product(weights.embedding)
@@ -62,9 +62,15 @@ class TensorNetwork:
         self._head = self._embedding if tied else self._product(weights.head)
         self._layers = [self._layer(layer) for layer in weights.layers]
         self._final_norm = self._norm(weights.final_norm)
-        tables = rotation_tables(shape, self.capacity)
+        tables = rotation_tables(hparams, self.capacity)
         self._cos, self._sin = (torch.from_numpy(t).to(self.device)[:, None] for t in tables)
-        size = (len(self._layers), slots, shape.num_attention_heads, self.capacity, shape.head_dim)
+        size = (
+            len(self._layers),
+            slots,
+            hparams.num_attention_heads,
+            self.capacity,
+            hparams.head_dim,
+        )
         self._keys, self._values = torch.zeros(2, *size, dtype=self.dtype, device=self.device)
         self._graphs = Graphs(self._scores, self.capacity) if self.device.type == "cuda" else None
 
@@ -76,17 +82,19 @@ class TensorNetwork:
     # ---- What the engine calls -------------------------------------------------------------------
 
     @torch.inference_mode()
-    def score(self, tokens: Sequence[Token], unscored: int = 0) -> NDArray[np.float32]:
-        """See `Network.score`."""
-        padded = [*tokens, *[tokens[-1]] * (MOST_ROWS - len(tokens))]
+    def decode(
+        self, tokens: Sequence[BatchToken], num_without_logits: int = 0
+    ) -> NDArray[np.float32]:
+        """See `Network.decode`."""
+        padded = [*tokens, *[tokens[-1]] * (MAX_ROWS - len(tokens))]
         rows = torch.tensor(padded, device=self.device).T
         end = max(token.position for token in tokens) + 1
         logits = self._graphs.run(rows, end) if self._graphs else self._scores(rows, end)
-        return logits[unscored : len(tokens)].float().cpu().numpy()
+        return logits[num_without_logits : len(tokens)].float().cpu().numpy()
 
     @torch.inference_mode()
-    def read(self, ids: Sequence[int], slot: int, position: int) -> None:
-        """See `Network.read`."""
+    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
+        """See `Network.prefill`."""
         for begin in range(0, len(ids), CHUNK):
             self._read_chunk(ids[begin : begin + CHUNK], slot, position + begin)
 
@@ -102,10 +110,10 @@ class TensorNetwork:
     # ---- The arithmetic --------------------------------------------------------------------------
 
     def _scores(self, rows: Tensor, end: int) -> Tensor:
-        """Scores of tokens of any slots, `(MOST_ROWS, vocabulary)`.
+        """Scores of tokens of any slots, `(MAX_ROWS, vocabulary)`.
 
         Args:
-            rows: int64 `(3, MOST_ROWS)`: ids, slots, positions.
+            rows: int64 `(3, MAX_ROWS)`: ids, slots, positions.
             end: More than the highest position.
         """
         ids, slots, positions = rows
@@ -149,34 +157,34 @@ class TensorNetwork:
         """All layers, on hidden states `(tokens, hidden)`."""
         cos, sin = self._cos[positions], self._sin[positions]  # (tokens, 1, rotated / 2)
         for index, layer in enumerate(self._layers):
-            packed = layer.query_key_value(self._normalized(hidden, layer.norm_1))
-            packed = packed.view(len(hidden), self.shape.num_attention_heads, -1)
+            packed = layer.query_key_value(self._normalized(hidden, layer.input_norm))
+            packed = packed.view(len(hidden), self.hparams.num_attention_heads, -1)
             queries, keys, values = packed.chunk(3, dim=-1)
             queries, keys = _rotate(queries, cos, sin), _rotate(keys, cos, sin)
             mixed = attend(index, queries, keys, values).reshape(len(hidden), -1)
             hidden = hidden + layer.dense(mixed)
             if layer.dense_bias is not None:
                 hidden = hidden + layer.dense_bias
-            wide = layer.widen(self._normalized(hidden, layer.norm_2))
-            wide = functional.gelu(wide, approximate=self.shape.gelu_approximation)
-            hidden = hidden + layer.narrow(wide)
+            wide = layer.up_proj(self._normalized(hidden, layer.post_attention_norm))
+            wide = functional.gelu(wide, approximate=self.hparams.gelu_approximation)
+            hidden = hidden + layer.down_proj(wide)
         return hidden
 
     def _normalized(self, hidden: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
-        return functional.layer_norm(hidden, hidden.shape[-1:], *norm, self.shape.layer_norm_eps)
+        return functional.layer_norm(hidden, hidden.shape[-1:], *norm, self.hparams.layer_norm_eps)
 
     # ---- From NumPy's arrays ---------------------------------------------------------------------
 
     def _layer(self, layer: Layer) -> _TensorLayer:
         bias = layer.dense_bias
         return _TensorLayer(
-            norm_1=self._norm(layer.norm_1),
+            input_norm=self._norm(layer.input_norm),
             query_key_value=self._product(layer.query_key_value),
             dense=self._product(layer.dense),
             dense_bias=None if bias is None else torch.tensor(bias).to(self.device, self.dtype),
-            norm_2=self._norm(layer.norm_2),
-            widen=self._product(layer.widen),
-            narrow=self._product(layer.narrow),
+            post_attention_norm=self._norm(layer.post_attention_norm),
+            up_proj=self._product(layer.up_proj),
+            down_proj=self._product(layer.down_proj),
         )
 
     def _norm(self, norm: Norm) -> tuple[Tensor, Tensor]:
@@ -220,13 +228,13 @@ class _Product(NamedTuple):
 class _TensorLayer(NamedTuple):
     """`layout.Layer` on tensors."""
 
-    norm_1: tuple[Tensor, Tensor]
+    input_norm: tuple[Tensor, Tensor]
     query_key_value: _Product
     dense: _Product
     dense_bias: Tensor | None
-    norm_2: tuple[Tensor, Tensor]
-    widen: _Product
-    narrow: _Product
+    post_attention_norm: tuple[Tensor, Tensor]
+    up_proj: _Product
+    down_proj: _Product
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt_neox_japanese.kernels.attention import attend_last
-from gpt_neox_japanese.kernels.parallel_for import share_out
+from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization import torch_matmul
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["attention", "product", "suits_attention", "suits_product"]
 
-_MOST_ROWS = 8  # what the kernels are made for
+_MAX_ROWS = 8  # what the kernels are made for
 _SMALLEST = 1 << 20  # elements of a matrix that is worth a call
 # Elements of keys that one thread is done with before a second has begun.
 _SHARED = 1 << 18
@@ -34,7 +34,7 @@ def suits_product(states: Tensor, weight: Tensor) -> bool:
     """Whether `product` is the way to multiply [..., in] by [out, in]."""
     return (
         _plain(states, weight)
-        and states.numel() <= _MOST_ROWS * weight.shape[1]
+        and states.numel() <= _MAX_ROWS * weight.shape[1]
         and type(weight) is nn.Parameter  # not quantised or split over processes
         and weight.is_contiguous()
         and weight.numel() >= _SMALLEST
@@ -77,7 +77,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     kind = np.empty(0, np.uint16)
     work = partial(attend_last, rows, kind, _addresses(key), _addresses(value), length)
     threads = torch.get_num_threads() if key.numel() >= _SHARED else 1
-    share_out(lambda first, last: work(out, first, last), batch * heads, threads)
+    parallel_for(lambda first, last: work(out, first, last), batch * heads, threads)
     return torch.from_numpy(out).to(query.dtype).view(batch, 1, heads, head_dim)
 
 

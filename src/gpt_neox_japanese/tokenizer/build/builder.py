@@ -43,7 +43,7 @@ _BASE = frozenset(
     ]
 )
 _KINDS = ("..", "[ぁ-ゖ]", "[ァ-ー]", f"[{KANJI}]", "[！-～]", "[!-~]", ".")  # in order of ids
-_MOST_SAMPLED_RUNS = 500_000  # more do not find better pieces
+_MAX_SAMPLED_RUNS = 500_000  # more do not find better pieces
 
 MINIMUM_SIZE = len(_TAGS) + len(_BASE)
 """The tags and bytes, and the characters that every vocabulary has."""
@@ -84,7 +84,7 @@ def _sample(
 ) -> Counter[str]:
     """Return folded runs → occurrences; characters outside of runs are runs of their own."""
     threshold = 1
-    while len(runs) > _MOST_SAMPLED_RUNS:
+    while len(runs) > _MAX_SAMPLED_RUNS:
         threshold *= 2
         runs = thin(runs, threshold)
     sample: Counter[str] = Counter()

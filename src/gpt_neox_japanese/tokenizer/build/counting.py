@@ -20,7 +20,7 @@ pieces needs. The dashes — and − are read as ー, but a row of them is a lin
 after katakana belongs to a run.
 """
 
-_MOST_RUNS = 4_000_000  # about half a gigabyte
+_MAX_RUNS = 4_000_000  # about half a gigabyte
 
 
 def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
@@ -36,7 +36,7 @@ def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
     for text in texts:
         characters.update(text)
         runs.update(SCRIPT_RUN.findall(text))
-        while len(runs) > _MOST_RUNS:
+        while len(runs) > _MAX_RUNS:
             threshold *= 2
             runs = thin(runs, threshold)
     return characters, runs

@@ -32,7 +32,7 @@ _REPEATING_BLOCKS = (
 _KANJI = range(0x4E00, 0xA000)
 _FULL_WIDTH_OFFSET = 0xFEE0
 _LONGEST_FORM = 3
-_MOST_FORMS = 16
+_MAX_FORMS = 16
 _HALF_WIDTH_KATAKANA = {
     unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0xFF66, 0xFFA0)
 }
@@ -99,7 +99,7 @@ class Families:
             written = iter((piece,))
         elif len(piece) > 1:
             written = (form for form in written if not any(map(_is_enclosed, form)))
-        forms = dict.fromkeys((piece, *itertools.islice(written, _MOST_FORMS), _half_width(piece)))
+        forms = dict.fromkeys((piece, *itertools.islice(written, _MAX_FORMS), _half_width(piece)))
         return tuple(form for form in forms if 0 < len(form) <= _LONGEST_FORM)
 
 
