@@ -154,8 +154,8 @@ def test_stored_numbers_are_computed_with_as_they_are(kind: str) -> None:
     assert difference < (1e-4 if kind == "bfloat16" else 0.02) * np.abs(scores).max()
     # And whole chunks are computed with them too.
     network.prefill(LONG[:CHUNK], 0, 0)
-    exact.read(LONG[:CHUNK], 0, 0)
-    ours, theirs = (n.score([BatchToken(7, 0, CHUNK)])[0] for n in (network, exact))
+    exact.prefill(LONG[:CHUNK], 0, 0)
+    ours, theirs = (n.decode([BatchToken(7, 0, CHUNK)])[0] for n in (network, exact))
     assert (
         np.abs(ours - theirs).max() < (1e-4 if kind == "bfloat16" else 0.02) * np.abs(theirs).max()
     )

@@ -21,7 +21,7 @@ from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
-from gpt_neox_japanese.inference.network import CHUNK, Token
+from gpt_neox_japanese.inference.network import CHUNK, BatchToken
 from gpt_neox_japanese.kernels import gemv
 from gpt_neox_japanese.quantization.bfloat16_arrays import float_to_bfloat
 from gpt_neox_japanese.quantization.quantize import quantize
@@ -99,8 +99,8 @@ def int8_model() -> Arrays:
         layer._replace(
             query_key_value=quantize(layer.query_key_value.floats(), 8),
             dense=quantize(layer.dense.floats(), 8),
-            to_float32=quantize(layer.to_float32.floats(), 8),
-            to_stored=quantize(layer.to_stored.floats(), 8),
+            up_proj=quantize(layer.up_proj.floats(), 8),
+            down_proj=quantize(layer.down_proj.floats(), 8),
         )
         for layer in weights.layers
     )
@@ -109,9 +109,9 @@ def int8_model() -> Arrays:
         hparams, weights._replace(embedding=table, head=table, layers=layers), threads=1
     )
     ids = (100 + integers(CHUNK + 8) % 2000).tolist()
-    network.read(ids[:CHUNK], 0, 0)
-    tokens = [Token(token, 0, CHUNK + index) for index, token in enumerate(ids[CHUNK:])]
-    return {"scores, int8": network.score(tokens).copy()}
+    network.prefill(ids[:CHUNK], 0, 0)
+    tokens = [BatchToken(token, 0, CHUNK + index) for index, token in enumerate(ids[CHUNK:])]
+    return {"scores, int8": network.decode(tokens).copy()}
 
 
 def digests() -> dict[str, str]:

@@ -13,8 +13,8 @@ def test_both_spellings_of_the_rotary_numbers_are_read() -> None:
     new = {"rope_parameters": {"rope_theta": 500, "partial_rotary_factor": 0.5}}
     old = {"rotary_emb_base": 500, "rotary_pct": 0.5}
     assert HParams.from_config(TINY | new) == HParams.from_config(TINY | old)
-    assert HParams.from_config(TINY | old).rotary_base == 500
-    assert HParams.from_config(TINY | old).rotated == 8
+    assert HParams.from_config(TINY | old).rope_theta == 500
+    assert HParams.from_config(TINY | old).rotary_dim == 8
 
 
 @pytest.mark.parametrize(

@@ -348,7 +348,7 @@ def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
             return getattr(wide_network, name)
 
         def decode(self, tokens: Any, num_without_logits: int = 0) -> Any:
-            scores = np.array(wide_network.score(tokens, num_without_logits))
+            scores = np.array(wide_network.decode(tokens, num_without_logits))
             for row, token in enumerate(tokens[num_without_logits:]):
                 if token.id == 49:
                     scores[row] = np.nan
