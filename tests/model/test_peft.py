@@ -108,7 +108,8 @@ def test_the_layer_inside_an_adapter_has_the_fast_product(tiny_model, monkeypatc
         "gpt_neox_japanese.model.decode.linear._multiplied",
         lambda *given: widths.append(len(given[1])) or inner(*given),
     )
-    model = peft.get_peft_model(tiny_model().bfloat16(), peft.LoraConfig(task_type="CAUSAL_LM"))
+    config = peft.LoraConfig(target_modules=["query_key_value", "dense"])
+    model = peft.get_peft_model(tiny_model().bfloat16(), config)
     model(input_ids=IDS, attention_mask=MASK)
     assert widths == [96, 32, 128, 32] * 2 + [61]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from functools import wraps
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any, cast
 
 import torch
@@ -71,7 +72,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
         if inputs.get(CACHE_NAME) is not None:
             inputs |= dict.fromkeys(CACHE_NAMES, inputs[CACHE_NAME])
-        own = inspect.signature(self.forward).parameters
+        own = _argument_names(type(self).forward)
         others = {name: value for name, value in inputs.items() if name not in own}
         unread = unread_keywords(others, self.config)
         return {name: value for name, value in inputs.items() if name not in unread}
@@ -192,3 +193,8 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
             self.embed_out.weight = nn.Parameter(self.embed_out.weight.detach().clone())
             self.config.tie_word_embeddings = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@cache  # of a function for each token
+def _argument_names(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)

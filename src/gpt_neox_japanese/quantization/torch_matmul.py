@@ -17,8 +17,7 @@ __all__ = ["is_recorded", "is_traced", "is_unobserved", "product"]
 def is_traced() -> bool:
     """Whether `torch.jit.trace` or `torch.func` follows: they know torch's own operations only."""
     return not torch.compiler.is_compiling() and (
-        torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch._C._are_functorch_transforms_active()
+        torch._C._is_tracing() or torch._C._are_functorch_transforms_active()
     )
 
 
