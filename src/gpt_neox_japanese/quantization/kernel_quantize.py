@@ -46,12 +46,12 @@ def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floa
         for lane in range(16):
             value = values[start + lane]
             miss = multiply_add(-scale, _whole(value * factor, low, high), value)
-            lanes[lane] = multiply_add(miss, miss, lanes[lane])
+            lanes[lane] += miss * miss
     total = lanes.sum()
     for index in range(values.size - values.size % 16, values.size):
         value = values[index]
         miss = multiply_add(-scale, _whole(value * factor, low, high), value)
-        total = multiply_add(miss, miss, total)
+        total += miss * miss
     return total
 
 
