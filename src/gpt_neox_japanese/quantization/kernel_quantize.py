@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernel_compile import Number, compiled, entry
-from gpt_neox_japanese.kernels.sums import multiply_add
 from gpt_neox_japanese.kernels.tiles import GROUP
 
 __all__ = ["quantize_int4_groups", "quantize_int8_rows"]
@@ -45,12 +44,11 @@ def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floa
     for start in range(0, values.size - 15, 16):
         for lane in range(16):
             value = values[start + lane]
-            miss = multiply_add(-scale, _whole(value * factor, low, high), value)
+            miss = value - scale * _whole(value * factor, low, high)
             lanes[lane] += miss * miss
     total = lanes.sum()
     for index in range(values.size - values.size % 16, values.size):
-        value = values[index]
-        miss = multiply_add(-scale, _whole(value * factor, low, high), value)
+        miss = values[index] - scale * _whole(values[index] * factor, low, high)
         total += miss * miss
     return total
 
