@@ -46,11 +46,6 @@ def _values(builder, kind, row, column, lanes):
     return builder.bitcast(builder.shl(bits, by), of(FLOAT))
 
 
-def _add(builder, total, first, *second):
-    """Add a row's channels, or the products of two rows' channels, to a sum."""
-    return fused(builder, first, second[0], total) if second else builder.fadd(first, total)
-
-
 def _sum(context, builder, signature, arguments):
     """Of the products of two rows' channels, or of one row's channels."""
     arrays = [
@@ -69,10 +64,17 @@ def _sum(context, builder, signature, arguments):
     whole = builder.and_(count, INT64(-_LANES))
     sums = cgutils.alloca_once_value(builder, ir.Constant(vector(FLOAT, _LANES), None))
     with cgutils.for_range_slice(builder, INT64(0), whole, INT64(_LANES)) as (column, _):
-        builder.store(_add(builder, builder.load(sums), *channels(column, _LANES)), sums)
+        first, *second = channels(column, _LANES)
+        before = builder.load(sums)
+        after = builder.fadd(first, before)
+        if second:
+            after = fused(builder, first, second[0], before)
+        builder.store(after, sums)
     result = cgutils.alloca_once_value(builder, add_lanes(builder, builder.load(sums)))
     with cgutils.for_range_slice(builder, whole, count, INT64(1)) as (column, _):
-        builder.store(_add(builder, builder.load(result), *channels(column, 1)), result)
+        first, *second = channels(column, 1)
+        product = builder.fmul(first, second[0]) if second else first
+        builder.store(builder.fadd(builder.load(result), product), result)
     return builder.load(result)
 
 
@@ -81,7 +83,7 @@ def dot(typing_context, left, right):
     """The inner product of two rows of one length, as float32.
 
     Channel i is added to sum i modulo 16; then the sums are added in halves, and then what is left
-    over at the end of the rows, one after the other.
+    over at the end of the rows, one after the other, and not fused: see `multiply_add`.
     """
     return types.float32(left, right), _sum
 
@@ -94,7 +96,12 @@ def total(typing_context, row):
 
 @intrinsic
 def multiply_add(typing_context, left, right, addend):
-    """`left * right + addend` of float32, rounded once where the processor can: see `fused`."""
+    """`left * right + addend` of float32, rounded once where the processor can: see `fused`.
+
+    Not for the sum of a loop, such as `total = multiply_add(a[i], b[i], total)`: LLVM may turn it
+    into a vector of products, rounded by themselves, whose lanes it then adds one after the other.
+    It does so on Arm.
+    """
 
     def generate(context, builder, signature, arguments):
         return fused(builder, *arguments)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.compile import Number, compiled, entry
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.kernels.reductions import multiply_add
 
 __all__ = ["quantize_int4_groups", "quantize_int8_rows"]
 
@@ -45,13 +44,12 @@ def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floa
     for start in range(0, values.size - 15, 16):
         for lane in range(16):
             value = values[start + lane]
-            miss = multiply_add(-scale, _whole(value * factor, low, high), value)
-            lanes[lane] = multiply_add(miss, miss, lanes[lane])
+            miss = value - scale * _whole(value * factor, low, high)
+            lanes[lane] += miss * miss
     total = lanes.sum()
     for index in range(values.size - values.size % 16, values.size):
-        value = values[index]
-        miss = multiply_add(-scale, _whole(value * factor, low, high), value)
-        total = multiply_add(miss, miss, total)
+        miss = values[index] - scale * _whole(values[index] * factor, low, high)
+        total += miss * miss
     return total
 
 
