@@ -365,7 +365,7 @@ class TextGenerator:
         tokens = self.engine.submit(
             prompt_ids,
             max_new_tokens=max_new_tokens,
-            options=replace(sampling_params or self.sampling_params, **changes),
+            params=replace(sampling_params or self.sampling_params, **changes),
             seed=seed,
         )
         return TextStream(tokens, detokenizer, text)
