@@ -60,7 +60,7 @@ class Network(Protocol):
             num_without_logits: Leading tokens that run without logits.
 
         Returns:
-            `(tokens - num_without_logits, vocabulary)`. It may be overwritten by the next call.
+            [tokens - num_without_logits, vocabulary]. It may be overwritten by the next call.
         """
 
     def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:

@@ -78,26 +78,26 @@ class Workspace(NamedTuple):
     Attributes:
         matrix: Empty; its dtype says how the layers' matrices are stored (`kernel_dispatch`).
         table: As `matrix`, for the embedding and the head.
-        layers: int64 `(layers, FIELDS)`.
-        embed_and_head: int64 `(2, 2)`: numbers and scales of the embedding and of the head.
-        final_norm: float32 `(2, hidden)`.
+        layers: int64 [layers, FIELDS].
+        embed_and_head: int64 [2, 2]: numbers and scales of the embedding and of the head.
+        final_norm: float32 [2, hidden].
         cos: float32 [positions, rotary_dim / 2].
         sin: As `cos`.
         epsilon: float32, of the layer norms.
         tanh: Whether GELU is the approximation with tanh.
-        keys: `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16 as uint16.
+        keys: [layers, slots, heads, capacity, head_dim], float32 or bfloat16 as uint16.
         values: As `keys`.
         counters: int64, see `counter_words`.
-        batch: int64 `(2,)`.
-        tokens: int64 `(3, MAX_ROWS)`.
-        hidden: float32 `(MAX_ROWS, hidden)`.
-        qkv: float32 `(MAX_ROWS, 3 * hidden)`: query, key and value of each head in turn.
-        attn_out: float32 `(MAX_ROWS, hidden)`.
-        mlp_hidden: float32 `(MAX_ROWS, intermediate_size)`.
-        delta: float32 `(MAX_ROWS, hidden)`.
-        logits: float32 `(MAX_ROWS, vocabulary)`, the result.
-        normed: float32 `(threads, MAX_ROWS, hidden)`.
-        scores: float32 `(threads, capacity)`.
+        batch: int64 [2].
+        tokens: int64 [3, MAX_ROWS].
+        hidden: float32 [MAX_ROWS, hidden].
+        qkv: float32 [MAX_ROWS, 3 * hidden]: query, key and value of each head in turn.
+        attn_out: float32 [MAX_ROWS, hidden].
+        mlp_hidden: float32 [MAX_ROWS, intermediate_size].
+        delta: float32 [MAX_ROWS, hidden].
+        logits: float32 [MAX_ROWS, vocabulary], the result.
+        normed: float32 [threads, MAX_ROWS, hidden].
+        scores: float32 [threads, capacity].
         quantized: Room for activations as integers.
     """
 

@@ -34,7 +34,7 @@ def make_workspace(
     Args:
         hparams: Sizes and constants.
         weights: They must stay where they are as long as the workspace is used.
-        keys: The cache, `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16.
+        keys: The cache, [layers, slots, heads, capacity, head_dim], float32 or bfloat16.
         values: As `keys`.
         threads: How many work together.
     """

@@ -39,7 +39,7 @@ def keep_top_p(weights: Row, top_p: float) -> Positions:
     Of equal weights the earlier positions are kept first.
 
     Args:
-        weights: 0 or more, proportional to probabilities, shape `(count,)`.
+        weights: 0 or more, proportional to probabilities, shape [count].
         top_p: Above 0, at most 1.
     """
     total = float(weights.sum())
@@ -72,7 +72,7 @@ def draw(weights: Row, uniform: float) -> int:
     """A position, each as probable as its weight: where `uniform` falls along their sum.
 
     Args:
-        weights: 0 or more, not all 0, shape `(count,)`.
+        weights: 0 or more, not all 0, shape [count].
         uniform: From 0 up to, but not including, 1.
     """
     return _first_beyond(weights, uniform * float(weights.sum()))

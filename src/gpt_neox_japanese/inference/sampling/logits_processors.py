@@ -1,6 +1,6 @@
 """What changes scores before one is drawn: ids that were written already, and ids that must not be.
 
-Every function here changes a row of scores in place: float32, shape `(vocab_size,)`.
+Every function here changes a row of scores in place: float32, shape [vocab_size].
 """
 
 from __future__ import annotations

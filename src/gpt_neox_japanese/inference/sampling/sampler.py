@@ -92,7 +92,7 @@ class Sampler:
         """Choose the next id and remember it.
 
         Args:
-            logits: The model's scores, float32, shape `(vocab_size,)`; left as they are.
+            logits: The model's scores, float32, shape [vocab_size]; left as they are.
 
         Raises:
             GenerationError: The scores are not numbers, or all ids are forbidden.
