@@ -73,7 +73,13 @@ class Network(Protocol):
         """
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Make the first `length` tokens of slot `target` those of slot `source`."""
+        """Make the first `length` tokens of slot `target` those of slot `source`.
+
+        Args:
+            source: A slot.
+            target: Another.
+            length: In tokens.
+        """
 
     def close(self) -> None:
         """End the network's own threads, if it has any; the next call would start new ones."""

@@ -127,7 +127,11 @@ class Workspace(NamedTuple):
 
 
 def counter_words(layers: int) -> int:
-    """How many int64 the counters of a network take."""
+    """How many int64 the counters of a network take.
+
+    Args:
+        layers: Of the network.
+    """
     return (_FIRST_PHASE + layers * _PHASES + 1) * STRIDE
 
 
@@ -297,7 +301,11 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
 
 @entry
 def begin_step(counters: Longs) -> None:
-    """Tell the other threads that there is a step to do. All must have ended the one before."""
+    """Tell the other threads that there is a step to do. All must have ended the one before.
+
+    Args:
+        counters: int64 [counter_words(layers)], of the workspace.
+    """
     for index in range(_FIRST_PHASE * STRIDE, len(counters)):
         counters[index] = 0
     add(counters, GO, 1)

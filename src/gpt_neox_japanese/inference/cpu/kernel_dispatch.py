@@ -53,7 +53,14 @@ class QuantizedActivations(NamedTuple):
 def quantize_activations(
     kind: Number, x: Floats, quantized: QuantizedActivations, thread_id: Number
 ) -> None:
-    """Prepare activations, float32 [rows, columns], for products with a matrix of this kind."""
+    """Prepare activations, float32 [rows, columns], for products with a matrix of this kind.
+
+    Args:
+        kind: How the matrix is stored.
+        x: The activations.
+        quantized: Where their integers are written.
+        thread_id: Whose part of it.
+    """
     raise NotImplementedError
 
 
@@ -151,7 +158,14 @@ def _gemv(kind, address, x, quantized, thread_id, out, first, last):
 
 
 def embed(kind: Number, address: Longs, token: Number, out: Floats) -> None:
-    """Write row `token` of a matrix, as float32 [columns]. int4 tables are not supported."""
+    """Write row `token` of a matrix, as float32 [columns]. int4 tables are not supported.
+
+    Args:
+        kind: How the matrix is stored.
+        address: int64 [2], where it lies.
+        token: Which row.
+        out: float32 [columns].
+    """
     raise NotImplementedError
 
 

@@ -16,7 +16,12 @@ __all__ = ["attend_heads", "gelu_rows", "normalize_rows", "rows_to_float32"]
 
 @entry
 def rows_to_float32(bits: Shorts, out: Floats) -> None:
-    """float32 from bit patterns of bfloat16, [rows, columns]."""
+    """float32 from bit patterns of bfloat16, [rows, columns].
+
+    Args:
+        bits: uint16 [rows, columns].
+        out: float32 [rows, columns].
+    """
     for row in range(len(bits)):
         for column in range(bits.shape[1]):
             out[row, column] = to_float32(bits[row, column])

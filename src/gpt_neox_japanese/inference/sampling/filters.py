@@ -26,7 +26,15 @@ _BLOCK = 128
 
 
 def keep_top_k(scores: Row, top_k: int) -> Positions:
-    """Positions of the `top_k` highest scores, and of those equal to the last of them."""
+    """Positions of the `top_k` highest scores, and of those equal to the last of them.
+
+    Args:
+        scores: float32 [count].
+        top_k: 1 or more.
+
+    Returns:
+        Positions, ascending.
+    """
     last = len(scores) - top_k
     if last <= 0:
         return np.arange(len(scores))
@@ -64,7 +72,15 @@ def keep_top_p(weights: Row, top_p: float) -> Positions:
 
 
 def keep_min_p(weights: Row, min_p: float) -> Positions:
-    """Positions at least `min_p` times as likely as the likeliest."""
+    """Positions at least `min_p` times as likely as the likeliest.
+
+    Args:
+        weights: Proportional to probabilities, float32 [count].
+        min_p: 0 to 1.
+
+    Returns:
+        Positions, ascending.
+    """
     return np.flatnonzero(weights >= min_p * weights.max())
 
 
@@ -79,7 +95,15 @@ def draw(weights: Row, uniform: float) -> int:
 
 
 def likeliest(scores: Row, count: int) -> Positions:
-    """Positions of the `count` highest scores, highest first; of equal scores the earlier ones."""
+    """Positions of the `count` highest scores, highest first; of equal scores the earlier ones.
+
+    Args:
+        scores: float32 [vocab_size].
+        count: How many.
+
+    Returns:
+        Positions, [count].
+    """
     near = keep_top_k(scores, count)
     return near[np.argsort(-scores[near], kind="stable")][:count]
 

@@ -159,7 +159,11 @@ class Sampler:
         return position if ids is None else int(ids[position])
 
     def remember(self, token_id: int) -> None:
-        """Count an id as written: penalties, bad words and the minimum length heed it."""
+        """Count an id as written: penalties, bad words and the minimum length heed it.
+
+        Args:
+            token_id: Below `vocab_size`.
+        """
         self._written += 1
         for memory in (self._seen, self._tally, self._bad_words):
             if memory is not None:

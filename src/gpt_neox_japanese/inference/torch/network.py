@@ -247,7 +247,14 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def check_device(device: str) -> None:
-    """Raise CheckpointError unless torch can use a device."""
+    """Raise CheckpointError unless torch can use a device.
+
+    Args:
+        device: As torch names it.
+
+    Raises:
+        CheckpointError: It cannot.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
