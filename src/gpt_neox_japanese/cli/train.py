@@ -14,7 +14,7 @@ import click
 from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.training.settings import REAL, WHOLE, Architecture, Settings
+from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
 
 __all__ = ["command"]
 
@@ -32,7 +32,11 @@ def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
 
 def _number(name: str, text: str) -> Callable[[Any], Any]:
     setting = name.removeprefix("--").replace("-", "_")
-    kind = Whole(*WHOLE[setting]) if setting in WHOLE else Real(*REAL[setting])
+    kind = (
+        Whole(*INTEGER_RANGES[setting])
+        if setting in INTEGER_RANGES
+        else Real(*FLOAT_RANGES[setting])
+    )
     return _option(name, kind, text)
 
 
@@ -162,13 +166,13 @@ def command(
 
     from transformers.utils.logging import disable_progress_bar
 
-    from gpt_neox_japanese.training.distributed import leave_the_others, processes, this_process
+    from gpt_neox_japanese.training.distributed import destroy_process_group, rank, world_size
     from gpt_neox_japanese.training.run import train
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
     if tokens is not None:
         step = options["sequence_length"] * options["batch_size"] * options["gradient_accumulation"]
-        steps = max(tokens // (step * processes()), 1)
+        steps = max(tokens // (step * world_size()), 1)
     settings = Settings(steps=steps or _DEFAULTS["steps"], **options)
     start = model or Architecture(hidden_size, layers, heads)
     try:
@@ -184,8 +188,8 @@ def command(
     except TrainingError as error:
         raise click.ClickException(str(error)) from error
     finally:
-        leave_the_others()
-    if this_process() != 0:
+        destroy_process_group()
+    if rank() != 0:
         return
     if finished:
         click.echo(f"the model is in {output}")

@@ -24,14 +24,14 @@ import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, name_of
 from gpt_neox_japanese.tokenization.encode_corpus import (
+    CorpusSource,
     Encoded,
     OnError,
     Packed,
-    Source,
+    corpus_fingerprint,
     encode_corpus,
-    settings_of,
 )
-from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["MANIFEST", "Totals", "token_dtype", "tokenize_corpus"]
@@ -80,19 +80,22 @@ def tokenize_corpus(
         layout: where in the files the documents are.
         on_error: whether a broken document ends the work or is passed over.
         workers: number of processes at most; as many as there are CPUs when None.
-        resume: continue a run that was interrupted, if there is one; see `unfinished`.
+        resume: continue a run that was interrupted, if there is one; see `resumable_output`.
+
+    Returns:
+        How much was tokenized.
 
     Raises:
         OutputError: `output` exists or cannot be written.
         DataError: there is an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
     """
-    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
+    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(model)
     as_lines = output.suffix == ".jsonl"
     last = output.name if as_lines else MANIFEST
-    settings = {**settings_of(source, codec), "output": "lines" if as_lines else "arrays"}
-    run = Unfinished(output, settings, resume=resume, last=last, is_file=as_lines)
+    settings = {**corpus_fingerprint(source, codec), "output": "lines" if as_lines else "arrays"}
+    run = ResumableOutput(output, settings, resume=resume, last=last, is_file=as_lines)
     with run as files:
         if as_lines:
             files.append(output.name, b"")
@@ -116,11 +119,11 @@ def _pack_lines(encoded: Encoded) -> Packed:
     return Packed({"lines": "".join(lines).encode()}, _count(encoded))
 
 
-def _put_lines(files: Unfinished, name: str, packed: Packed) -> None:
+def _put_lines(files: ResumableOutput, name: str, packed: Packed) -> None:
     files.append(name, packed.parts["lines"])
 
 
-def _encode_arrays(source: Source, codec: Codec, files: Unfinished) -> None:
+def _encode_arrays(source: CorpusSource, codec: Codec, files: ResumableOutput) -> None:
     dtype = token_dtype(len(codec))
     if not files.size(IDS):
         files.append(IDS, _npy_header(dtype, 0))
@@ -148,7 +151,7 @@ class _PackArrays:
         return Packed(parts, _count(encoded))
 
 
-def _put_arrays(files: Unfinished, packed: Packed) -> None:
+def _put_arrays(files: ResumableOutput, packed: Packed) -> None:
     # Where a document ends depends on all blocks before, which no worker knows.
     lengths = np.frombuffer(packed.parts["lengths"], _BOUND)
     bounds = files.counts["tokens"] + np.cumsum(lengths, dtype=_BOUND)
@@ -173,7 +176,7 @@ def _count(encoded: Encoded) -> dict[str, int]:
     }
 
 
-def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals) -> None:
+def _save_manifest(directory: Path, source: CorpusSource, codec: Codec, totals: Totals) -> None:
     manifest = {
         "vocabulary_fingerprint": codec.fingerprint,
         "sources": [name_of(file) for file in source.files],

@@ -21,11 +21,19 @@ from tqdm import tqdm
 from gpt_neox_japanese.corpus import Block, Document, Layout, map_blocks, read_blocks
 from gpt_neox_japanese.errors import CorpusError
 from gpt_neox_japanese.machine import usable_cores
-from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.results import Ragged
 
-__all__ = ["Encoded", "OnError", "Pack", "Packed", "Source", "encode_corpus", "settings_of"]
+__all__ = [
+    "CorpusSource",
+    "Encoded",
+    "OnError",
+    "Pack",
+    "Packed",
+    "corpus_fingerprint",
+    "encode_corpus",
+]
 
 # A process takes a second to start; that is well spent from about this much source on.
 _BYTES_WORTH_A_WORKER = 2**24
@@ -62,7 +70,7 @@ Pack = Callable[[Encoded], Packed]
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSource:
     """A corpus and how it is to be read.
 
     Attributes:
@@ -85,7 +93,11 @@ class Source:
 
 
 def encode_corpus(
-    source: Source, codec: Codec, pack: Pack, put: Callable[[Packed], None], output: Unfinished
+    source: CorpusSource,
+    codec: Codec,
+    pack: Pack,
+    put: Callable[[Packed], None],
+    output: ResumableOutput,
 ) -> None:
     """Encode the blocks of `source` that `output` does not have yet.
 
@@ -115,8 +127,16 @@ def encode_corpus(
             progress.update(block.size)
 
 
-def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
-    """What the ids of a corpus depend on, as JSON values."""
+def corpus_fingerprint(source: CorpusSource, codec: Codec) -> dict[str, Any]:
+    """What the ids of a corpus depend on: two runs with the same fingerprint give the same ids.
+
+    Args:
+        source: the corpus; its files count with their names and sizes, not with their contents.
+        codec: the tokenizer.
+
+    Returns:
+        Name → JSON value; the names appear in messages.
+    """
     files = json.dumps([[file.name, file.stat().st_size] for file in source.files])
     return {
         "corpus": hashlib.sha256(files.encode()).hexdigest(),
@@ -125,9 +145,9 @@ def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
     }
 
 
-def _workers(source: Source) -> int:
-    most = source.workers or usable_cores()
-    return max(1, min(most, source.size // _BYTES_WORTH_A_WORKER))
+def _workers(source: CorpusSource) -> int:
+    limit = source.workers or usable_cores()
+    return max(1, min(limit, source.size // _BYTES_WORTH_A_WORKER))
 
 
 @dataclass(frozen=True)

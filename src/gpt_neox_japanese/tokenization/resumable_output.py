@@ -1,4 +1,4 @@
-"""Output that grows for hours: hidden until it is complete, and not lost when the run is killed.
+"""Output that can be resumed: hidden until it is complete, and not lost when the run is killed.
 
 While a run writes `NAME`, its files lie in the directory `.NAME.partial` beside it (or `.partial`
 inside, if `NAME` is an empty directory that is there already), together with `progress.json`: how
@@ -22,16 +22,17 @@ from typing import IO, Any, Self
 
 from gpt_neox_japanese.errors import DataError, OutputError
 from gpt_neox_japanese.files import outputs
+from gpt_neox_japanese.files.atomic import write_file
 
-__all__ = ["Unfinished"]
+__all__ = ["ResumableOutput"]
 
 JOURNAL = "progress.json"
 
 _SECONDS_BETWEEN_JOURNALS = 10.0
 
 
-class Unfinished:
-    """Files that only grow, block by block, until they are published together.
+class ResumableOutput:
+    """Files that are appended to, block by block, until they are published together.
 
     A context manager. A block that ends with an exception, Ctrl-C among them, keeps what whole
     blocks of the corpus have given so far, for `resume`.
@@ -62,7 +63,7 @@ class Unfinished:
         last: str,
         is_file: bool = False,
     ) -> None:
-        self.directory = outputs.growing(output, "partial")
+        self.directory = outputs.partial_directory(output, "partial")
         if is_file and output.is_dir():
             raise OutputError(f"--output {output} exists and is a directory; choose another")
         outputs.check_output(output, partial=self.directory)
@@ -76,7 +77,7 @@ class Unfinished:
             self._restore(resume)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
-            outputs.make(self.directory, output)
+            outputs.make_partial(self.directory, output)
         self._written = time.monotonic()
         self._safe = self._state()
 
@@ -85,7 +86,7 @@ class Unfinished:
         return self._sizes.get(name, 0)
 
     def append(self, name: str, data: bytes) -> None:
-        """Let a file grow; it is made when it is first named."""
+        """Append to a file; it is made when it is first named."""
         if name not in self._open:
             self._open[name] = (self.directory / name).open("ab")
         self._open[name].write(data)
@@ -98,7 +99,11 @@ class Unfinished:
             stream.write(data)
 
     def end_block(self, counts: Mapping[str, int]) -> None:
-        """Say that everything of one more block has been appended."""
+        """Say that everything of one more block has been appended.
+
+        Args:
+            counts: name → what the block adds to it.
+        """
         self.blocks += 1
         self.counts.update(counts)
         self._safe = self._state()
@@ -106,11 +111,15 @@ class Unfinished:
             self._save()
 
     def discard(self) -> None:
-        """Give up what is done, because no run can make use of it."""
+        """Keep nothing for `--resume`, because no run can make use of it."""
         self._safe = {**self._safe, "blocks": 0}
 
     def publish(self) -> None:
-        """Close the files and give them their place."""
+        """Close the files and move them to their place.
+
+        Raises:
+            OSError: that is not possible.
+        """
         self._close()
         if self._is_file:
             outputs.publish_file(self.directory / self._last, self._output)
@@ -138,13 +147,9 @@ class Unfinished:
     def _save(self) -> None:
         """Write the journal, after everything that it speaks of."""
         self._close()
-        path = self.directory / JOURNAL
-        fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8", newline="\n") as stream:
-            json.dump({"settings": self._settings, **self._safe}, stream, ensure_ascii=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(path)
+        journal = {"settings": self._settings, **self._safe}
+        text = json.dumps(journal, ensure_ascii=False)
+        write_file(self.directory / JOURNAL, text.encode())
         self._written = time.monotonic()
 
     def _close(self) -> None:
@@ -175,6 +180,10 @@ class Unfinished:
             if not path.is_file() or path.stat().st_size < size:
                 raise DataError(f"{path} has lost data; remove {self.directory} to start over")
             os.truncate(path, size)
+        for path in self.directory.iterdir():
+            # Begun after the journal was written: appending would go on behind what is lost.
+            if path.name != JOURNAL and path.name not in self._sizes:
+                path.unlink()
 
     def _read_journal(self) -> dict[str, Any]:
         path = self.directory / JOURNAL

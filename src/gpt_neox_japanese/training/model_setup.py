@@ -20,10 +20,10 @@ from gpt_neox_japanese.training.data.run_data import RunData
 from gpt_neox_japanese.training.memory_estimate import check_memory
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
-__all__ = ["merged_model", "start_model"]
+__all__ = ["make_model", "merged_model"]
 
 
-def start_model(
+def make_model(
     start: Architecture | Path, data: RunData, settings: Settings
 ) -> GPTNeoXJapaneseForCausalLM | Any:
     """Make or load the model, ready to be trained; with adapters it is PEFT's.

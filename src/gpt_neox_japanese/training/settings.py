@@ -1,4 +1,4 @@
-"""What decides a training run's result, besides its data; and how it is kept with the run."""
+"""The settings of a training run: their ranges, their record, and what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
-from gpt_neox_japanese.files.atomic import replace_file
+from gpt_neox_japanese.files.atomic import write_file
 
 __all__ = [
-    "REAL",
-    "WHOLE",
+    "FLOAT_RANGES",
+    "INTEGER_RANGES",
     "Architecture",
     "Settings",
     "check_same_run",
@@ -25,8 +25,8 @@ __all__ = [
 
 RECORD = "train.json"
 
-# The least and the most that each number may be; None where only computing sets a bound.
-WHOLE: Mapping[str, tuple[int, int | None]] = {
+# Minimum and maximum of each number; None where only computing sets a bound.
+INTEGER_RANGES: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("hidden_size", "layers", "heads"), (1, None)),
     **dict.fromkeys(("batch_size", "gradient_accumulation", "steps"), (1, None)),
     **dict.fromkeys(("log_every", "eval_every", "save_every"), (1, None)),
@@ -35,11 +35,11 @@ WHOLE: Mapping[str, tuple[int, int | None]] = {
     "seed": (0, 2**32 - 1),  # NumPy's
     "lora_rank": (0, None),
 }
-REAL: Mapping[str, tuple[float, float | None]] = {
+FLOAT_RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"), (0, None)),
     **dict.fromkeys(("warmup", "decay", "subword_dropout"), (0, 1)),
 }
-_MOST = 2**31 - 1  # of whole numbers without a bound of their own
+_MAX_INTEGER = 2**31 - 1  # of whole numbers without a bound of their own
 _CHOICES = {
     "optimizer": ("auto", "muon", "adamw"),
     "schedule": ("wsd", "cosine"),
@@ -90,18 +90,18 @@ class Settings:
         weight_decay: of all matrices.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         seed: of the weights and of the order of the windows.
-        dtype: precision of the forward and backward pass; weights and state are always fp32.
+        dtype: precision of the forward and backward pass; weights and optimizer stay fp32.
         save_dtype: precision of the finished model.
         compile: whether to run the model through `torch.compile`.
         gradient_checkpointing: whether to compute activations twice instead of keeping them.
         attention: transformers' name of an attention implementation; the fastest here if None.
         document_masking: whether a token sees only its own document.
         subword_dropout: probability of passing over the best piece wherever there is a choice;
-            the text is cut anew in every epoch.
+            the text is encoded anew in every epoch (like BPE-dropout).
         lora_rank: train adapters of this rank instead of the model's own weights; 0 for none.
         lora_alpha: the adapters count `lora_alpha / lora_rank`; twice the rank if None.
         merge: whether to leave the model with its adapters merged in `merged` as well.
-        shard: whether several processes share one copy of weights and state (FSDP2).
+        shard: whether weights and optimizer state are sharded over the processes (FSDP2).
         log_every: steps between lines of the loss log.
         eval_every: steps between measurements on the held-out text.
         eval_tokens: about how many held-out tokens such a measurement takes.
@@ -162,7 +162,9 @@ class Settings:
                 "optimizer muon does not suit the thin matrices of LoRA; use adamw or auto"
             )
         if self.merge and not self.lora_rank:
-            raise NeoXJapaneseError("merge is about adapters; give a lora_rank, or leave it out")
+            raise NeoXJapaneseError(
+                "--merge requires --lora-rank; give a rank, or leave --merge out"
+            )
 
     @property
     def uses_muon(self) -> bool:
@@ -177,28 +179,28 @@ def _check_values(settings: Architecture | Settings) -> None:
             raise NeoXJapaneseError(
                 f"{name} is {value!r}; it must be one of {', '.join(_CHOICES[name])}"
             )
-        if name in WHOLE:
+        if name in INTEGER_RANGES:
             object.__setattr__(settings, name, _whole(name, value))
-        elif name in REAL and not (value is None and name == "lora_alpha"):
+        elif name in FLOAT_RANGES and not (value is None and name == "lora_alpha"):
             object.__setattr__(settings, name, _real(name, value))
 
 
 def _whole(name: str, value: Any) -> int:
-    least, most = WHOLE[name][0], WHOLE[name][1] or _MOST
+    low, high = INTEGER_RANGES[name][0], INTEGER_RANGES[name][1] or _MAX_INTEGER
     if isinstance(value, Integral) and not isinstance(value, bool):
         number = int(value)
-        if least <= number <= most:
+        if low <= number <= high:
             return number
-    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a whole number, {least} to {most}")
+    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a whole number, {low} to {high}")
 
 
 def _real(name: str, value: Any) -> float:
-    least, most = REAL[name]
+    low, high = FLOAT_RANGES[name]
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if math.isfinite(number) and least <= number <= (math.inf if most is None else most):
+    if math.isfinite(number) and low <= number <= (math.inf if high is None else high):
         return number
-    upper = "or more" if most is None else f"to {most}"
-    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a finite number, {least} {upper}")
+    upper = "or more" if high is None else f"to {high}"
+    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a finite number, {low} {upper}")
 
 
 def record_settings(
@@ -208,7 +210,7 @@ def record_settings(
     origin = {"model": str(start)} if isinstance(start, Path) else asdict(start)
     record = {"data": str(data), **origin, **asdict(settings)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    replace_file(output / RECORD, text.encode())
+    write_file(output / RECORD, text.encode())
 
 
 def check_same_run(
@@ -217,14 +219,14 @@ def check_same_run(
     """Make sure that a run is resumed with what it was started with.
 
     Args:
-        saved: what its state remembers: the settings, as JSON gives them back, and `start`.
+        saved: what its checkpoint remembers: settings and start, as JSON gives them back.
         settings: what it shall go on with.
         start: the new model's shape, or the model that was trained on.
 
     Raises:
         DataError: something that decides the result is another; the message names it.
     """
-    now = json.loads(json.dumps(described(settings, start)))
+    now = json.loads(json.dumps(settings_to_dict(settings, start)))
     for name, value in now.items():
         if name not in _MAY_CHANGE and saved.get(name) != value:
             raise DataError(
@@ -233,7 +235,7 @@ def check_same_run(
             )
 
 
-def described(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
+def settings_to_dict(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
     """Settings and start as JSON values; of a model, its directory's name."""
     # `.` and `..` have no names of their own.
     origin = (

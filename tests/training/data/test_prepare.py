@@ -18,10 +18,10 @@ from gpt_neox_japanese.tokenization import encode_corpus, resumable_output
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data import prepare as module
 from gpt_neox_japanese.training.data.prepare import prepare
-from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
 
-def texts(stream: TokenStream, codec: Codec, eos_token_id: int) -> list[str]:
+def texts(stream: ShardedTokens, codec: Codec, eos_token_id: int) -> list[str]:
     documents: list[list[int]] = [[]]
     for token in stream.read(0, len(stream)).tolist():
         if token == eos_token_id:
@@ -130,7 +130,7 @@ def test_an_interrupted_run_continues_to_the_same_result(
     documents: int,
     journal_after: float,
 ) -> None:
-    def stop(files: resumable_output.Unfinished, packed: object) -> None:
+    def stop(files: resumable_output.ResumableOutput, packed: object) -> None:
         put(files, packed)
         if files.blocks == documents - 1:
             raise StopError
@@ -229,8 +229,8 @@ def test_another_corpus_cannot_continue_a_run(
 
 
 def test_few_documents_need_no_processes(corpus: Path) -> None:
-    def source(*files: Path) -> encode_corpus.Source:
-        return encode_corpus.Source(files, Layout(), "stop", 8)
+    def source(*files: Path) -> encode_corpus.CorpusSource:
+        return encode_corpus.CorpusSource(files, Layout(), "stop", 8)
 
     assert encode_corpus._workers(source(corpus)) == 1
     assert encode_corpus._workers(source(*[corpus] * 5000)) > 1

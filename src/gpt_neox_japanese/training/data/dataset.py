@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.training.data.shards import TokenStream
+from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 __all__ = ["HeldOutWindows", "TrainingWindows", "positions"]
 
@@ -38,7 +38,7 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        stream: TokenStream | Callable[[int], TokenStream],
+        stream: ShardedTokens | Callable[[int], ShardedTokens],
         window: int,
         windows: int,
         seed: int,
@@ -81,7 +81,7 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
     def _shuffle(self, epoch: int) -> None:
         self._stream = self._epochs(epoch)
         random = np.random.default_rng((self._seed, epoch))
-        # Of an epoch that is cut anew, a few windows more or less than of the first.
+        # An epoch that is encoded anew has a few windows more or less than the first.
         count = max(len(self._stream) // self._window - 1, 1)
         spare = len(self._stream) - count * self._window
         self._offset = int(random.integers(max(min(spare + 1, self._window), 1)))
@@ -113,7 +113,7 @@ class HeldOutWindows(Dataset[dict[str, Tensor]]):
         tokens: at most about this many tokens, spread evenly over the stream.
     """
 
-    def __init__(self, stream: TokenStream, window: int, tokens: int) -> None:
+    def __init__(self, stream: ShardedTokens, window: int, tokens: int) -> None:
         self._stream, self._window = stream, window
         available = max(len(stream) - 1, 0) // (window - 1)
         self._count = min(available, max(tokens // window, 1))

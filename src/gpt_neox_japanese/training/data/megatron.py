@@ -5,7 +5,7 @@ NAME.idx   MMIDIDX and two zero bytes, version 1 (u64), type code (u8), number o
 NAME.bin   the tokens, one sequence after the other
 
 Both may come from strangers: every count is compared with the file before it is believed, and no
-id reaches the model before it is compared with the vocabulary (`TokenStream`).
+id reaches the model before it is compared with the vocabulary (`ShardedTokens`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.training.data.shards import TokenStream
+from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 __all__ = ["indexed_prefix", "open_indexed"]
 
@@ -35,7 +35,7 @@ def indexed_prefix(path: Path) -> Path | None:
     return None if path.is_dir() or not _with(prefix, ".idx").is_file() else prefix
 
 
-def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> TokenStream:
+def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> ShardedTokens:
     """The tokens of a dataset as one stream, memory-mapped.
 
     Args:
@@ -69,7 +69,7 @@ def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> Token
             f"documents of {path} do not end with the end-of-text id {eos_token_id}; preprocess "
             "the corpus with --append-eod and this vocabulary"
         )
-    return TokenStream([data], vocabulary_size)
+    return ShardedTokens([data], vocabulary_size)
 
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], Any, Any, Any]:

@@ -18,14 +18,14 @@ from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
+    CorpusSource,
     Encoded,
     OnError,
     Packed,
-    Source,
+    corpus_fingerprint,
     encode_corpus,
-    settings_of,
 )
-from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
@@ -65,7 +65,10 @@ def prepare(
         layout: where in the files the documents are.
         on_error: whether a broken document ends the work or is passed over.
         workers: number of processes at most; as many as there are CPUs when None.
-        resume: continue a run that was interrupted, if there is one; see `unfinished`.
+        resume: continue a run that was interrupted, if there is one; see `resumable_output`.
+
+    Returns:
+        What `manifest.json` holds.
 
     Raises:
         OutputError: `output` is not empty or cannot be written.
@@ -73,14 +76,14 @@ def prepare(
             an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
     """
-    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
+    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(model)
     eos_token_id = codec.id_of(END_OF_TEXT)
     if eos_token_id is None:
         raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
-    settings = {**settings_of(source, codec), "held_out": held_out}
-    with Unfinished(output, settings, resume=resume, last=MANIFEST) as files:
+    settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
+    with ResumableOutput(output, settings, resume=resume, last=MANIFEST) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:
@@ -133,7 +136,7 @@ class _Pack:
         return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts)
 
 
-def _put(files: Unfinished, packed: Packed) -> None:
+def _put(files: ResumableOutput, packed: Packed) -> None:
     shard = TRAIN.format(max(0, len(_train_shards(files)) - 1))
     if files.size(shard) >= _BYTES_PER_SHARD:
         shard = TRAIN.format(len(_train_shards(files)))
@@ -143,11 +146,11 @@ def _put(files: Unfinished, packed: Packed) -> None:
     files.append(HELD_OUT_TEXT, packed.parts[HELD_OUT_TEXT])
 
 
-def _train_shards(files: Unfinished) -> list[str]:
+def _train_shards(files: ResumableOutput) -> list[str]:
     return list(takewhile(files.size, map(TRAIN.format, count())))
 
 
-def _split(files: Unfinished, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
+def _split(files: ResumableOutput, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
     shards = tuple((name, files.size(name) // dtype.itemsize) for name in names)
     return Split(
         documents=files.counts[f"{part}.documents"],

@@ -10,7 +10,7 @@ from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
-from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
 __all__ = ["RunData", "open_data"]
 
@@ -29,8 +29,8 @@ class RunData:
         fingerprint: tells these tokens from others.
     """
 
-    train: TokenStream
-    held_out: TokenStream
+    train: ShardedTokens
+    held_out: ShardedTokens
     tokens_per_character: float
     tokenizer: Path
     codec: Codec
@@ -79,7 +79,7 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
     size = len(codec)
     train = open_indexed(prefix, size, eos)
-    kept = TokenStream([])
+    kept = ShardedTokens([])
     if held_out is not None:
         kept_prefix = indexed_prefix(held_out)
         if kept_prefix is None:
@@ -106,7 +106,7 @@ def _open_prepared(directory: Path) -> RunData:
     )
 
 
-def _density(stream: TokenStream, codec: Codec) -> float:
+def _density(stream: ShardedTokens, codec: Codec) -> float:
     """Tokens per character, by the first million tokens."""
     ids = stream.read(0, min(len(stream), 10**6))
     return len(ids) / max(len(codec.decode(ids)), 1)

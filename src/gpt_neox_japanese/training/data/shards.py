@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 
-__all__ = ["Manifest", "PreparedData", "Split", "TokenStream"]
+__all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split"]
 
 FORMAT_VERSION = 1
 TRAIN = "train-{:05d}.bin"
@@ -110,7 +110,7 @@ def _split(fields: dict[str, Any]) -> Split:
     return Split(**{**fields, "shards": tuple((name, n) for name, n in fields["shards"])})
 
 
-class TokenStream:
+class ShardedTokens:
     """The shards of a split as one array of tokens, memory-mapped.
 
     Args:
@@ -187,7 +187,7 @@ class PreparedData:
         self.train = self._open(self.manifest.train, expected)
         self.held_out = self._open(self.manifest.held_out, expected)
 
-    def _open(self, split: Split, dtype: np.dtype[Any]) -> TokenStream:
+    def _open(self, split: Split, dtype: np.dtype[Any]) -> ShardedTokens:
         shards = []
         for name, tokens in split.shards:
             if Path(name).name != name:
@@ -204,7 +204,7 @@ class PreparedData:
                     "prepare the corpus again"
                 )
             shards.append(np.memmap(path, dtype, mode="r"))
-        return TokenStream(shards, self.manifest.vocabulary_size)
+        return ShardedTokens(shards, self.manifest.vocabulary_size)
 
     def check_vocabulary(self, fingerprint: str, owner: Path) -> None:
         """Make sure the tokens were made with the vocabulary of `owner`.

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from gpt_neox_japanese.files.atomic import replace_file
+from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.training.report.plot import draw_curves
 
-__all__ = ["read_log", "write_summary"]
+__all__ = ["read_log", "write_report"]
 
 REPORT = "report.md"
 PICTURE = "loss.svg"
@@ -31,7 +31,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def write_summary(
+def write_report(
     output: Path,
     log: Sequence[dict[str, Any]],
     settings: dict[str, Any],
@@ -53,9 +53,9 @@ def write_summary(
     curves["held out"] = [(x["tokens"], x["held_out_bits_per_character"]) for x in held_out]
     curves = {name: points for name, points in curves.items() if points}
     picture = draw_curves(curves, "tokens", "bits per character", log_x=False)
-    replace_file(output / PICTURE, picture.encode())
+    write_file(output / PICTURE, picture.encode())
     page = _page(output, losses, held_out, settings, parameters, samples)
-    replace_file(output / REPORT, page.encode())
+    write_file(output / REPORT, page.encode())
 
 
 def _page(
