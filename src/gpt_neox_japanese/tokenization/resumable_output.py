@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -153,11 +154,13 @@ class ResumableOutput:
         self._written = time.monotonic()
 
     def _close(self) -> None:
-        for stream in self._open.values():
-            stream.flush()
-            os.fsync(stream.fileno())
-            stream.close()
-        self._open = {}
+        streams, self._open = self._open, {}
+        with ExitStack() as closing:
+            for stream in streams.values():
+                closing.enter_context(stream)
+            for stream in streams.values():
+                stream.flush()
+                os.fsync(stream.fileno())
 
     def _restore(self, resume: bool) -> None:
         if not resume:

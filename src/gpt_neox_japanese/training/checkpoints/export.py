@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.files.atomic import move_over, sync_file
-from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 
 __all__ = ["export"]
 
