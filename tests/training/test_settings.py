@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.training.settings import (
+    FLOAT_RANGES,
+    INTEGER_RANGES,
+    Architecture,
+    Settings,
+    check_same_run,
+)
 
 SHAPE = {"hidden_size", "layers", "heads"}
 
@@ -57,3 +63,10 @@ def test_numbers_of_numpy_and_bounds_themselves_are_taken() -> None:
 def test_a_run_is_no_longer_than_can_be_counted() -> None:
     with pytest.raises(NeoXJapaneseError, match="more than can be counted"):
         Settings(steps=2**31 - 1, batch_size=2**31 - 1)
+
+
+def test_a_run_that_recorded_its_start_as_model_can_be_resumed() -> None:
+    saved = {**asdict(Settings()), "model": "first"}
+    check_same_run(json.loads(json.dumps(saved)), Settings(), "where/ever/first")
+    with pytest.raises(DataError, match="started with init_from 'first', now it is 'second'"):
+        check_same_run(json.loads(json.dumps(saved)), Settings(), "second")

@@ -9,6 +9,7 @@ from typing import cast
 import click
 
 from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.options import MODEL
 
 __all__ = ["command"]
 
@@ -16,8 +17,9 @@ __all__ = ["command"]
 @click.command()
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="Checkpoint directory.  [default: the embedded model]",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="Model directory or Hub id.  [default: the model in this package]",
 )
 @click.option(
     "--data",
@@ -41,7 +43,7 @@ __all__ = ["command"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    model: Path | None,
+    model: str | None,
     data: tuple[Path, ...],
     limit: int | None,
     stride: int | None,
@@ -66,11 +68,12 @@ def command(
     from gpt_neox_japanese.evaluation.bits_per_character import bits_per_character
     from gpt_neox_japanese.evaluation.cloze import cloze, make_questions
     from gpt_neox_japanese.evaluation.variant_folding import folded_characters
+    from gpt_neox_japanese.files.model_directory import find_model
     from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
     files = corpus_files(data)
-    checkpoint = Checkpoint.open(model)
+    checkpoint = Checkpoint.open(None if model is None else find_model(model))
     disable_progress_bar()  # type: ignore[no-untyped-call]
     network = GPTNeoXJapaneseForCausalLM.from_pretrained(
         checkpoint.directory, dtype=torch.float32, local_files_only=True

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from gpt_neox_japanese.cli.number_types import Real, Whole
+from gpt_neox_japanese.cli.options import MODEL, renamed_option
 from gpt_neox_japanese.cli.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
@@ -56,6 +57,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     if not isinstance(values, dict):
         raise click.UsageError(f"{path} must hold names and values")
     values = {name.replace("-", "_"): value for name, value in values.items()}
+    if "model" in values:
+        raise click.UsageError(f"{path} has 'model', which is called 'init_from' now")
     known = {option.name for option in context.command.params} - {"config", "resume"}
     if unknown := sorted(values.keys() - known):
         raise click.UsageError(f"{path} has {unknown[0]!r}, which is no option of train")
@@ -84,9 +87,18 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     type=_PATH,
     help="Directory of the run: the model, report.md, train.json, loss.jsonl, checkpoints.",
 )
-@click.option("--model", type=_PATH, help="Model to train on from; without it, a new one is made.")
 @click.option(
-    "--tokenizer", type=_PATH, help="Vocabulary of an indexed dataset.  [default: --model's]"
+    "--init-from",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="Model to train on from: a directory or a Hub id; without it, a new one is made.",
+)
+@renamed_option("--model", "--init-from")
+@click.option(
+    "--tokenizer",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="Vocabulary of an indexed dataset.  [default: --init-from's]",
 )
 @click.option("--held-out-data", type=_PATH, help="Held-out part of an indexed dataset.")
 @_number("--hidden-size", "Channels of a new model.")
@@ -113,11 +125,11 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
 @_option("--attention", TEXT, "Attention of transformers: sdpa, flash_attention_2, …")
 @_flag("--document-masking", "Let a token see its own document only.")
-@_number("--subword-dropout", "Cut the text anew in every epoch, passing over pieces.")
-@_number("--lora-rank", "Train adapters of this rank instead of --model.")
+@_number("--subword-dropout", "BPE-dropout-style subword regularisation probability.")
+@_number("--lora-rank", "Train adapters of this rank for --init-from; 0: all weights.")
 @_number("--lora-alpha", "Scale of the adapters.  [default: twice the rank]")
-@_flag("--merge", "Write --model with its adapters merged to OUTPUT/merged as well.")
-@_flag("--shard", "Share weights and state among the GPUs of torchrun (FSDP2).")
+@_flag("--merge", "Write --init-from with its adapters merged to OUTPUT/merged as well.")
+@_flag("--shard", "Shard weights and optimizer state over torchrun's GPUs (FSDP2).")
 @_number("--log-every", "Steps between lines of loss.jsonl.")
 @_number("--eval-every", "Steps between measurements on the held-out text.")
 @_number("--eval-tokens", "Held-out tokens of such a measurement.")
@@ -134,8 +146,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 def command(
     data: Path,
     output: Path,
-    model: Path | None,
-    tokenizer: Path | None,
+    init_from: str | None,
+    tokenizer: str | None,
     held_out_data: Path | None,
     hidden_size: int,
     layers: int,
@@ -159,10 +171,10 @@ def command(
         steps, tokens = (
             (None, tokens) if context.get_parameter_source("tokens") == given else (steps, None)
         )
-    if model is None and hidden_size % heads:
+    if init_from is None and hidden_size % heads:
         raise click.UsageError(f"--hidden-size {hidden_size} is not a multiple of --heads {heads}")
-    if options["lora_rank"] and model is None:
-        raise click.UsageError("--lora-rank adapts a trained model; name one with --model")
+    if options["lora_rank"] and init_from is None:
+        raise click.UsageError("--lora-rank adapts a trained model; name one with --init-from")
 
     from transformers.utils.logging import disable_progress_bar
 
@@ -174,7 +186,7 @@ def command(
         step = options["sequence_length"] * options["batch_size"] * options["gradient_accumulation"]
         steps = max(tokens // (step * world_size()), 1)
     settings = Settings(steps=steps or _DEFAULTS["steps"], **options)
-    start = model or Architecture(hidden_size, layers, heads)
+    start = init_from or Architecture(hidden_size, layers, heads)
     try:
         finished = train(
             data,

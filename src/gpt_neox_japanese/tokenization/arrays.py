@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, name_of
+from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
     Encoded,
@@ -63,7 +64,7 @@ class Totals:
 
 def tokenize_corpus(
     corpus: Iterable[str | Path],
-    model: Path,
+    tokenizer: str | Path,
     output: Path,
     *,
     layout: Layout | None = None,
@@ -75,7 +76,8 @@ def tokenize_corpus(
 
     Args:
         corpus: files and directories, as `corpus_files` takes them.
-        model: a directory with `vocab.txt` and `emoji.json`.
+        tokenizer: a directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
+            vocabulary of the model in this package.
         output: a name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
         layout: where in the files the documents are.
         on_error: whether a broken document ends the work or is passed over.
@@ -89,9 +91,10 @@ def tokenize_corpus(
         OutputError: `output` exists or cannot be written.
         DataError: there is an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
+        CheckpointError: there is no such tokenizer.
     """
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
-    codec = Codec.load(model)
+    codec = Codec.load(find_tokenizer(tokenizer))
     as_lines = output.suffix == ".jsonl"
     last = output.name if as_lines else MANIFEST
     settings = {**corpus_fingerprint(source, codec), "output": "lines" if as_lines else "arrays"}

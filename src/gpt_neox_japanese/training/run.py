@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.files.model_directory import find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, load_values
@@ -52,9 +53,9 @@ def train(
     data_path: Path,
     output: Path,
     settings: Settings,
-    start: Architecture | Path,
+    init_from: Architecture | str | Path,
     *,
-    tokenizer: Path | None = None,
+    tokenizer: str | Path | None = None,
     held_out: Path | None = None,
     resume: bool = False,
 ) -> bool:
@@ -65,8 +66,9 @@ def train(
         output: the run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
             `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
         settings: how to train.
-        start: a new model's shape, or the directory of a model to train on.
-        tokenizer: the vocabulary of an indexed dataset; that of the model if there is one.
+        init_from: a new model's shape; or the directory or Hub id of a model to train on.
+        tokenizer: directory or Hub id of the vocabulary of an indexed dataset; that of the model
+            if there is one.
         held_out: the held-out part of an indexed dataset.
         resume: continue the run in `output` from its newest complete checkpoint.
 
@@ -78,25 +80,34 @@ def train(
             nothing to resume.
         OutputError: `output` is not empty or cannot be written.
         TrainingError: a loss is not finite, or nothing more can be saved.
+        CheckpointError: there is no such model.
+        NeoXJapaneseError: a step does not fit into the memory, or an option cannot be used here.
     """
     with InterruptCallback() as interrupt:
         checkpoint = _checkpoint_to_resume(output, resume)
         output = target(output)
+        start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
         model_directory = start if isinstance(start, Path) else None
         data = open_data(data_path, tokenizer or model_directory, held_out)
         arguments = _arguments(
             output, settings, evaluates=len(data.held_out) > settings.sequence_length
         )
-        identity = {"settings": settings_to_dict(settings, start), "data": data.fingerprint}
+        identity = {"settings": settings_to_dict(settings, init_from), "data": data.fingerprint}
         if checkpoint is not None:
-            _check_same(checkpoint, data, settings, start)
+            _check_same(checkpoint, data, settings, init_from)
         barrier()  # before anyone writes what the others look for
         model = make_model(start, data, settings)
         if not torch.cuda.is_available():
             keep_freed_memory()
         if arguments.process_index == 0:
+            if checkpoint is None and isinstance(start, Architecture):
+                size = sum(parameter.numel() for parameter in model.parameters())
+                print(
+                    f"a new model of {size:,} parameters is made; --init-from would train one on",
+                    file=sys.stderr,
+                )
             output.mkdir(parents=True, exist_ok=True)
-            record_settings(output, data_path, settings, start)
+            record_settings(output, data_path, settings, init_from)
         run = _Run(model, data, output, settings, arguments)
         trainer = run.trainer(identity, interrupt)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -221,10 +232,10 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
 
 
 def _check_same(
-    checkpoint: Path, data: RunData, settings: Settings, start: Architecture | Path
+    checkpoint: Path, data: RunData, settings: Settings, init_from: Architecture | str | Path
 ) -> None:
     values = load_values(checkpoint)
-    check_same_run(values["settings"], settings, start)
+    check_same_run(values["settings"], settings, init_from)
     if values["data"] != data.fingerprint:
         raise DataError(
             f"the run in {checkpoint.parent} was started on other data; give the same --data, or "

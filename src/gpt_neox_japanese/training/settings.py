@@ -204,41 +204,47 @@ def _real(name: str, value: Any) -> float:
 
 
 def record_settings(
-    output: Path, data: Path, settings: Settings, start: Architecture | Path
+    output: Path, data: Path, settings: Settings, init_from: Architecture | str | Path
 ) -> None:
     """Write `train.json`, which `--config` reads: the command that made the run."""
-    origin = {"model": str(start)} if isinstance(start, Path) else asdict(start)
+    origin = (
+        asdict(init_from) if isinstance(init_from, Architecture) else {"init_from": str(init_from)}
+    )
     record = {"data": str(data), **origin, **asdict(settings)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(output / RECORD, text.encode())
 
 
 def check_same_run(
-    saved: Mapping[str, Any], settings: Settings, start: Architecture | Path
+    saved: Mapping[str, Any], settings: Settings, init_from: Architecture | str | Path
 ) -> None:
     """Make sure that a run is resumed with what it was started with.
 
     Args:
-        saved: what its checkpoint remembers: settings and start, as JSON gives them back.
+        saved: what its checkpoint remembers, as `settings_to_dict` and then JSON give it.
         settings: what it shall go on with.
-        start: the new model's shape, or the model that was trained on.
+        init_from: the new model's shape, or the model that was trained on.
 
     Raises:
         DataError: something that decides the result is another; the message names it.
     """
-    now = json.loads(json.dumps(settings_to_dict(settings, start)))
+    if "model" in saved:  # what the first edition called it
+        saved = {**saved, "init_from": saved["model"]}
+    now = json.loads(json.dumps(settings_to_dict(settings, init_from)))
     for name, value in now.items():
         if name not in _MAY_CHANGE and saved.get(name) != value:
             raise DataError(
                 f"the run was started with {name} {saved.get(name)!r}, now it is {value!r}; give "
-                "the same, or start a new run with --model"
+                "the same, or start a new run with --init-from"
             )
 
 
-def settings_to_dict(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
-    """Settings and start as JSON values; of a model, its directory's name."""
+def settings_to_dict(settings: Settings, init_from: Architecture | str | Path) -> dict[str, Any]:
+    """Settings and start as JSON values; of a model to train on, its name without directories."""
     # `.` and `..` have no names of their own.
     origin = (
-        {"model": Path(os.path.abspath(start)).name} if isinstance(start, Path) else asdict(start)
+        asdict(init_from)
+        if isinstance(init_from, Architecture)
+        else {"init_from": Path(os.path.abspath(init_from)).name}
     )
     return {**asdict(settings), **origin}

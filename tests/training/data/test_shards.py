@@ -75,5 +75,5 @@ def test_a_directory_without_a_readable_manifest_is_refused(copy: Path) -> None:
 
 
 def test_another_vocabulary_is_refused(prepared: Path) -> None:
-    with pytest.raises(DataError, match="prepare the corpus again with --model elsewhere"):
+    with pytest.raises(DataError, match="prepare the corpus again with --tokenizer elsewhere"):
         PreparedData(prepared).check_vocabulary("0" * 64, Path("elsewhere"))

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
@@ -46,7 +46,7 @@ _BYTES_PER_SHARD = 2**28
 
 def prepare(
     corpus: Iterable[str | Path],
-    model: Path,
+    tokenizer: str | Path,
     output: Path,
     *,
     held_out: float = 0.01,
@@ -59,7 +59,8 @@ def prepare(
 
     Args:
         corpus: files and directories, as `corpus_files` takes them.
-        model: a directory with `vocab.txt` and `emoji.json`.
+        tokenizer: a directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
+            vocabulary of the model in this package.
         output: the directory to make; it must not exist, or be empty.
         held_out: the fraction of the documents kept out of training.
         layout: where in the files the documents are.
@@ -75,12 +76,14 @@ def prepare(
         DataError: nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
         CorpusError: the corpus cannot be read.
+        CheckpointError: there is no such tokenizer.
     """
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
-    codec = Codec.load(model)
+    directory = find_tokenizer(tokenizer)
+    codec = Codec.load(directory)
     eos_token_id = codec.id_of(END_OF_TEXT)
     if eos_token_id is None:
-        raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
+        raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
     with ResumableOutput(output, settings, resume=resume, last=MANIFEST) as files:
@@ -104,7 +107,7 @@ def prepare(
             held_out=_split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype),
             skipped=files.counts["skipped"],
         )
-        _copy_tokenizer(codec, model, files.directory)
+        _copy_tokenizer(codec, directory, files.directory)
         manifest.save(files.directory)
         files.publish()
     return manifest
@@ -160,10 +163,10 @@ def _split(files: ResumableOutput, part: str, names: Sequence[str], dtype: np.dt
     )
 
 
-def _copy_tokenizer(codec: Codec, model: Path, directory: Path) -> None:
+def _copy_tokenizer(codec: Codec, source: Path, directory: Path) -> None:
     codec.save(directory)
     # The originals may say more than the codec knows, to transformers for one.
     vocabulary = {VOCAB_FILE, EMOJI_FILE}
     for name in TOKENIZER_FILES:
-        if name not in vocabulary and (model / name).is_file():
-            shutil.copyfile(model / name, directory / name)
+        if name not in vocabulary and (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
@@ -48,21 +49,25 @@ class RunData:
         if fingerprint != mine:
             raise DataError(
                 f"the data was prepared with vocabulary {mine[:12]}…, {model} has "
-                f"{fingerprint[:12]}…; prepare the corpus again with --model {model}"
+                f"{fingerprint[:12]}…; prepare the corpus again with --tokenizer {model}"
             )
 
 
-def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) -> RunData:
+def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = None) -> RunData:
     """Open what `--data` names.
 
     Args:
         path: a directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
-        tokenizer: the directory of the vocabulary that made an indexed dataset, which does not
-            say so itself.
+        tokenizer: directory or Hub id of the vocabulary that made an indexed dataset, which does
+            not say so itself.
         held_out: an indexed dataset that is kept out of training, if there is one.
+
+    Returns:
+        The tokens and the vocabulary that made them.
 
     Raises:
         DataError: something is missing, damaged, or does not fit together.
+        CheckpointError: there is no such tokenizer.
     """
     prefix = indexed_prefix(path)
     if prefix is None:
@@ -73,7 +78,8 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
         raise DataError(
             f"{prefix}.idx does not say which vocabulary made it; name one with --tokenizer"
         )
-    codec = Codec.load(tokenizer)
+    directory = find_tokenizer(tokenizer)
+    codec = Codec.load(directory)
     eos = codec.id_of(END_OF_TEXT)
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
@@ -87,7 +93,7 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
         kept = open_indexed(kept_prefix, size, eos)
     index = prefix.with_name(prefix.name + ".idx").read_bytes()
     digest = hashlib.sha256(index + codec.fingerprint.encode()).hexdigest()
-    return RunData(train, kept, _density(kept, codec), tokenizer, codec, eos, digest)
+    return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest)
 
 
 def _open_prepared(directory: Path) -> RunData:

@@ -220,5 +220,5 @@ class PreparedData:
             raise DataError(
                 f"{self.directory} was prepared with vocabulary "
                 f"{self.manifest.vocabulary_fingerprint[:12]}…, {owner} has {fingerprint[:12]}…; "
-                f"prepare the corpus again with --model {owner}"
+                f"prepare the corpus again with --tokenizer {owner}"
             )
