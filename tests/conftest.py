@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.hub import Hub
 
 # Set before anything imports Hugging Face libraries: no test reaches another machine by accident.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -52,3 +57,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ({"id": str(n), "text": SENTENCE * (n + 1)} for n in range(40))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return file
+
+
+@pytest.fixture
+def hub_requests() -> list[str]:
+    """Names of the files that were fetched from `hub`."""
+    return []
+
+
+@pytest.fixture
+def hub(tmp_path: Path, hub_requests: list[str]) -> Iterator[str]:
+    """The address of a Hub that publishes what is in `tmp_path / "published"`."""
+    attributes = {"root": tmp_path / "published", "sent": hub_requests}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("PublishedHub", (Hub,), attributes))
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()

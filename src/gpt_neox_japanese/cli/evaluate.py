@@ -68,12 +68,11 @@ def command(
     from gpt_neox_japanese.evaluation.bits_per_character import bits_per_character
     from gpt_neox_japanese.evaluation.cloze import cloze, make_questions
     from gpt_neox_japanese.evaluation.variant_folding import folded_characters
-    from gpt_neox_japanese.files.model_directory import find_model
     from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
     files = corpus_files(data)
-    checkpoint = Checkpoint.open(None if model is None else find_model(model))
+    checkpoint = Checkpoint.open("default" if model is None else model)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     network = GPTNeoXJapaneseForCausalLM.from_pretrained(
         checkpoint.directory, dtype=torch.float32, local_files_only=True
