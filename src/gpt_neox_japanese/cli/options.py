@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -25,10 +24,19 @@ _Command = Callable[..., Any]
 MODEL = click.Path()
 """A model's directory, Hub id, or `default`, as `find_model` and `find_tokenizer` take it."""
 
+
+def _find_tokenizer(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
+    from gpt_neox_japanese.files.model_directory import find_tokenizer
+
+    return None if value is None else find_tokenizer(value)
+
+
 vocabulary_option = click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    callback=_find_tokenizer,
+    help="Directory with vocab.txt and emoji.json, or Hub id.  [default: the package's own]",
 )
 
 

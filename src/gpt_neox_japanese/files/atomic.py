@@ -30,11 +30,11 @@ def write_file(path: Path, data: bytes) -> None:
     """Give a file new contents at one moment; until then it keeps its old ones.
 
     Args:
-        path: the file; it need not be there yet.
-        data: its whole contents.
+        path: The file; it need not be there yet.
+        data: Its whole contents.
 
     Raises:
-        OSError: the contents cannot be written; the file is as it was.
+        OSError: The contents cannot be written; the file is as it was.
     """
     fresh = path.with_name(f".{path.name}.new")
     try:
@@ -51,11 +51,11 @@ def move_over(fresh: Path, path: Path) -> None:
     """Put a file in the place of another, also where readers have that one mapped.
 
     Args:
-        fresh: the file with the new contents, on the same disk; it is gone afterwards.
-        path: the file that is replaced, if it is there.
+        fresh: The file with the new contents, on the same disk; it is gone afterwards.
+        path: The file that is replaced, if it is there.
 
     Raises:
-        OSError: that is not possible; the file is as it was.
+        OSError: That is not possible; the file is as it was.
     """
     try:
         fresh.replace(path)
@@ -81,11 +81,11 @@ def publish_directory(partial: Path, final: Path) -> None:
     """Give a directory whose files are synced its name, in the place of one that has it.
 
     Args:
-        partial: the directory, under another name beside `final`; every file is synced.
-        final: the name it gets.
+        partial: The directory, under another name beside `final`; every file is synced.
+        final: The name it gets.
 
     Raises:
-        OSError: that is not possible.
+        OSError: That is not possible.
     """
     sync_directory(partial)
     if final.exists():
@@ -98,7 +98,7 @@ def discard_directory(directory: Path) -> None:
     """Remove a directory that nobody may find half removed.
 
     Raises:
-        OSError: that is not possible; the directory is as it was.
+        OSError: That is not possible; the directory is as it was.
     """
     hidden = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)

@@ -36,12 +36,12 @@ def check_output(
     """Make sure that a new directory can be made at `output`, or an empty one filled.
 
     Args:
-        output: what `--output` names.
-        remedy: what to do about a directory that is not empty.
-        partial: where the result grows, if that does not count as something in it.
+        output: What `--output` names.
+        remedy: What to do about a directory that is not empty.
+        partial: Where the result grows, if that does not count as something in it.
 
     Raises:
-        OutputError: there is a file, a directory that is not empty, or no way to write.
+        OutputError: There is a file, a directory that is not empty, or no way to write.
     """
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output {output} exists and is a file; {remedy}")
@@ -58,10 +58,10 @@ def check_writable(output: Path) -> None:
     """Make sure that something can be written at `output`, without making anything.
 
     Args:
-        output: what `--output` names.
+        output: What `--output` names.
 
     Raises:
-        OutputError: a part of the path is a file, or may not be written into.
+        OutputError: A part of the path is a file, or may not be written into.
     """
     folder = target(output)
     while not os.path.lexists(folder) and folder != folder.parent:
@@ -81,8 +81,8 @@ def partial_directory(output: Path, work: str) -> Path:
     """The hidden directory in which a result grows; it may not be there yet.
 
     Args:
-        output: what `--output` names.
-        work: the kind of work, which is part of the name.
+        output: What `--output` names.
+        work: The kind of work, which is part of the name.
 
     Returns:
         `.NAME.WORK` beside the output, or `.WORK` inside it where it is there already.
@@ -98,12 +98,12 @@ def make_partial(partial: Path, output: Path) -> None:
     """Make the directory in which a result grows.
 
     Args:
-        partial: what `partial_directory` gave.
-        output: what `--output` names, for the message.
+        partial: What `partial_directory` gave.
+        output: What `--output` names, for the message.
 
     Raises:
-        OutputError: that is not possible there.
-        OSError: the disk is full or fails.
+        OutputError: That is not possible there.
+        OSError: The disk is full or fails.
     """
     try:
         partial.mkdir(parents=True)
@@ -119,9 +119,9 @@ def publish(partial: Path, output: Path, last: str) -> None:
     """Move a complete result to its place.
 
     Args:
-        partial: what `partial_directory` gave; it is gone afterwards.
-        output: a directory that is empty or does not exist.
-        last: the file by which others know that a directory is complete.
+        partial: What `partial_directory` gave; it is gone afterwards.
+        output: A directory that is empty or does not exist.
+        last: The file by which others know that a directory is complete.
     """
     real = target(output)
     if not real.is_dir():

@@ -50,10 +50,10 @@ class Totals:
     """How much was tokenized.
 
     Attributes:
-        documents: number of documents.
+        documents: Number of documents.
         characters: Unicode characters of their texts.
-        tokens: number of ids.
-        skipped: broken documents that were passed over.
+        tokens: Number of ids.
+        skipped: Broken documents that were passed over.
     """
 
     documents: int
@@ -75,23 +75,23 @@ def tokenize_corpus(
     """Encode every document of a corpus into `output`, which appears only when it is complete.
 
     Args:
-        corpus: files and directories, as `corpus_files` takes them.
-        tokenizer: a directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
+        corpus: Files and directories, as `corpus_files` takes them.
+        tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
-        output: a name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
-        layout: where in the files the documents are.
-        on_error: whether a broken document ends the work or is passed over.
-        workers: number of processes at most; as many as there are CPUs when None.
-        resume: continue a run that was interrupted, if there is one; see `resumable_output`.
+        output: A name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
+        layout: Where in the files the documents are.
+        on_error: Whether a broken document ends the work or is passed over.
+        workers: Number of processes at most; as many as there are CPUs when None.
+        resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
 
     Returns:
         How much was tokenized.
 
     Raises:
         OutputError: `output` exists or cannot be written.
-        DataError: there is an interrupted run that this one cannot continue.
-        CorpusError: the corpus cannot be read.
-        CheckpointError: there is no such tokenizer.
+        DataError: There is an interrupted run that this one cannot continue.
+        CorpusError: The corpus cannot be read.
+        CheckpointError: There is no such tokenizer.
     """
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(find_tokenizer(tokenizer))
@@ -190,5 +190,12 @@ def _save_manifest(directory: Path, source: CorpusSource, codec: Codec, totals: 
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
-    """The narrowest little-endian type that holds every id of a vocabulary."""
+    """Choose the type that ids are stored in.
+
+    Args:
+        vocabulary_size: Number of ids.
+
+    Returns:
+        The narrowest little-endian type that holds every id: uint16 or uint32.
+    """
     return np.dtype("<u2" if vocabulary_size <= 2**16 else "<u4")

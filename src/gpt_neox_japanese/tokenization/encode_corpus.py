@@ -33,6 +33,7 @@ __all__ = [
     "Packed",
     "corpus_fingerprint",
     "encode_corpus",
+    "num_workers",
 ]
 
 # A process takes a second to start; that is well spent from about this much source on.
@@ -45,7 +46,7 @@ class Encoded(NamedTuple):
     """Some documents and their ids.
 
     Attributes:
-        documents: the documents.
+        documents: The documents.
         rows: `rows[i]` are the ids of document i.
     """
 
@@ -57,8 +58,8 @@ class Packed(NamedTuple):
     """What a block contributes to the output.
 
     Attributes:
-        parts: name → bytes to append.
-        counts: name → number to add.
+        parts: Name → bytes to append.
+        counts: Name → number to add.
     """
 
     parts: Mapping[str, bytes]
@@ -74,11 +75,11 @@ class CorpusSource:
     """A corpus and how it is to be read.
 
     Attributes:
-        files: the corpus files.
-        layout: where in them the documents are.
-        on_error: what a broken document does: `stop` raises a CorpusError, `skip` passes it over
+        files: The corpus files.
+        layout: Where in them the documents are.
+        on_error: What a broken document does: `stop` raises a CorpusError, `skip` passes it over
             with a line on stderr.
-        workers: number of processes at most; as many as there are CPUs when None.
+        workers: Number of processes at most; as many as there are CPUs when None.
     """
 
     files: Sequence[Path]
@@ -104,14 +105,14 @@ def encode_corpus(
     `output.counts["skipped"]` is then the number of broken documents that were passed over.
 
     Args:
-        source: the corpus.
-        codec: pickled for the workers.
-        pack: makes bytes of a block's documents.
-        put: appends them to `output`.
-        output: where the work stands.
+        source: The corpus.
+        codec: Pickled for the workers.
+        pack: Makes bytes of a block's documents.
+        put: Appends them to `output`.
+        output: Where the work stands.
 
     Raises:
-        CorpusError: something is broken and `source.on_error` is `stop`.
+        CorpusError: Something is broken and `source.on_error` is `stop`.
     """
     blocks = read_blocks(source.files, source.layout)
     done = sum(block.size for block in islice(blocks, output.blocks))
@@ -119,7 +120,7 @@ def encode_corpus(
     with tqdm(
         total=source.size, initial=done, desc="encode", unit="B", unit_scale=True
     ) as progress:
-        for block, (packed, problems) in map_blocks(work, blocks, _workers(source)):
+        for block, (packed, problems) in map_blocks(work, blocks, num_workers(source)):
             for problem in problems:
                 progress.write(f"skipped: {problem}", file=sys.stderr)
             put(packed)
@@ -131,8 +132,8 @@ def corpus_fingerprint(source: CorpusSource, codec: Codec) -> dict[str, Any]:
     """What the ids of a corpus depend on: two runs with the same fingerprint give the same ids.
 
     Args:
-        source: the corpus; its files count with their names and sizes, not with their contents.
-        codec: the tokenizer.
+        source: The corpus; its files count with their names and sizes, not with their contents.
+        codec: The tokenizer.
 
     Returns:
         Name → JSON value; the names appear in messages.
@@ -145,7 +146,15 @@ def corpus_fingerprint(source: CorpusSource, codec: Codec) -> dict[str, Any]:
     }
 
 
-def _workers(source: CorpusSource) -> int:
+def num_workers(source: CorpusSource) -> int:
+    """Choose how many processes encode a corpus.
+
+    Args:
+        source: the corpus.
+
+    Returns:
+        `source.workers` at most, and fewer where there is not enough text for them.
+    """
     limit = source.workers or usable_cores()
     return max(1, min(limit, source.size // _BYTES_WORTH_A_WORKER))
 

@@ -39,20 +39,30 @@ class ResumableOutput:
     blocks of the corpus have given so far, for `resume`.
 
     Args:
-        output: the file or directory to make; it must not exist, or be an empty directory.
-        settings: what the result depends on, as JSON values; a run can only be continued with the
+        output: The file or directory to make; it must not exist, or be an empty directory.
+        settings: What the result depends on, as JSON values; a run can only be continued with the
             same ones.
-        resume: continue the run that was interrupted, if there is one.
-        last: the file that goes to its place after all others.
-        is_file: that one file is the whole result, and `output` its name.
+        resume: Continue the run that was interrupted, if there is one.
+        last: The file that goes to its place after all others.
+        is_file: That one file is the whole result, and `output` its name.
 
     Attributes:
-        blocks: how many blocks are done.
-        counts: what was counted in them.
+        blocks: How many blocks are done.
+        counts: What was counted in them.
 
     Raises:
         OutputError: `output` exists, or cannot be written.
-        DataError: an interrupted run is in the way, or it had other settings.
+        DataError: An interrupted run is in the way, or it had other settings.
+
+    Example:
+        >>> import tempfile
+        >>> output = Path(tempfile.mkdtemp()) / "made"
+        >>> with ResumableOutput(output, {}, resume=False, last="ids.bin") as files:
+        ...     files.append("ids.bin", bytes([1, 2]))
+        ...     files.end_block({"tokens": 2})
+        ...     files.publish()
+        >>> [file.name for file in output.iterdir()]
+        ['ids.bin']
     """
 
     def __init__(
@@ -83,18 +93,28 @@ class ResumableOutput:
         self._safe = self._state()
 
     def size(self, name: str) -> int:
-        """Bytes of a file so far."""
+        """Bytes of a file so far; 0 if it has not been begun."""
         return self._sizes.get(name, 0)
 
     def append(self, name: str, data: bytes) -> None:
-        """Append to a file; it is made when it is first named."""
+        """Append to a file; it is made when it is first named.
+
+        Args:
+            name: Of the file, within the output.
+            data: What to append.
+        """
         if name not in self._open:
             self._open[name] = (self.directory / name).open("ab")
         self._open[name].write(data)
         self._sizes[name] = self.size(name) + len(data)
 
     def rewrite_start(self, name: str, data: bytes) -> None:
-        """Put `data` in the place of a file's first bytes; afterwards nothing may be appended."""
+        """Overwrite the beginning of a file; afterwards nothing may be appended to any.
+
+        Args:
+            name: Of the file, within the output.
+            data: What takes the place of as many bytes.
+        """
         self._close()
         with (self.directory / name).open("r+b") as stream:
             stream.write(data)
@@ -103,7 +123,7 @@ class ResumableOutput:
         """Say that everything of one more block has been appended.
 
         Args:
-            counts: name → what the block adds to it.
+            counts: Name → what the block adds to it.
         """
         self.blocks += 1
         self.counts.update(counts)
@@ -119,7 +139,7 @@ class ResumableOutput:
         """Close the files and move them to their place.
 
         Raises:
-            OSError: that is not possible.
+            OSError: That is not possible.
         """
         self._close()
         if self._is_file:

@@ -37,8 +37,8 @@ class MemoryEstimate:
     """Bytes of memory that one process takes.
 
     Attributes:
-        fixed: weights, gradients and what the optimizer remembers.
-        per_window: what is kept of one window for the backward pass.
+        fixed: Weights, gradients and what the optimizer remembers.
+        per_window: What is kept of one window for the backward pass.
     """
 
     fixed: int
@@ -49,8 +49,8 @@ def estimate_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> Memory
     """Count what training a model takes of the memory of one process.
 
     Args:
-        config: the model.
-        settings: how it is trained.
+        config: The model.
+        settings: How it is trained.
 
     Returns:
         Bytes, of what is there once and of what each window adds.
@@ -84,11 +84,11 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
     What fits barely is warned of on standard error.
 
     Args:
-        config: the model.
-        settings: how it is trained.
+        config: The model.
+        settings: How it is trained.
 
     Raises:
-        NeoXJapaneseError: it does not; the message says what would.
+        NeoXJapaneseError: It does not; the message says what would.
     """
     if torch.cuda.is_available():
         free, where = torch.cuda.mem_get_info()[0], "on the GPU"

@@ -29,16 +29,16 @@ def make_model(
     """Make or load the model, ready to be trained.
 
     Args:
-        init_from: a new model's shape, or the directory of a model to train on.
-        data: what it is trained on; a new model gets its vocabulary.
-        settings: how it is trained.
+        init_from: A new model's shape, or the directory of a model to train on.
+        data: What it is trained on; a new model gets its vocabulary.
+        settings: How it is trained.
 
     Returns:
         The model, float32, on the CPU; with adapters it is PEFT's around it.
 
     Raises:
-        DataError: the model does not fit the data or the length of the windows.
-        NeoXJapaneseError: there is not enough memory, no attention of that name, or adapters are
+        DataError: The model does not fit the data or the length of the windows.
+        NeoXJapaneseError: There is not enough memory, no attention of that name, or adapters are
             wanted and PEFT is not installed.
     """
     peft = _import_peft() if settings.lora_rank else None
@@ -78,8 +78,8 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
     """Load the model that training started from, with its adapters added to its weights.
 
     Args:
-        init_from: the directory of the model.
-        adapter: the directory of the adapters.
+        init_from: The directory of the model.
+        adapter: The directory of the adapters.
 
     Returns:
         The model, float32, on the CPU.

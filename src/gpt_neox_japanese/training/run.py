@@ -62,26 +62,26 @@ def train(
     """Train, and leave a finished model in `output`.
 
     Args:
-        data_path: a prepared corpus or an indexed dataset, see `open_data`.
-        output: the run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
+        data_path: A prepared corpus or an indexed dataset, see `open_data`.
+        output: The run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
             `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
-        settings: how to train.
-        init_from: a new model's shape; or the directory or Hub id of a model to train on.
-        tokenizer: directory or Hub id of the vocabulary of an indexed dataset; that of the model
+        settings: How to train.
+        init_from: A new model's shape; or the directory or Hub id of a model to train on.
+        tokenizer: Directory or Hub id of the vocabulary of an indexed dataset; that of the model
             if there is one.
-        held_out: the held-out part of an indexed dataset.
-        resume: continue the run in `output` from its newest complete checkpoint.
+        held_out: The held-out part of an indexed dataset.
+        resume: Continue the run in `output` from its newest complete checkpoint.
 
     Returns:
         Whether the run reached its end; False when Ctrl-C stopped it early.
 
     Raises:
-        DataError: the data does not fit the model, the run in `output` was another, or there is
+        DataError: The data does not fit the model, the run in `output` was another, or there is
             nothing to resume.
         OutputError: `output` is not empty or cannot be written.
-        TrainingError: a loss is not finite, or nothing more can be saved.
-        CheckpointError: there is no such model.
-        NeoXJapaneseError: a step does not fit into the memory, or an option cannot be used here.
+        TrainingError: A loss is not finite, or nothing more can be saved.
+        CheckpointError: There is no such model.
+        NeoXJapaneseError: A step does not fit into the memory, or an option cannot be used here.
     """
     with InterruptCallback() as interrupt:
         checkpoint = _checkpoint_to_resume(output, resume)
@@ -139,7 +139,12 @@ class _Run:
         self._samples = SamplesCallback(output if self._first else None, self._write_samples)
 
     def trainer(self, identity: Mapping[str, Any], interrupt: InterruptCallback) -> Trainer:
-        """Everything put together."""
+        """Put the trainer together.
+
+        Args:
+            identity: What a resumed run must have in common with this one, as JSON values.
+            interrupt: The callback that ends the run on Ctrl-C.
+        """
         settings, data = self._settings, self._data
         windows_per_step = (
             settings.batch_size

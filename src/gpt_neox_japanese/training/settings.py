@@ -61,7 +61,7 @@ class Architecture:
     """The shape of a model that is trained from scratch.
 
     Raises:
-        NeoXJapaneseError: a number is none, or out of range.
+        NeoXJapaneseError: A number is none, or out of range.
     """
 
     hidden_size: int = 256
@@ -77,41 +77,41 @@ class Settings:
     """Everything that decides a run's result besides its data and its starting point.
 
     Attributes:
-        sequence_length: tokens of a window, and a new model's `max_position_embeddings`.
-        batch_size: windows per device in one forward pass.
-        gradient_accumulation: forward passes per step.
-        steps: optimizer steps.
+        sequence_length: Tokens of a window, and a new model's `max_position_embeddings`.
+        batch_size: Windows per device in one forward pass.
+        gradient_accumulation: Forward passes per step.
+        steps: Optimizer steps.
         optimizer: `muon` (for the hidden matrices; AdamW for the rest) or `adamw`; `auto` is
             `adamw` for LoRA and `muon` otherwise.
-        learning_rate: the peak, for both optimizers.
+        learning_rate: The peak, for both optimizers.
         schedule: `wsd` (rise, stay, fall to zero at the end) or `cosine` (rise, fall all along).
-        warmup: the fraction of the steps over which the learning rate rises.
-        decay: the fraction of the steps over which `wsd` falls to zero at the end.
-        weight_decay: of all matrices.
-        max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
-        seed: of the weights and of the order of the windows.
-        dtype: precision of the forward and backward pass; weights and optimizer stay fp32.
-        save_dtype: precision of the finished model.
-        compile: whether to run the model through `torch.compile`.
-        gradient_checkpointing: whether to compute activations twice instead of keeping them.
-        attention: transformers' name of an attention implementation; the fastest here if None.
-        document_masking: whether a token sees only its own document.
-        subword_dropout: probability of passing over the best piece wherever there is a choice;
+        warmup: The fraction of the steps over which the learning rate rises.
+        decay: The fraction of the steps over which `wsd` falls to zero at the end.
+        weight_decay: Of all matrices.
+        max_grad_norm: Gradients are clipped to this norm; 0 for no clipping.
+        seed: Of the weights and of the order of the windows.
+        dtype: Precision of the forward and backward pass; weights and optimizer stay fp32.
+        save_dtype: Precision of the finished model.
+        compile: Whether to run the model through `torch.compile`.
+        gradient_checkpointing: Whether to compute activations twice instead of keeping them.
+        attention: Transformers' name of an attention implementation; the fastest here if None.
+        document_masking: Whether a token sees only its own document.
+        subword_dropout: Probability of passing over the best piece wherever there is a choice;
             the text is encoded anew in every epoch (like BPE-dropout).
-        lora_rank: train adapters of this rank instead of the model's own weights; 0 for none.
-        lora_alpha: the adapters count `lora_alpha / lora_rank`; twice the rank if None.
-        merge: whether to leave the model with its adapters merged in `merged` as well.
-        shard: whether weights and optimizer state are sharded over the processes (FSDP2).
-        log_every: steps between lines of the loss log.
-        eval_every: steps between measurements on the held-out text.
-        eval_tokens: about how many held-out tokens such a measurement takes.
-        save_every: steps between saves.
-        sample_prompt: beginnings that the model continues at each measurement.
-        sample_tokens: tokens of such a continuation.
-        tensorboard: whether to write logs for TensorBoard as well.
+        lora_rank: Train adapters of this rank instead of the model's own weights; 0 for none.
+        lora_alpha: The adapters count `lora_alpha / lora_rank`; twice the rank if None.
+        merge: Whether to leave the model with its adapters merged in `merged` as well.
+        shard: Whether weights and optimizer state are sharded over the processes (FSDP2).
+        log_every: Steps between lines of the loss log.
+        eval_every: Steps between measurements on the held-out text.
+        eval_tokens: About how many held-out tokens such a measurement takes.
+        save_every: Steps between saves.
+        sample_prompt: Beginnings that the model continues at each measurement.
+        sample_tokens: Tokens of such a continuation.
+        tensorboard: Whether to write logs for TensorBoard as well.
 
     Raises:
-        NeoXJapaneseError: a value is out of its range, or two cannot go together.
+        NeoXJapaneseError: A value is out of its range, or two cannot go together.
     """
 
     sequence_length: int = 512
@@ -206,7 +206,14 @@ def _real(name: str, value: Any) -> float:
 def record_settings(
     output: Path, data: Path, settings: Settings, init_from: Architecture | str | Path
 ) -> None:
-    """Write `train.json`, which `--config` reads: the command that made the run."""
+    """Write `train.json`, which `--config` reads: the command that made the run.
+
+    Args:
+        output: The run's directory.
+        data: What `--data` named.
+        settings: How it is trained.
+        init_from: The new model's shape, or the model to train on as it was named.
+    """
     origin = (
         asdict(init_from) if isinstance(init_from, Architecture) else {"init_from": str(init_from)}
     )
@@ -221,12 +228,12 @@ def check_same_run(
     """Make sure that a run is resumed with what it was started with.
 
     Args:
-        saved: what its checkpoint remembers, as `settings_to_dict` and then JSON give it.
-        settings: what it shall go on with.
-        init_from: the new model's shape, or the model that was trained on.
+        saved: What its checkpoint remembers, as `settings_to_dict` and then JSON give it.
+        settings: What it shall go on with.
+        init_from: The new model's shape, or the model that was trained on.
 
     Raises:
-        DataError: something that decides the result is another; the message names it.
+        DataError: Something that decides the result is another; the message names it.
     """
     if "model" in saved:  # what the first edition called it
         saved = {**saved, "init_from": saved["model"]}
@@ -240,7 +247,15 @@ def check_same_run(
 
 
 def settings_to_dict(settings: Settings, init_from: Architecture | str | Path) -> dict[str, Any]:
-    """Settings and start as JSON values; of a model to train on, its name without directories."""
+    """Give settings and start as values that JSON can hold.
+
+    Args:
+        settings: How it is trained.
+        init_from: The new model's shape, or the model to train on.
+
+    Returns:
+        Name → value; of a model to train on, `init_from` is its name without directories.
+    """
     # `.` and `..` have no names of their own.
     origin = (
         asdict(init_from)

@@ -34,9 +34,9 @@ class RunTrainer(Trainer):
     """Trainer of one run.
 
     Args:
-        use_muon: whether the hidden matrices are Muon's.
-        identity: what a resumed run must have in common with this one, as JSON values.
-        export: called on the first process with the whole weights after every save.
+        use_muon: Whether the hidden matrices are Muon's.
+        identity: What a resumed run must have in common with this one, as JSON values.
+        export: Called on the first process with the whole weights after every save.
         **kwargs: Trainer's own.
     """
 
@@ -57,7 +57,7 @@ class RunTrainer(Trainer):
         self._passes: list[tuple[Tensor, Tensor]] = []
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
-        """Make ours."""
+        """Make Muon with AdamW, or AdamW alone, where Trainer would make its own."""
         if self.optimizer is None:
             make = MuonAndAdamW if self._use_muon else adamw
             of = cast(nn.Module, model or self.model)

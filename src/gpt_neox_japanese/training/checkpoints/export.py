@@ -28,14 +28,14 @@ def export(
     directory is no checkpoint, comes last.
 
     Args:
-        model: a model, or PEFT's around one: then the adapters are written.
-        weights: trained parameter → its whole tensor, float32.
-        tokenizer: a directory with the tokenizer's files.
-        output: made if need be.
-        dtype: the type the weights are stored in.
+        model: A model, or PEFT's around one: then the adapters are written.
+        weights: Trained parameter → its whole tensor, float32.
+        tokenizer: A directory with the tokenizer's files.
+        output: Made if need be.
+        dtype: The type the weights are stored in.
 
     Raises:
-        TrainingError: the disk is full, or fails otherwise; the old checkpoint is there.
+        TrainingError: The disk is full, or fails otherwise; the old checkpoint is there.
     """
     output.mkdir(parents=True, exist_ok=True)
     partial = output / f".export-{os.getpid()}"

@@ -35,10 +35,10 @@ def restore_parameters(
 
     Args:
         parameters: `named_parameters()` of the model.
-        weights: what `gather_parameters` gave.
+        weights: What `gather_parameters` gave.
 
     Raises:
-        KeyError: one of them has no value.
+        KeyError: One of them has no value.
     """
     with torch.no_grad():
         for name, parameter in parameters:
@@ -52,7 +52,7 @@ def gather_optimizer(
     """Gather what an optimizer remembers.
 
     Args:
-        optimizer: after at least one step.
+        optimizer: After at least one step.
         parameters: `named_parameters()` of the model.
 
     Returns:
@@ -79,14 +79,14 @@ def restore_optimizer(
     """Undo `gather_optimizer`, for an optimizer with the same groups.
 
     Args:
-        optimizer: gets the state.
+        optimizer: Gets the state.
         parameters: `named_parameters()` of the model.
-        tensors: the tensors that `gather_optimizer` gave.
-        groups: the groups that it gave.
+        tensors: The tensors that `gather_optimizer` gave.
+        groups: The groups that it gave.
 
     Raises:
-        KeyError: a tensor is of no parameter.
-        ValueError: there are more or fewer groups.
+        KeyError: A tensor is of no parameter.
+        ValueError: There are more or fewer groups.
     """
     by_name = dict(parameters)
     for group, saved in zip(optimizer.param_groups, groups, strict=True):

@@ -58,10 +58,10 @@ class TrainingState:
     """What a run resumes from after a step, gathered in the memory of the CPU.
 
     Attributes:
-        step: optimizer steps done.
-        weights: parameter → float32 tensor, those that are trained.
+        step: Optimizer steps done.
+        weights: Parameter → float32 tensor, those that are trained.
         optimizer: `<parameter>/<name>` → tensor.
-        values: everything that is no tensor, as JSON values.
+        values: Everything that is no tensor, as JSON values.
     """
 
     step: int
@@ -77,7 +77,7 @@ class CheckpointManager:
     process, `finish` on the first again.
 
     Args:
-        output: the run's directory.
+        output: The run's directory.
 
     Example:
         >>> import tempfile
@@ -103,10 +103,10 @@ class CheckpointManager:
         """Make the hidden directory of a checkpoint, and remove those that killed processes left.
 
         Args:
-            step: optimizer steps done.
+            step: Optimizer steps done.
 
         Raises:
-            TrainingError: the disk is full, or fails otherwise; older checkpoints are untouched.
+            TrainingError: The disk is full, or fails otherwise; older checkpoints are untouched.
         """
         for pattern in (".checkpoint-*.partial", ".checkpoint-*.old"):
             for leftover in self._output.glob(pattern):
@@ -118,11 +118,11 @@ class CheckpointManager:
         """Write the state of this process's random number generators; every process calls it.
 
         Args:
-            step: optimizer steps done.
-            rank: which process this is.
+            step: Optimizer steps done.
+            rank: Which process this is.
 
         Raises:
-            TrainingError: the disk is full, or fails otherwise; older checkpoints are untouched.
+            TrainingError: The disk is full, or fails otherwise; older checkpoints are untouched.
         """
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
@@ -134,11 +134,11 @@ class CheckpointManager:
         """Write the rest of a checkpoint and give it its name; all but the newest two go.
 
         Args:
-            state: what to write.
-            write_more: writes further files into the directory it is given.
+            state: What to write.
+            write_more: Writes further files into the directory it is given.
 
         Raises:
-            TrainingError: the disk is full, or fails otherwise; older checkpoints are untouched.
+            TrainingError: The disk is full, or fails otherwise; older checkpoints are untouched.
         """
         partial = self.partial(state.step)
         final = self._output / f"checkpoint-{state.step}"
@@ -202,8 +202,11 @@ class CheckpointManager:
 def verify(directory: Path) -> None:
     """Make sure that every file of a checkpoint is as it was written.
 
+    Args:
+        directory: A checkpoint.
+
     Raises:
-        CheckpointError: one is missing, too short, or changed; the message names it.
+        CheckpointError: One is missing, too short, or changed; the message names it.
     """
     for name, expected in _read_json(directory / MANIFEST)["files"].items():
         path = directory / name
@@ -228,7 +231,7 @@ def load_values(directory: Path) -> dict[str, Any]:
     """Read everything that is no tensor.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: It cannot be read.
     """
     return _read_json(directory / STATE)
 
@@ -237,8 +240,8 @@ def load_rng_state(directory: Path, rank: int) -> None:
     """Restore this process's random number generators, if the run had a process of this rank.
 
     Args:
-        directory: a checkpoint.
-        rank: which process this is.
+        directory: A checkpoint.
+        rank: Which process this is.
     """
     path = directory / RANDOM.format(rank)
     if not path.is_file():

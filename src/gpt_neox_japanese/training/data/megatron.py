@@ -30,21 +30,31 @@ _LOOKED_AT = 1000
 
 
 def indexed_prefix(path: Path) -> Path | None:
-    """`path` without `.bin` or `.idx` if it names an indexed dataset, and None otherwise."""
+    """Find the common name of an indexed dataset's two files.
+
+    Args:
+        path: Either file, or their common name.
+
+    Returns:
+        `path` without `.bin` or `.idx` if it names an indexed dataset, and None otherwise.
+    """
     prefix = path.with_suffix("") if path.suffix in {".bin", ".idx"} else path
     return None if path.is_dir() or not _with(prefix, ".idx").is_file() else prefix
 
 
 def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> ShardedTokens:
-    """The tokens of a dataset as one stream, memory-mapped.
+    """Open an indexed dataset, memory-mapped.
 
     Args:
-        prefix: the files' name without `.bin` and `.idx`.
-        vocabulary_size: what every id must be below.
-        eos_token_id: the id that must end every document.
+        prefix: The files' name without `.bin` and `.idx`.
+        vocabulary_size: What every id must be below.
+        eos_token_id: The id that must end every document.
+
+    Returns:
+        Its tokens in the order of the file.
 
     Raises:
-        DataError: the index is broken, does not fit the tokens, or documents have no end.
+        DataError: The index is broken, does not fit the tokens, or documents have no end.
     """
     index = _with(prefix, ".idx")
     dtype, sizes, offsets, bounds = _read_index(index)

@@ -58,25 +58,25 @@ def prepare(
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
     Args:
-        corpus: files and directories, as `corpus_files` takes them.
-        tokenizer: a directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
+        corpus: Files and directories, as `corpus_files` takes them.
+        tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
-        output: the directory to make; it must not exist, or be empty.
-        held_out: the fraction of the documents kept out of training.
-        layout: where in the files the documents are.
-        on_error: whether a broken document ends the work or is passed over.
-        workers: number of processes at most; as many as there are CPUs when None.
-        resume: continue a run that was interrupted, if there is one; see `resumable_output`.
+        output: The directory to make; it must not exist, or be empty.
+        held_out: The fraction of the documents kept out of training.
+        layout: Where in the files the documents are.
+        on_error: Whether a broken document ends the work or is passed over.
+        workers: Number of processes at most; as many as there are CPUs when None.
+        resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
 
     Returns:
         What `manifest.json` holds.
 
     Raises:
         OutputError: `output` is not empty or cannot be written.
-        DataError: nothing is left to train on, the vocabulary has no end-of-text id, or there is
+        DataError: Nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
-        CorpusError: the corpus cannot be read.
-        CheckpointError: there is no such tokenizer.
+        CorpusError: The corpus cannot be read.
+        CheckpointError: There is no such tokenizer.
     """
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     directory = find_tokenizer(tokenizer)

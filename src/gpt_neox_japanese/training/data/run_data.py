@@ -21,13 +21,13 @@ class RunData:
     """Tokens, and the vocabulary that made them.
 
     Attributes:
-        train: the training tokens.
-        held_out: the held-out tokens; may be empty.
-        tokens_per_character: of the held-out text.
-        tokenizer: the directory of the tokenizer.
-        codec: the tokenizer.
-        eos_token_id: the id that ends every document.
-        fingerprint: tells these tokens from others.
+        train: The training tokens.
+        held_out: The held-out tokens; may be empty.
+        tokens_per_character: Of the held-out text.
+        tokenizer: The directory of the tokenizer.
+        codec: The tokenizer.
+        eos_token_id: The id that ends every document.
+        fingerprint: Tells these tokens from others.
     """
 
     train: ShardedTokens
@@ -41,8 +41,11 @@ class RunData:
     def check_vocabulary(self, model: Path) -> None:
         """Make sure a model has the vocabulary that made the tokens.
 
+        Args:
+            model: The model's directory.
+
         Raises:
-            DataError: it has another.
+            DataError: It has another.
         """
         fingerprint = Codec.load(model).fingerprint
         mine = self.codec.fingerprint
@@ -57,17 +60,17 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     """Open what `--data` names.
 
     Args:
-        path: a directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
-        tokenizer: directory or Hub id of the vocabulary that made an indexed dataset, which does
+        path: A directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
+        tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
-        held_out: an indexed dataset that is kept out of training, if there is one.
+        held_out: An indexed dataset that is kept out of training, if there is one.
 
     Returns:
         The tokens and the vocabulary that made them.
 
     Raises:
-        DataError: something is missing, damaged, or does not fit together.
-        CheckpointError: there is no such tokenizer.
+        DataError: Something is missing, damaged, or does not fit together.
+        CheckpointError: There is no such tokenizer.
     """
     prefix = indexed_prefix(path)
     if prefix is None:

@@ -27,11 +27,11 @@ class SubwordDropoutEpochs:
     The same seed, epoch and text give the same tokens.
 
     Args:
-        stream: the training tokens, every document followed by the end-of-text id.
-        codec: what they were encoded with.
-        eos_token_id: the end-of-text id.
-        dropout: probability of passing over the best piece wherever there is a choice.
-        seed: selects the draws.
+        stream: The training tokens, every document followed by the end-of-text id.
+        codec: What they were encoded with.
+        eos_token_id: The end-of-text id.
+        dropout: Probability of passing over the best piece wherever there is a choice.
+        seed: Selects the draws.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ def muon_step(group: MutableMapping[str, Any], state: MutableMapping[Tensor, Any
     """Update the matrices of a parameter group once.
 
     Args:
-        group: `params` (matrices), `lr`, `weight_decay`, `momentum`.
-        state: parameter → `{"momentum_buffer": …}`, of the parameter's shape.
+        group: `params` (matrices [rows, columns]), `lr`, `weight_decay`, `momentum`.
+        state: Parameter → `{"momentum_buffer": …}`, of the parameter's shape.
     """
     for parameter in group["params"]:
         if parameter.grad is None:
@@ -45,10 +45,14 @@ def muon_step(group: MutableMapping[str, Any], state: MutableMapping[Tensor, Any
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """The matrix with its singular values brought near one, by Newton and Schulz's iteration.
+    """Bring the singular values of a matrix near one, by Newton and Schulz's iteration.
 
     Args:
-        matrix: float32 [rows, columns]; may be spread over processes.
+        matrix: float32 [rows, columns]; may be sharded over processes, which makes this a
+            collective.
+
+    Returns:
+        A new matrix of the same shape, dtype and sharding.
     """
     if isinstance(matrix, DTensor):
         whole = orthogonalize(matrix.full_tensor())

@@ -38,10 +38,10 @@ class LossLogCallback(TrainerCallback):
     `grad_norm`, `tokens_per_second` and `mfu`, or `held_out_bits_per_character`.
 
     Args:
-        output: the run's directory.
-        tokens_per_step: tokens of one optimizer step.
-        tokens_per_character: of the held-out part; turns nats per token into bits per character.
-        mfu_meter: turns tokens per second into MFU.
+        output: The run's directory.
+        tokens_per_step: Tokens of one optimizer step.
+        tokens_per_character: Of the held-out part; turns nats per token into bits per character.
+        mfu_meter: Turns tokens per second into MFU.
     """
 
     def __init__(
@@ -162,11 +162,11 @@ class SamplesCallback(TrainerCallback):
     """Lets the model write at each measurement; `samples.jsonl` has a line for each.
 
     Args:
-        output: the run's directory; None on processes that write with the others, but no file.
-        write: makes the texts of the moment.
+        output: The run's directory; None on processes that write with the others, but no file.
+        write: Makes the texts of the moment.
 
     Attributes:
-        texts: the last ones.
+        texts: The last ones.
     """
 
     def __init__(self, output: Path | None, write: Callable[[], list[str]]) -> None:
@@ -196,7 +196,7 @@ class InterruptCallback(TrainerCallback):
     stop after the same step. A context manager: signals have this meaning inside its block.
 
     Attributes:
-        happened: whether Ctrl-C was pressed.
+        happened: Whether Ctrl-C was pressed.
     """
 
     def __init__(self) -> None:

@@ -18,10 +18,10 @@ def flops_per_token(model: nn.Module, hidden: int, layers: int, window: int) -> 
     Recomputed activations are not counted: they are the price of a method, not work done.
 
     Args:
-        model: tied matrices count once, as the head; a lookup is no operation.
-        hidden: channels.
-        layers: layers.
-        window: tokens of a window.
+        model: Tied matrices count once, as the head; a lookup is no operation.
+        hidden: Channels.
+        layers: Layers.
+        window: Tokens of a window.
 
     Returns:
         Multiplications and additions, forward and backward.
@@ -39,9 +39,9 @@ class MfuMeter:
     type, once, in a fraction of a second. So MFU is comparable between runs on one kind of device.
 
     Args:
-        flops_per_token: operations of one token.
-        device: where the run is.
-        dtype: what it multiplies in.
+        flops_per_token: Operations of one token.
+        device: Where the run is.
+        dtype: What it multiplies in.
     """
 
     def __init__(self, flops_per_token: float, device: torch.device, dtype: torch.dtype) -> None:
@@ -49,7 +49,14 @@ class MfuMeter:
         self._peak_flops = _measured_flops(device, dtype)
 
     def mfu(self, tokens_per_second: float) -> float:
-        """The model's operations over those the device could have done, 0 to about 1."""
+        """Compute MFU.
+
+        Args:
+            tokens_per_second: Of all processes together, if `flops_per_token` is of one.
+
+        Returns:
+            The model's operations over those that the device could have done, 0 to about 1.
+        """
         return tokens_per_second * self._flops_per_token / self._peak_flops
 
 

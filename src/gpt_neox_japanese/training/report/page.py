@@ -1,4 +1,4 @@
-"""The run on one page: `report.md`, with `loss.svg` beside it."""
+"""The report of a run on one page: `report.md`, with `loss.svg` beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ PICTURE = "loss.svg"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a loss log; one that a kill has cut short is left out."""
+    """Read a loss log.
+
+    Args:
+        path: `loss.jsonl`; it may be missing.
+
+    Returns:
+        Its lines; one that a kill has cut short is left out.
+    """
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -38,14 +45,14 @@ def write_report(
     parameters: int,
     samples: Sequence[str],
 ) -> None:
-    """Write both files.
+    """Write `report.md` and `loss.svg`.
 
     Args:
-        output: the run's directory.
-        log: the lines of its loss log.
-        settings: what `train.json` holds.
-        parameters: of the model.
-        samples: the last texts that it wrote.
+        output: The run's directory.
+        log: The lines of its loss log.
+        settings: What `train.json` holds.
+        parameters: Of the model.
+        samples: The last texts that it wrote.
     """
     losses = [line for line in log if "loss" in line]
     held_out = [line for line in log if "held_out_bits_per_character" in line]
