@@ -113,18 +113,18 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--tokens", type=_POSITIVE, help="Length of the run in tokens, instead of --steps.")
 @_option("--optimizer", click.Choice(["auto", "muon", "adamw"]), "auto: adamw for LoRA, or muon.")
 @_number("--learning-rate", "Peak learning rate.")
-@_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: rise, stay, fall.")
-@_number("--warmup", "Fraction of the steps with rising learning rate.")
-@_number("--decay", "Fraction of the steps with falling rate, at the end (wsd).")
+@_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: warm-up, constant, linear decay.")
+@_number("--warmup", "Fraction of the steps over which the learning rate rises.")
+@_number("--decay", "Fraction of the steps over which it falls, at the end (wsd).")
 @_number("--weight-decay", "Weight decay of the matrices.")
-@_number("--max-grad-norm", "Gradients are clipped to this norm; 0: not.")
+@_number("--max-grad-norm", "Gradients are clipped to this norm; 0: no clipping.")
 @_number("--seed", "Seed of the weights and of the order of the windows.")
 @_option("--dtype", _PRECISION, "Precision of the computation; weights stay fp32.")
 @_option("--save-dtype", _PRECISION, "Precision of the finished model.")
 @_flag("--compile", "Run the model through torch.compile.")
 @_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
 @_option("--attention", TEXT, "Attention of transformers: sdpa, flash_attention_2, …")
-@_flag("--document-masking", "Let a token see its own document only.")
+@_flag("--document-masking", "Mask attention between documents.")
 @_number("--subword-dropout", "BPE-dropout-style subword regularisation probability.")
 @_number("--lora-rank", "Train adapters of this rank for --init-from; 0: all weights.")
 @_number("--lora-alpha", "Scale of the adapters.  [default: twice the rank]")
@@ -160,7 +160,7 @@ def command(
     """Train a model on a prepared corpus.
 
     Ctrl-C ends the run after the step it is in and saves it; the same command with --resume
-    continues it. Under torchrun every process takes its share of the windows.
+    continues it. Under torchrun each process trains on different windows.
     """
     context = click.get_current_context()
     if steps is not None and tokens is not None:

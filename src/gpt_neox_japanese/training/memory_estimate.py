@@ -114,7 +114,7 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
 
 def _remedy(size: MemoryEstimate, free: int, settings: Settings) -> str:
     if size.fixed >= free:
-        return "train a smaller model, or adapters (--lora-rank), or share it (--shard) among GPUs"
+        return "train a smaller model, or adapters (--lora-rank), or shard it over GPUs (--shard)"
     windows = int((free - size.fixed) * _SAFE) // max(size.per_window, 1)
     if windows:
         passes = -(-settings.batch_size * settings.gradient_accumulation // windows)

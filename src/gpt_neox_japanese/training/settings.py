@@ -84,7 +84,7 @@ class Settings:
         optimizer: `muon` (for the hidden matrices; AdamW for the rest) or `adamw`; `auto` is
             `adamw` for LoRA and `muon` otherwise.
         learning_rate: The peak, for both optimizers.
-        schedule: `wsd` (rise, stay, fall to zero at the end) or `cosine` (rise, fall all along).
+        schedule: `wsd` (warm-up, constant, linear decay) or `cosine` (warm-up, cosine decay).
         warmup: The fraction of the steps over which the learning rate rises.
         decay: The fraction of the steps over which `wsd` falls to zero at the end.
         weight_decay: Of all matrices.
