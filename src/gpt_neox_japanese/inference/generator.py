@@ -334,7 +334,7 @@ class TextGenerator:
             start=len(prompt) if echo else 0,
         )
         tokens = self.engine.submit(
-            self.codec.encode(prompt).tolist(),
+            self.codec.encode(prompt),
             max_new_tokens=max_new_tokens,
             options=self._options(options, sampling),
             seed=seed,
@@ -367,5 +367,5 @@ def _as_generation_error(error: BaseException) -> GenerationError:
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:
-    ids = (codec.id_of(tag) for tag in tags)
+    ids = (codec.token_to_id(tag) for tag in tags)
     return frozenset(i for i in ids if i is not None)

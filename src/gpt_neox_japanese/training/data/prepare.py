@@ -75,7 +75,7 @@ def prepare(
     """
     source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(model)
-    eos_token_id = codec.id_of(END_OF_TEXT)
+    eos_token_id = codec.token_to_id(END_OF_TEXT)
     if eos_token_id is None:
         raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))

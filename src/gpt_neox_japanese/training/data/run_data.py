@@ -74,7 +74,7 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
             f"{prefix}.idx does not say which vocabulary made it; name one with --tokenizer"
         )
     codec = Codec.load(tokenizer)
-    eos = codec.id_of(END_OF_TEXT)
+    eos = codec.token_to_id(END_OF_TEXT)
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
     size = len(codec)
