@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 """What a tokenizer's directory may hold; only the first two must be there."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 _CONFIG_FILES = ("config.json", "generation_config.json")
 _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
@@ -122,17 +125,8 @@ def _find(
 
 
 def _is_hub_id(name: str | os.PathLike[str]) -> bool:
-    """Whether a name that is no directory may be OWNER/NAME on the Hub; paths are not meant so."""
-    if not isinstance(name, str) or Path(name).exists():
-        return False
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return name.count("/") == 1
+    """Whether a name that is no directory may be OWNER/NAME on the Hub."""
+    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
 def _fetch(

@@ -156,8 +156,19 @@ class Codec:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Codec:
-        """`from_pretrained` of a directory."""
-        return cls.from_pretrained(directory)
+        """`from_pretrained` of a directory; nothing is ever fetched.
+
+        Args:
+            directory: Where the files are.
+
+        Returns:
+            The codec.
+
+        Raises:
+            CheckpointError: There is no such directory.
+            VocabularyError: A file is missing or broken.
+        """
+        return cls.from_pretrained(Path(directory))
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `vocab.txt`, `emoji.json` and `tokenizer_config.json`.
