@@ -415,10 +415,5 @@ def _open_again(source: dict[str, Any]) -> TextGenerator:
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:
-<<<<<<< HEAD
-    ids = (codec.token_to_id(tag) for tag in tags)
-    return frozenset(i for i in ids if i is not None)
-=======
     ids = codec.vocabulary.ids
     return frozenset(ids[tag] for tag in tags if tag in ids)
->>>>>>> main
