@@ -55,7 +55,7 @@ def test_a_hub_id_is_a_tokenizer_a_start_and_a_model(
     text.write_text("猫犬犬" * 100, encoding="utf-8")
     name = "someone/small"
     commands = [
-        ["tokenize", "猫", "--model", name],
+        ["tokenize", "猫", "--tokenizer", name],
         ["prepare", text, "--tokenizer", name, "--held-out", 0, "--output", data],
         ["evaluate", "--model", name, "--data", text],
         ["convert", name, "--to", "int8", "--output", tmp_path / "int8"],

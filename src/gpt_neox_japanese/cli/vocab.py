@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.options import layout_options, vocabulary_option
+from gpt_neox_japanese.cli.options import layout_options, tokenizer_option
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
@@ -80,12 +80,12 @@ def build(
 
 @command.command()
 @click.argument("texts", nargs=-1, type=click.Path(path_type=Path), metavar="[TEXT-FILE...]")
-@vocabulary_option
+@tokenizer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @layout_options
 def show(
     texts: tuple[Path, ...],
-    model: Path | None,
+    tokenizer: str | None,
     as_json: bool,
     text_field: str,
     id_field: str,
@@ -103,7 +103,7 @@ def show(
     from gpt_neox_japanese.tokenizer.build.statistics import coverage, usage
     from gpt_neox_japanese.tokenizer.codec import Codec
 
-    codec = Codec.load(model or default_model_directory())
+    codec = Codec.from_pretrained(tokenizer or default_model_directory())
     found = coverage(codec)
     used = None
     if texts:
