@@ -18,7 +18,7 @@ from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.quantization.torch_matmul import is_recorded
 
 __all__ = [
@@ -98,21 +98,21 @@ def as_cache(
         under the newer one.
 
     Raises:
-        NeoXJapaneseError: If two were given and none of them is empty, or if there is not one pair
+        ArgumentError: If two were given and none of them is empty, or if there is not one pair
             for each layer.
     """
     past = past_key_values if cache is None else cache
     if cache is not None and past_key_values is not None and cache is not past_key_values:
         past = _filled(cache, past_key_values) or _filled(past_key_values, cache)
         if past is None:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 "cache and past_key_values are two names of one argument; give one of them"
             )
     if past is None or isinstance(past, Cache | PagedAttentionCache):
         return past
     layers = config.num_hidden_layers
     if len(past) != layers or any(pair is None or len(pair) != 2 for pair in past):
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             f"the cache is a sequence of {len(past)}; pass a Cache, or a (keys, values) pair "
             f"for each of the {layers} layers, or None for a fresh start"
         )
@@ -139,14 +139,14 @@ def which_states(chosen: StatesChoice, default: StatesChoice) -> bool | list[int
     """Return which hidden states are wanted: all, none, or those with these indices.
 
     Raises:
-        NeoXJapaneseError: If it is neither a flag nor indices.
+        ArgumentError: If it is neither a flag nor indices.
     """
     wanted = default if chosen is None else chosen
     if wanted is None or isinstance(wanted, bool):
         return bool(wanted)
     indices = [wanted] if isinstance(wanted, int) else wanted
     if not isinstance(indices, Iterable) or not all(type(index) is int for index in indices):
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             f"output_hidden_states is {wanted!r}; give True, False, or indices such as [0, -1]"
         )
     return list(indices)
@@ -162,13 +162,13 @@ def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> T
     """Return `head_mask` as [layers, heads].
 
     Raises:
-        NeoXJapaneseError: If it is neither [heads] nor [layers, heads].
+        ArgumentError: If it is neither [heads] nor [layers, heads].
     """
     if head_mask is None:
         return None
     shape = (config.num_hidden_layers, config.num_attention_heads)
     if tuple(head_mask.shape) not in (shape, shape[1:]):
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             f"head_mask has shape {tuple(head_mask.shape)}; it must be {shape[1:]} (heads) or "
             f"{shape} (layers, heads)"
         )
@@ -176,9 +176,9 @@ def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> T
 
 
 def refuse_cache(cache: object) -> None:
-    """Raise NeoXJapaneseError if there is a cache, for layers that will run twice."""
+    """Raise ArgumentError if there is a cache, for layers that will run twice."""
     if cache is not None:
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             "gradient checkpointing runs every layer twice, which would extend the cache twice; "
             "pass no cache, or call gradient_checkpointing_disable()"
         )

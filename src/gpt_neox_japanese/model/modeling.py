@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.arguments import Past, StatesChoice, first_given, unread_keywords
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAME, CACHE_NAMES, cache_of, named
@@ -161,7 +161,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
             logits = linear(self.embed_out, hidden_states)
             return logits, self.loss_function(logits=logits, **kwargs) if learning else None
         if not learning or self.loss_function is not causal_lm_loss:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 "skip_logits=True leaves only the model's own loss to return; give labels, and no "
                 "loss_function, or use skip_logits=False"
             )

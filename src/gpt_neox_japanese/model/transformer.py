@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.arguments import (
     Past,
     StatesChoice,
@@ -113,7 +113,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             tokens, hidden]) and `attentions` (layers of [batch, heads, tokens, past + tokens]).
 
         Raises:
-            NeoXJapaneseError: (a `ValueError`) unless exactly one of `input_ids` and
+            ArgumentError: (a `ValueError`) unless exactly one of `input_ids` and
                 `inputs_embeds` is given, if the cache or `head_mask` has the wrong shape, if two
                 caches are given, if a cache is given while gradients are checkpointed, or if
                 `output_hidden_states` is neither a flag nor indices.
@@ -124,7 +124,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         if token_type_ids is not None:
             warnings.warn("token_type_ids is ignored: the model has no segments", stacklevel=2)
         if (input_ids is None) == (inputs_embeds is None):
-            raise NeoXJapaneseError("give exactly one of input_ids and inputs_embeds")
+            raise ArgumentError("give exactly one of input_ids and inputs_embeds")
         if input_ids is not None:
             if attention_mask is None and cache is None and not self.training:
                 warn_of_unmasked_padding(input_ids, self.config)
