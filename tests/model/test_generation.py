@@ -12,7 +12,7 @@ from transformers import GenerationConfig, TextIteratorStreamer, pipeline
 from transformers.generation import ContinuousBatchingConfig
 
 import gpt_neox_japanese
-from gpt_neox_japanese.model.decode.cache_names import cache_of, named
+from gpt_neox_japanese.model.decode.cache_names import cache_kwargs, cache_of
 
 TEXTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [5, 6, 5, 6, 5]]
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": 60, "pad_token_id": 0}
@@ -174,7 +174,9 @@ def test_a_cache_carries_a_conversation_on(tiny_model):
     )
     longer = torch.cat([result.sequences, torch.tensor([TEXTS[1]])], dim=1)
     mask = torch.ones_like(longer)
-    carried = model.generate(longer, attention_mask=mask, **named(cache_of(result)), **GREEDY)
+    carried = model.generate(
+        longer, attention_mask=mask, **cache_kwargs(cache_of(result)), **GREEDY
+    )
     assert carried.tolist() == model.generate(longer, attention_mask=mask, **GREEDY).tolist()
 
 

@@ -9,7 +9,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from gpt_neox_japanese.model import head_loss as head_loss_module
 from gpt_neox_japanese.model import loss as loss_module
 from gpt_neox_japanese.model.decode.linear import multiply
-from gpt_neox_japanese.model.head_loss import suits_head_loss
+from gpt_neox_japanese.model.head_loss import can_use_head_loss
 from gpt_neox_japanese.model.loss import causal_lm_loss
 
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -99,12 +99,12 @@ def test_in_autocast_head_and_loss_agree_with_the_plain_way(tiny_model, small_sl
 def test_gradients_that_would_vanish_in_float16_are_left_to_autograd(tiny_model):
     model = tiny_model()
     states = torch.zeros(1, model.config.hidden_size)
-    assert suits_head_loss(model.embed_out, states)
+    assert can_use_head_loss(model.embed_out, states)
     with torch.autocast("cpu", torch.bfloat16):
-        assert suits_head_loss(model.embed_out, states)
+        assert can_use_head_loss(model.embed_out, states)
     with torch.autocast("cpu", torch.float16):
-        assert not suits_head_loss(model.embed_out, states)
-    assert not suits_head_loss(model.half().embed_out, states)
+        assert not can_use_head_loss(model.embed_out, states)
+    assert not can_use_head_loss(model.half().embed_out, states)
 
 
 def test_logits_can_be_skipped_in_training_only(tiny_model):

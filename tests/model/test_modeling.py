@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 
 import pytest
 import torch
+
+from gpt_neox_japanese.model import modeling
 
 SHAPES = [
     {"num_attention_heads": heads, "num_hidden_layers": layers, "rotary_pct": pct}
@@ -214,3 +217,9 @@ def test_the_trainers_item_count_normalises_the_loss(tiny_model):
     ids = some_ids(batch=1, tokens=5)
     mean = model(ids, labels=ids).loss
     close(model(ids, labels=ids, num_items_in_batch=torch.tensor(8)).loss, mean * 4 / 8)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    failed, attempted = doctest.testmod(modeling)
+    assert not failed
+    assert attempted

@@ -15,7 +15,7 @@ from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 
 __all__ = ["GPTNeoXJapaneseConfig"]
 
-# Each size with the most that is believed. Building a model takes memory for every layer even
+# Each size and the maximum that is accepted. Building a model takes memory for every layer even
 # before there are weights, so a damaged or hostile file must not name any number it likes.
 _SIZES = {
     "vocab_size": 2**24,
@@ -31,7 +31,7 @@ _ROTARY_KEYS = {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_
 
 @strict
 class GPTNeoXJapaneseConfig(PreTrainedConfig):
-    """Shape and hyperparameters of a GPT-NeoX-Japanese model; the defaults are those of the 2.7B.
+    """The hyper-parameters of a GPT-NeoX-Japanese model; the defaults are those of the 2.7B.
 
     Args:
         vocab_size: Number of token ids.
@@ -140,6 +140,15 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
         transformers calls this from `__post_init__` with every argument that is not a field, and
         goes on with what is returned.
+
+        Args:
+            **kwargs: Arguments that are no fields, such as `rotary_pct` and `rope_scaling`.
+
+        Returns:
+            Those that are not rotary.
+
+        Raises:
+            ArgumentError: Two spellings contradict each other.
         """
         rope = dict(kwargs.pop("rope_scaling", None) or self.rope_parameters or {})
         for argument, key in _ROTARY_KEYS.items():
@@ -168,10 +177,10 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         return fields
 
     def _check_values(self) -> None:
-        for name, most in _SIZES.items():
-            if not 1 <= getattr(self, name) <= most:
+        for name, maximum in _SIZES.items():
+            if not 1 <= getattr(self, name) <= maximum:
                 raise ArgumentError(
-                    f"{name}={getattr(self, name)} must be from 1 to {most}; the default is "
+                    f"{name}={getattr(self, name)} must be from 1 to {maximum}; the default is "
                     f"{getattr(type(self), name)}"
                 )
         if self.hidden_size % self.num_attention_heads:

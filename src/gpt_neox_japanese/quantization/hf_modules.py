@@ -1,7 +1,7 @@
 """Checkpoints of `storing` in transformers: `from_pretrained` builds modules that keep integers.
 
 On the CPU their products are those of `products`; elsewhere they are made from weights that are
-converted back for each product.
+converted back for each matmul_tensor.
 """
 # transformers' methods carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -23,7 +23,7 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import METHOD, Matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
-from gpt_neox_japanese.quantization.torch_matmul import is_unobserved, product
+from gpt_neox_japanese.quantization.torch_matmul import can_bypass_torch, matmul_tensor
 
 __all__ = ["QuantizationConfig", "QuantizedEmbedding", "QuantizedLinear"]
 
@@ -133,10 +133,10 @@ class QuantizedLinear(_Quantized):
     def forward(self, x: Tensor) -> Tensor:
         """`(…, in_features)` → `(…, out_features)`, both in the dtype of `x`."""
         learning = x.requires_grad and torch.is_grad_enabled()
-        if learning or not is_unobserved(x, self.weight):
+        if learning or not can_bypass_torch(x, self.weight):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return functional.linear(x, self.dequantize(x.dtype), bias)
-        out = product(x.float(), self.matrix())
+        out = matmul_tensor(x.float(), self.matrix())
         return (out if self.bias is None else out + self.bias).to(x.dtype)
 
 

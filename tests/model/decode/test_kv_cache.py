@@ -1,4 +1,4 @@
-"""The roomy cache holds what transformers' own holds, and never writes over what it gave away."""
+"""The preallocated cache holds what transformers' own holds, and never writes over what it gave."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from gpt_neox_japanese.model.decode.cache_names import cache_of
-from gpt_neox_japanese.model.decode.kv_cache import RoomyLayer, give_room
+from gpt_neox_japanese.model.decode.kv_cache import PreallocatedLayer, preallocate
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -32,16 +32,16 @@ STEPS = st.lists(
 @given(steps=STEPS, data=st.randoms(use_true_random=False))
 def test_any_history_gives_what_a_plain_cache_gives(steps, data):
     torch.manual_seed(data.randrange(1000))
-    plain, roomy = DynamicCache(), give_room(DynamicCache())
+    plain, preallocated = DynamicCache(), preallocate(DynamicCache())
     given_away = []
     with torch.no_grad():
         for kind, argument in [("update", 3), *steps]:
             if kind == "update":
                 states = torch.randn(2, 2, 3, argument, 4).unbind()
-                expected, actual = (c.update(*states, 0) for c in (plain, roomy))
+                expected, actual = (c.update(*states, 0) for c in (plain, preallocated))
                 assert all(map(torch.equal, actual, expected))
                 given_away += [(tensor, tensor.clone()) for tensor in actual]
-            for cache in (plain, roomy):
+            for cache in (plain, preallocated):
                 if kind == "crop":
                     cache.crop(-min(argument, cache.get_seq_length()))
                 elif kind == "reorder":
@@ -49,9 +49,9 @@ def test_any_history_gives_what_a_plain_cache_gives(steps, data):
                 elif kind == "reset":
                     cache.reset()
             if kind == "copy":
-                roomy = copy.deepcopy(roomy)
-            assert roomy.get_seq_length() == plain.get_seq_length()
-    assert type(roomy.layers[0]) is RoomyLayer
+                preallocated = copy.deepcopy(preallocated)
+            assert preallocated.get_seq_length() == plain.get_seq_length()
+    assert type(preallocated.layers[0]) is PreallocatedLayer
     assert all(torch.equal(tensor, before) for tensor, before in given_away)
 
 
@@ -94,7 +94,7 @@ def tensors_in(thing: object) -> list[torch.Tensor]:
         return [tensor for each in thing for tensor in tensors_in(each)]
     return (
         [t for each in vars(thing).values() for t in tensors_in(each)]
-        if isinstance(thing, DynamicCache | RoomyLayer)
+        if isinstance(thing, DynamicCache | PreallocatedLayer)
         else []
     )
 
@@ -137,4 +137,4 @@ def test_other_caches_are_left_alone(tiny_config, kind):
     if cache is None:
         pytest.skip("offloading needs an accelerator")
     before = [type(layer) for layer in cache.layers]
-    assert [type(layer) for layer in give_room(cache).layers] == before
+    assert [type(layer) for layer in preallocate(cache).layers] == before

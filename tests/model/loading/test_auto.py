@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -15,6 +16,7 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
 import gpt_neox_japanese
@@ -118,6 +120,23 @@ def test_only_registering_gives_the_names_in_transformers_to_ours(before, expect
     subprocess.run([sys.executable, "-c", code.replace("{expected}", expected)], check=True)
 
 
-def test_registering_twice_is_harmless():
+def classes_in_transformers() -> dict[str, object]:
+    """All that registering puts there, by where it is found."""
+    config = GPTNeoXJapaneseConfig()
+    found: dict[str, object] = {
+        "config": type(AutoConfig.for_model("gpt_neox_japanese")),
+        "tokenizers": [TOKENIZER_MAPPING[type(each)] for each in (config, InTreeConfig())],
+    }
+    for auto_class, _ in MODELS:
+        mapping = auto_class._model_mapping
+        found[auto_class.__name__] = [mapping[type(each)] for each in (config, InTreeConfig())]
+    names = [name for name in gpt_neox_japanese.__all__ if name.startswith("GPTNeoXJapanese")]
+    return found | {name: getattr(transformers, name) for name in names}
+
+
+def test_registering_twice_is_as_registering_once() -> None:
     gpt_neox_japanese.register()
+    once = classes_in_transformers()
+    assert once["AutoModel"] == [GPTNeoXJapaneseModel] * 2
     gpt_neox_japanese.register()
+    assert classes_in_transformers() == once
