@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,9 @@ def test_a_broken_config_is_refused(tmp_path, text):
     (source / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         convert(source, tmp_path / "out", 8, read=read_tensors)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    failed, attempted = doctest.testmod(sys.modules[convert.__module__])
+    assert not failed
+    assert attempted

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.checks import shown
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
@@ -51,7 +51,7 @@ class Checkpoint:
             VocabularyError: The vocabulary is missing or broken.
         """
         if directory is not None and not isinstance(directory, (str, PathLike)):
-            raise CheckpointError(f"directory is {shown(directory)}; it must be a path")
+            raise CheckpointError(f"directory is {short_repr(directory)}; it must be a path")
         directory = Path(directory or default_model_directory())
         if not directory.is_dir():
             raise CheckpointError(
