@@ -12,11 +12,16 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
+
+from tests.model.conftest import MakeModel
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 IDS = [[5, 6, 7, 8]]
@@ -44,13 +49,13 @@ class Hub(BaseHTTPRequestHandler):
 
     root: Path
 
-    def do_HEAD(self):
+    def do_HEAD(self) -> None:
         self.answer(with_body=False)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.answer(with_body=True)
 
-    def answer(self, *, with_body):
+    def answer(self, *, with_body: bool) -> None:
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             content = self.describe(parts[3], tree="tree" in parts)
@@ -60,7 +65,7 @@ class Hub(BaseHTTPRequestHandler):
             return self.send(b"", with_body=with_body, status=404)
         return self.send(file.read_bytes(), with_body=with_body)
 
-    def describe(self, name, *, tree):
+    def describe(self, name: str, *, tree: bool) -> Any:
         files = [
             {key: file.name, "type": "file", "size": file.stat().st_size, "oid": "0" * 40}
             for key in ["path" if tree else "rfilename"]
@@ -69,7 +74,7 @@ class Hub(BaseHTTPRequestHandler):
         about = {"id": f"someone/{name}", "sha": REVISION, "tags": [], "siblings": files}
         return files if tree else about
 
-    def send(self, content, *, with_body, status=200):
+    def send(self, content: bytes, *, with_body: bool, status: int = 200) -> None:
         start, end = 0, len(content)
         if wanted := self.headers.get("Range"):
             first, last = wanted.removeprefix("bytes=").split("-")
@@ -87,12 +92,12 @@ class Hub(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(content[start:end])
 
-    def log_message(self, *_):
+    def log_message(self, *_: Any) -> None:
         pass
 
 
 @pytest.fixture
-def hub(tmp_path):
+def hub(tmp_path: Path) -> Iterator[str]:
     """The address of a Hub that publishes what is in `tmp_path / "published"`."""
     handler = type("PublishedHub", (Hub,), {"root": tmp_path / "published"})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -102,7 +107,7 @@ def hub(tmp_path):
     server.server_close()
 
 
-def publish(model, published):
+def publish(model: PreTrainedModel, published: Path) -> None:
     """A model in one file, the same in many, and one whose index points elsewhere."""
     model.save_pretrained(published / "whole")
     for name in ("sharded", "hostile"):
@@ -114,7 +119,9 @@ def publish(model, published):
     shutil.copy(published / "whole/model.safetensors", published / "hostile/escaped.safetensors")
 
 
-def test_models_are_loaded_from_a_hub_and_only_into_its_cache(tiny_model, hub, tmp_path):
+def test_models_are_loaded_from_a_hub_and_only_into_its_cache(
+    tiny_model: MakeModel, hub: str, tmp_path: Path
+) -> None:
     model = tiny_model()
     publish(model, tmp_path / "published")
     environment = {
