@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from gpt_neox_japanese.model import head_loss as head_loss_module
 from gpt_neox_japanese.model import loss as loss_module
-from gpt_neox_japanese.model.decode.linear import multiply
 from gpt_neox_japanese.model.head_loss import can_use_head_loss
 from gpt_neox_japanese.model.loss import causal_lm_loss
 from tests.model.conftest import MakeModel
+from tests.model.operations import Operations
 
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
 LABELS = IDS.masked_fill(IDS % 5 == 0, -100)
@@ -73,16 +72,14 @@ def test_the_head_never_scores_more_than_a_slice_when_logits_are_skipped(
 
 
 def test_with_its_head_the_loss_scores_every_position_once(
-    tiny_model: MakeModel, small_slices: None, monkeypatch: pytest.MonkeyPatch
+    tiny_model: MakeModel, small_slices: None
 ) -> None:
     model, scored = tiny_model(), []
-
-    def recorded(states: Tensor, weight: Tensor) -> Tensor:
-        scored.append(len(states))
-        return multiply(states, weight)
-
-    monkeypatch.setattr(head_loss_module, "multiply", recorded)
-    gradients(model, labels=LABELS, skip_logits=True)
+    with Operations() as operations:
+        gradients(model, labels=LABELS, skip_logits=True)
+    for (_, left), (_, right) in operations.products:
+        if left[1] == 32 and 61 in (left[0], right[1]):  # hidden states and the head
+            scored.append(left[0] if right[1] == 61 else right[1])
     assert scored == [7, 7, 7, 7, 7, 1]
 
 

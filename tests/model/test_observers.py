@@ -16,14 +16,14 @@ from gpt_neox_japanese.model.decode.linear import linear
 from tests.model.conftest import MakeModel
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
-# Wide enough for the kernels of a step of decoding.
+# Wide enough for the kernels of a decode step.
 WIDE: dict[str, Any] = {"hidden_size": 512, "vocab_size": 2048, "num_hidden_layers": 1}
 
 
 @pytest.fixture(params=[True, False], ids=["AVX2", "AVX-512"])
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine is, treat it as one without units for half precision, or with."""
-    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._BEFORE_AVX512", request.param)
+    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", request.param)
 
 
 def compiled(model: nn.Module) -> Callable[..., Any]:

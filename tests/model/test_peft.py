@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-import gpt_neox_japanese.model.decode.linear as linear_module
 from tests.model.conftest import MakeModel
+from tests.model.operations import Operations
 
 peft = pytest.importorskip("peft")
 
@@ -106,17 +106,16 @@ def test_adapters_stand_around_plain_linear_layers(tiny_model: MakeModel, adapte
 def test_the_layer_inside_an_adapter_has_the_fast_product(
     tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._BEFORE_AVX512", True)
-    widths = []
-    inner = linear_module._multiplied
-    monkeypatch.setattr(
-        "gpt_neox_japanese.model.decode.linear._multiplied",
-        lambda *given: widths.append(len(given[1])) or inner(*given),
-    )
     config = peft.LoraConfig(target_modules=["query_key_value", "dense"])
     model = peft.get_peft_model(tiny_model().bfloat16(), config)
-    model(input_ids=IDS, attention_mask=MASK)
-    assert widths == [96, 32, 128, 32] * 2 + [61]
+    for without_half_units in (True, False):
+        monkeypatch.setattr(
+            "gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", without_half_units
+        )
+        with Operations() as operations:
+            model(input_ids=IDS, attention_mask=MASK)
+        # The adapters themselves are float32.
+        assert (torch.bfloat16 in operations.product_dtypes) == (not without_half_units)
 
 
 def test_tasks_of_a_poly_adapter_reach_it_through_generate(tiny_model: MakeModel) -> None:

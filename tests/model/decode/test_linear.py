@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig
 from transformers.generation import ContinuousBatchingConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gpt_neox_japanese.model.decode.linear import linear, sdpa
 from tests.model.conftest import MakeModel
+from tests.model.operations import Operations
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -23,30 +23,6 @@ HALVES = [torch.bfloat16, torch.float16]
 def without_half_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine is, treat it as one without the units."""
     monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", True)
-
-
-class Operations(TorchDispatchMode):
-    """While it is entered, it notes the operations that torch carries out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, list[tuple[torch.dtype, torch.Size]]]] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        operands = [(each.dtype, each.shape) for each in args if isinstance(each, Tensor)]
-        self.seen.append((str(func), operands))
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def products(self) -> list[list[tuple[torch.dtype, torch.Size]]]:
-        """Dtypes and sizes of what was multiplied, product by product."""
-        return [operands for name, operands in self.seen if name.startswith("aten.mm.")]
-
-    @property
-    def product_dtypes(self) -> set[torch.dtype]:
-        return {dtype for operands in self.products for dtype, _ in operands}
 
 
 def same(dtype: torch.dtype, actual: Tensor, expected: Tensor) -> None:
