@@ -19,7 +19,7 @@ def greedy(model: Path) -> tuple[list[int], list[float]]:
     result = run("generate", "吾輩は猫である。", "--model", model, *options)
     assert result.exit_code == 0, result.output
     written = json.loads(result.stdout)
-    return written["ids"], written["logprobs"]
+    return written["token_ids"], written["logprobs"]
 
 
 # The model in the package is bfloat16. int4's embeddings and head are int8.
