@@ -30,7 +30,7 @@ def written() -> str:
     """How the model now continues a prompt."""
     prompt = tokenizer("吾輩は", return_tensors="pt")
     ids = model.eval().generate(**prompt, max_new_tokens=12, do_sample=False)
-    return tokenizer.decode(ids[0], skip_special_tokens=True).replace("\n", "⏎")
+    return str(tokenizer.decode(ids[0], skip_special_tokens=True)).replace("\n", "⏎")
 
 
 print("before:", written())
