@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
     class Clock(TrainerCallback):
         """Starts counting when the first step is over."""
 
-        def on_step_end(self, args, state, control, **kwargs):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 1:
                 watch.start()
             elif state.global_step == state.max_steps:

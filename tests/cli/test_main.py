@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import json
 import os
@@ -54,6 +56,18 @@ def test_public_names_are_sorted_and_exist() -> None:
         assert getattr(gpt_neox_japanese, name).__name__ == name
     with pytest.raises(AttributeError, match="Tokeniser"):
         _ = gpt_neox_japanese.Tokeniser
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    source = Path(gpt_neox_japanese.__file__).read_text(encoding="utf-8")
+    [block] = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert sorted(seen) == gpt_neox_japanese.__all__
+    for name, module in seen.items():
+        found = getattr(importlib.import_module(str(module)), name)
+        assert found is getattr(gpt_neox_japanese, name)
 
 
 @pytest.mark.parametrize("name", cli._COMMANDS)
