@@ -76,6 +76,11 @@ def check_number(
 def check_bool(name: str, value: Any, error: type[NeoXJapaneseError]) -> bool:
     """Return `value` if it is True or False.
 
+    Args:
+        name: What the caller calls it.
+        value: Any object.
+        error: What is raised.
+
     Raises:
         error: It is something else.
     """
@@ -86,6 +91,11 @@ def check_bool(name: str, value: Any, error: type[NeoXJapaneseError]) -> bool:
 
 def check_text(name: str, value: Any, error: type[NeoXJapaneseError]) -> str:
     """Return `value` if it is a string.
+
+    Args:
+        name: What the caller calls it.
+        value: Any object.
+        error: What is raised.
 
     Raises:
         error: It is none.
@@ -121,7 +131,11 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
 
 
 def shown(value: object) -> str:
-    """A value as it would be typed, cut to what fits a line."""
+    """A value as it would be typed, cut to what fits a line.
+
+    Args:
+        value: Any object.
+    """
     try:
         return reprlib.repr(value)
     except ValueError:  # an integer of 5,000 digits

@@ -82,7 +82,7 @@ def test_padding_is_never_drawn(generator: TextGenerator, options: dict[str, flo
 def test_padding_is_no_id_to_ask_for(generator: TextGenerator) -> None:
     padding = len(generator.codec)
     with pytest.raises(GenerationError, match=f"ids are 0 to {padding - 1}"):
-        generator.engine.submit([1, padding], max_new_tokens=1, options=GREEDY)
+        generator.engine.submit([1, padding], max_new_tokens=1, params=GREEDY)
     with pytest.raises(GenerationError, match=f"logit_bias holds id {padding}"):
         generator.generate("猫", logit_bias={padding: 1.0})
 

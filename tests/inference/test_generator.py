@@ -72,12 +72,12 @@ class Recorded:
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int,
-        options: SamplingParams,
+        params: SamplingParams,
         seed: int | None = None,
     ) -> RecordedStream:
         self.prompts.append(prompt_ids)
-        self.asked.append({"max_new_tokens": max_new_tokens, "options": options, "seed": seed})
-        self.streams.append(RecordedStream(self.ids, options.logprobs))
+        self.asked.append({"max_new_tokens": max_new_tokens, "params": params, "seed": seed})
+        self.streams.append(RecordedStream(self.ids, params.logprobs))
         return self.streams[-1]
 
 
@@ -212,7 +212,7 @@ def test_keywords_change_single_options() -> None:
     ours, engine = generator([1])
     ours.generate("猫", temperature=0.5)
     ours.generate("猫", sampling_params=SamplingParams(top_p=0.5), min_new_tokens=2)
-    assert [asked["options"] for asked in engine.asked] == [
+    assert [asked["params"] for asked in engine.asked] == [
         SamplingParams(top_k=7, temperature=0.5),
         SamplingParams(top_p=0.5, min_new_tokens=2),
     ]

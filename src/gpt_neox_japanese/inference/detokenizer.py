@@ -51,7 +51,11 @@ class Detokenizer:
         return self._stop.found is not None
 
     def feed(self, choice: Choice) -> TextChunk:
-        """What the next id makes certain: text, and the tokens that stand in it."""
+        """What the next id makes certain: text, and the tokens that stand in it.
+
+        Args:
+            choice: The next id.
+        """
         if choice.id in self._hidden:
             text = self._decoder.finish()
         else:
@@ -65,7 +69,11 @@ class Detokenizer:
         return chunk._replace(finish_reason="stop") if self.stopped else chunk
 
     def finish(self, reason: FinishReason) -> TextChunk:
-        """The rest, where no id follows."""
+        """The rest, where no id follows.
+
+        Args:
+            reason: Why the text ends.
+        """
         self._place("", 0)
         return self._give(self._stop.finish(), everything=True)._replace(finish_reason=reason)
 

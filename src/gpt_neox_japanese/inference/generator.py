@@ -157,7 +157,12 @@ class TextGenerator:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str] | None = None, **options: Any) -> TextGenerator:
-        """The older name of `from_pretrained`; None is the model that comes with the package."""
+        """The older name of `from_pretrained`; None is the model that comes with the package.
+
+        Args:
+            directory: See `model` of `from_pretrained`.
+            **options: Its other arguments.
+        """
         return cls.from_pretrained(DEFAULT if directory is None else directory, **options)
 
     # ---- Writing ---------------------------------------------------------------------------------
@@ -365,7 +370,7 @@ class TextGenerator:
         tokens = self.engine.submit(
             prompt_ids,
             max_new_tokens=max_new_tokens,
-            options=replace(sampling_params or self.sampling_params, **changes),
+            params=replace(sampling_params or self.sampling_params, **changes),
             seed=seed,
         )
         return TextStream(tokens, detokenizer, text)

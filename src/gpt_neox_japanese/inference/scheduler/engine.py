@@ -78,7 +78,7 @@ class Engine:
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int,
-        options: SamplingParams,
+        params: SamplingParams,
         seed: int | None = None,
     ) -> TokenStream:
         """Begin a request. Its ids come by iterating over what is returned.
@@ -88,7 +88,7 @@ class Engine:
         Args:
             prompt_ids: At least one id.
             max_new_tokens: How many ids to write at most.
-            options: How each id is chosen.
+            params: How each id is chosen.
             seed: The same seed gives the same ids; none gives new ones each time.
 
         Raises:
@@ -99,7 +99,7 @@ class Engine:
         ids = self._checked(prompt_ids)
         check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=1)
         sampler = Sampler(
-            options,
+            params,
             vocab_size=self.network.hparams.vocab_size,
             stop_ids=self._stop_ids,
             seed=seed,
