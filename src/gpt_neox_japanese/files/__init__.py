@@ -1,4 +1,5 @@
 """Files that come from outside or must outlast a crash: JSON, tensors, results.
 
-`json_files` and `tensor_files` read what a stranger may have made; `outputs` and `atomic` write.
+Start with `model_directory`, the one way from a name to a model's files. `json_files` and
+`tensor_files` read what a stranger may have made; `outputs` and `atomic` write.
 """
