@@ -108,6 +108,14 @@ def test_the_reference_shows_every_public_name() -> None:
     assert set(gpt_neox_japanese.__all__) - shown == set()
 
 
+def test_what_the_reference_shows_without_a_module_is_public() -> None:
+    for page in REFERENCE:
+        text = page.read_text(encoding="utf-8")
+        for name, options in re.findall(r"^::: ([\w.]+)\n((?:    .*\n)*)", text, re.M):
+            public = name.rpartition(".")[2] in gpt_neox_japanese.__all__
+            assert public or "show_root_full_path: true" in options, name
+
+
 @pytest.mark.parametrize("name", documented())
 def test_what_the_reference_shows_is_documented(name: str) -> None:
     module, _, attribute = name.rpartition(".")
