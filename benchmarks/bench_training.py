@@ -87,7 +87,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
     from gpt_neox_japanese.training import cpu_attention
     from gpt_neox_japanese.training.data.dataset import TrainingWindows
-    from gpt_neox_japanese.training.data.shards import TokenStream
+    from gpt_neox_japanese.training.data.shards import ShardedTokens
     from gpt_neox_japanese.training.malloc import keep_freed_memory
     from gpt_neox_japanese.training.trainer import RunTrainer
 
@@ -112,7 +112,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
     else:
         model = TheirModel(TheirConfig(**shape))
     ids = np.random.default_rng(0).integers(3, VOCABULARY, 2**18).astype(np.uint16)
-    windows = TrainingWindows(TokenStream([ids]), WINDOW, (steps + 1) * batch, 0)
+    windows = TrainingWindows(ShardedTokens([ids]), WINDOW, (steps + 1) * batch, 0)
     watch = Stopwatch()
 
     class Clock(TrainerCallback):

@@ -74,7 +74,7 @@ def test_a_prepared_corpus_trains_the_model_and_its_rows_stay(
     model: Path, corpus: Path, tmp_path: Path
 ) -> None:
     data, output = tmp_path / "data", tmp_path / "run"
-    result = run("prepare", corpus, "--model", model, "--output", data, "--held-out", 0.2)
+    result = run("prepare", corpus, "--tokenizer", model, "--output", data, "--held-out", 0.2)
     assert result.exit_code == 0, result.output
     manifest = json.loads((data / "manifest.json").read_text())
     codec = Codec.load(model)
@@ -84,7 +84,9 @@ def test_a_prepared_corpus_trains_the_model_and_its_rows_stay(
 
     options = ["--steps", 2, "--sequence-length", 16, "--batch-size", 2, "--dtype", "fp32"]
     samples = ["--sample-prompt", WORD, "--eval-every", 1, "--sample-tokens", 20]
-    result = run("train", "--data", data, "--model", model, "--output", output, *options, *samples)
+    result = run(
+        "train", "--data", data, "--init-from", model, "--output", output, *options, *samples
+    )
     assert result.exit_code == 0, result.output
     rows = [load_file(d / "model.safetensors")[EMBEDDING].shape[0] for d in (model, output)]
     assert rows == [json.loads((output / "config.json").read_text())["vocab_size"]] * 2
@@ -99,9 +101,9 @@ def test_a_corpus_prepared_without_the_added_tokens_is_refused(
     plain = tmp_path / "plain"
     Codec(Codec.load(model).vocabulary, legacy=False).save(plain)
     data = tmp_path / "data"
-    assert run("prepare", corpus, "--model", plain, "--output", data).exit_code == 0
-    result = run("train", "--data", data, "--model", model, "--output", tmp_path / "run")
-    assert_refused(result, "prepare the corpus again with --model")
+    assert run("prepare", corpus, "--tokenizer", plain, "--output", data).exit_code == 0
+    result = run("train", "--data", data, "--init-from", model, "--output", tmp_path / "run")
+    assert_refused(result, "prepare the corpus again with --tokenizer")
 
 
 @pytest.mark.parametrize("target", ["bf16", "int8", "int4"])
@@ -130,6 +132,6 @@ def test_files_of_earlier_versions_are_carried_along(
     added = {token: codec.id_of(token) for token in (WORD, USER)}
     (old / "added_tokens.json").write_text(json.dumps(added))
     (old / "special_tokens_map.json").write_text(json.dumps({"sep_token": USER}))
-    assert run("prepare", corpus, "--model", old, "--output", data).exit_code == 0
+    assert run("prepare", corpus, "--tokenizer", old, "--output", data).exit_code == 0
     assert Codec.load(data).fingerprint == Codec.load(old).fingerprint
     assert Codec.load(data).special_ids == Codec.load(old).special_ids

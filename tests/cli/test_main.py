@@ -184,7 +184,9 @@ def test_files_are_found_and_named_in_the_locale_c(
     lines = output.read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["id"] for line in lines} == {r"\x82\xa0.txt", "吾輩.txt"}
     shards = tmp_path / "準備"
-    assert process("prepare", str(texts), "--output", str(shards), **environment).returncode == 0
+    named = ("--tokenizer", "default", "--output", str(shards))
+    prepared = process("prepare", str(texts), *named, **environment)
+    assert prepared.returncode == 0, prepared.stderr
     assert "吾輩.txt" in (shards / "manifest.json").read_text(encoding="utf-8")
 
 

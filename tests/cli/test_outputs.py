@@ -34,7 +34,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(request: pytest.FixtureRequest, material: Path) -> Command:
     """A command that makes a directory, as a function of its `--output`."""
     before = {
-        "prepare": ("prepare", material / "a.txt", "--model", material / "tokenizer"),
+        "prepare": ("prepare", material / "a.txt", "--tokenizer", material / "tokenizer"),
         "tokenize": ("tokenize", material / "a.txt", "--model", material / "tokenizer"),
         "convert": ("convert", default_model_directory(), "--to", "bf16"),
         "train": ("train", "--data", material / "data", *SMALL),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,15 +10,66 @@ import click
 from gpt_neox_japanese.cli.number_types import Whole
 from gpt_neox_japanese.cli.stdin import TEXT
 
-__all__ = ["layout_options", "run_options", "vocabulary_option"]
+__all__ = [
+    "MODEL",
+    "layout_options",
+    "renamed_option",
+    "required_tokenizer_option",
+    "run_options",
+    "vocabulary_option",
+]
 
 _Command = Callable[..., Any]
 
+MODEL = click.Path()
+"""A model's directory, Hub id, or `default`, as `find_model` and `find_tokenizer` take it."""
+
+
+def _find_tokenizer(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
+    from gpt_neox_japanese.files.model_directory import find_tokenizer
+
+    return None if value is None else find_tokenizer(value)
+
+
 vocabulary_option = click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    callback=_find_tokenizer,
+    help="Directory with vocab.txt and emoji.json, or Hub id.  [default: the package's own]",
 )
+
+
+def _need_tokenizer(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    # Not click's `required`, which cannot say how the vocabulary in the package is named.
+    if value is None:
+        raise click.UsageError(
+            "--tokenizer is missing; name the vocabulary that the model is to have: a directory, "
+            "a Hub id, or `--tokenizer default` for the one in this package"
+        )
+    return value
+
+
+required_tokenizer_option = click.option(
+    "--tokenizer",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    callback=_need_tokenizer,
+    help="Vocabulary that the model is to have: a directory with vocab.txt and emoji.json, a Hub "
+    "id, or `default` for the one in this package.  [required]",
+)
+
+
+def renamed_option(old: str, new: str) -> Callable[[_Command], _Command]:
+    """A hidden option that is refused with the name it has now."""
+
+    def refuse(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{old} is called {new} here; write {new} {value}")
+
+    return click.option(
+        old, type=MODEL, hidden=True, expose_value=False, is_eager=True, callback=refuse
+    )
 
 
 def layout_options(command: _Command) -> _Command:

@@ -56,7 +56,7 @@ def convert(
         CheckpointError: The source cannot be read or converted.
         OutputError: The output exists or cannot be written.
     """
-    partial = outputs.growing(output, "converted")
+    partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
     config = _read_config(source)
     tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
@@ -68,7 +68,7 @@ def convert(
         config["quantization_config"] = quantization
 
     shutil.rmtree(partial, ignore_errors=True)
-    outputs.make(partial, output)
+    outputs.make_partial(partial, output)
     try:
         weights = partial / "model.safetensors"
         write_weights(weights, tensors, plan, search=search, progress=progress)

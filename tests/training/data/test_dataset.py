@@ -5,12 +5,14 @@ import pytest
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
-from gpt_neox_japanese.training.data.shards import TokenStream
+from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 
-def stream(tokens: int) -> TokenStream:
+def stream(tokens: int) -> ShardedTokens:
     half = tokens // 2
-    return TokenStream([np.arange(half, dtype=np.uint16), np.arange(half, tokens, dtype=np.uint16)])
+    return ShardedTokens(
+        [np.arange(half, dtype=np.uint16), np.arange(half, tokens, dtype=np.uint16)]
+    )
 
 
 def starts(windows: TrainingWindows | HeldOutWindows, first: int, last: int) -> list[int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.training.data.shards import TokenStream
+from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 __all__ = ["HeldOutWindows", "TrainingWindows", "positions"]
 
@@ -25,20 +25,26 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
     lengthened run continues exactly where it was.
 
     Args:
-        stream: the training tokens; or what gives the tokens of an epoch, if each has its own.
-        window: tokens of a window.
-        windows: how many the run needs; more than the stream holds means several epochs.
-        seed: selects the orders and offsets.
-        document_start: id that every document begins with; if given, a window has `position_ids`
+        stream: The training tokens; or what gives the tokens of an epoch, if each has its own.
+        window: Tokens of a window.
+        windows: How many the run needs; more than the stream holds means several epochs.
+        seed: Selects the orders and offsets.
+        document_start: Id that every document begins with; if given, a window has `position_ids`
             that begin anew at each, by which the model keeps documents apart.
 
     Raises:
-        DataError: the stream is shorter than a window.
+        DataError: The stream is shorter than a window.
+
+    Example:
+        >>> stream = ShardedTokens([np.arange(100)])
+        >>> windows = TrainingWindows(stream, window=4, windows=60, seed=0)
+        >>> windows[0]["input_ids"].shape, windows.windows_per_epoch
+        (torch.Size([4]), 24)
     """
 
     def __init__(
         self,
-        stream: TokenStream | Callable[[int], TokenStream],
+        stream: ShardedTokens | Callable[[int], ShardedTokens],
         window: int,
         windows: int,
         seed: int,
@@ -81,7 +87,7 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
     def _shuffle(self, epoch: int) -> None:
         self._stream = self._epochs(epoch)
         random = np.random.default_rng((self._seed, epoch))
-        # Of an epoch that is cut anew, a few windows more or less than of the first.
+        # An epoch that is encoded anew has a few windows more or less than the first.
         count = max(len(self._stream) // self._window - 1, 1)
         spare = len(self._stream) - count * self._window
         self._offset = int(random.integers(max(min(spare + 1, self._window), 1)))
@@ -94,7 +100,7 @@ def positions(ids: NDArray[np.int64], document_start: int) -> NDArray[np.int64]:
 
     Args:
         ids: int64 [tokens].
-        document_start: the id that begins a document.
+        document_start: The id that begins a document.
 
     Returns:
         int64 [tokens].
@@ -108,12 +114,12 @@ class HeldOutWindows(Dataset[dict[str, Tensor]]):
     """Consecutive windows that overlap by one token: every token but the first is predicted.
 
     Args:
-        stream: the held-out tokens.
-        window: tokens of a window.
-        tokens: at most about this many tokens, spread evenly over the stream.
+        stream: The held-out tokens.
+        window: Tokens of a window.
+        tokens: At most about this many tokens, spread evenly over the stream.
     """
 
-    def __init__(self, stream: TokenStream, window: int, tokens: int) -> None:
+    def __init__(self, stream: ShardedTokens, window: int, tokens: int) -> None:
         self._stream, self._window = stream, window
         available = max(len(stream) - 1, 0) // (window - 1)
         self._count = min(available, max(tokens // window, 1))

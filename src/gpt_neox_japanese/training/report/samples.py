@@ -21,11 +21,11 @@ def write_samples(
     """Continue each prompt; the same way every time, and without a trace in the run.
 
     Args:
-        model: a causal language model, or PEFT's around one.
-        codec: its tokenizer.
-        eos_token_id: what stands before a document's beginning.
-        prompts: beginnings; an empty one lets the model begin.
-        tokens: of each continuation, at most.
+        model: A causal language model, or PEFT's around one.
+        codec: Its tokenizer.
+        eos_token_id: What stands before a document's beginning.
+        prompts: Beginnings; an empty one lets the model begin.
+        tokens: Of each continuation, at most.
 
     Returns:
         Prompt and continuation of each.
