@@ -79,7 +79,7 @@ class CheckpointManager:
     Args:
         output: The run's directory.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import torch
         >>> manager = CheckpointManager(Path(tempfile.mkdtemp()))
