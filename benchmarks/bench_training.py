@@ -213,7 +213,10 @@ def compare_prepare(corpus: Path, megabytes: int, rounds: int) -> dict[str, floa
             )
 
         seconds = interleaved(
-            {"prepare": prepared, "tokenizing": lambda: codec.encode_batch(texts, threads=1)},
+            {
+                "prepare": prepared,
+                "tokenizing": lambda: codec.encode_batch_to_numpy(texts, num_threads=1),
+            },
             rounds,
         )
     speed = {name: size / 1e6 / median(times) for name, times in seconds.items()}

@@ -49,7 +49,7 @@ def test_tokenize_and_detokenize_are_the_class(model: Path) -> None:
     assert len(shown["offsets"]) == len(ids)
     result = run("detokenize", "--model", model, *ids)
     assert result.stdout == TEXT.replace(f"{WORD} ", WORD) + "\n"  # it takes the space after it
-    user = Codec.load(model).id_of(USER)
+    user = Codec.load(model).token_to_id(USER)
     assert run("detokenize", "--model", model, user).stdout == USER + "\n"
     assert_refused(run("detokenize", "--model", model, user + 1), f"ids are 0 to {user}")
 
@@ -80,7 +80,7 @@ def test_a_prepared_corpus_trains_the_model_and_its_rows_stay(
     codec = Codec.load(model)
     assert manifest["vocabulary_size"] == len(codec)
     assert manifest["vocabulary_fingerprint"] == codec.fingerprint == Codec.load(data).fingerprint
-    assert codec.id_of(WORD) in np.fromfile(data / "train-00000.bin", "<u2")
+    assert codec.token_to_id(WORD) in np.fromfile(data / "train-00000.bin", "<u2")
 
     options = ["--steps", 2, "--sequence-length", 16, "--batch-size", 2, "--dtype", "fp32"]
     samples = ["--sample-prompt", WORD, "--eval-every", 1, "--sample-tokens", 20]
@@ -129,7 +129,7 @@ def test_files_of_earlier_versions_are_carried_along(
     old, data = tmp_path / "old", tmp_path / "data"
     Codec(Codec.load(model).vocabulary, legacy=False).save(old)
     codec = Codec.load(model)
-    added = {token: codec.id_of(token) for token in (WORD, USER)}
+    added = {token: codec.token_to_id(token) for token in (WORD, USER)}
     (old / "added_tokens.json").write_text(json.dumps(added))
     (old / "special_tokens_map.json").write_text(json.dumps({"sep_token": USER}))
     assert run("prepare", corpus, "--tokenizer", old, "--output", data).exit_code == 0

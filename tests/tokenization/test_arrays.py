@@ -23,7 +23,7 @@ def test_arrays_hold_every_document_between_its_bounds(
     documents = list(read_documents([corpus]))
     assert (ids.dtype, bounds.dtype, len(bounds)) == (np.uint16, np.int64, len(documents) + 1)
     for i, document in enumerate(documents):
-        assert ids[bounds[i] : bounds[i + 1]].tolist() == codec.encode(document.text).tolist()
+        assert ids[bounds[i] : bounds[i + 1]].tolist() == codec.encode(document.text)
     lines = (tmp_path / "out" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [d.id for d in documents]
     assert (totals.documents, totals.tokens) == (len(documents), len(ids))
@@ -39,7 +39,7 @@ def test_json_lines_hold_a_document_each(
     codec = Codec.load(tokenizer_directory)
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"id": d.id, "ids": codec.encode(d.text).tolist()} for d in read_documents([corpus])
+        {"id": d.id, "ids": codec.encode(d.text)} for d in read_documents([corpus])
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
 

@@ -68,7 +68,7 @@ def _show_tokens(source: str, directory: Path, only_ids: bool, as_json: bool) ->
     codec = Codec.load(directory)
     encoding = codec.encode_with_offsets(source)
     ids, offsets = encoding.ids.tolist(), encoding.offsets.tolist()
-    names = list(map(codec.token, ids))
+    names = list(map(codec.id_to_token, ids))
     if as_json:
         click.echo(
             json.dumps({"ids": ids, "tokens": names, "offsets": offsets}, ensure_ascii=False)

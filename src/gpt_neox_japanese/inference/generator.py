@@ -377,8 +377,7 @@ class TextGenerator:
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
-            ids: list[int] = self.codec.encode(prompt).tolist()
-            return ids
+            return self.codec.encode(prompt)
         if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, (Sequence, np.ndarray)):
             raise GenerationError(
                 f"the prompt is {shown(prompt)}; it must be a string or a list of token ids"

@@ -178,5 +178,7 @@ class _Work:
             else:
                 raise document
         # The blocks are what is shared out, so one thread is enough here.
-        rows = self.codec.encode_batch([document.text for document in documents], threads=1)
+        rows = self.codec.encode_batch_to_numpy(
+            [document.text for document in documents], num_threads=1
+        )
         return self.pack(Encoded(documents, rows)), problems

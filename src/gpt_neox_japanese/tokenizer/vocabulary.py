@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Vocabulary:
         return digest.hexdigest()
 
     @classmethod
-    def load(cls, directory: str | Path) -> Vocabulary:
+    def load(cls, directory: str | os.PathLike[str]) -> Vocabulary:
         """Read `vocab.txt` and `emoji.json` from a directory.
 
         Raises:
@@ -126,7 +127,7 @@ class Vocabulary:
         emoji, emoji_inv = _parse_emoji(_read(Path(emoji_file)), str(emoji_file))
         return cls(surfaces, emoji, emoji_inv)
 
-    def save(self, directory: str | Path) -> tuple[Path, Path]:
+    def save(self, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
         """Write both files into `directory`, made if need be, and return their paths."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)

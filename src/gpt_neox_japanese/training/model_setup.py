@@ -15,6 +15,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import give_peft_its_targets
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.data.run_data import RunData
 from gpt_neox_japanese.training.memory_estimate import check_memory
@@ -92,7 +93,7 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
 
 def _load(init_from: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
     data.check_vocabulary(init_from)
-    data.codec.check_model(read_object(init_from / "config.json"), init_from)
+    check_model(data.codec, read_object(init_from / "config.json"), init_from)
     check_memory(GPTNeoXJapaneseConfig.from_pretrained(init_from), settings)
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     longest = model.config.max_position_embeddings
@@ -119,7 +120,7 @@ def _config(shape: Architecture, data: RunData, settings: Settings) -> GPTNeoXJa
 
 
 def _start_of_text_id(data: RunData) -> int:
-    token_id = data.codec.id_of("<|startoftext|>")
+    token_id = data.codec.token_to_id("<|startoftext|>")
     return data.eos_token_id if token_id is None else token_id
 
 

@@ -68,7 +68,7 @@ def codec() -> Codec:
 
 def stream_of(codec: Codec, texts: list[str]) -> tuple[ShardedTokens, int]:
     eos = codec.vocabulary.ids["<|endoftext|>"]
-    ids = [i for text in texts for i in (*codec.encode(text).tolist(), eos)]
+    ids = [i for text in texts for i in (*codec.encode(text), eos)]
     return ShardedTokens([np.array(ids, np.uint16)]), eos
 
 

@@ -124,7 +124,7 @@ def dead_ids(codec: Codec) -> NDArray[np.int64]:
     """
     surfaces = codec.vocabulary.surfaces
     owners = np.repeat(np.arange(len(surfaces)), [len(forms) for forms in surfaces])
-    rows = codec.encode_batch([form for forms in surfaces for form in forms])
+    rows = codec.encode_batch_to_numpy([form for forms in surfaces for form in forms])
     alone = np.diff(rows.bounds) == 1
     made = rows.ids[rows.bounds[:-1][alone]]
     alive = np.array([_kind(forms[0]) in _TAG_KINDS for forms in surfaces])
@@ -139,7 +139,7 @@ def usage(codec: Codec, texts: Iterable[str]) -> Usage:
     characters = 0
     for text in texts:
         characters += len(text)
-        counts += np.bincount(codec.encode(text), minlength=len(kinds))
+        counts += np.bincount(codec.encode_to_numpy(text), minlength=len(kinds))
     tokens = int(counts.sum())
     by_kind: Counter[str] = Counter()
     for kind, count in zip(kinds, counts.tolist(), strict=True):

@@ -1,7 +1,7 @@
 """The rows of a batch: which tokens of which text stand in which row.
 
-A `Source` is one text and its ids. A `Row` is one line of `input_ids`: a span of one source, or of
-two where texts come in pairs.
+A `TokenizedText` is one text and its ids. A `Row` is one line of `input_ids`: a span of one text,
+or of two where texts come in pairs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
 from gpt_neox_japanese.errors import TokenizationError
-from gpt_neox_japanese.tokenizer.hf.cut_texts import TextEncoder
+from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.hf.inputs import Text
+from gpt_neox_japanese.tokenizer.special_tokens import AllowedSpecial
 
 __all__ = [
-    "Batch",
     "Padding",
     "Row",
-    "Source",
+    "TextBatch",
+    "TokenizedText",
     "offsets",
     "padded_width",
     "sequence_ids",
@@ -31,24 +32,24 @@ __all__ = [
 ]
 
 
-class Source:
+class TokenizedText:
     """One text and its ids.
 
     Args:
         text: A string, or its words.
         ids: The ids of all of it.
         encoder: What gave the ids.
-        allow_tags: Whether tags that the text spells out were let become their ids.
+        allowed_special: What was allowed when it gave them.
     """
 
     def __init__(
-        self, text: Text, ids: list[int], encoder: TextEncoder, *, allow_tags: bool
+        self, text: Text, ids: list[int], encoder: Codec, *, allowed_special: AllowedSpecial
     ) -> None:
         self.ids = ids
         self._parts = [text] if isinstance(text, str) else text
         self._is_split = not isinstance(text, str)
         self._encoder = encoder
-        self._allow_tags = allow_tags
+        self._allowed_special = allowed_special
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -74,14 +75,14 @@ class Source:
         offsets: list[tuple[int, int]] = []
         numbers: list[int] = []
         for number, part in enumerate(self._parts):
-            found = self._encoder.encode_with_offsets(part, allow_tags=self._allow_tags)[1]
-            offsets += found
-            numbers += [number] * len(found)
+            found = self._encoder.encode_with_offsets(part, allowed_special=self._allowed_special)
+            offsets += map(tuple, found.offsets.tolist())
+            numbers += [number] * len(found.offsets)
         return offsets, numbers
 
 
 # A text, and the first and the last (excluded) of those of its tokens that a row holds.
-Span = tuple[Source, int, int]
+Span = tuple[TokenizedText, int, int]
 Row = list[Span]
 
 
@@ -124,13 +125,13 @@ class Truncation:
         return slice(self.max_length)
 
 
-class Batch:
+class TextBatch:
     """The rows of one call.
 
     Args:
         samples: One text, or the two of a pair, each.
         encoder: Gives the ids.
-        allow_tags: Whether tags that a text spells out become their ids.
+        allowed_special: Special tokens that become their ids where a text spells them out.
         truncation: How samples are cut; each is one row if None.
 
     Raises:
@@ -140,14 +141,14 @@ class Batch:
     def __init__(
         self,
         samples: Sequence[tuple[Text, ...]],
-        encoder: TextEncoder,
+        encoder: Codec,
         *,
-        allow_tags: bool,
+        allowed_special: AllowedSpecial,
         truncation: Truncation | None,
     ) -> None:
         self._samples = samples
         self._encoder = encoder
-        self._allow_tags = allow_tags
+        self._allowed_special = allowed_special
         self._truncation = truncation
 
     def input_ids(self) -> list[list[int]]:
@@ -173,7 +174,10 @@ class Batch:
     def _rows_of_sample(self) -> list[list[Row]]:
         ids = iter(self._encode())
         samples = (
-            [Source(text, next(ids), self._encoder, allow_tags=self._allow_tags) for text in sample]
+            [
+                TokenizedText(text, next(ids), self._encoder, allowed_special=self._allowed_special)
+                for text in sample
+            ]
             for sample in self._samples
         )
         if self._truncation is None:
@@ -183,7 +187,7 @@ class Batch:
     def _encode(self) -> list[list[int]]:
         """The ids of each text, one list after the other."""
         texts = [text for sample in self._samples for text in sample]
-        encode = partial(self._encoder.encode_batch, allow_tags=self._allow_tags)
+        encode = partial(self._encoder.encode_batch, allowed_special=self._allowed_special)
         if all(isinstance(text, str) for text in texts):
             return encode(cast(list[str], texts))
         return [list(chain.from_iterable(encode(words))) for words in texts]
@@ -237,7 +241,7 @@ def padded_width(
     return -(-width // multiple) * multiple if multiple else width
 
 
-def truncate(sources: Sequence[Source], truncation: Truncation) -> list[Row]:
+def truncate(sources: Sequence[TokenizedText], truncation: Truncation) -> list[Row]:
     """The rows that hold one sample, `max_length` tokens each at most.
 
     The first row is the sample cut to length. The others hold what was cut off, each beginning with
@@ -290,7 +294,7 @@ def _target_lengths(
     return [n - surplus if i == index else n for i, n in enumerate(lengths)]
 
 
-def _windows(source: Source, width: int, stride: int, side: str) -> Iterator[Span]:
+def _windows(source: TokenizedText, width: int, stride: int, side: str) -> Iterator[Span]:
     """Spans of `width` tokens that cover a source, neighbours sharing `stride` of them."""
     length = len(source.ids)
     if 0 < width < length and stride >= width:

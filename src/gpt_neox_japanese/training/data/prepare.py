@@ -81,7 +81,7 @@ def prepare(
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
-    eos_token_id = codec.id_of(END_OF_TEXT)
+    eos_token_id = codec.token_to_id(END_OF_TEXT)
     if eos_token_id is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))

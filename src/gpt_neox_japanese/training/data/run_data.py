@@ -83,7 +83,7 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
         )
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
-    eos = codec.id_of(END_OF_TEXT)
+    eos = codec.token_to_id(END_OF_TEXT)
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
     size = len(codec)

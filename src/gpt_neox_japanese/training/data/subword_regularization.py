@@ -56,7 +56,7 @@ class SubwordDropoutEpochs:
         with tempfile.TemporaryFile() as file:
             for number, ids in enumerate(self._documents()):
                 seed = int(np.random.SeedSequence((self._seed, epoch, number)).generate_state(1)[0])
-                pieces = self._codec.encode(
+                pieces = self._codec.encode_to_numpy(
                     self._codec.decode(ids), dropout=self._dropout, seed=seed
                 )
                 file.write(pieces.astype(dtype).tobytes() + eos.tobytes())

@@ -41,7 +41,7 @@ def write_samples(
         model.eval()
         for prompt in prompts:
             torch.manual_seed(0)
-            ids = [eos_token_id, *codec.encode(prompt).tolist()]
+            ids = [eos_token_id, *codec.encode(prompt)]
             inputs = torch.tensor([ids], device=model.device)
             output = model.generate(
                 input_ids=inputs,

@@ -1,8 +1,9 @@
-"""What the JSON files beside `vocab.txt` say of added tokens, read as transformers reads them.
+"""The JSON files beside `vocab.txt`: options and added tokens, read as transformers reads them.
 
-`tokenizer_config.json` names the special tokens and, in `added_tokens_decoder`, all added tokens
-with their ids and flags. Directories of earlier versions have `added_tokens.json` (token → id) and
-`special_tokens_map.json` in its place. A token that is named and has no id yet gets the next one.
+`tokenizer_config.json` holds the options, names the special tokens and, in `added_tokens_decoder`,
+all added tokens with their ids and flags. Directories of earlier versions have `added_tokens.json`
+(token → id) and `special_tokens_map.json` in its place. A token that is named and has no id yet
+gets the next one.
 """
 
 from __future__ import annotations
@@ -13,18 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from gpt_neox_japanese.errors import VocabularyError
-from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = [
-    "CONFIG_FILE",
-    "DEFAULT_UNKNOWN",
-    "read_added_tokens",
-    "read_json",
-    "token_content",
-]
+__all__ = ["DEFAULT_UNKNOWN", "TokenizerConfig", "read_tokenizer_config"]
 
-CONFIG_FILE = "tokenizer_config.json"
+_CONFIG_FILE = "tokenizer_config.json"
 _ADDED_FILE = "added_tokens.json"
 _SPECIAL_FILE = "special_tokens_map.json"
 
@@ -61,19 +56,76 @@ class _Said(NamedTuple):
     extra: list[AddedToken]
 
 
-def read_added_tokens(
-    directory: Path, config: Mapping[str, Any], vocabulary: Vocabulary
-) -> AddedTokens:
-    """The added tokens of a tokenizer's directory, special tokens of the vocabulary among them.
+class TokenizerConfig(NamedTuple):
+    """What the JSON files of a tokenizer's directory say.
+
+    Attributes:
+        legacy: See `Codec`.
+        clean: See `Codec`.
+        unknown: See `Codec`.
+        added: Added tokens, special tokens of the vocabulary among them.
+    """
+
+    legacy: bool
+    clean: bool
+    unknown: str | None
+    added: AddedTokens
+
+    def save(self, directory: Path, tokens: Mapping[int, TokenFlags]) -> None:
+        """Write `tokenizer_config.json`.
+
+        Args:
+            directory: Where to.
+            tokens: id → the added tokens that are to stand in it.
+        """
+        config: dict[str, Any] = {
+            "do_clean_text": self.clean,
+            "legacy": self.legacy,
+            "tokenizer_class": "GPTNeoXJapaneseTokenizer",
+        }
+        if tokens:
+            config["added_tokens_decoder"] = {
+                str(i): {
+                    "content": token.content,
+                    "lstrip": token.lstrip,
+                    "normalized": not token.special,
+                    "rstrip": token.rstrip,
+                    "single_word": token.single_word,
+                    "special": token.special,
+                }
+                for i, token in tokens.items()
+            }
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_tokenizer_config(directory: Path, vocabulary: Vocabulary) -> TokenizerConfig:
+    """Read the JSON files of a tokenizer's directory, none of which must be there.
 
     Args:
         directory: Where the files lie.
-        config: Its `tokenizer_config.json`.
         vocabulary: Its `vocab.txt`.
 
+    Returns:
+        The options and the added tokens.
+
     Raises:
-        VocabularyError: A file is broken, or a token or an id in it makes no sense.
+        VocabularyError: A file is broken, or an option, a token or an id in it makes no sense.
     """
+    path = directory / _CONFIG_FILE
+    config = _read_json(path)
+    unknown = config.get("unk_token", DEFAULT_UNKNOWN)
+    return TokenizerConfig(
+        legacy=_flag(config, "legacy", True, path),
+        clean=_flag(config, "do_clean_text", False, path),
+        unknown=None if unknown is None else _token(unknown, path, "unk_token").content,
+        added=_read_added_tokens(directory, config, vocabulary),
+    )
+
+
+def _read_added_tokens(
+    directory: Path, config: Mapping[str, Any], vocabulary: Vocabulary
+) -> AddedTokens:
     tokens, named, extra = _read_files(directory, config, len(vocabulary))
     by_content = {token.content: token for token in tokens.values()}
     new = [
@@ -94,21 +146,15 @@ def read_added_tokens(
     return AddedTokens(numbered, [ids[content] for content in said])
 
 
-def token_content(value: Any, path: Path, name: str) -> str:
-    """How a token is written that a file gives as a string or with its flags.
-
-    Raises:
-        VocabularyError: It is no token.
-    """
-    return _token(value, path, name).content
+def _flag(config: Mapping[str, Any], name: str, default: bool, path: Path) -> bool:
+    value = config.get(name, default)
+    if not isinstance(value, bool):
+        raise VocabularyError(f"{str(path)!r}: {name!r} must be true or false, not {value!r}")
+    return value
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; empty if there is no such file.
-
-    Raises:
-        VocabularyError: It cannot be read or holds something else.
-    """
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty if there is no such file."""
     if not path.is_file():
         return {}
     try:
@@ -121,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_files(directory: Path, config: Mapping[str, Any], size: int) -> _Said:
-    path = directory / CONFIG_FILE
+    path = directory / _CONFIG_FILE
     said = dict(config)
     extra = said.get("extra_special_tokens") or said.get("additional_special_tokens")
     own_names, extras = _extra(extra, path)
@@ -135,13 +181,13 @@ def _read_files(directory: Path, config: Mapping[str, Any], size: int) -> _Said:
         return _Said(tokens, _named({**said, **own_names}, path), extras)
 
     path = directory / _SPECIAL_FILE
-    special = read_json(path)
+    special = _read_json(path)
     more_names, more_extras = _extra(special.get("extra_special_tokens"), path)
     extras += [token for token in more_extras if token not in extras]
     named = _named({**said, **special, **own_names, **more_names}, path)
     marks = {token.content for token in (*named.values(), *extras) if token is not None}
     path = directory / _ADDED_FILE
-    for content, token_id in read_json(path).items():
+    for content, token_id in _read_json(path).items():
         token = _token(content, path, "a token")
         tokens[_id(token_id, path, size)] = token._replace(special=content in marks)
     return _Said(tokens, named, extras)

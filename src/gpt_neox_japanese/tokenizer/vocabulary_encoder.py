@@ -12,26 +12,38 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.batching import (
-    concatenated,
+    concatenate,
     cut_between_lines,
     cut_between_texts,
-    in_threads,
+    map_in_threads,
 )
 from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
 from gpt_neox_japanese.tokenizer.kernels.tables import build_tables
-from gpt_neox_japanese.tokenizer.python_encoder import ReferenceEncoder
+from gpt_neox_japanese.tokenizer.python_encoder import PythonEncoder
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["Buffer", "PlainEncoder", "text_of", "utf8"]
+__all__ = [
+    "JIT_THRESHOLD",
+    "Buffer",
+    "VocabularyEncoder",
+    "dropout_draws",
+    "find_unknown_id",
+    "from_utf8",
+    "to_utf8",
+]
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap | NDArray[np.uint8]
 
-# Loading the compiled kernel takes as long as encoding tens of thousands of characters without it,
-# and compiling it for the first time far longer. A process that needs less never loads it.
-_CHARACTERS_BEFORE_KERNEL = 10_000
+JIT_THRESHOLD = 10_000
+"""Characters that are encoded in plain Python before the compiled kernel is loaded.
+
+Loading it takes as long as encoding tens of thousands of characters without it, and compiling it
+for the first time far longer. A process that needs less never loads it.
+"""
 
 # For a short text, giving back the memory that its ids did not need takes longer than it is worth.
 _BYTES_NOT_TRIMMED = 1024
@@ -40,7 +52,14 @@ _NO_SPANS = np.empty((0, 3), dtype=np.int32)
 _NO_OFFSETS = np.empty((0, 2), dtype=np.int32)
 
 
-class PlainEncoder:
+# Every byte that UTF-8 text has. A vocabulary with tokens for all of them needs no unknown token.
+_BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
+_NO_ID = -1
+
+_CLEANING_TAGS = ("<URL>", "<EMAIL>", "<TEL>", "<DATE>", "<PRICE>", "<BLOCK>")
+
+
+class VocabularyEncoder:
     """Encodes with one vocabulary, and knows of no added tokens. Threads may share it.
 
     Its methods are those of `Codec`, which see.
@@ -50,16 +69,25 @@ class PlainEncoder:
         legacy: See `Codec`.
         clean: See `Codec`.
         unknown_id: Stands for characters whose byte tokens the vocabulary lacks.
+        jit_threshold: See `Codec`.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, *, legacy: bool, clean: bool, unknown_id: int
+        self,
+        vocabulary: Vocabulary,
+        *,
+        legacy: bool,
+        clean: bool,
+        unknown_id: int,
+        jit_threshold: int,
     ) -> None:
+        _check(vocabulary, clean=clean)
         self.vocabulary = vocabulary
         self.legacy = legacy
         self.clean = clean
         self._unknown_id = unknown_id
-        self._characters_before_kernel = _CHARACTERS_BEFORE_KERNEL
+        self._jit_threshold = jit_threshold
+        self._characters_before_jit = jit_threshold
 
     def encode(
         self,
@@ -69,16 +97,25 @@ class PlainEncoder:
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> NDArray[np.int32]:
-        """The ids of a text, int32 of shape `(tokens,)`."""
-        leave, state = _start_of_draws(dropout, seed) if dropout else (0, 1)
-        if self._is_little(len(text)):
-            return self._reference.encode(text, allow_tags=allow_tags, leave=leave, state=state).ids
-        data = utf8(text)
+        """The ids of a text, int32 [tokens]."""
+        dropout_threshold, rng_state = dropout_draws(dropout, seed) if dropout else (0, 1)
+        if self._stays_in_python(len(text)):
+            return self._in_python.encode(
+                text,
+                allow_tags=allow_tags,
+                dropout_threshold=dropout_threshold,
+                rng_state=rng_state,
+            ).ids
+        data = to_utf8(text)
         if self.clean:
             spans = self._cleanable(data)
-            return self._encode_with_spans(data, allow_tags, leave, state, spans, _NO_OFFSETS)
+            return self._encode_with_spans(
+                data, allow_tags, dropout_threshold, rng_state, spans, _NO_OFFSETS
+            )
         ids = np.empty(len(data), dtype=np.int32)
-        count = self._kernel.encode(data, self._tables, allow_tags, leave, state, ids)
+        count = self._kernel.encode(
+            data, self._tables, allow_tags, dropout_threshold, rng_state, ids
+        )
         if len(data) <= _BYTES_NOT_TRIMMED:
             return ids[:count]
         ids.resize(count, refcheck=False)
@@ -86,9 +123,9 @@ class PlainEncoder:
 
     def encode_with_offsets(self, text: str, *, allow_tags: bool = False) -> Encoding:
         """The ids of a text and, for each, the characters that it stands for."""
-        if self._is_little(len(text)):
-            return self._reference.encode(text, allow_tags=allow_tags)
-        data = utf8(text)
+        if self._stays_in_python(len(text)):
+            return self._in_python.encode(text, allow_tags=allow_tags)
+        data = to_utf8(text)
         spans = self._cleanable(data) if self.clean else _NO_SPANS
         offsets = np.empty((len(data), 2), dtype=np.int32)
         ids = self._encode_with_spans(data, allow_tags, 0, 1, spans, offsets)
@@ -96,16 +133,16 @@ class PlainEncoder:
         return Encoding(ids, offsets)
 
     def encode_batch(
-        self, texts: Sequence[str], *, allow_tags: bool = False, threads: int | None = None
+        self, texts: Sequence[str], *, allow_tags: bool = False, num_threads: int | None = None
     ) -> Ragged:
         """The ids of many texts at once."""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        if self.clean or self._is_little(int(lengths.sum())):
+        if self.clean or self._stays_in_python(int(lengths.sum())):
             rows = [self.encode(text, allow_tags=allow_tags) for text in texts]
-            return concatenated([Ragged(ids, np.array([0, len(ids)])) for ids in rows])
+            return concatenate([Ragged(ids, np.array([0, len(ids)])) for ids in rows])
 
         def encode(task: slice) -> Ragged:
-            data = utf8("".join(texts[task]))
+            data = to_utf8("".join(texts[task]))
             ids = np.empty(len(data), dtype=np.int32)
             bounds = np.zeros(task.stop - task.start + 1, dtype=np.int64)
             count = self._kernel.encode_many(
@@ -114,20 +151,20 @@ class PlainEncoder:
             ids.resize(count, refcheck=False)
             return Ragged(ids, bounds)
 
-        return concatenated(in_threads(encode, cut_between_texts(lengths), threads))
+        return concatenate(map_in_threads(encode, cut_between_texts(lengths), num_threads))
 
     def encode_bytes(
         self,
         data: Buffer,
         *,
         allow_tags: bool = False,
-        threads: int | None = None,
+        num_threads: int | None = None,
     ) -> NDArray[np.int32]:
         """The ids of a UTF-8 text; no string is made of it, unless it is to be cleaned."""
         array = np.frombuffer(data, dtype=np.uint8)
         array.flags.writeable = False  # what the kernel is compiled for
         if self.clean:
-            return self.encode(text_of(array), allow_tags=allow_tags)
+            return self.encode(from_utf8(array), allow_tags=allow_tags)
 
         def encode(task: slice) -> NDArray[np.int32]:
             part = array[task]
@@ -138,14 +175,14 @@ class PlainEncoder:
             ids.resize(count, refcheck=False)
             return ids
 
-        parts = in_threads(encode, cut_between_lines(array), threads)
+        parts = map_in_threads(encode, cut_between_lines(array), num_threads)
         return np.concatenate([np.empty(0, dtype=np.int32), *parts])
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but what is made again when it is needed."""
-        made_again = ("_forms", "_reference", "_tables", "_kernel")
+        made_again = ("_forms", "_in_python", "_tables", "_kernel")
         kept = {name: value for name, value in vars(self).items() if name not in made_again}
-        return {**kept, "_characters_before_kernel": _CHARACTERS_BEFORE_KERNEL}
+        return {**kept, "_characters_before_jit": self._jit_threshold}
 
     @cached_property
     def _forms(self) -> dict[str, int]:
@@ -157,8 +194,8 @@ class PlainEncoder:
         return forms
 
     @cached_property
-    def _reference(self) -> ReferenceEncoder:
-        return ReferenceEncoder(
+    def _in_python(self) -> PythonEncoder:
+        return PythonEncoder(
             self._forms,
             self.vocabulary.emoji,
             unknown_id=self._unknown_id,
@@ -181,11 +218,11 @@ class PlainEncoder:
 
         return encode
 
-    def _is_little(self, characters: int) -> bool:
-        """Whether the kernel need not be loaded for a text of so many characters, yet."""
-        if self._characters_before_kernel > 0:
-            self._characters_before_kernel -= characters
-        return self._characters_before_kernel > 0
+    def _stays_in_python(self, characters: int) -> bool:
+        """Whether so many more characters are encoded in plain Python, without the kernel."""
+        if self._characters_before_jit > 0:
+            self._characters_before_jit -= characters
+        return self._characters_before_jit > 0
 
     def _cleanable(self, data: NDArray[np.uint8]) -> NDArray[np.int32]:
         """What cleaning replaces, as `encode.encode_with_spans` takes it."""
@@ -199,28 +236,85 @@ class PlainEncoder:
         self,
         data: NDArray[np.uint8],
         allow_tags: bool,
-        leave: int,
-        state: int,
+        dropout_threshold: int,
+        rng_state: int,
         spans: NDArray[np.int32],
         offsets: NDArray[np.int32],
     ) -> NDArray[np.int32]:
         ids = np.empty(len(data), dtype=np.int32)
         count = self._kernel.encode_with_spans(
-            data, self._tables, allow_tags, leave, state, spans, ids, offsets
+            data, self._tables, allow_tags, dropout_threshold, rng_state, spans, ids, offsets
         )
         ids.resize(count, refcheck=False)
         return ids
 
 
-def _start_of_draws(dropout: float, seed: int | None) -> tuple[int, int]:
-    """`leave` and `state` for the encoders: the probability times 2**32, and a number not 0."""
+def find_unknown_id(
+    unknown: str | int | None, vocabulary: Vocabulary, added: AddedTokens | None
+) -> int:
+    """The id that stands for characters whose byte tokens a vocabulary lacks.
+
+    Args:
+        unknown: Its name, or itself, or None where no byte token is missing.
+        vocabulary: Surface forms and emoji.
+        added: Tokens added to it.
+
+    Returns:
+        The id; -1 where none is needed.
+
+    Raises:
+        VocabularyError: There is no such token, or one is needed.
+    """
+    if isinstance(unknown, int):
+        return unknown
+    if unknown is not None:
+        unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
+        if unknown_id is None:
+            raise VocabularyError(
+                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
+            )
+        return unknown_id
+    for byte in _BYTES_OF_UTF8:
+        if f"<|byte{byte}|>" not in vocabulary.ids:
+            raise VocabularyError(
+                f"the vocabulary has no entry '<|byte{byte}|>', which some characters need, and no"
+                " unknown token stands for them; name one, or add a line for each byte"
+            )
+    return _NO_ID
+
+
+def _check(vocabulary: Vocabulary, *, clean: bool) -> None:
+    for tag in _CLEANING_TAGS if clean else ():
+        if tag not in vocabulary.ids:
+            raise VocabularyError(f"cleaning needs an entry {tag!r}; add a line {tag!r}")
+    for key, tag in vocabulary.emoji.items():
+        if len(tag) < 2 or tag[0] != "<":
+            raise VocabularyError(
+                f"the emoji {key!r} has the class {tag!r}; write a tag such as '<|emoji1|>'"
+            )
+
+
+def dropout_draws(dropout: float, seed: int | None) -> tuple[int, int]:
+    """What the encoders need for dropout.
+
+    Args:
+        dropout: A probability.
+        seed: Any whole number that is not negative, or None for another one each time.
+
+    Returns:
+        The dropout threshold, which is the probability times 2**32, and the state of the random
+        numbers, 1 to 2**32 - 1.
+
+    Raises:
+        TokenizationError: `dropout` is no probability.
+    """
     if not 0 <= dropout <= 1:
         raise TokenizationError(f"dropout is a probability, 0 to 1, not {dropout!r}")
-    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return math.ceil(dropout * 2**32), state or 1
+    rng_state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return math.ceil(dropout * 2**32), rng_state or 1
 
 
-def utf8(text: str) -> NDArray[np.uint8]:
+def to_utf8(text: str) -> NDArray[np.uint8]:
     """The bytes of a text.
 
     Raises:
@@ -235,7 +329,7 @@ def utf8(text: str) -> NDArray[np.uint8]:
         ) from error
 
 
-def text_of(data: NDArray[np.uint8], part: slice = slice(None)) -> str:
+def from_utf8(data: NDArray[np.uint8], part: slice = slice(None)) -> str:
     """The text that bytes, or some of them, are.
 
     Raises:
