@@ -79,7 +79,7 @@ class TextGenerator:
         engine: Continues ids.
         sampling_params: Used where a call gives none.
 
-    Examples:
+    Example:
         >>> from gpt_neox_japanese import TextGenerator
         >>> generator = TextGenerator.from_pretrained()
         >>> generator.generate("吾輩は猫である。", max_new_tokens=12, temperature=0)
