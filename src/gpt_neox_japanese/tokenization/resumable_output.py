@@ -54,7 +54,7 @@ class ResumableOutput:
         OutputError: `output` exists, or cannot be written.
         DataError: An interrupted run is in the way, or it had other settings.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> output = Path(tempfile.mkdtemp()) / "made"
         >>> with ResumableOutput(output, {}, resume=False, last="ids.bin") as files:

@@ -79,7 +79,7 @@ class CheckpointManager:
     Args:
         output: The run's directory.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> import torch
         >>> manager = CheckpointManager(Path(tempfile.mkdtemp()))

@@ -35,7 +35,7 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
     Raises:
         DataError: The stream is shorter than a window.
 
-    Examples:
+    Example:
         >>> stream = ShardedTokens([np.arange(100)])
         >>> windows = TrainingWindows(stream, window=4, windows=60, seed=0)
         >>> windows[0]["input_ids"].shape, windows.windows_per_epoch

@@ -123,7 +123,7 @@ class ShardedTokens:
         shards: Integer arrays [tokens], of any length each.
         vocabulary_size: What every id must be below; None if it is known to be.
 
-    Examples:
+    Example:
         >>> tokens = ShardedTokens([np.array([1, 2, 3]), np.array([4, 5])], vocabulary_size=6)
         >>> len(tokens)
         5

@@ -54,7 +54,7 @@ class MuonAndAdamW(Optimizer):
         betas: AdamW's decay rates.
         momentum: Muon's momentum.
 
-    Examples:
+    Example:
         >>> from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
         >>> config = GPTNeoXJapaneseConfig(
         ...     vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
