@@ -52,6 +52,9 @@ class RecordedStream:
         asked = self.logprobs is not None
         return Choice(token_id, -0.5 if asked else None, ((token_id, -0.5),) * asked)
 
+    def check_process(self) -> None:
+        """It is always of this process."""
+
     def cancel(self) -> None:
         self.cancelled = True
 
@@ -430,6 +433,16 @@ def test_the_event_loop_goes_on_while_a_text_is_written(checkpoint: Path) -> Non
         ticks, text = asyncio.run(count_beside(ours.stream_details("猫は", **GREEDY)))
         assert ticks > 12
         assert text == ours.generate("猫は", **GREEDY)
+
+
+def test_a_stream_may_be_read_by_turns_with_and_without_asyncio(checkpoint: Path) -> None:
+    async def one(stream: Any) -> Any:
+        return await anext(stream)
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        stream = ours.stream_details("猫は", **GREEDY)
+        read = [next(stream).text, asyncio.run(one(stream)).text, *(c.text for c in stream)]
+        assert "".join(read) == ours.generate("猫は", **GREEDY)
 
 
 def test_a_text_whose_task_is_cancelled_leaves_the_engine(checkpoint: Path) -> None:

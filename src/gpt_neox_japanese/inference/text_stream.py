@@ -32,7 +32,8 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         self._echo = echo
         self._ended = False
         self._error: GenerationError | None = None
-        self._lock = threading.Lock()  # two threads that read one stream get chunks in turn
+        self._lock = threading.RLock()  # two threads that read one stream get chunks in turn
+        self._is_read = False
 
     @property
     def context_is_full(self) -> bool:
@@ -45,15 +46,24 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         Raises:
             GenerationError: The text cannot go on; see `TokenStream`.
         """
+        self._tokens.check_process()  # first: a forked lock may be held by nobody
         with self._lock:
-            chunk = self._before_tokens()
-            while chunk is None:
-                try:
-                    chunk = self._chunk_of(next(self._tokens, None))
-                except BaseException as error:
-                    self._fail(error)
-                    raise
-            return chunk
+            if self._is_read:  # by the code that a signal handler has interrupted
+                raise GenerationError(
+                    "this text is being read; a signal handler cannot read it too"
+                )
+            self._is_read = True
+            try:
+                chunk = self._before_tokens()
+                while chunk is None:
+                    try:
+                        chunk = self._chunk_of(next(self._tokens, None))
+                    except BaseException as error:
+                        self._fail(error)
+                        raise
+                return chunk
+            finally:
+                self._is_read = False
 
     async def __anext__(self) -> TextChunk:
         """The next chunk; the event loop does other work until it is there.

@@ -50,8 +50,8 @@ class Scheduler:
         Args:
             request: One that waits.
         """
+        self.running.append(request)  # first: whatever fails, its owner is told
         request.slot = self._slots.acquire(request.ids)
-        self.running.append(request)
 
     def step(self) -> None:
         """Bring every running request a step further, and one of those with a long prompt."""

@@ -62,7 +62,7 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         """
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         # Set before the list is looked at, so that nothing arrives unseen between the two.
-        self._request.notify = partial(_notify, loop, arrived, self._request)
+        self._request.notify = partial(_notify, self._wake_up, loop, arrived, self._request)
         try:
             while (choice := self._take()) is None:
                 await arrived.wait()
@@ -70,6 +70,18 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         except StopIteration:
             raise StopAsyncIteration from None
         return choice
+
+    def check_process(self) -> None:
+        """Refuse to be read by a forked process: the text is written in the one it came from.
+
+        Raises:
+            GenerationError: This is another process.
+        """
+        if self._process != os.getpid():
+            raise GenerationError(
+                f"this text is written in process {self._process}, which process"
+                f" {os.getpid()} was forked from; begin it again in this one"
+            )
 
     def cancel(self) -> None:
         """End the text now; what was chosen and not yet read is dropped. May be repeated."""
@@ -84,11 +96,7 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         request = self._request
         if request.cancelled:
             raise StopIteration
-        if self._process != os.getpid():
-            raise GenerationError(
-                f"this text is written in process {self._process}, which process"
-                f" {os.getpid()} was forked from; begin it again in this one"
-            )
+        self.check_process()
         finished = request.is_finished  # asked first: the last id comes before the end does
         if self._num_read < len(request.chosen):
             choice = request.chosen[self._num_read]
@@ -101,7 +109,13 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         return None
 
 
-def _notify(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event, request: Request) -> None:
+def _notify(
+    wake_up: SimpleQueue[None],
+    loop: asyncio.AbstractEventLoop,
+    arrived: asyncio.Event,
+    request: Request,
+) -> None:
+    wake_up.put(None)
     try:
         loop.call_soon_threadsafe(arrived.set)
     except RuntimeError:  # the event loop is closed: nobody will read
