@@ -43,19 +43,19 @@ def ids_of_class(model: Path, text: str) -> list[int]:
 
 def test_tokenize_and_detokenize_are_the_class(model: Path) -> None:
     ids = ids_of_class(model, TEXT)
-    shown = json.loads(run("tokenize", "--model", model, "--json", TEXT).stdout)
+    shown = json.loads(run("tokenize", "--tokenizer", model, "--json", TEXT).stdout)
     assert shown["ids"] == ids
     assert WORD in shown["tokens"]
     assert len(shown["offsets"]) == len(ids)
-    result = run("detokenize", "--model", model, *ids)
+    result = run("detokenize", "--tokenizer", model, *ids)
     assert result.stdout == TEXT.replace(f"{WORD} ", WORD) + "\n"  # it takes the space after it
     user = Codec.load(model).token_to_id(USER)
-    assert run("detokenize", "--model", model, user).stdout == USER + "\n"
-    assert_refused(run("detokenize", "--model", model, user + 1), f"ids are 0 to {user}")
+    assert run("detokenize", "--tokenizer", model, user).stdout == USER + "\n"
+    assert_refused(run("detokenize", "--tokenizer", model, user + 1), f"ids are 0 to {user}")
 
 
 def test_vocab_show_counts_added_tokens(model: Path, corpus: Path) -> None:
-    shown = json.loads(run("vocab", "show", "--model", model, "--json", corpus).stdout)
+    shown = json.loads(run("vocab", "show", "--tokenizer", model, "--json", corpus).stdout)
     codec = Codec.load(model)
     assert shown["ids"] == len(codec) == len(codec.vocabulary) + 2
     assert shown["fingerprint"] == codec.fingerprint != codec.vocabulary.fingerprint
@@ -65,7 +65,9 @@ def test_vocab_show_counts_added_tokens(model: Path, corpus: Path) -> None:
 def test_tokenized_files_have_the_ids_of_the_class(
     model: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    assert run("tokenize", corpus, "--model", model, "--output", tmp_path / "ids").exit_code == 0
+    assert (
+        run("tokenize", corpus, "--tokenizer", model, "--output", tmp_path / "ids").exit_code == 0
+    )
     ids, bounds = (np.load(tmp_path / "ids" / f"{name}.npy") for name in ("ids", "bounds"))
     assert ids[bounds[0] : bounds[1]].tolist() == ids_of_class(model, TEXT)
 

@@ -82,7 +82,7 @@ def test_failure_of_the_system_exits_1_with_one_line(monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "file")
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", full)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", full)
     result = run("tokenize", "猫")
     assert result.exit_code == 1
     assert result.stderr == "neox-ja: [Errno 28] No space left on device: 'file'\n"
@@ -92,7 +92,7 @@ def test_interrupting_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", interrupted)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", interrupted)
     assert run("tokenize", "猫").exit_code == 130
 
 
@@ -105,7 +105,7 @@ def test_failure_that_looks_like_an_interrupt_or_a_closed_pipe_is_told(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", fail)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", fail)
     result = run("tokenize", "猫")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
@@ -116,7 +116,7 @@ def test_want_of_memory_exits_1_with_one_line(monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", fail)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", fail)
     result = run("tokenize", "猫")
     assert (result.exit_code, result.stderr) == (1, "neox-ja: not enough memory\n")
 

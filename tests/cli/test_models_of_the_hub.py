@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,13 @@ def test_a_hub_id_is_a_tokenizer_a_start_and_a_model(
     text, data, run = tmp_path / "a.txt", tmp_path / "data", tmp_path / "run"
     text.write_text("猫犬犬" * 100, encoding="utf-8")
     name = "someone/small"
-    commands = [
+<<<<<<< HEAD
+    commands: list[list[object]] = [
         ["tokenize", "猫", "--model", name],
+=======
+    commands = [
+        ["tokenize", "猫", "--tokenizer", name],
+>>>>>>> w-tok
         ["prepare", text, "--tokenizer", name, "--held-out", 0, "--output", data],
         ["evaluate", "--model", name, "--data", text],
         ["convert", name, "--to", "int8", "--output", tmp_path / "int8"],
@@ -64,6 +70,10 @@ def test_a_hub_id_is_a_tokenizer_a_start_and_a_model(
             *("--sequence-length", 16, "--batch-size", 2, "--dtype", "fp32"),
         ],
     ]
+    adapters = tmp_path / "adapters"
+    if find_spec("peft") is not None:
+        commands.append([*commands[-1], "--lora-rank", 1])
+        commands[-1][commands[-1].index(run)] = adapters
     words = json.dumps([[str(word) for word in command] for command in commands])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", COMMANDS, words],
@@ -76,5 +86,8 @@ def test_a_hub_id_is_a_tokenizer_a_start_and_a_model(
     assert Codec.load(data).fingerprint == Codec.load(published).fingerprint
     assert json.loads((run / "train.json").read_text(encoding="utf-8"))["init_from"] == name
     assert (tmp_path / "int8" / "vocab.txt").read_bytes() == (published / "vocab.txt").read_bytes()
+    if find_spec("peft") is not None:
+        adapter = json.loads((adapters / "adapter_config.json").read_text(encoding="utf-8"))
+        assert adapter["base_model_name_or_path"] == name
     assert hub_requests.count("model.safetensors") == 1
     assert hub_requests.count("vocab.txt") == 1

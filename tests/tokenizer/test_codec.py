@@ -18,6 +18,7 @@ from gpt_neox_japanese.tokenizer import codec as codec_module
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+from tests.hub import environment_of
 from tests.tokenizer.small import EMOJI_INV, TAGS, vocabulary
 
 CODEC = Codec(vocabulary(["猫", "です", "ー"]))
@@ -240,3 +241,18 @@ def test_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     for load in (Codec.from_pretrained, Codec.load):
         with pytest.raises(CheckpointError, match="nowhere"):
             load(tmp_path / "nowhere")
+
+
+def test_vocabulary_of_the_hub_is_fetched_and_nothing_else(
+    hub: str, hub_requests: list[str], tmp_path: Path
+) -> None:
+    published = tmp_path / "published" / "model"
+    CODEC.save(published)
+    (published / "model.safetensors").write_bytes(b"not needed")
+    code = f"""
+from gpt_neox_japanese import Codec
+codec = Codec.from_pretrained("someone/model", cache_dir={str(tmp_path / "cache")!r})
+print(codec.fingerprint, codec.encode("猫です"))"""
+    expected = f"{CODEC.fingerprint} {CODEC.encode('猫です')}"
+    assert run(code, **environment_of(hub, tmp_path)) == expected
+    assert set(hub_requests) == {"vocab.txt", "emoji.json", "tokenizer_config.json"}

@@ -16,7 +16,7 @@ __all__ = [
     "renamed_option",
     "required_tokenizer_option",
     "run_options",
-    "vocabulary_option",
+    "tokenizer_option",
 ]
 
 _Command = Callable[..., Any]
@@ -25,18 +25,23 @@ MODEL = click.Path()
 """A model's directory, Hub id, or `default`, as `find_model` and `find_tokenizer` take it."""
 
 
-def _find_tokenizer(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
-    from gpt_neox_japanese.files.model_directory import find_tokenizer
+class _WithOldName(click.Option):
+    """An option whose second name still works, and is not shown."""
 
-    return None if value is None else find_tokenizer(value)
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """What `--help` shows."""
+        return f"{self.opts[0]} {self.metavar}", self.help or ""
 
 
-vocabulary_option = click.option(
+tokenizer_option = click.option(
+    "--tokenizer",
     "--model",
+    "tokenizer",
     type=MODEL,
+    cls=_WithOldName,
     metavar="PATH_OR_ID",
-    callback=_find_tokenizer,
-    help="Directory with vocab.txt and emoji.json, or Hub id.  [default: the package's own]",
+    help="Vocabulary: a directory with vocab.txt and emoji.json, or a Hub id.  [default: the "
+    "package's own]",
 )
 
 

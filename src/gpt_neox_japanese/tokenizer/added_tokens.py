@@ -100,7 +100,14 @@ class TokenFinder:
         self._strings = StringFinder(tokens)
 
     def may_occur(self, texts: Sequence[str]) -> bool:
-        """Whether one of some texts may spell a token; False is certain."""
+        """Whether one of some texts may spell a token; False is certain.
+
+        Args:
+            texts: Any strings.
+
+        Returns:
+            Whether a search is worth while.
+        """
         return bool(self.tokens) and self._strings.may_find("".join(texts))
 
     def split(self, text: str) -> list[Segment]:
@@ -169,7 +176,14 @@ class StringFinder:
         self._ends = re.compile(f"[{ends}]" if ends else r"(?!)")
 
     def may_find(self, text: str) -> bool:
-        """Whether any of the strings may be there; False is certain."""
+        """Whether any of the strings may be there; False is certain.
+
+        Args:
+            text: Any string.
+
+        Returns:
+            Whether a search is worth while.
+        """
         return self._ends.search(text) is not None
 
     def find(self, text: str) -> list[tuple[int, int]]:

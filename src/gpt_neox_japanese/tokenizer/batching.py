@@ -81,7 +81,14 @@ def cut_between_lines(data: NDArray[np.uint8]) -> list[slice]:
 
 
 def concatenate(parts: Sequence[Ragged]) -> Ragged:
-    """One ragged array of several."""
+    """One ragged array of several.
+
+    Args:
+        parts: Ragged arrays.
+
+    Returns:
+        The rows of all of them, in order.
+    """
     if len(parts) == 1:
         return parts[0]
     sizes = np.array([0, *(len(part.ids) for part in parts)], dtype=np.int64)

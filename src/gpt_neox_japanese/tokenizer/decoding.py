@@ -64,6 +64,12 @@ class Decoder:
     def decode_token(self, token_id: int) -> str | bytes:
         """What one id stands for: text, or a single byte of a character.
 
+        Args:
+            token_id: An id.
+
+        Returns:
+            Its text, or its byte.
+
         Raises:
             TokenizationError: No such id.
         """
@@ -143,6 +149,9 @@ class Decoder:
         Args:
             errors: Whether bytes that form no character become U+FFFD or nothing.
             skip: Ids that give no text.
+
+        Returns:
+            A decoder for one sequence.
         """
         return StreamDecoder(self, errors, skip)
 
@@ -203,7 +212,11 @@ class StreamDecoder:
         return self._utf8.decode(decoded)
 
     def finish(self) -> str:
-        """What is left at the end, where a character was begun and never completed."""
+        """What is left at the end, where a character was begun and never completed.
+
+        Returns:
+            The text that is left, mostly none.
+        """
         return self._end_of_bytes()
 
     def _end_of_bytes(self) -> str:

@@ -137,12 +137,27 @@ class PythonEncoder:
 
 
 def byte_ids(forms: Mapping[str, int], unknown_id: int) -> list[int]:
-    """The id of every byte."""
+    """The id of every byte.
+
+    Args:
+        forms: Surface form → id.
+        unknown_id: Stands for bytes without an id.
+
+    Returns:
+        256 ids.
+    """
     return [forms.get(f"<|byte{byte}|>", unknown_id) for byte in range(256)]
 
 
 def xorshift32(rng_state: int) -> Iterator[int]:
-    """Numbers below 2**32 that look random: Marsaglia's xorshift, which needs no wide products."""
+    """Numbers below 2**32 that look random: Marsaglia's xorshift, which needs no wide products.
+
+    Args:
+        rng_state: What they begin from, 1 to 2**32 - 1.
+
+    Yields:
+        Numbers of 1 to 2**32 - 1.
+    """
     while True:
         rng_state ^= (rng_state << 13) & 0xFFFFFFFF
         rng_state ^= rng_state >> 17

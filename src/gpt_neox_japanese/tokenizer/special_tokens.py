@@ -74,6 +74,9 @@ class SpecialTokens:
         Args:
             allowed: How the special ones are written.
 
+        Returns:
+            The finder; the same tokens get the same one.
+
         Raises:
             TokenizationError: One of them is no special token.
         """

@@ -317,6 +317,12 @@ def dropout_draws(dropout: float, seed: int | None) -> tuple[int, int]:
 def to_utf8(text: str) -> NDArray[np.uint8]:
     """The bytes of a text.
 
+    Args:
+        text: Any string.
+
+    Returns:
+        uint8 [bytes].
+
     Raises:
         TokenizationError: It holds a lone surrogate; the message says where.
     """
@@ -331,6 +337,13 @@ def to_utf8(text: str) -> NDArray[np.uint8]:
 
 def from_utf8(data: NDArray[np.uint8], part: slice = slice(None)) -> str:
     """The text that bytes, or some of them, are.
+
+    Args:
+        data: uint8 [bytes].
+        part: Which of them.
+
+    Returns:
+        The text.
 
     Raises:
         TokenizationError: They are not UTF-8; the message names the first bad one.

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
-from gpt_neox_japanese.files.model_directory import find_model
+from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, load_values
@@ -97,6 +97,9 @@ def train(
             _check_same(checkpoint, data, settings, init_from)
         barrier()  # before anyone writes what the others look for
         model = make_model(start, data, settings)
+        if settings.lora_rank and str(init_from) not in (str(start), DEFAULT):
+            # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
+            model.peft_config["default"].base_model_name_or_path = str(init_from)
         if not torch.cuda.is_available():
             keep_freed_memory()
         if arguments.process_index == 0:

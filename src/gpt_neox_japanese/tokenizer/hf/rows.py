@@ -117,7 +117,11 @@ class Truncation:
             )
 
     def head(self) -> slice | None:
-        """The part of a single text that is left, or None if that takes more than a slice."""
+        """The part of a single text that is left, or None if that takes more than a slice.
+
+        Returns:
+            A slice of its ids.
+        """
         if self.keep_rest or self.strategy is not TruncationStrategy.LONGEST_FIRST:
             return None
         if self.side == "left" and self.max_length > 0:
@@ -152,7 +156,11 @@ class TextBatch:
         self._truncation = truncation
 
     def input_ids(self) -> list[list[int]]:
-        """The ids of each row, in lists that belong to the caller."""
+        """The ids of each row, in lists that belong to the caller.
+
+        Returns:
+            A list a row.
+        """
         head = self._truncation.head() if self._truncation else slice(None)
         if head and all(len(sample) == 1 for sample in self._samples):
             return [ids[head] for ids in self._encode()]  # there is nothing to arrange
@@ -194,12 +202,26 @@ class TextBatch:
 
 
 def sequence_ids(row: Row) -> list[int | None]:
-    """For each token of a row 0 if the first text holds it, 1 if the second."""
+    """For each token of a row 0 if the first text holds it, 1 if the second.
+
+    Args:
+        row: A row.
+
+    Returns:
+        A number a token.
+    """
     return [number for number, (_, start, stop) in enumerate(row) for _ in range(start, stop)]
 
 
 def offsets(row: Row) -> list[tuple[int, int]]:
-    """For each token of a row the characters `(start, end)` of its text or word."""
+    """For each token of a row the characters `(start, end)` of its text or word.
+
+    Args:
+        row: A row.
+
+    Returns:
+        A pair a token.
+    """
     return [span for source, start, stop in row for span in source.offsets[start:stop]]
 
 
@@ -215,7 +237,15 @@ class Padding(NamedTuple):
     side: str
 
     def fill(self, rows: list[list[Any]], filler: Any) -> list[list[Any]]:
-        """The rows, filled up to the width."""
+        """The rows, filled up to the width.
+
+        Args:
+            rows: A list a row.
+            filler: What is put in.
+
+        Returns:
+            Rows of one width, or the same if there is none.
+        """
         if self.width is None:
             return rows
         if self.side not in ("left", "right"):
@@ -231,7 +261,17 @@ def padded_width(
     max_length: int | None,
     multiple: int | None,
 ) -> int | None:
-    """The length that rows are padded to, None for no padding."""
+    """The length that rows are padded to, None for no padding.
+
+    Args:
+        rows: A list a row.
+        strategy: What rows are padded to.
+        max_length: For `PaddingStrategy.MAX_LENGTH`.
+        multiple: The width is rounded up to a multiple of this, if it is given.
+
+    Returns:
+        Tokens in a row.
+    """
     if strategy is PaddingStrategy.DO_NOT_PAD:
         return None
     if strategy is PaddingStrategy.MAX_LENGTH and max_length is not None:
@@ -246,6 +286,13 @@ def truncate(sources: Sequence[TokenizedText], truncation: Truncation) -> list[R
 
     The first row is the sample cut to length. The others hold what was cut off, each beginning with
     the last `stride` tokens of the one before. This is how `tokenizers` does it.
+
+    Args:
+        sources: One text, or the two of a pair.
+        truncation: How they are cut.
+
+    Returns:
+        The rows.
 
     Raises:
         TokenizationError: Cutting as asked leaves nothing, or `stride` leaves no room.

@@ -27,6 +27,9 @@ def decode_only_tokenizer(
         decoded: What each id stands for: text, or one byte of a character. Bytes that form no
             character become one U+FFFD each.
         special: Ids that `skip_special_tokens=True` leaves out.
+
+    Returns:
+        A tokenizer that cannot encode.
     """
     names: dict[str, int] = {}
     for token_id, token in decoded.items():

@@ -30,6 +30,9 @@ class TextStreamer(transformers.TextStreamer):
     def put(self, value: Any) -> None:
         """Take ids, int64 [tokens] or [1, tokens]: the prompt, then each new one.
 
+        Args:
+            value: The ids, on any device.
+
         Raises:
             TokenizationError: The ids belong to several sequences.
         """

@@ -51,7 +51,14 @@ class TokenNames:
         return TokenNames, (self._vocabulary,)
 
     def find(self, name: str) -> int | None:
-        """The id of a name, or of any form of `vocab.txt`."""
+        """The id of a name, or of any form of `vocab.txt`.
+
+        Args:
+            name: A name.
+
+        Returns:
+            The id; None if there is none.
+        """
         for ids in (self._id_of_name, self.id_of_form, self._vocabulary.ids):
             if name in ids:
                 return ids[name]
@@ -99,6 +106,12 @@ class TokenTable:
     def name(self, token_id: int) -> str:
         """What an id is called.
 
+        Args:
+            token_id: An id.
+
+        Returns:
+            Its name.
+
         Raises:
             TokenizationError: No such id.
         """
@@ -111,7 +124,14 @@ class TokenTable:
         return self.names.names[token_id]
 
     def form(self, token_id: int) -> str:
-        """An added token, or how `vocab.txt` writes an id."""
+        """An added token, or how `vocab.txt` writes an id.
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            The form.
+        """
         return self.foreign.get(token_id) or self.names.forms[token_id]
 
     def find(self, token: str | AddedToken | None) -> int | None:
@@ -131,6 +151,9 @@ class TokenTable:
         Args:
             new_tokens: Empty ones and None are passed over.
             special: Whether all of them are special; an `AddedToken` may also be so by itself.
+
+        Returns:
+            A table of its own.
 
         Raises:
             TokenizationError: A value is no token.

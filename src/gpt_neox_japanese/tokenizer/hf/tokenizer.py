@@ -129,6 +129,14 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     ) -> Self:
         """Load a tokenizer from a directory or the Hub; the arguments are those of transformers.
 
+        Args:
+            pretrained_model_name_or_path: A directory, or a Hub id.
+            *args: As in transformers.
+            **kwargs: As in transformers (`revision`, `cache_dir`, `token`, …).
+
+        Returns:
+            The tokenizer.
+
         Raises:
             VocabularyError: (a `ValueError`) A file is missing or broken.
             OSError: There is no such directory or Hub id, or the Hub cannot be reached.
@@ -181,6 +189,13 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     ) -> str | list[str]:
         """The token of an id, or the tokens of several.
 
+        Args:
+            ids: One id, or several.
+            skip_special_tokens: Leave special tokens out of a list.
+
+        Returns:
+            A token, or a list of them.
+
         Raises:
             TokenizationError: An id is outside the vocabulary.
         """
@@ -204,7 +219,16 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         token_ids_1: list[int] | None = None,
         already_has_special_tokens: bool = False,
     ) -> list[int]:
-        """1 for each special token among the ids; none would be added to ids of plain text."""
+        """1 for each special token among the ids; none would be added to ids of plain text.
+
+        Args:
+            token_ids_0: Ids.
+            token_ids_1: More ids, of the second text of a pair.
+            already_has_special_tokens: Whether special tokens among the ids count.
+
+        Returns:
+            0 or 1 for each id.
+        """
         special = set(self.all_special_ids) if already_has_special_tokens else ()
         return [int(i in special) for i in (*token_ids_0, *(token_ids_1 or ()))]
 
@@ -442,7 +466,14 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text that tokens stand for; whitespace kept, bytes joined into characters."""
+        """The text that tokens stand for; whitespace kept, bytes joined into characters.
+
+        Args:
+            tokens: Any names of tokens; what is none stays as it is.
+
+        Returns:
+            The text.
+        """
         stream = self.stream_decoder()
         text = []
         for token in tokens:
@@ -455,7 +486,15 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     def save_vocabulary(  # type: ignore[override]  # the base class has one file
         self, save_directory: str, filename_prefix: str | None = None
     ) -> tuple[str, str]:
-        """Write `vocab.txt` and `emoji.json`, and return their paths."""
+        """Write `vocab.txt` and `emoji.json`, and return their paths.
+
+        Args:
+            save_directory: Made if need be.
+            filename_prefix: What the names of the files begin with.
+
+        Returns:
+            The paths of both files.
+        """
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)

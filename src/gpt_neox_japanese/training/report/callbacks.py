@@ -181,7 +181,7 @@ class SamplesCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write them."""
+        """Let the model write, and log the texts."""
         self.texts = self._write()
         if self._output is not None:
             line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
@@ -216,7 +216,7 @@ class InterruptCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop and save if it was pressed; have the finished model measured in any case."""
+        """Stop and save after a signal; have the finished model measured in any case."""
         if state.global_step >= state.max_steps and args.eval_strategy != "no":
             control.should_evaluate = True
         if args.world_size > 1:

@@ -10,7 +10,7 @@ from torch import nn
 __all__ = ["MfuMeter", "flops_per_token"]
 
 
-def flops_per_token(model: nn.Module, hidden: int, layers: int, window: int) -> float:
+def flops_per_token(model: nn.Module, hidden_size: int, num_layers: int, window_size: int) -> float:
     """Count the floating-point operations that training needs for a token, at the least.
 
     Two for each weight of a matrix going forward, two for the gradient of its input, and two more
@@ -19,9 +19,9 @@ def flops_per_token(model: nn.Module, hidden: int, layers: int, window: int) -> 
 
     Args:
         model: Tied matrices count once, as the head; a lookup is no operation.
-        hidden: Channels.
-        layers: Layers.
-        window: Tokens of a window.
+        hidden_size: Channels.
+        num_layers: Layers.
+        window_size: Tokens of a window.
 
     Returns:
         Multiplications and additions, forward and backward.
@@ -29,7 +29,7 @@ def flops_per_token(model: nn.Module, hidden: int, layers: int, window: int) -> 
     matrices = sum(
         p.numel() * (6 if p.requires_grad else 4) for p in model.parameters() if p.ndim == 2
     )
-    return matrices + 6.0 * layers * hidden * window
+    return matrices + 6.0 * num_layers * hidden_size * window_size
 
 
 class MfuMeter:

@@ -16,7 +16,7 @@ __all__ = ["write_samples"]
 
 
 def write_samples(
-    model: Any, codec: Codec, eos_token_id: int, prompts: Sequence[str], tokens: int
+    model: Any, codec: Codec, eos_token_id: int, prompts: Sequence[str], max_new_tokens: int
 ) -> list[str]:
     """Continue each prompt; the same way every time, and without a trace in the run.
 
@@ -25,7 +25,7 @@ def write_samples(
         codec: Its tokenizer.
         eos_token_id: What stands before a document's beginning.
         prompts: Beginnings; an empty one lets the model begin.
-        tokens: Of each continuation, at most.
+        max_new_tokens: Of each continuation, at most.
 
     Returns:
         Prompt and continuation of each.
@@ -49,7 +49,7 @@ def write_samples(
                 do_sample=True,
                 top_p=0.95,
                 temperature=0.8,
-                max_new_tokens=tokens,
+                max_new_tokens=max_new_tokens,
                 pad_token_id=eos_token_id,
                 eos_token_id=eos_token_id,
                 suppress_tokens=list(padding) or None,

@@ -27,6 +27,12 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
     The suffix says what a file is, in capitals too. What else a directory holds is passed over,
     and one line on stderr says what that was.
 
+    Args:
+        paths: Files and directories.
+
+    Returns:
+        The files.
+
     Raises:
         CorpusError: a path does not exist, cannot be read, is of an unknown kind, is a directory
             without texts, or needs a library that is not installed.
@@ -55,13 +61,27 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def kind_of(file: Path) -> str:
-    """`.txt`, `.jsonl` or `.parquet`, whether compressed or not."""
+    """`.txt`, `.jsonl` or `.parquet`, whether compressed or not.
+
+    Args:
+        file: A corpus file.
+
+    Returns:
+        The suffix without that of the compression, in small letters.
+    """
     name = file.name.lower().removesuffix(compression_of(file))
     return name[name.rindex(".") :]
 
 
 def compression_of(file: Path) -> str:
-    """`.gz`, `.zst`, or nothing."""
+    """`.gz`, `.zst`, or nothing.
+
+    Args:
+        file: Any file.
+
+    Returns:
+        The suffix, in small letters.
+    """
     suffix = file.suffix.lower()
     return suffix if suffix in _COMPRESSIONS else ""
 

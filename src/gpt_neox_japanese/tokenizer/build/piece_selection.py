@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-__all__ = ["Usage", "choose", "measure"]
+__all__ = ["PieceUsage", "measure_usage", "select_pieces"]
 
-_CANDIDATES_PER_PLACE = 4
+_CANDIDATES_PER_PIECE = 4
 _KEPT_PER_ROUND = 0.7
 _FIRST_EXCHANGE = 0.1
 
 
 @dataclass(frozen=True)
-class Usage:
+class PieceUsage:
     """How one set of pieces segments the runs of a corpus.
 
     Attributes:
@@ -36,8 +36,8 @@ class Usage:
     joined: Counter[str]
 
 
-def choose(runs: Mapping[str, int], fixed: Set[str], places: int) -> Set[str]:
-    """Return the `fixed` characters and up to `places` other pieces and characters.
+def select_pieces(runs: Mapping[str, int], fixed: Set[str], num_pieces: int) -> Set[str]:
+    """Return the `fixed` characters and up to `num_pieces` other pieces and characters.
 
     Starts from four times too many, drops what saves least until the rest fits, then exchanges the
     least useful ones for joined neighbours, fewer and fewer, wherever that saves tokens.
@@ -45,28 +45,39 @@ def choose(runs: Mapping[str, int], fixed: Set[str], places: int) -> Set[str]:
     Args:
         runs: Script run → occurrences.
         fixed: Characters that the vocabulary has in any case.
-        places: How many entries to choose.
+        num_pieces: How many entries to choose.
+
+    Returns:
+        The fixed characters and the chosen pieces.
     """
-    pieces = _candidates(runs, fixed, _CANDIDATES_PER_PLACE * places) | fixed
-    while len(pieces) - len(fixed) > places:
-        usage = measure(runs, pieces)
-        kept = max(places, int((len(pieces) - len(fixed)) * _KEPT_PER_ROUND))
+    pieces = _candidates(runs, fixed, _CANDIDATES_PER_PIECE * num_pieces) | fixed
+    while len(pieces) - len(fixed) > num_pieces:
+        usage = measure_usage(runs, pieces)
+        kept = max(num_pieces, int((len(pieces) - len(fixed)) * _KEPT_PER_ROUND))
         pieces = _most_saving(usage, pieces, fixed, kept)
 
-    usage = measure(runs, pieces)
-    exchanged = int(places * _FIRST_EXCHANGE)
+    usage = measure_usage(runs, pieces)
+    exchanged = int(num_pieces * _FIRST_EXCHANGE)
     while exchanged:
         wider = pieces | _top(usage.joined, exchanged)
-        changed = _most_saving(measure(runs, wider), wider, fixed, places)
-        changed_usage = measure(runs, changed)
+        changed = _most_saving(measure_usage(runs, wider), wider, fixed, num_pieces)
+        changed_usage = measure_usage(runs, changed)
         if changed_usage.tokens < usage.tokens:
             pieces, usage = changed, changed_usage
         exchanged //= 2
     return {piece for piece in pieces if usage.used[piece]} | fixed
 
 
-def measure(runs: Mapping[str, int], pieces: Set[str]) -> Usage:
-    """Segment every run by the longest piece that fits; a missing character costs its bytes."""
+def measure_usage(runs: Mapping[str, int], pieces: Set[str]) -> PieceUsage:
+    """Segment every run by the longest piece that fits; a missing character costs its bytes.
+
+    Args:
+        runs: Script run → occurrences.
+        pieces: What the vocabulary holds.
+
+    Returns:
+        How many tokens there are, and what each piece does for it.
+    """
     used: Counter[str] = Counter()
     joined: Counter[str] = Counter()
     for run, seen in runs.items():
@@ -85,7 +96,7 @@ def measure(runs: Mapping[str, int], pieces: Set[str]) -> Usage:
         more = used[piece] * (_cost_without(piece, pieces) - 1)
         tokens += more
         joined[piece] += more
-    return Usage(tokens, used, joined)
+    return PieceUsage(tokens, used, joined)
 
 
 def _longest_piece(run: str) -> int:
@@ -93,7 +104,7 @@ def _longest_piece(run: str) -> int:
     return 3 if "ぁ" <= run[0] <= "ヾ" else 2
 
 
-def _candidates(runs: Mapping[str, int], fixed: Set[str], most: int) -> set[str]:
+def _candidates(runs: Mapping[str, int], fixed: Set[str], max_pieces: int) -> set[str]:
     """Return the n-grams outside `fixed` that would save most if each were the only one."""
     savings: Counter[str] = Counter()
     for run, seen in runs.items():
@@ -104,15 +115,15 @@ def _candidates(runs: Mapping[str, int], fixed: Set[str], most: int) -> set[str]
                 savings[run[start : start + length]] += seen * (length - 1)
     for character in fixed:
         del savings[character]
-    return _top(savings, most)
+    return _top(savings, max_pieces)
 
 
-def _most_saving(usage: Usage, pieces: Set[str], fixed: Set[str], most: int) -> set[str]:
-    """Keep `fixed` and the `most` other pieces whose absence would cost the most tokens."""
+def _most_saving(usage: PieceUsage, pieces: Set[str], fixed: Set[str], max_pieces: int) -> set[str]:
+    """Keep `fixed` and the `max_pieces` other pieces whose absence would cost the most tokens."""
     savings = {
         piece: usage.used[piece] * (_cost_without(piece, pieces) - 1) for piece in pieces - fixed
     }
-    return _top(savings, most) | fixed
+    return _top(savings, max_pieces) | fixed
 
 
 def _cost_without(piece: str, pieces: Set[str]) -> int:
@@ -125,7 +136,9 @@ def _cost_without(piece: str, pieces: Set[str]) -> int:
     )
 
 
-def _top(savings: Mapping[str, int], most: int) -> set[str]:
-    """Return the `most` keys of largest positive value, among equals the first by code point."""
+def _top(savings: Mapping[str, int], max_pieces: int) -> set[str]:
+    """Return the keys of the largest positive values, among equals the first by code point."""
     positive = [item for item in savings.items() if item[1] > 0]
-    return {piece for piece, _ in sorted(positive, key=lambda item: (-item[1], item[0]))[:most]}
+    return {
+        piece for piece, _ in sorted(positive, key=lambda item: (-item[1], item[0]))[:max_pieces]
+    }
