@@ -28,12 +28,12 @@ with TextGenerator.from_pretrained(directory) as generator:
     )
 assert written.top_logprobs is not None  # `logprobs` was asked for
 for likeliest in written.top_logprobs:
-    shares = (f"{codec.token(i)} {math.exp(logprob):.0%}" for i, logprob in likeliest.items())
+    shares = (f"{codec.id_to_token(i)} {math.exp(logprob):.0%}" for i, logprob in likeliest.items())
     print("  ".join(shares))
 
 model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 for text in ("吾輩は猫である。", "吾輩を猫である。"):
-    ids = torch.tensor([[codec.end_of_text_id, *codec.encode(text).tolist()]])  # int64 [1, tokens]
+    ids = torch.tensor([[codec.eot_token, *codec.encode(text)]])  # int64 [1, tokens]
     with torch.no_grad():
         logprobs = model(ids[:, :-1]).logits.log_softmax(-1)  # float32 [1, tokens - 1, vocabulary]
     chosen = logprobs.gather(-1, ids[:, 1:, None])
