@@ -137,8 +137,9 @@ def test_a_directory_goes_before_the_hub_and_default_is_the_packages_own(
     assert find_model("someone/model") == Path("someone/model")
     assert find_tokenizer(Path("someone/model")) == Path("someone/model")
     assert find_model("default") == default_model_directory()
-    (tmp_path / "default").mkdir()
-    assert find_model("default") == Path("default")
+    shutil.copytree(checkpoint, tmp_path / "default")
+    assert find_model("default") == default_model_directory()
+    assert find_model("./default") == Path("default")
 
 
 @pytest.mark.parametrize("name", [None, 3, "", b"model", ["model"]])

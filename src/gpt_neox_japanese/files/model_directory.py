@@ -67,7 +67,7 @@ def find_model(
 
     Args:
         name: A directory; a Hub id such as "abeja/gpt-neox-japanese-2.7b"; or "default" for the
-            model that comes with the package. A directory of that name goes first.
+            model that comes with the package; a directory of that name is "./default".
         revision: A branch, tag or commit of the repository.
         cache_dir: Where fetched files are kept; None for the Hub's default.
         token: For private repositories; None for the one that `hf auth login` keeps.
@@ -104,10 +104,10 @@ def _find(
 ) -> Path:
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise CheckpointError(f"the model is {short_repr(name)}; give a directory or a Hub id")
-    if Path(name).is_dir():
-        return Path(name)
     if name == DEFAULT:
         return default_model_directory()
+    if Path(name).is_dir():
+        return Path(name)
     if not _is_hub_id(name):
         raise CheckpointError(
             f"no model directory {str(name)!r}; give a directory with config.json,"
