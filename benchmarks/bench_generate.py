@@ -78,7 +78,7 @@ def small(arguments: argparse.Namespace) -> Result:
     engine = Engine(generator.engine.network, stop_ids=[])
 
     def ours() -> list[int]:
-        request = engine.submit(ids, max_new_tokens=arguments.tokens, options=greedy)
+        request = engine.submit(ids, max_new_tokens=arguments.tokens, params=greedy)
         return [choice.id for choice in request]
 
     def theirs() -> list[int]:

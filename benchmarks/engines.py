@@ -80,7 +80,7 @@ def ours(path: str) -> Generate:
         start = time.perf_counter()
         # Unlike beginnings, or they would share their reading.
         requests = [
-            engine.submit([10 + i, *prompt[1:]], max_new_tokens=count, options=greedy)
+            engine.submit([10 + i, *prompt[1:]], max_new_tokens=count, params=greedy)
             for i in range(texts)
         ]
         for request in requests:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,3 +101,24 @@ def test_memory_of_a_container_of_version_1_is_read_too(groups: Path) -> None:
     (groups / "memory" / "memory.limit_in_bytes").write_text("900", encoding="ascii")
     (groups / "memory" / "memory.usage_in_bytes").write_text("1000", encoding="ascii")
     assert available_memory() == 0
+
+
+@pytest.mark.parametrize(("answer", "cores"), [(4, 4), (None, None), (0, None)])
+def test_macos_is_asked_for_its_performance_cores(
+    monkeypatch: pytest.MonkeyPatch, answer: int | None, cores: int | None
+) -> None:
+    def sysctlbyname(name: bytes, value: object, size: object, *_: object) -> int:
+        assert name == b"hw.perflevel0.physicalcpu"
+        assert size._obj.value == 4  # type: ignore[attr-defined]
+        if answer is None:
+            return -1
+        value._obj.value = answer  # type: ignore[attr-defined]
+        return 0
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(sysctlbyname=sysctlbyname))
+    machine.performance_cores.cache_clear()
+    try:
+        assert machine.performance_cores() == cores
+    finally:
+        machine.performance_cores.cache_clear()

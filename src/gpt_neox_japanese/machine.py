@@ -6,12 +6,14 @@ uses more than its limits. The limits are in Linux's control groups, of version 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["available_memory", "usable_cores"]
+__all__ = ["available_memory", "performance_cores", "usable_cores"]
 
 _PROCESS_CGROUPS = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -30,6 +32,26 @@ def usable_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return max(1, min(cores, _quota_in_cores()))
+
+
+@cache
+def performance_cores() -> int | None:
+    """How many fast cores an Apple processor has; None on other systems.
+
+    Threads that meet at a barrier wait for the slowest, and an efficiency core is slower. macOS
+    does not let a process choose its cores.
+    """
+    if sys.platform != "darwin":
+        return None
+    count, size = ctypes.c_int32(0), ctypes.c_size_t(4)
+    failed = ctypes.CDLL(None).sysctlbyname(
+        b"hw.perflevel0.physicalcpu",
+        ctypes.byref(count),
+        ctypes.byref(size),
+        None,
+        ctypes.c_size_t(0),
+    )
+    return None if failed or count.value < 1 else count.value  # older systems have no such name
 
 
 def available_memory() -> int:

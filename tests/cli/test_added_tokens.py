@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from gpt_neox_japanese import GPTNeoXJapaneseTokenizer
-from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.added_tokens import USER, WORD, save_model
 from tests.cli.run import assert_refused, run

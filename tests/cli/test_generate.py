@@ -53,7 +53,7 @@ def test_json_tells_tokens_offsets_and_reason(checkpoint: Path) -> None:
     arguments = ("generate", "猫", "--model", checkpoint, "--json", "--seed", 1)
     result = json.loads(run(*arguments, "--max-new-tokens", 5, "--logprobs", 2).stdout)
     assert result["finish_reason"] == "length"
-    assert len(result["ids"]) == len(result["offsets"]) == len(result["logprobs"]) == 5
+    assert len(result["token_ids"]) == len(result["offsets"]) == len(result["logprobs"]) == 5
     assert [len(top) for top in result["top_logprobs"]] == [2] * 5
     plain = json.loads(run(*arguments, "--max-new-tokens", 5).stdout)
     assert plain == {**result, "logprobs": None, "top_logprobs": None}
@@ -85,9 +85,9 @@ def test_verbose_tells_what_runs_on_standard_error(checkpoint: Path) -> None:
 def test_penalties_reach_the_sampler(checkpoint: Path) -> None:
     arguments = ("generate", "猫", "--model", checkpoint, "--json", "--temperature", 0)
     arguments += ("--max-new-tokens", 40)
-    free = json.loads(run(*arguments).stdout)["ids"]
+    free = json.loads(run(*arguments).stdout)["token_ids"]
     for option in ("--frequency-penalty", "--presence-penalty"):
-        ids = json.loads(run(*arguments, option, 100).stdout)["ids"]
+        ids = json.loads(run(*arguments, option, 100).stdout)["token_ids"]
         assert len(set(ids)) == len(ids)
         assert ids != free
 
@@ -107,7 +107,7 @@ def test_help_is_in_sections() -> None:
     sections = [line for line in lines if line and not line.startswith(" ") and line[-1] == ":"]
     assert sections == [
         "How much:",
-        "How each token is chosen:",
+        "Sampling:",
         "What is shown:",
         "What runs:",
         "Other options:",

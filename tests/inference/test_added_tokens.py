@@ -60,29 +60,29 @@ def test_greedy_text_and_probabilities_are_those_of_the_model_without_its_paddin
     (found,) = generator.generate_details(
         PROMPT, max_new_tokens=12, temperature=0, logprobs=5, min_new_tokens=12
     )
-    assert list(found.ids) == ids
+    assert list(found.token_ids) == ids
     assert found.logprobs is not None
     assert found.top_logprobs is not None
     for token_id, logprob, top, row in zip(
         ids, found.logprobs, found.top_logprobs, rows, strict=True
     ):
         assert logprob == pytest.approx(row[token_id], abs=1e-3)
-        assert [value for _, value in top] == pytest.approx(sorted(row, reverse=True)[:5], abs=1e-3)
+        assert list(top.values()) == pytest.approx(sorted(row, reverse=True)[:5], abs=1e-3)
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.5}, {"temperature": 5.0}])
 def test_padding_is_never_drawn(generator: TextGenerator, options: dict[str, float]) -> None:
     for seed in range(5):
         (found,) = generator.generate_details(
-            PROMPT, max_new_tokens=30, seed=seed, options=SamplingParams(**options)
+            PROMPT, max_new_tokens=30, seed=seed, sampling_params=SamplingParams(**options)
         )
-        assert all(token_id < len(generator.codec) for token_id in found.ids)
+        assert all(token_id < len(generator.codec) for token_id in found.token_ids)
 
 
 def test_padding_is_no_id_to_ask_for(generator: TextGenerator) -> None:
     padding = len(generator.codec)
     with pytest.raises(GenerationError, match=f"ids are 0 to {padding - 1}"):
-        generator.engine.submit([1, padding], max_new_tokens=1, options=GREEDY)
+        generator.engine.submit([1, padding], max_new_tokens=1, params=GREEDY)
     with pytest.raises(GenerationError, match=f"logit_bias holds id {padding}"):
         generator.generate("猫", logit_bias={padding: 1.0})
 
@@ -93,7 +93,7 @@ def test_added_words_are_written_and_marks_are_hidden(generator: TextGenerator) 
     assert generator.generate("猫", max_new_tokens=2, logit_bias=bias, temperature=0) == WORD * 2
     bias = {ids[USER]: 1e4}
     (found,) = generator.generate_details("猫", max_new_tokens=2, logit_bias=bias, temperature=0)
-    assert (found.text, found.ids) == ("", (ids[USER], ids[USER]))
+    assert (found.text, found.token_ids) == ("", (ids[USER], ids[USER]))
 
 
 def test_marks_that_a_prompt_spells_are_text(generator: TextGenerator) -> None:
@@ -113,7 +113,7 @@ def test_text_ends_at_an_added_mark_that_the_model_names(
     generator = TextGenerator.load(tmp_path, threads=1)
     bias = {generator.codec.id_of(USER): 1e4}
     (found,) = generator.generate_details("猫", logit_bias=bias, temperature=0)
-    assert (found.ids, found.finish_reason) == ((), "stop")
+    assert (found.token_ids, found.finish_reason) == ((), "stop")
 
 
 def test_mark_that_the_model_lacks_is_no_obstacle(directory: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_mark_that_the_model_lacks_is_no_obstacle(directory: Path, tmp_path: Pat
     assert checkpoint.num_ids == size - 1
     generator = TextGenerator.load(tmp_path, threads=1)
     (found,) = generator.generate_details("猫", max_new_tokens=3, min_new_tokens=3, seed=1)
-    assert len(found.ids) == 3
+    assert len(found.token_ids) == 3
 
 
 def test_word_that_the_model_lacks_is_told_with_its_remedy(tmp_path: Path) -> None:
@@ -148,4 +148,4 @@ def test_untied_head_loses_its_padding_too(directory: Path, tmp_path: Path) -> N
     assert config["vocab_size"] % 64 == 0
     generator = TextGenerator.load(tmp_path, threads=1)
     (found,) = generator.generate_details("猫", max_new_tokens=20, seed=1)
-    assert all(token_id < size for token_id in found.ids)
+    assert all(token_id < size for token_id in found.token_ids)

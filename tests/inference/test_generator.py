@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import doctest
+import pickle
 import re
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, TextGenerator
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.inference.generator import Completion
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.load import default_slots
+from gpt_neox_japanese.inference.outputs import Completion
 from gpt_neox_japanese.inference.sampling.sampler import Choice, SamplingParams
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.tokenizer.small import vocabulary
@@ -47,6 +52,9 @@ class RecordedStream:
         asked = self.logprobs is not None
         return Choice(token_id, -0.5 if asked else None, ((token_id, -0.5),) * asked)
 
+    def check_process(self) -> None:
+        """It is always of this process."""
+
     def cancel(self) -> None:
         self.cancelled = True
 
@@ -67,12 +75,12 @@ class Recorded:
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int,
-        options: SamplingParams,
+        params: SamplingParams,
         seed: int | None = None,
     ) -> RecordedStream:
         self.prompts.append(prompt_ids)
-        self.asked.append({"max_new_tokens": max_new_tokens, "options": options, "seed": seed})
-        self.streams.append(RecordedStream(self.ids, options.logprobs))
+        self.asked.append({"max_new_tokens": max_new_tokens, "params": params, "seed": seed})
+        self.streams.append(RecordedStream(self.ids, params.logprobs))
         return self.streams[-1]
 
 
@@ -134,7 +142,7 @@ def test_offsets_say_where_each_token_stands() -> None:
     ids = CODEC.encode("吾輩は한👍").tolist()
     completion = details(ids)
     assert completion.text == "吾輩は한👍"
-    assert completion.ids == tuple(ids)
+    assert completion.token_ids == tuple(ids)
     assert completion.offsets == ((0, 2), (2, 3), (3, 4), (3, 4), (3, 4), (4, 5))
 
 
@@ -151,7 +159,7 @@ def test_tokens_without_text_stand_between_those_with() -> None:
 def test_offsets_end_with_the_text_at_a_stop_string() -> None:
     completion = details([1, 0, 2, 3, 1], stop="輩は")
     assert completion.text == "猫吾"
-    assert completion.ids == (1, 0, 2)
+    assert completion.token_ids == (1, 0, 2)
     assert completion.offsets == ((0, 1), (1, 2), (2, 2))
     assert completion.finish_reason == "stop"
 
@@ -167,8 +175,8 @@ def test_stream_and_whole_agree_whatever_is_written(
 ) -> None:
     completion = details(ids, stop=stop, echo=echo)
     assert "".join(written(ids, stop=stop, echo=echo)) == completion.text
-    assert list(completion.ids) == ids[: len(completion.ids)]
-    assert len(completion.offsets) == len(completion.ids)
+    assert list(completion.token_ids) == ids[: len(completion.token_ids)]
+    assert len(completion.offsets) == len(completion.token_ids)
     place = len("猫") if echo else 0
     for start, end in completion.offsets:
         assert start <= end <= len(completion.text)
@@ -176,7 +184,7 @@ def test_stream_and_whole_agree_whatever_is_written(
         place = max(place, end)
     assert place == len(completion.text)
     if completion.finish_reason == "length":
-        assert list(completion.ids) == ids
+        assert list(completion.token_ids) == ids
 
 
 def test_tokens_come_out_with_their_text() -> None:
@@ -189,7 +197,7 @@ def test_tokens_come_out_with_their_text() -> None:
 def test_logprobs_come_where_asked_for() -> None:
     completion = details([1, 2], logprobs=1)
     assert completion.logprobs == (-0.5, -0.5)
-    assert completion.top_logprobs == (((1, -0.5),), ((2, -0.5),))
+    assert completion.top_logprobs == ({1: -0.5}, {2: -0.5})
     assert details([1, 2]).logprobs is None
 
 
@@ -206,8 +214,8 @@ def test_each_of_several_continuations_has_its_seed() -> None:
 def test_keywords_change_single_options() -> None:
     ours, engine = generator([1])
     ours.generate("猫", temperature=0.5)
-    ours.generate("猫", options=SamplingParams(top_p=0.5), min_new_tokens=2)
-    assert [asked["options"] for asked in engine.asked] == [
+    ours.generate("猫", sampling_params=SamplingParams(top_p=0.5), min_new_tokens=2)
+    assert [asked["params"] for asked in engine.asked] == [
         SamplingParams(top_k=7, temperature=0.5),
         SamplingParams(top_p=0.5, min_new_tokens=2),
     ]
@@ -249,15 +257,15 @@ def test_an_error_while_writing_reaches_the_reader_and_frees_the_engine() -> Non
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"prompt": None}, "prompt is None"),
-        ({"prompt": 7}, "prompt is 7"),
-        ({"prompt": b"a"}, "prompt is b'a'"),
+        ({"prompt": None}, "the prompt is None"),
+        ({"prompt": 7}, "the prompt is 7"),
+        ({"prompt": b"a"}, "the prompt is b'a'"),
         ({"stop": ("",)}, "stop"),
         ({"stop": None}, "stop is None"),
         ({"stop": 3}, "stop is 3"),
         ({"stop": [3]}, "stop string is 3"),
         ({"echo": "no"}, "echo is 'no'"),
-        ({"options": {"top_k": 3}}, "options is"),
+        ({"sampling_params": {"top_k": 3}}, "sampling_params is"),
         ({"seed": 0.5}, "seed is 0.5"),
         ({"max_new_tokens": 1.5}, "max_new_tokens is 1.5"),
         ({"max_new_tokens": float("nan")}, "max_new_tokens is nan"),
@@ -287,14 +295,14 @@ def test_arguments_that_cannot_be_used_are_named(
         ({"prompt_lookup": 1}, "prompt_lookup is 1"),
         ({"device": None}, "device is None"),
         ({"dtype": 3}, "dtype '3'"),
-        ({"directory": 3}, "directory is 3"),
+        ({"model": 3}, "the model is 3"),
     ],
 )
 def test_arguments_of_load_that_cannot_be_used_are_named(
     checkpoint: Path, given: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(CheckpointError, match=re.escape(said)):
-        TextGenerator.load(**{"directory": checkpoint, **given})
+        TextGenerator.from_pretrained(**{"model": checkpoint, **given})
 
 
 def test_a_checkpoint_writes_the_same_text_for_the_same_seed(checkpoint: Path) -> None:
@@ -339,3 +347,145 @@ def test_slots_are_fewer_where_unused_memory_is_charged(
 def test_device_that_is_not_there_is_named(checkpoint: Path, device: str) -> None:
     with pytest.raises(CheckpointError, match=device):
         TextGenerator.load(checkpoint, device=device)
+
+
+# ---- Many prompts, ids, asyncio ------------------------------------------------------------------
+
+GREEDY: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+
+
+def test_a_list_of_prompts_gives_a_list_of_texts(checkpoint: Path) -> None:
+    prompts = ["吾輩は", "猫は", "。", "吾輩は"]
+    with TextGenerator.from_pretrained(checkpoint, slots=3) as ours:
+        alone = [ours.generate(prompt, **GREEDY) for prompt in prompts]
+        assert ours.generate(prompts, **GREEDY) == alone
+        assert ours.generate(tuple(prompts), **GREEDY) == alone  # type: ignore[call-overload]
+        assert ours.generate([], **GREEDY) == []
+        seeded = [ours.generate(p, max_new_tokens=9, seed=5 + n) for n, p in enumerate(prompts)]
+        assert ours.generate(prompts, max_new_tokens=9, seed=5) == seeded
+
+
+def test_details_of_many_prompts_are_a_list_for_each(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        found = ours.generate_details(
+            ["猫", "吾輩"], num_return_sequences=2, seed=3, max_new_tokens=9
+        )
+        assert [len(each) for each in found] == [2, 2]
+        assert found[1][0].text == ours.generate("吾輩", seed=5, max_new_tokens=9)
+
+
+def test_more_prompts_than_the_queue_holds_are_written(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        texts = ours.generate(["猫"] * 1200, max_new_tokens=1, temperature=0)
+        assert len(texts) == 1200
+        assert len(set(texts)) == 1
+
+
+def test_one_bad_prompt_among_many_is_told_before_anything_is_written() -> None:
+    ours, engine = generator([1])
+    with pytest.raises(GenerationError, match="the prompt is 7"):
+        ours.generate(["猫", 7])  # type: ignore[list-item]
+    assert engine.streams == []
+
+
+def test_token_ids_are_prompts(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        ids = ours.codec.encode("吾輩は猫").tolist()
+        expected = ours.generate("吾輩は猫", **GREEDY)
+        assert ours.generate(ids, **GREEDY) == expected
+        assert ours.generate(np.array(ids), **GREEDY) == expected
+        assert ours.generate([ids, ids], **GREEDY) == [expected] * 2
+        assert ours.generate(ids, echo=True, **GREEDY) == "吾輩は猫" + expected
+        for bad in ([len(ours.codec)], [-1], [1.5], np.array([[1]])):
+            with pytest.raises(GenerationError, match="the prompt holds"):
+                ours.generate(bad, **GREEDY)
+
+
+def test_a_stream_can_be_read_with_asyncio(checkpoint: Path) -> None:
+    async def read(prompt: str, seed: int) -> str:
+        given: dict[str, Any] = {"max_new_tokens": 15, "seed": seed}
+        return "".join([text async for text in ours.astream(prompt, **given)])
+
+    async def all_at_once() -> list[str]:
+        return await asyncio.gather(*(read("猫は", seed) for seed in range(5)))
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        expected = [ours.generate("猫は", max_new_tokens=15, seed=seed) for seed in range(5)]
+        assert asyncio.run(all_at_once()) == expected
+
+
+def test_the_event_loop_goes_on_while_a_text_is_written(checkpoint: Path) -> None:
+    async def count_beside(stream: Any) -> tuple[int, str]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        text = "".join([chunk.text async for chunk in stream])
+        ticking.cancel()
+        return ticks, text
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        ticks, text = asyncio.run(count_beside(ours.stream_details("猫は", **GREEDY)))
+        assert ticks > 12
+        assert text == ours.generate("猫は", **GREEDY)
+
+
+def test_a_stream_may_be_read_by_turns_with_and_without_asyncio(checkpoint: Path) -> None:
+    async def one(stream: Any) -> Any:
+        return await anext(stream)
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        stream = ours.stream_details("猫は", **GREEDY)
+        read = [next(stream).text, asyncio.run(one(stream)).text, *(c.text for c in stream)]
+        assert "".join(read) == ours.generate("猫は", **GREEDY)
+
+
+def test_a_text_whose_task_is_cancelled_leaves_the_engine(checkpoint: Path) -> None:
+    async def break_off() -> None:
+        async def read() -> None:
+            async for _ in ours.astream("猫は", max_new_tokens=40, min_new_tokens=40):
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
+        for _ in range(5):
+            asyncio.run(break_off())
+        assert len(ours.generate_details("猫", **GREEDY)[0].token_ids) <= 12
+
+
+def test_a_generator_says_what_it_is(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint, threads=1) as ours:
+        assert repr(ours).startswith("TextGenerator(")
+        assert "float32 weights, 1 threads" in repr(ours)
+
+
+def test_a_generator_opens_its_model_again_where_it_is_unpickled(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        again = pickle.loads(pickle.dumps(ours))
+        assert again.generate("猫は", **GREEDY) == ours.generate("猫は", **GREEDY)
+        again.close()
+    with pytest.raises(GenerationError, match="from_pretrained"):
+        pickle.dumps(generator([1])[0])
+
+
+def test_the_older_name_opens_the_same(checkpoint: Path) -> None:
+    with TextGenerator.load(checkpoint) as ours, TextGenerator.from_pretrained(checkpoint) as same:
+        assert ours.generate("猫は", **GREEDY) == same.generate("猫は", **GREEDY)
+
+
+def test_the_examples_of_the_class_are_true() -> None:
+    import gpt_neox_japanese.inference.generator as module
+
+    failed, attempted = doctest.testmod(module)
+    assert attempted >= 4
+    assert failed == 0

@@ -70,7 +70,7 @@ def command(
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 
     files = corpus_files(data)
-    checkpoint = Checkpoint.open(model)
+    checkpoint = Checkpoint.open("default" if model is None else model)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     network = GPTNeoXJapaneseForCausalLM.from_pretrained(
         checkpoint.directory, dtype=torch.float32, local_files_only=True

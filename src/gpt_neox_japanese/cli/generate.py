@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +14,8 @@ from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 if TYPE_CHECKING:
-    from gpt_neox_japanese.inference.detokenizer import TextChunk
     from gpt_neox_japanese.inference.generator import TextGenerator
+    from gpt_neox_japanese.inference.outputs import TextChunk
 
 __all__ = ["command"]
 
@@ -24,7 +23,7 @@ _MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
 _DTYPES = ("float32", "bfloat16", "float16")
 
 _length = options_of("How much")
-_choice = options_of("How each token is chosen")
+_choice = options_of("Sampling")
 _output = options_of("What is shown")
 _model = options_of("What runs")
 
@@ -36,7 +35,7 @@ _model = options_of("What runs")
     type=Whole(min=1),
     default=200,
     show_default=True,
-    help="How much to write at most.",
+    help="How many tokens to write at most.",
 )
 @_length("--min-new-tokens", type=Whole(), help="Do not end the text before so many tokens.")
 @_length(
@@ -44,18 +43,22 @@ _model = options_of("What runs")
 )
 @_length(
     "--num-return-sequences",
-    type=Whole(1, 10_000),
+    type=Whole(1, 1000),
     default=1,
     show_default=True,
     help="How many continuations.",
 )
-@_choice("--temperature", type=Real(), help="Below 1 is tamer, above 1 wilder, 0 is greedy.")
-@_choice("--top-k", type=Whole(), help="Choose among this many likeliest tokens; 0 is all.")
-@_choice("--top-p", type=Real(), help="Choose among tokens that together are this likely.")
-@_choice("--min-p", type=Real(), help="Drop tokens less likely than this share of the best.")
-@_choice("--repetition-penalty", type=Real(), help="Above 1 avoids what was already said.")
-@_choice("--frequency-penalty", type=Real(), help="Above 0 avoids what was often written.")
-@_choice("--presence-penalty", type=Real(), help="Above 0 avoids what was written at all.")
+@_choice("--temperature", type=Real(), help="Lower is more deterministic; 0 is greedy.")
+@_choice("--top-k", type=Whole(), help="Sample from this many likeliest tokens; 0 is all.")
+@_choice("--top-p", type=Real(), help="Sample from the likeliest that sum to this probability.")
+@_choice("--min-p", type=Real(), help="Drop tokens below this fraction of the likeliest.")
+@_choice("--repetition-penalty", type=Real(), help="Above 1: prompt and text are repeated less.")
+@_choice(
+    "--frequency-penalty",
+    type=Real(),
+    help="Above 0: less of what was often written.",
+)
+@_choice("--presence-penalty", type=Real(), help="Above 0: less of what was written at all.")
 @_choice("--seed", type=Whole(min=0), help="The same seed writes the same text.")
 @_output(
     "--echo/--no-echo",
@@ -71,19 +74,20 @@ _model = options_of("What runs")
 @_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
 @_model(
     "--model",
-    type=click.Path(path_type=Path),
-    help="Directory of a model.  [default: the one that comes with the package]",
+    type=click.Path(),
+    default="default",
+    help="Directory or Hub id of a model.  [default: the one that comes with the package]",
 )
 @_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
 @_model("--device", type=TEXT, default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
 @_model("--threads", type=Whole(1, 1024), help="Of a CPU.  [default: one on each core]")
 @_model(
     "--prompt-lookup/--no-prompt-lookup",
-    help="Guess several tokens at once from what was written before. The text stays the same.",
+    help="Prompt lookup decoding: draft tokens from the text itself. The text stays the same.",
 )
 def command(
     prompt: str | None,
-    model: Path | None,
+    model: str,
     max_new_tokens: int,
     num_return_sequences: int,
     stop: tuple[str, ...],
@@ -99,7 +103,8 @@ def command(
 ) -> None:
     """Continue PROMPT (or standard input, for `-`) with a language model.
 
-    Options of choice that are not given are the model's own (generation_config.json).
+    Sampling options that are not given are the model's own (generation_config.json); where that
+    says nothing of sampling, temperature 0.8 and top-p 0.95.
     """
     if sampling["logprobs"] is not None and not as_json:
         raise click.UsageError("--logprobs shows nothing without --json; give both")
@@ -110,7 +115,7 @@ def command(
     from gpt_neox_japanese.inference.generator import TextGenerator
 
     start = time.perf_counter()
-    generator = TextGenerator.load(
+    generator = TextGenerator.from_pretrained(
         model,
         dtype=dtype,
         device=device,
@@ -147,9 +152,9 @@ def command(
 def _print_json(prompt: str, seed: int | None, pieces: Iterator[TextChunk]) -> None:
     from dataclasses import asdict
 
-    from gpt_neox_japanese.inference.generator import Completion
+    from gpt_neox_japanese.inference.outputs import Completion
 
-    result = {"prompt": prompt, "seed": seed, **asdict(Completion.of(pieces))}
+    result = {"prompt": prompt, "seed": seed, **asdict(Completion.from_chunks(pieces))}
     click.echo(json.dumps(result, ensure_ascii=False))
 
 
@@ -162,8 +167,8 @@ def _show(pieces: Iterator[TextChunk]) -> None:
 class _Clock:
     """Says on standard error what runs, and in the end how fast it was."""
 
-    def __init__(self, generator: TextGenerator, model: Path | None, seconds: float) -> None:
-        _say(f"model {model or 'of the package'}, ready after {seconds:.2f} s")
+    def __init__(self, generator: TextGenerator, model: str, seconds: float) -> None:
+        _say(f"model {model}, ready after {seconds:.2f} s")
         _say(generator.engine.description)
         self._tokens = 0
         self._start = time.perf_counter()

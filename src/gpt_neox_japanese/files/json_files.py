@@ -20,6 +20,9 @@ __all__ = ["check_regular", "read_index", "read_object"]
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds, such as `config.json`.
 
+    Args:
+        path: The file.
+
     Raises:
         CheckpointError: The file cannot be read or holds something else.
     """
@@ -41,6 +44,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_index(path: Path) -> list[Path]:
     """The weight files that an index of shards names, each once, in order.
 
+    Args:
+        path: The index, such as `model.safetensors.index.json`.
+
     Raises:
         CheckpointError: It is no index, or names a file that does not lie beside it.
     """
@@ -59,6 +65,9 @@ def read_index(path: Path) -> list[Path]:
 
 def check_regular(path: Path) -> None:
     """Refuse what is there and is neither a file nor a link to one: a pipe would be waited for.
+
+    Args:
+        path: May be missing.
 
     Raises:
         CheckpointError: It is a pipe, a device, a socket or a directory.

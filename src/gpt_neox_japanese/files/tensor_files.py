@@ -42,6 +42,9 @@ _DTYPES = {
 def read_weights(directory: Path) -> _Arrays:
     """Read every tensor of a checkpoint; bfloat16 as its bits, uint16.
 
+    Args:
+        directory: Of a model.
+
     Raises:
         CheckpointError: No weights are there, a file is broken, or an index points elsewhere.
     """
@@ -64,7 +67,11 @@ def read_weights(directory: Path) -> _Arrays:
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """`read_weights` as torch's tensors, which must not be changed."""
+    """`read_weights` as torch's tensors, which must not be changed.
+
+    Args:
+        directory: Of a model.
+    """
     import torch
 
     arrays = read_weights(directory)
@@ -76,7 +83,11 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def map_safetensors(path: Path) -> _Arrays:
-    """Map a file into memory: nothing is read before it is used, and nothing written back."""
+    """Map a file into memory: nothing is read before it is used, and nothing written back.
+
+    Args:
+        path: Of the file.
+    """
     with safe_open(path, framework="numpy") as file:  # checks that the tensors fit the file
         names = file.keys()
     with path.open("rb") as stream:

@@ -1,4 +1,6 @@
-"""Writing text.
+"""Writing text: start with `generator`, which puts strings around `scheduler.engine`.
 
-`sampling` chooses an id, `engine` writes one after the other, `text` puts strings around them.
+A prompt's ids wait for a slot of the KV cache (`scheduler`), run through a network (`cpu` or
+`torch`), whose logits become the next id (`sampling`), which becomes text (`detokenizer`,
+`stop_strings`) in the owner's hands (`text_stream`).
 """

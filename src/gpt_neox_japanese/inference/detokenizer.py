@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
 
+from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.inference.sampling.sampler import Choice
 from gpt_neox_japanese.inference.scheduler.request import FinishReason
 from gpt_neox_japanese.inference.stop_strings import StopStrings
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["Detokenizer", "OutputToken", "TextChunk"]
-
-
-class OutputToken(NamedTuple):
-    """A chosen id and where its text stands.
-
-    Attributes:
-        id: What was chosen.
-        start: The first character of its text. Ids that are bytes of one character all stand for
-            that character; an id without text, or behind the end of the text, has `start == end`.
-        end: The character after the last one.
-        logprob: Its log-probability, where asked for.
-        top: The likeliest ids and their log-probabilities, likeliest first.
-    """
-
-    id: int
-    start: int
-    end: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-
-
-class TextChunk(NamedTuple):
-    """The next part of a text.
-
-    Attributes:
-        text: Whole characters; may be empty.
-        tokens: The ids that are out with it.
-        finish_reason: None before the last piece; then "stop" after a stop string or stop id, and
-            "length" where `max_new_tokens` or the context ended the text.
-    """
-
-    text: str
-    tokens: tuple[OutputToken, ...] = ()
-    finish_reason: FinishReason | None = None
+__all__ = ["Detokenizer"]
 
 
 class Detokenizer:
@@ -85,7 +51,11 @@ class Detokenizer:
         return self._stop.found is not None
 
     def feed(self, choice: Choice) -> TextChunk:
-        """What the next id makes certain: text, and the tokens that stand in it."""
+        """What the next id makes certain: text, and the tokens that stand in it.
+
+        Args:
+            choice: The next id.
+        """
         if choice.id in self._hidden:
             text = self._decoder.finish()
         else:
@@ -95,11 +65,15 @@ class Detokenizer:
         if is_byte and not text:
             return TextChunk("")
         self._place(text, len(text.encode()) if is_byte else 1)
-        piece = self._give(self._stop.feed(text))
-        return piece._replace(finish_reason="stop") if self.stopped else piece
+        chunk = self._give(self._stop.feed(text))
+        return chunk._replace(finish_reason="stop") if self.stopped else chunk
 
     def finish(self, reason: FinishReason) -> TextChunk:
-        """The rest, where no id follows."""
+        """The rest, where no id follows.
+
+        Args:
+            reason: Why the text ends.
+        """
         self._place("", 0)
         return self._give(self._stop.finish(), everything=True)._replace(finish_reason=reason)
 

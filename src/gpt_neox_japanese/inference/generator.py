@@ -1,221 +1,306 @@
-"""Strings in, strings out: a tokenizer and an engine together."""
+"""`TextGenerator`: strings in, strings out; a tokenizer and an engine together."""
 
 from __future__ import annotations
 
-import threading
+import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Unpack
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast, overload
 
-from gpt_neox_japanese.checks import check_bool, check_integer, check_text
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, shown
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.detokenizer import Detokenizer, OutputToken, TextChunk
+from gpt_neox_japanese.files.model_directory import DEFAULT
+from gpt_neox_japanese.inference.detokenizer import Detokenizer
+from gpt_neox_japanese.inference.outputs import Completion
 from gpt_neox_japanese.inference.sampling.params import (
     SamplingKwargs,
     SamplingParams,
     check_seed,
 )
 from gpt_neox_japanese.inference.scheduler.engine import Engine
-from gpt_neox_japanese.inference.scheduler.request import FinishReason
-from gpt_neox_japanese.inference.scheduler.token_stream import TokenStream
 from gpt_neox_japanese.inference.stop_strings import StopStrings
+from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Completion", "TextGenerator", "TextStream"]
+__all__ = ["GenerationKwargs", "TextGenerator"]
 
-_MAX_RETURN_SEQUENCES = 1000  # as many as the engine lets wait
+Prompt: TypeAlias = str | list[int] | NDArray[np.integer[Any]]
+"""Text, or token ids."""
+
+Prompts: TypeAlias = list[str] | list[list[int]] | list[NDArray[np.integer[Any]]]
+"""Several of them."""
+
+_MAX_RETURN_SEQUENCES = 10_000
+_MAX_BEGUN = 500  # texts of one call that run or wait at once; the engine lets more wait
 # Marks of the training data, not text: like added special tokens they are never shown.
 _MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", END_OF_TEXT)
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A whole continuation.
+class GenerationKwargs(SamplingKwargs, total=False):
+    """What every method of `TextGenerator` that writes takes, beside prompts.
 
     Attributes:
-        text: What was written, with the prompt before it where that was asked for.
-        ids: Every id that was chosen, those of the stop string too.
-        offsets: For each id, where its text begins and ends in `text`.
-        logprobs: For each id its log-probability; None where they were not asked for.
-        top_logprobs: For each id the likeliest ids and their log-probabilities.
-        finish_reason: "stop" at a stop string or stop id, "length" where `max_new_tokens` or the
-            context ended the text.
+        max_new_tokens: How many tokens to write at most; 200 if not given.
+        stop: The text ends before the first of these strings, which is no part of it.
+        seed: The same seed gives the same text; without one each text is another.
+        echo: The text begins with the prompt.
+        sampling_params: How each token is chosen; the model's own (`TextGenerator.sampling_params`)
+            if not given. Fields of `SamplingParams` may also be given by name, and then take the
+            place of what it says.
     """
 
-    text: str
-    ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-    logprobs: tuple[float, ...] | None
-    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None
-    finish_reason: FinishReason
-
-    @classmethod
-    def of(cls, pieces: Iterable[TextChunk]) -> Completion:
-        """Put all pieces of a stream together."""
-        texts: list[str] = []
-        tokens: list[OutputToken] = []
-        reason: FinishReason | None = None
-        for text, some, reason in pieces:  # noqa: B007
-            texts.append(text)
-            tokens.extend(some)
-        assert reason is not None
-        logprobs = tuple(token.logprob for token in tokens if token.logprob is not None)
-        asked = len(logprobs) == len(tokens) > 0
-        return cls(
-            text="".join(texts),
-            ids=tuple(token.id for token in tokens),
-            offsets=tuple((token.start, token.end) for token in tokens),
-            logprobs=logprobs if asked else None,
-            top_logprobs=tuple(token.top for token in tokens) if asked else None,
-            finish_reason=reason,
-        )
-
-
-class TextStream(Iterator[TextChunk]):
-    """The pieces of one text as they are written. The last of them has a `finish_reason`.
-
-    The engine stops working for it at a stop string, when it is closed, at the end of a `with`
-    block, or when nobody holds it any more.
-    """
-
-    def __init__(self, tokens: TokenStream, transcript: Detokenizer, echo: str = "") -> None:
-        self._tokens = tokens
-        self._transcript = transcript
-        self._echo = echo
-        self._ended = False
-        self._error: GenerationError | None = None
-        self._lock = threading.Lock()  # two threads that read one stream get pieces in turn
-
-    def __next__(self) -> TextChunk:
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                raise StopIteration
-            try:
-                return self._next_piece()
-            except BaseException as error:
-                # How much of a token was taken in is not known: nothing may follow it.
-                self._error = _as_generation_error(error)
-                self.close()
-                raise
-
-    @property
-    def context_is_full(self) -> bool:
-        """Whether the text ended before `max_new_tokens` because the model reads no more tokens."""
-        return not self._transcript.stopped and self._tokens.context_is_full
-
-    def _next_piece(self) -> TextChunk:
-        if self._echo:
-            echo, self._echo = self._echo, ""
-            return TextChunk(echo)
-        for choice in self._tokens:
-            piece = self._transcript.feed(choice)
-            if piece.finish_reason:
-                self.close()
-            if piece.text or piece.tokens or piece.finish_reason:
-                return piece
-        self._ended = True
-        return self._transcript.finish(self._tokens.finish_reason or "length")
-
-    def close(self) -> None:
-        """Write no more. Any thread may call it, at any time."""
-        self._ended = True
-        self._tokens.cancel()
-
-    def __enter__(self) -> TextStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    max_new_tokens: int
+    stop: str | Sequence[str]
+    seed: int | None
+    echo: bool
+    sampling_params: SamplingParams | None
 
 
 class TextGenerator:
-    """Continues Japanese text.
+    r"""Continues Japanese text.
 
-    Example:
-        >>> from gpt_neox_japanese import TextGenerator
-        >>> generator = TextGenerator.load()
-        >>> generator.generate("吾輩は猫である。", max_new_tokens=40, seed=1)  # doctest: +SKIP
+    Many texts are written side by side; what one of them is does not depend on the others. Threads
+    may share a generator. It is a context manager: at its end, or at `close()`, its threads end.
 
-    Its methods share these arguments:
-
-    - `prompt`: text to continue; tags spelled out in it are read as text;
-    - `max_new_tokens`: how many tokens to write at most;
-    - `stop`: the text ends before the first of these strings, which is no part of it;
-    - `seed`: the same seed gives the same text;
-    - `echo`: the text begins with the prompt;
-    - `options`: how each token is chosen; none takes `sampling`;
-    - any field of `SamplingParams` by name, in place of what `options` says.
-
-    They raise `GenerationError` if the prompt is empty or too long or an option is out of range,
-    and `TokenizationError` if the prompt holds a lone surrogate; both before anything is written.
+    Every method takes the arguments of `GenerationKwargs`, and raises `GenerationError` if a prompt
+    is empty or too long or an argument is out of range, and `TokenizationError` if a prompt holds a
+    lone surrogate; both before anything is written.
 
     Args:
         codec: Encodes prompts and decodes what the engine writes.
         engine: Continues ids.
-        sampling: The options used where a call gives none.
+        sampling_params: Used where a call gives none.
+
+    Example:
+        >>> from gpt_neox_japanese import TextGenerator
+        >>> generator = TextGenerator.from_pretrained()
+        >>> generator.generate("吾輩は猫である。", max_new_tokens=12, temperature=0)
+        '\n 私は、その猫の子を見て'
+        >>> [len(text) > 0 for text in generator.generate(["雨が", "風が"], seed=1)]
+        [True, True]
     """
 
-    def __init__(self, codec: Codec, engine: Engine, sampling: SamplingParams) -> None:
+    def __init__(self, codec: Codec, engine: Engine, sampling_params: SamplingParams) -> None:
         self.codec = codec
         self.engine = engine
-        self.sampling = sampling
+        self.sampling_params = sampling_params
         self._hidden = _ids_of(_MARKS, codec) | codec.special_ids
         self._byte_ids = _ids_of((f"<|byte{byte}|>" for byte in range(256)), codec)
+        self._source: dict[str, Any] | None = None
 
     @classmethod
-    def load(
+    def from_pretrained(
         cls,
-        directory: str | Path | None = None,
+        model: str | os.PathLike[str] = DEFAULT,
         *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
         dtype: str | torch.dtype | None = None,
         device: str = "cpu",
         slots: int | None = None,
         threads: int | None = None,
         prompt_lookup: bool = False,
     ) -> TextGenerator:
-        """Open a checkpoint directory; without one, the model that comes with the package.
+        """Open a model; without a name, the one that comes with the package.
 
         Args:
-            directory: Holds config.json, model.safetensors, vocab.txt and emoji.json.
+            model: A directory with config.json, model.safetensors, vocab.txt and emoji.json, or a
+                Hub id such as "abeja/gpt-neox-japanese-2.7b".
+            revision: A branch, tag or commit of a repository on the Hub.
+            cache_dir: Where what is fetched is kept; None for the Hub's default.
+            token: For private repositories.
+            local_files_only: Fetch nothing.
             dtype: "float32" (None), "bfloat16", or on a GPU "float16"; see `load_network`.
             device: Where the model runs, as torch names it.
             slots: Texts that are written at once; the others wait. None for 8, on Windows for
                 fewer where 8 would be charged more than 2 GiB.
             threads: Of a CPU; None for one on each core.
-            prompt_lookup: Guess several tokens at once from what was written before; the text
+            prompt_lookup: Draft several tokens at once from what was written before; the text
                 stays the same.
 
         Raises:
-            CheckpointError: Something is missing, broken, or does not fit together.
+            CheckpointError: Something is missing, broken, does not fit together, or cannot be
+                fetched; or an argument is out of range.
             VocabularyError: The vocabulary is missing or broken.
         """
         from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
         from gpt_neox_japanese.inference.loading.load import load_engine
 
-        checkpoint = Checkpoint.open(directory)
-        engine = load_engine(
-            checkpoint,
-            stop_ids=checkpoint.stop_ids,
-            dtype=dtype,
-            device=device,
-            slots=slots,
-            threads=threads,
-            prompt_lookup=prompt_lookup,
+        place: dict[str, Any] = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "token": token,
+            "local_files_only": local_files_only,
+        }
+        run: dict[str, Any] = {
+            "dtype": dtype,
+            "device": device,
+            "slots": slots,
+            "threads": threads,
+            "prompt_lookup": prompt_lookup,
+        }
+        checkpoint = Checkpoint.open(model, **place)
+        engine = load_engine(checkpoint, stop_ids=checkpoint.stop_ids, **run)
+        generator = cls(checkpoint.codec, engine, checkpoint.sampling_params)
+        generator._source = {"model": model, **place, **run}
+        return generator
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str] | None = None, **options: Any) -> TextGenerator:
+        """The older name of `from_pretrained`; None is the model that comes with the package.
+
+        Args:
+            directory: See `model` of `from_pretrained`.
+            **options: Its other arguments.
+        """
+        return cls.from_pretrained(DEFAULT if directory is None else directory, **options)
+
+    # ---- Writing ---------------------------------------------------------------------------------
+
+    @overload
+    def generate(self, prompt: str, **options: Unpack[GenerationKwargs]) -> str: ...
+    @overload
+    def generate(self, prompt: Prompts, **options: Unpack[GenerationKwargs]) -> list[str]: ...
+    @overload
+    def generate(self, prompt: Prompt, **options: Unpack[GenerationKwargs]) -> str: ...
+    def generate(
+        self, prompt: Prompt | Prompts, **options: Unpack[GenerationKwargs]
+    ) -> str | list[str]:
+        """The continuation of a prompt, or of each of several, which are written side by side.
+
+        Args:
+            prompt: Text or token ids, or a list of either.
+            **options: See `GenerationKwargs`. With a seed, the n-th prompt, counted from 0, gets
+                `seed + n`.
+
+        Returns:
+            A text, or for a list of prompts a list of texts.
+
+        Raises:
+            GenerationError: A prompt or an option cannot be used, or a step failed.
+            TokenizationError: A prompt holds a lone surrogate.
+        """
+        if _is_one(prompt):
+            return "".join(self.stream(cast(Prompt, prompt), **options))
+        streams = self._side_by_side(cast(Prompts, prompt), options)
+        return ["".join(_texts(stream, options)) for stream in streams]
+
+    @overload
+    def generate_details(
+        self, prompt: str, *, num_return_sequences: int = 1, **options: Unpack[GenerationKwargs]
+    ) -> list[Completion]: ...
+    @overload
+    def generate_details(
+        self, prompt: Prompts, *, num_return_sequences: int = 1, **options: Unpack[GenerationKwargs]
+    ) -> list[list[Completion]]: ...
+    @overload
+    def generate_details(
+        self, prompt: Prompt, *, num_return_sequences: int = 1, **options: Unpack[GenerationKwargs]
+    ) -> list[Completion]: ...
+    def generate_details(
+        self,
+        prompt: Prompt | Prompts,
+        *,
+        num_return_sequences: int = 1,
+        **options: Unpack[GenerationKwargs],
+    ) -> list[Completion] | list[list[Completion]]:
+        """Several continuations of a prompt, with ids, offsets and log-probabilities.
+
+        Args:
+            prompt: Text or token ids, or a list of either.
+            num_return_sequences: How many continuations of each prompt. With a seed, the n-th of
+                them, counted from 0, is what `seed + n` gives alone.
+            **options: See `GenerationKwargs`.
+
+        Returns:
+            The continuations, or for a list of prompts a list of them for each.
+
+        Raises:
+            GenerationError: A prompt or an option cannot be used, or a step failed.
+            TokenizationError: A prompt holds a lone surrogate.
+        """
+        check_integer(
+            "num_return_sequences",
+            num_return_sequences,
+            GenerationError,
+            minimum=1,
+            maximum=_MAX_RETURN_SEQUENCES,
         )
-        return cls(checkpoint.codec, engine, checkpoint.sampling)
+        one = _is_one(prompt)
+        prompts = [cast(Prompt, prompt)] if one else cast(Prompts, prompt)
+        repeated = [each for each in prompts for _ in range(num_return_sequences)]
+        streams = self._side_by_side(repeated, options)
+        found = [Completion.from_chunks(stream) for stream in streams]
+        if one:
+            return found
+        starts = range(0, len(found), num_return_sequences)
+        return [found[start : start + num_return_sequences] for start in starts]
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerationKwargs]) -> Iterator[str]:
+        """The continuation of a prompt as it is written.
+
+        Args:
+            prompt: Text or token ids.
+            **options: See `GenerationKwargs`.
+
+        Yields:
+            Whole characters.
+
+        Raises:
+            GenerationError: The prompt or an option cannot be used, or a step failed.
+            TokenizationError: The prompt holds a lone surrogate.
+        """
+        return _texts(self.stream_details(prompt, **options), options)
+
+    async def astream(
+        self, prompt: Prompt, **options: Unpack[GenerationKwargs]
+    ) -> AsyncIterator[str]:
+        """`stream` for asyncio: the event loop does other work while a token is computed.
+
+        Args:
+            prompt: Text or token ids.
+            **options: See `GenerationKwargs`.
+
+        Yields:
+            Whole characters.
+
+        Raises:
+            GenerationError: The prompt or an option cannot be used, or a step failed.
+            TokenizationError: The prompt holds a lone surrogate.
+        """
+        with self.stream_details(prompt, **options) as stream:
+            async for chunk in stream:
+                if chunk.text:
+                    yield chunk.text
+            _warn_if_full(stream, options)
+
+    def stream_details(self, prompt: Prompt, **options: Unpack[GenerationKwargs]) -> TextStream:
+        """The continuation as it is written, with ids, offsets and log-probabilities.
+
+        Args:
+            prompt: Text or token ids.
+            **options: See `GenerationKwargs`.
+
+        Returns:
+            Chunks, for `for` or for `async for`.
+
+        Raises:
+            GenerationError: The prompt or an option cannot be used.
+            TokenizationError: The prompt holds a lone surrogate.
+        """
+        return self._begin(self._prompt_ids(prompt), prompt, **options)
+
+    # ---- Its life --------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End all texts and the threads that write them. What is asked later is an error."""
@@ -227,145 +312,109 @@ class TextGenerator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        max_new_tokens: int = 200,
-        stop: str | Sequence[str] = (),
-        seed: int | None = None,
-        echo: bool = False,
-        options: SamplingParams | None = None,
-        **sampling: Unpack[SamplingKwargs],
-    ) -> str:
-        """The whole continuation of a prompt."""
-        return "".join(
-            self.stream(
-                prompt,
-                max_new_tokens=max_new_tokens,
-                stop=stop,
-                seed=seed,
-                echo=echo,
-                options=options,
-                **sampling,
+    def __repr__(self) -> str:
+        return f"TextGenerator({len(self.codec):,} ids; {self.engine.description})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What another process makes of it: it opens the same model itself."""
+        if self._source is None:
+            raise GenerationError(
+                "this generator cannot be pickled: it was not made by from_pretrained; make it in"
+                " the process that uses it"
             )
-        )
+        return _open_again, (self._source,)
 
-    def stream(
+    # ---- How a text begins -----------------------------------------------------------------------
+
+    def _side_by_side(
+        self, prompts: Iterable[Prompt], options: GenerationKwargs
+    ) -> Iterator[TextStream]:
+        """The streams of many prompts, so many of them begun that the engine's queue takes them."""
+        ids = [(self._prompt_ids(prompt), prompt) for prompt in prompts]  # all checked first
+        seed = check_seed(options.get("seed"))
+        begun: deque[TextStream] = deque()
+        for number, (prompt_ids, prompt) in enumerate(ids):
+            if len(begun) == _MAX_BEGUN:
+                yield begun.popleft()
+            own: GenerationKwargs = {**options, "seed": None if seed is None else seed + number}
+            begun.append(self._begin(prompt_ids, prompt, **own))
+        yield from begun
+
+    def _begin(
         self,
-        prompt: str,
+        prompt_ids: list[int],
+        prompt: Prompt,
         *,
         max_new_tokens: int = 200,
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         echo: bool = False,
-        options: SamplingParams | None = None,
-        **sampling: Unpack[SamplingKwargs],
-    ) -> Iterator[str]:
-        """Yield the continuation of a prompt as it is written, whole characters only."""
-        pieces = self.stream_details(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-            seed=seed,
-            echo=echo,
-            options=options,
-            **sampling,
-        )
-        return _texts(pieces, max_new_tokens)
-
-    def generate_details(
-        self,
-        prompt: str,
-        *,
-        num_return_sequences: int = 1,
-        max_new_tokens: int = 200,
-        stop: str | Sequence[str] = (),
-        seed: int | None = None,
-        echo: bool = False,
-        options: SamplingParams | None = None,
-        **sampling: Unpack[SamplingKwargs],
-    ) -> list[Completion]:
-        """Several continuations of a prompt, with ids, offsets and log-probabilities.
-
-        The n-th of them, counted from 0, is what `seed + n` gives alone.
-        """
-        check_integer(
-            "num_return_sequences",
-            num_return_sequences,
-            GenerationError,
-            minimum=1,
-            maximum=_MAX_RETURN_SEQUENCES,
-        )
-        check_seed(seed)
-        streams = [
-            self.stream_details(
-                prompt,
-                max_new_tokens=max_new_tokens,
-                stop=stop,
-                seed=None if seed is None else seed + number,
-                echo=echo,
-                options=options,
-                **sampling,
-            )
-            for number in range(num_return_sequences)
-        ]
-        return [Completion.of(stream) for stream in streams]
-
-    def stream_details(
-        self,
-        prompt: str,
-        *,
-        max_new_tokens: int = 200,
-        stop: str | Sequence[str] = (),
-        seed: int | None = None,
-        echo: bool = False,
-        options: SamplingParams | None = None,
-        **sampling: Unpack[SamplingKwargs],
+        sampling_params: SamplingParams | None = None,
+        **changes: Unpack[SamplingKwargs],
     ) -> TextStream:
-        """The continuation as it is written, with ids, offsets and log-probabilities."""
-        check_text("prompt", prompt, GenerationError)
         check_bool("echo", echo, GenerationError)
-        transcript = Detokenizer(
+        if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
+            raise GenerationError(
+                f"sampling_params is {shown(sampling_params)}; it must be SamplingParams or None"
+            )
+        text = ""
+        if echo:
+            text = prompt if isinstance(prompt, str) else self.codec.decode(prompt_ids)
+        detokenizer = Detokenizer(
             self.codec,
             StopStrings(stop),
             hidden=self._hidden,
             byte_ids=self._byte_ids,
-            start=len(prompt) if echo else 0,
+            start=len(text),
         )
         tokens = self.engine.submit(
-            self.codec.encode(prompt).tolist(),
+            prompt_ids,
             max_new_tokens=max_new_tokens,
-            options=self._options(options, sampling),
+            params=replace(sampling_params or self.sampling_params, **changes),
             seed=seed,
         )
-        return TextStream(tokens, transcript, prompt if echo else "")
+        return TextStream(tokens, detokenizer, text)
 
-    def _options(self, options: SamplingParams | None, changes: SamplingKwargs) -> SamplingParams:
-        if options is not None and not isinstance(options, SamplingParams):
-            raise GenerationError(f"options is {options!r:.60}; it must be SamplingParams or None")
-        return replace(options or self.sampling, **changes)
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            ids: list[int] = self.codec.encode(prompt).tolist()
+            return ids
+        if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, (Sequence, np.ndarray)):
+            raise GenerationError(
+                f"the prompt is {shown(prompt)}; it must be a string or a list of token ids"
+            )
+        return check_ids("the prompt", prompt, GenerationError, len(self.codec))
 
 
-def _texts(pieces: TextStream, max_new_tokens: int) -> Iterator[str]:
-    for piece in pieces:
-        if piece.text:
-            yield piece.text
-    if pieces.context_is_full:  # nothing else that the caller sees tells
+def _is_one(prompt: Prompt | Prompts) -> bool:
+    """Whether it is one prompt rather than a list of them."""
+    if isinstance(prompt, (list, tuple)):
+        return bool(prompt) and not isinstance(prompt[0], (str, Sequence, np.ndarray))
+    return True
+
+
+def _texts(chunks: TextStream, options: GenerationKwargs) -> Iterator[str]:
+    for chunk in chunks:
+        if chunk.text:
+            yield chunk.text
+    _warn_if_full(chunks, options)
+
+
+def _warn_if_full(stream: TextStream, options: GenerationKwargs) -> None:
+    """Say what nothing else tells whoever sees only the text."""
+    if stream.context_is_full:
         warnings.warn(
-            f"the model's context is full: the text ends before max_new_tokens={max_new_tokens};"
-            " shorten the prompt, or ask for less",
-            stacklevel=2,
+            "the model's context is full: the text ends before"
+            f" max_new_tokens={options.get('max_new_tokens', 200)}; shorten the prompt, or ask for"
+            " less",
+            stacklevel=3,
         )
 
 
-def _as_generation_error(error: BaseException) -> GenerationError:
-    """What a stream says when it is read again after an exception ended it."""
-    if isinstance(error, GenerationError):
-        return error
-    return GenerationError(f"reading this text was ended by {error!r}; begin it again")
+def _open_again(source: dict[str, Any]) -> TextGenerator:
+    return TextGenerator.from_pretrained(**source)
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:
-    ids = (codec.id_of(tag) for tag in tags)
-    return frozenset(i for i in ids if i is not None)
+    ids = codec.vocabulary.ids
+    return frozenset(ids[tag] for tag in tags if tag in ids)

@@ -60,7 +60,7 @@ class Network(Protocol):
             num_without_logits: Leading tokens that run without logits.
 
         Returns:
-            `(tokens - num_without_logits, vocabulary)`. It may be overwritten by the next call.
+            [tokens - num_without_logits, vocabulary]. It may be overwritten by the next call.
         """
 
     def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
@@ -73,7 +73,13 @@ class Network(Protocol):
         """
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Make the first `length` tokens of slot `target` those of slot `source`."""
+        """Make the first `length` tokens of slot `target` those of slot `source`.
+
+        Args:
+            source: A slot.
+            target: Another.
+            length: In tokens.
+        """
 
     def close(self) -> None:
         """End the network's own threads, if it has any; the next call would start new ones."""

@@ -34,7 +34,11 @@ class StopStrings:
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
-        """What is certain to come before the stop string, now that `text` is known."""
+        """What is certain to come before the stop string, now that `text` is known.
+
+        Args:
+            text: What follows the text so far.
+        """
         if not self._strings:
             return text
         held = self._held + text

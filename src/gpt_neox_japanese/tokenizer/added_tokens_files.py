@@ -14,12 +14,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from gpt_neox_japanese.errors import VocabularyError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
-from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocabulary
+from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = [
     "CONFIG_FILE",
     "DEFAULT_UNKNOWN",
-    "TOKENIZER_FILES",
     "read_added_tokens",
     "read_json",
     "token_content",
@@ -28,12 +27,6 @@ __all__ = [
 CONFIG_FILE = "tokenizer_config.json"
 _ADDED_FILE = "added_tokens.json"
 _SPECIAL_FILE = "special_tokens_map.json"
-
-TOKENIZER_FILES = (
-    *(VOCAB_FILE, EMOJI_FILE, CONFIG_FILE, _ADDED_FILE, _SPECIAL_FILE),
-    "chat_template.jinja",
-)
-"""What a tokenizer's directory may hold; only the first two must be there."""
 
 DEFAULT_UNKNOWN = "<|endoftext|>"
 

@@ -46,8 +46,8 @@ def adjusted(scores: Row, written: list[int], **given: Any) -> Row:
     """The scores from which the id after `written` is chosen."""
     made = sampler(**given)
     for token_id in written:
-        made._remember(token_id)
-    return made._adjusted(scores)
+        made.remember(token_id)
+    return made.processed(scores)
 
 
 def processed(processors: list[Any], scores: Row, written: list[int]) -> Row:
@@ -165,13 +165,16 @@ def test_seed_decides_the_ids() -> None:
 
 
 def test_each_choice_takes_one_draw_whatever_is_filtered() -> None:
-    one_left = sampler(vocab_size=1000, top_k=1)
-    free = sampler(vocab_size=1000)
-    logits = rows(3, 1000, spread=0.1)
-    one_left.choose(logits[0])
-    free.choose(logits[0])
-    one_left._options = free._options
-    assert one_left.choose(logits[1]) == free.choose(logits[1])
+    filtering, free = sampler(vocab_size=1000, min_p=0.5), sampler(vocab_size=1000)
+    coin = np.full(1000, -np.inf, np.float32)
+    coin[[3, 7]] = 0  # both are left whatever is filtered
+    tosses = []
+    for row in rows(40, 1000):
+        filtering.choose(row)
+        free.choose(row)
+        tosses.append(free.choose(coin).id)
+        assert filtering.choose(coin).id == tosses[-1]
+    assert set(tosses) == {3, 7}
 
 
 def test_logits_are_left_as_they_are() -> None:

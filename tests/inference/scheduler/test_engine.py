@@ -40,7 +40,7 @@ def wide_network() -> Network:
 
 
 def write(engine: Engine, prompt: Any = PROMPT, **given: Any) -> list[int]:
-    arguments = {"max_new_tokens": 20, "options": GREEDY, **given}
+    arguments = {"max_new_tokens": 20, "params": GREEDY, **given}
     return [choice.id for choice in engine.submit(prompt, **arguments)]
 
 
@@ -77,7 +77,7 @@ def test_greedy_ids_of_the_embedded_model_are_those_of_transformers(
             )[0, len(prompt) :]
             .tolist()
         )
-        stream = generator.engine.submit(prompt, max_new_tokens=40, options=GREEDY)
+        stream = generator.engine.submit(prompt, max_new_tokens=40, params=GREEDY)
         assert [choice.id for choice in stream] == [i for i in expected if i != 7999]
 
 
@@ -86,22 +86,22 @@ def test_stop_id_ends_the_sequence_and_is_no_part_of_it(network: Network) -> Non
         free = write(engine)
     stop = free[5]
     with Engine(network, stop_ids=[stop]) as engine:
-        stream = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
+        stream = engine.submit(PROMPT, max_new_tokens=20, params=GREEDY)
         assert [choice.id for choice in stream] == free[: free.index(stop)]
         assert stream.finish_reason == "stop"
 
 
 def test_seed_decides_the_ids(network: Network) -> None:
     engine = Engine(network, stop_ids=[])
-    first = write(engine, options=SAMPLED, seed=1)
-    assert write(engine, options=SAMPLED, seed=1) == first
-    assert write(engine, options=SAMPLED, seed=2) != first
-    assert write(engine, options=SAMPLED) != write(engine, options=SAMPLED)
+    first = write(engine, params=SAMPLED, seed=1)
+    assert write(engine, params=SAMPLED, seed=1) == first
+    assert write(engine, params=SAMPLED, seed=2) != first
+    assert write(engine, params=SAMPLED) != write(engine, params=SAMPLED)
 
 
 def test_writing_ends_where_the_context_is_full(network: Network) -> None:
     engine = Engine(network, stop_ids=[])
-    stream = engine.submit([1] * 390, max_new_tokens=99, options=GREEDY)
+    stream = engine.submit([1] * 390, max_new_tokens=99, params=GREEDY)
     assert len(list(stream)) == 10
     assert stream.finish_reason == "length"
 
@@ -127,7 +127,7 @@ def test_writing_ends_where_the_context_is_full(network: Network) -> None:
         ([1], {"max_new_tokens": "3"}, "max_new_tokens is '3'"),
         ([1], {"max_new_tokens": True}, "max_new_tokens is True"),
         ([1], {"max_new_tokens": None}, "max_new_tokens is None"),
-        ([1], {"options": SamplingParams(logit_bias={50: 1.0})}, "id 50"),
+        ([1], {"params": SamplingParams(logit_bias={50: 1.0})}, "id 50"),
         ([1], {"seed": -1}, "seed is -1"),
         ([1], {"seed": 1.5}, "seed is 1.5"),
         ([1], {"seed": "1"}, "seed is '1'"),
@@ -139,7 +139,7 @@ def test_bad_requests_are_told_at_once_and_disturb_nobody(
 ) -> None:
     engine = Engine(network, stop_ids=[])
     expected = write(engine)
-    neighbour = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
+    neighbour = engine.submit(PROMPT, max_new_tokens=20, params=GREEDY)
     first = next(neighbour).id
     with pytest.raises(GenerationError, match=said):
         write(engine, prompt, **given)
@@ -169,7 +169,7 @@ def jobs(count: int, seed: int = 0) -> list[dict[str, Any]]:
             {
                 "prompt_ids": begin[:length] + end,
                 "max_new_tokens": chance.randrange(1, 24),
-                "options": chance.choice([GREEDY, SAMPLED]),
+                "params": chance.choice([GREEDY, SAMPLED]),
                 "seed": number,
             }
         )
@@ -232,7 +232,7 @@ def test_samples_of_one_prompt_share_their_steps(wide_network: Network) -> None:
     counted = Counted(wide_network)
     engine = Engine(counted, stop_ids=[])  # type: ignore[arg-type]
     streams = [
-        engine.submit(PROMPT, max_new_tokens=50, options=SAMPLED, seed=seed) for seed in range(4)
+        engine.submit(PROMPT, max_new_tokens=50, params=SAMPLED, seed=seed) for seed in range(4)
     ]
     assert [len(list(stream)) for stream in streams] == [50] * 4
     assert counted.steps < 100  # 200 one after the other
@@ -260,7 +260,7 @@ def test_every_slot_comes_back_after_random_cancels(wide_network: Network, count
         request.cancel()
     # All slots are free again: as many texts as there are slots run in as many steps as one.
     before = counted.steps
-    streams = [engine.submit(PROMPT, max_new_tokens=50, options=GREEDY) for _ in range(5)]
+    streams = [engine.submit(PROMPT, max_new_tokens=50, params=GREEDY) for _ in range(5)]
     written = [[choice.id for choice in stream] for stream in streams]
     assert counted.steps - before < 100
     engine.close()
@@ -269,8 +269,8 @@ def test_every_slot_comes_back_after_random_cancels(wide_network: Network, count
 
 def test_cancelled_neighbours_change_nothing(wide_network: Network) -> None:
     engine = Engine(wide_network, stop_ids=[])
-    expected = write(engine, options=SAMPLED, seed=3)
-    request = engine.submit(PROMPT, max_new_tokens=20, options=SAMPLED, seed=3)
+    expected = write(engine, params=SAMPLED, seed=3)
+    request = engine.submit(PROMPT, max_new_tokens=20, params=SAMPLED, seed=3)
     ids = []
     for number, job in enumerate(jobs(20)):
         other = engine.submit(**job)
@@ -300,7 +300,7 @@ class Gated:
 def test_the_queue_has_a_bound_and_cancelled_requests_leave_it(network: Network) -> None:
     gated = Gated(network)
     engine = Engine(gated, stop_ids=[], max_waiting=2)  # type: ignore[arg-type]
-    given: dict[str, Any] = {"max_new_tokens": 5, "options": GREEDY}
+    given: dict[str, Any] = {"max_new_tokens": 5, "params": GREEDY}
     running = engine.submit(PROMPT, **given)
     gated.reached.wait()
     waiting = [engine.submit(PROMPT, **given) for _ in range(2)]
@@ -315,7 +315,7 @@ def test_the_queue_has_a_bound_and_cancelled_requests_leave_it(network: Network)
 def test_a_text_that_nobody_holds_any_more_leaves_the_engine(network: Network) -> None:
     counted = Counted(network)
     engine = Engine(counted, stop_ids=[])  # type: ignore[arg-type]
-    next(engine.submit(PROMPT, max_new_tokens=390, options=GREEDY))
+    next(engine.submit(PROMPT, max_new_tokens=390, params=GREEDY))
     assert len(write(engine)) == 20  # the only slot is free again
     assert counted.steps < 300
 
@@ -323,14 +323,14 @@ def test_a_text_that_nobody_holds_any_more_leaves_the_engine(network: Network) -
 def test_a_closed_engine_tells_whoever_waits(network: Network) -> None:
     gated = Gated(network)
     engine = Engine(gated, stop_ids=[])  # type: ignore[arg-type]
-    streams = [engine.submit(PROMPT, max_new_tokens=50, options=GREEDY) for _ in range(3)]
+    streams = [engine.submit(PROMPT, max_new_tokens=50, params=GREEDY) for _ in range(3)]
     threading.Timer(0.05, gated.gate.set).start()
     engine.close()
     for stream in streams:
         with pytest.raises(GenerationError, match="closed"):
             list(stream)
     with pytest.raises(GenerationError, match="closed"):
-        engine.submit(PROMPT, max_new_tokens=5, options=GREEDY)
+        engine.submit(PROMPT, max_new_tokens=5, params=GREEDY)
     engine.close()
     assert len(write(Engine(network, stop_ids=[]))) == 20
 
@@ -356,8 +356,8 @@ def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
 
     engine = Engine(Poisoned(), stop_ids=[])  # type: ignore[arg-type]
     expected = write(engine)
-    bad = engine.submit([49], max_new_tokens=5, options=GREEDY)
-    good = engine.submit(PROMPT, max_new_tokens=20, options=GREEDY)
+    bad = engine.submit([49], max_new_tokens=5, params=GREEDY)
+    good = engine.submit(PROMPT, max_new_tokens=20, params=GREEDY)
     with pytest.raises(GenerationError, match="nan"):
         next(bad)
     assert [choice.id for choice in good] == expected
@@ -384,7 +384,7 @@ def test_a_failed_step_ends_what_runs_and_the_engine_goes_on(
     prompt = [5, 6, 7] * CHUNK
     expected = write(engine, prompt)
     failing.armed = True
-    stream = engine.submit([1, *prompt], max_new_tokens=5, options=GREEDY)
+    stream = engine.submit([1, *prompt], max_new_tokens=5, params=GREEDY)
     for _ in range(2):
         with pytest.raises(GenerationError, match=type(error).__name__):
             next(stream)

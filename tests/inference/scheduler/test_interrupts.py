@@ -122,6 +122,66 @@ def test_a_closed_generator_says_so() -> None:
         generator.generate("猫")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs an interval timer")
+def test_a_signal_handler_may_write_a_text_while_another_is_written() -> None:
+    given: dict[str, Any] = {"max_new_tokens": 40, "temperature": 0}
+    with TextGenerator.load(threads=2) as generator:
+        expected = [generator.generate(prompt, **given) for prompt in PROMPTS[1:3]]
+        found: list[str] = []
+        before = signal.signal(
+            signal.SIGALRM, lambda *_: found.append(generator.generate(PROMPTS[1], **given))
+        )
+        chance = random.Random(2)
+        try:
+            while len(found) < 8:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0002, 0.02))
+                assert generator.generate(PROMPTS[2], **given) == expected[1]
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert set(found) == {expected[0]}
+
+
+def test_threads_that_read_one_stream_share_its_chunks() -> None:
+    given: dict[str, Any] = {"max_new_tokens": 100, "temperature": 0}
+    with TextGenerator.load() as generator:
+        expected = generator.generate(PROMPTS[2], **given)
+        stream = generator.stream_details(PROMPTS[2], **given)
+        read: list[list[str]] = [[], [], []]
+
+        def some(texts: list[str]) -> None:
+            texts.extend(chunk.text for chunk in stream)
+
+        reading = [threading.Thread(target=some, args=(texts,)) for texts in read]
+        for thread in reading:
+            thread.start()
+        for thread in reading:
+            thread.join()
+        assert sum(map(len, map("".join, read))) == len(expected)
+        assert sorted("".join(map("".join, read))) == sorted(expected)
+
+
+def test_where_no_more_threads_can_be_had_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    left = [0]
+
+    def start_if_any_is_left(thread: threading.Thread) -> None:
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    with TextGenerator.load(threads=3) as generator:
+        monkeypatch.setattr(threading.Thread, "start", start_if_any_is_left)
+        for number in (0, 1, 2):  # not even the loop; the loop alone; one worker of two
+            left[0] = number
+            with pytest.raises(GenerationError, match="can't start new thread"):
+                generator.generate("猫は", max_new_tokens=5)
+        monkeypatch.undo()
+        expected = TextGenerator.load().generate("猫は", max_new_tokens=30, temperature=0)
+        assert generator.generate("猫は", max_new_tokens=30, temperature=0) == expected
+
+
 # ---- Forks ---------------------------------------------------------------------------------------
 
 
@@ -184,6 +244,25 @@ def test_children_of_a_server_that_forks_first_all_write() -> None:
     for thread in forking:
         thread.join()
     assert statuses == [0] * 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_stream_that_another_thread_reads_is_an_error_in_the_child() -> None:
+    with TextGenerator.load() as generator:
+        stream = generator.stream_details(PROMPTS[2], max_new_tokens=400, min_new_tokens=400)
+        reading = threading.Thread(target=list, args=(stream,))
+        reading.start()
+
+        def child() -> bool:
+            try:
+                next(stream)
+            except GenerationError:
+                return len(generator.generate("猫は", max_new_tokens=3)) >= 0
+            return False
+
+        assert [in_child(child) for _ in range(5)] == [0] * 5
+        reading.join()
 
 
 # ---- The end of a program ------------------------------------------------------------------------

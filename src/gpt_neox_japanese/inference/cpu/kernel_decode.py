@@ -78,26 +78,26 @@ class Workspace(NamedTuple):
     Attributes:
         matrix: Empty; its dtype says how the layers' matrices are stored (`kernel_dispatch`).
         table: As `matrix`, for the embedding and the head.
-        layers: int64 `(layers, FIELDS)`.
-        embed_and_head: int64 `(2, 2)`: numbers and scales of the embedding and of the head.
-        final_norm: float32 `(2, hidden)`.
+        layers: int64 [layers, FIELDS].
+        embed_and_head: int64 [2, 2]: numbers and scales of the embedding and of the head.
+        final_norm: float32 [2, hidden].
         cos: float32 [positions, rotary_dim / 2].
         sin: As `cos`.
         epsilon: float32, of the layer norms.
         tanh: Whether GELU is the approximation with tanh.
-        keys: `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16 as uint16.
+        keys: [layers, slots, heads, capacity, head_dim], float32 or bfloat16 as uint16.
         values: As `keys`.
         counters: int64, see `counter_words`.
-        batch: int64 `(2,)`.
-        tokens: int64 `(3, MAX_ROWS)`.
-        hidden: float32 `(MAX_ROWS, hidden)`.
-        qkv: float32 `(MAX_ROWS, 3 * hidden)`: query, key and value of each head in turn.
-        attn_out: float32 `(MAX_ROWS, hidden)`.
-        mlp_hidden: float32 `(MAX_ROWS, intermediate_size)`.
-        delta: float32 `(MAX_ROWS, hidden)`.
-        logits: float32 `(MAX_ROWS, vocabulary)`, the result.
-        normed: float32 `(threads, MAX_ROWS, hidden)`.
-        scores: float32 `(threads, capacity)`.
+        batch: int64 [2].
+        tokens: int64 [3, MAX_ROWS].
+        hidden: float32 [MAX_ROWS, hidden].
+        qkv: float32 [MAX_ROWS, 3 * hidden]: query, key and value of each head in turn.
+        attn_out: float32 [MAX_ROWS, hidden].
+        mlp_hidden: float32 [MAX_ROWS, intermediate_size].
+        delta: float32 [MAX_ROWS, hidden].
+        logits: float32 [MAX_ROWS, vocabulary], the result.
+        normed: float32 [threads, MAX_ROWS, hidden].
+        scores: float32 [threads, capacity].
         quantized: Room for activations as integers.
     """
 
@@ -127,7 +127,11 @@ class Workspace(NamedTuple):
 
 
 def counter_words(layers: int) -> int:
-    """How many int64 the counters of a network take."""
+    """How many int64 the counters of a network take.
+
+    Args:
+        layers: Of the network.
+    """
     return (_FIRST_PHASE + layers * _PHASES + 1) * STRIDE
 
 
@@ -297,7 +301,11 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
 
 @entry
 def begin_step(counters: Longs) -> None:
-    """Tell the other threads that there is a step to do. All must have ended the one before."""
+    """Tell the other threads that there is a step to do. All must have ended the one before.
+
+    Args:
+        counters: int64 [counter_words(layers)], of the workspace.
+    """
     for index in range(_FIRST_PHASE * STRIDE, len(counters)):
         counters[index] = 0
     add(counters, GO, 1)

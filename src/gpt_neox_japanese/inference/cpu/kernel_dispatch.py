@@ -8,7 +8,7 @@ its own formats only:
     int8      int8, a float32 scale for each row
     uint8     int4, two to a byte, a bfloat16 scale for each group of a row
 
-Numbers and scales of a matrix are given by their addresses, int64 `(2,)`; floats have no scales.
+Numbers and scales of a matrix are given by their addresses, int64 [2]; floats have no scales.
 """
 # What Numba chooses by types carries no annotations.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -40,9 +40,9 @@ class QuantizedActivations(NamedTuple):
     """Room for activations as integers, for each thread: what `quantize_rows` writes.
 
     Attributes:
-        numbers: int16 `(threads, most rows * most columns)`.
-        scales: float32 `(threads, most rows)`.
-        corrections: int32 `(threads, most rows * most groups)`.
+        numbers: int16 [threads, max rows * max columns].
+        scales: float32 [threads, max rows].
+        corrections: int32 [threads, max rows * max groups].
     """
 
     numbers: Shorts
@@ -53,7 +53,14 @@ class QuantizedActivations(NamedTuple):
 def quantize_activations(
     kind: Number, x: Floats, quantized: QuantizedActivations, thread_id: Number
 ) -> None:
-    """Prepare activations, float32 `(rows, columns)`, for products with a matrix of this kind."""
+    """Prepare activations, float32 [rows, columns], for products with a matrix of this kind.
+
+    Args:
+        kind: How the matrix is stored.
+        x: The activations.
+        quantized: Where their integers are written.
+        thread_id: Whose part of it.
+    """
     raise NotImplementedError
 
 
@@ -92,11 +99,11 @@ def gemv(
 
     Args:
         kind: How the matrix is stored.
-        address: int64 `(2,)`, where it lies.
-        x: float32 `(rows, columns)`.
+        address: int64 [2], where it lies.
+        x: float32 [rows, columns].
         quantized: The same as integers, made by `quantize_activations`.
         thread_id: The thread.
-        out: float32 `(rows, outputs)`.
+        out: float32 [rows, outputs].
         first: First output.
         last: Output after the last.
     """
@@ -151,7 +158,14 @@ def _gemv(kind, address, x, quantized, thread_id, out, first, last):
 
 
 def embed(kind: Number, address: Longs, token: Number, out: Floats) -> None:
-    """Write row `token` of a matrix, as float32 `(columns,)`. int4 tables are not supported."""
+    """Write row `token` of a matrix, as float32 [columns]. int4 tables are not supported.
+
+    Args:
+        kind: How the matrix is stored.
+        address: int64 [2], where it lies.
+        token: Which row.
+        out: float32 [columns].
+    """
     raise NotImplementedError
 
 

@@ -16,7 +16,12 @@ __all__ = ["attend_heads", "gelu_rows", "normalize_rows", "rows_to_float32"]
 
 @entry
 def rows_to_float32(bits: Shorts, out: Floats) -> None:
-    """float32 from bit patterns of bfloat16, `(rows, columns)`."""
+    """float32 from bit patterns of bfloat16, [rows, columns].
+
+    Args:
+        bits: uint16 [rows, columns].
+        out: float32 [rows, columns].
+    """
     for row in range(len(bits)):
         for column in range(bits.shape[1]):
             out[row, column] = to_float32(bits[row, column])
@@ -51,14 +56,14 @@ def attend_heads(
     """Store keys and values of some heads, and mix values for every token of a chunk.
 
     Args:
-        qkv: float32 `(tokens, heads * 3 * head_dim)`, as `query_key_value` gives it; rotated in
+        qkv: float32 [tokens, heads * 3 * head_dim], as `query_key_value` gives it; rotated in
             place.
         cos: float32 [positions, rotary_dim / 2].
         sin: As `cos`.
-        keys: Of one layer and slot, `(heads, capacity, head_dim)`, float32 or bfloat16.
+        keys: Of one layer and slot, [heads, capacity, head_dim], float32 or bfloat16.
         values: As `keys`.
         position: Of the first token.
-        attn_out: float32 `(tokens, heads * head_dim)`.
+        attn_out: float32 [tokens, heads * head_dim].
         first: First head.
         last: Head after the last.
     """

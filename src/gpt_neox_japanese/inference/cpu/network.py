@@ -18,7 +18,7 @@ from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Weights
 from gpt_neox_japanese.inference.network import BatchToken
 from gpt_neox_japanese.kernels.compile import processor
-from gpt_neox_japanese.machine import usable_cores
+from gpt_neox_japanese.machine import performance_cores, usable_cores
 
 __all__ = ["CompiledNetwork"]
 
@@ -42,7 +42,8 @@ class CompiledNetwork:
         slots: Texts that the cache holds at once.
         capacity: Tokens of each; None for as many as the model can read.
         bfloat16_cache: Keep keys and values in bfloat16 rather than in float32.
-        threads: None for one on each core that the process may use.
+        threads: None for one on each core that the process may use, on Apple's processors on each
+            performance core.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CompiledNetwork:
         self.hparams = hparams
         self.slots = slots
         self.capacity = capacity or hparams.max_position_embeddings
-        self.threads = threads or usable_cores()
+        self.threads = threads or min(usable_cores(), performance_cores() or usable_cores())
         self.weights = weights
         # Memory that is never written takes no room, so capacity is free until it is used.
         size = (hparams.num_hidden_layers, slots, hparams.num_attention_heads, self.capacity)

@@ -49,6 +49,7 @@ class ThreadPool:
     def _start(self) -> None:
         self._workspace.counters[:] = 0
         workers = _Workers(self._workspace)
+        workers.start()
         weakref.finalize(self, workers.end)
         self._workers = workers
 
@@ -66,8 +67,15 @@ class _Workers:
             threading.Thread(target=self._work, args=(thread_id,), daemon=True)
             for thread_id in range(1, len(workspace.normed))
         ]
-        for thread in self._threads:
-            thread.start()
+
+    def start(self) -> None:
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # no more threads: those that began must not see the next step
+            self.end()
+            self.join()
+            raise
 
     def are_of_this_process(self) -> bool:
         return self._process == os.getpid()
@@ -87,7 +95,8 @@ class _Workers:
 
     def join(self) -> None:
         for thread in self._threads if self.are_of_this_process() else ():
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
 
     def _work(self, thread_id: int) -> None:
         steps = 0

@@ -34,7 +34,7 @@ def make_workspace(
     Args:
         hparams: Sizes and constants.
         weights: They must stay where they are as long as the workspace is used.
-        keys: The cache, `(layers, slots, heads, capacity, head_dim)`, float32 or bfloat16.
+        keys: The cache, [layers, slots, heads, capacity, head_dim], float32 or bfloat16.
         values: As `keys`.
         threads: How many work together.
     """
@@ -77,6 +77,13 @@ def rotation_tables(hparams: HParams, positions: int) -> tuple[Floats, Floats]:
 
     Frequencies and angles are rounded to float32, as transformers does. NumPy's own functions give
     other bits on other processors, so nothing is used here but what all of them round alike.
+
+    Args:
+        hparams: Sizes and constants.
+        positions: How many there are.
+
+    Returns:
+        Cosines and sines, each float32 [positions, rotary_dim / 2].
     """
     exponents = np.arange(0, hparams.rotary_dim, 2, dtype=np.float32) / np.float32(
         hparams.rotary_dim

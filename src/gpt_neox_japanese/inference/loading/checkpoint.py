@@ -8,10 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
 from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
@@ -32,7 +31,7 @@ class Checkpoint:
         num_ids: Ids that are read and written are below it. The model may have more rows, which
             pad it to a round number and mean nothing.
         stop_ids: Ids that end a text.
-        sampling: What `generation_config.json` recommends.
+        sampling_params: What `generation_config.json` recommends.
     """
 
     directory: Path
@@ -40,24 +39,21 @@ class Checkpoint:
     config: dict[str, Any]
     num_ids: int
     stop_ids: frozenset[int]
-    sampling: SamplingParams
+    sampling_params: SamplingParams
 
     @classmethod
-    def open(cls, directory: str | Path | None = None) -> Checkpoint:
-        """Open a checkpoint directory; without one, the model that comes with the package.
+    def open(cls, model: str | PathLike[str] = DEFAULT, **place: Any) -> Checkpoint:
+        """Open a model.
+
+        Args:
+            model: A directory, a Hub id, or "default".
+            **place: Where on the Hub, and where it is kept; see `find_model`.
 
         Raises:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
-        if directory is not None and not isinstance(directory, (str, PathLike)):
-            raise CheckpointError(f"directory is {short_repr(directory)}; it must be a path")
-        directory = Path(directory or default_model_directory())
-        if not directory.is_dir():
-            raise CheckpointError(
-                f"no model directory {str(directory)!r}; give a directory with config.json,"
-                " model.safetensors, vocab.txt and emoji.json"
-            )
+        directory = find_model(model, **place)
         codec = Codec.load(directory)
         config = read_object(directory / "config.json")
         num_ids = codec.check_model(config, directory)

@@ -33,6 +33,9 @@ class HParams:
     def from_config(cls, config: Mapping[str, Any]) -> HParams:
         """Read a configuration in transformers 4's or 5's spelling.
 
+        Args:
+            config: What config.json says.
+
         Raises:
             CheckpointError: A number is missing or makes no sense.
         """

@@ -102,6 +102,10 @@ def default_slots(hparams: HParams, bytes_per_value: int) -> int:
 
     A slot that no text uses costs nothing, except on Windows, which charges a program for memory
     when it is reserved.
+
+    Args:
+        hparams: Sizes and constants.
+        bytes_per_value: Of a key or a value, 2 or 4.
     """
     if sys.platform != "win32":
         return _SLOTS

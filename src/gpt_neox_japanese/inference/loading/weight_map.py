@@ -20,7 +20,7 @@ TABLES = (f"{_PREFIX}embed_in.weight", "embed_out.weight")
 """The matrices with a row for each id: embedding and head."""
 
 Norm = NDArray[np.float32]
-"""`(2, channels)`: weight and bias."""
+"""[2, channels]: weight and bias."""
 
 
 class Layer(NamedTuple):

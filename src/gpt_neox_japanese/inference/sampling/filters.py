@@ -26,7 +26,15 @@ _BLOCK = 128
 
 
 def keep_top_k(scores: Row, top_k: int) -> Positions:
-    """Positions of the `top_k` highest scores, and of those equal to the last of them."""
+    """Positions of the `top_k` highest scores, and of those equal to the last of them.
+
+    Args:
+        scores: float32 [count].
+        top_k: 1 or more.
+
+    Returns:
+        Positions, ascending.
+    """
     last = len(scores) - top_k
     if last <= 0:
         return np.arange(len(scores))
@@ -39,7 +47,7 @@ def keep_top_p(weights: Row, top_p: float) -> Positions:
     Of equal weights the earlier positions are kept first.
 
     Args:
-        weights: 0 or more, proportional to probabilities, shape `(count,)`.
+        weights: 0 or more, proportional to probabilities, shape [count].
         top_p: Above 0, at most 1.
     """
     total = float(weights.sum())
@@ -64,7 +72,15 @@ def keep_top_p(weights: Row, top_p: float) -> Positions:
 
 
 def keep_min_p(weights: Row, min_p: float) -> Positions:
-    """Positions at least `min_p` times as likely as the likeliest."""
+    """Positions at least `min_p` times as likely as the likeliest.
+
+    Args:
+        weights: Proportional to probabilities, float32 [count].
+        min_p: 0 to 1.
+
+    Returns:
+        Positions, ascending.
+    """
     return np.flatnonzero(weights >= min_p * weights.max())
 
 
@@ -72,14 +88,22 @@ def draw(weights: Row, uniform: float) -> int:
     """A position, each as probable as its weight: where `uniform` falls along their sum.
 
     Args:
-        weights: 0 or more, not all 0, shape `(count,)`.
+        weights: 0 or more, not all 0, shape [count].
         uniform: From 0 up to, but not including, 1.
     """
     return _first_beyond(weights, uniform * float(weights.sum()))
 
 
 def likeliest(scores: Row, count: int) -> Positions:
-    """Positions of the `count` highest scores, highest first; of equal scores the earlier ones."""
+    """Positions of the `count` highest scores, highest first; of equal scores the earlier ones.
+
+    Args:
+        scores: float32 [vocab_size].
+        count: How many.
+
+    Returns:
+        Positions, [count].
+    """
     near = keep_top_k(scores, count)
     return near[np.argsort(-scores[near], kind="stable")][:count]
 

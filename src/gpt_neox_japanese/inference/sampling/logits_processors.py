@@ -1,6 +1,6 @@
 """What changes scores before one is drawn: ids that were written already, and ids that must not be.
 
-Every function here changes a row of scores in place: float32, shape `(vocab_size,)`.
+Every function here changes a row of scores in place: float32, shape [vocab_size].
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class Tally:
             self.add(token_id)
 
     def add(self, token_id: int) -> None:
-        """Count one id more."""
+        """Count one id more.
+
+        Args:
+            token_id: Below `vocab_size`.
+        """
         place = self._place.setdefault(token_id, len(self._place))
         self._ids[place] = token_id
         self._counts[place] += 1
@@ -53,6 +57,11 @@ def penalize_repetition(scores: Row, seen: Tally, penalty: float) -> None:
     """Divide the positive scores of ids in `seen` by `penalty`, multiply the negative ones.
 
     From Keskar et al., 2019, arXiv:1909.05858, with transformers' care for the sign.
+
+    Args:
+        scores: float32 [vocab_size].
+        seen: Ids of prompt and text.
+        penalty: 1 is none.
     """
     before = scores[seen.ids]
     scores[seen.ids] = np.where(before > 0, before / penalty, before * penalty)
@@ -62,6 +71,12 @@ def penalize_frequency(scores: Row, written: Tally, frequency: float, presence: 
     """Lower the score of every id in `written` by `frequency` for each coming, and `presence` once.
 
     OpenAI's definition.
+
+    Args:
+        scores: float32 [vocab_size].
+        written: Ids of the text.
+        frequency: 0 is none.
+        presence: 0 is none.
     """
     scores[written.ids] -= written.counts * np.float32(frequency) + np.float32(presence)
 
@@ -90,11 +105,19 @@ class BadWords:
         self._ids = list(ids)
 
     def add(self, token_id: int) -> None:
-        """Read one id more."""
+        """Read one id more.
+
+        Args:
+            token_id: The next of the text.
+        """
         self._ids.append(token_id)
 
     def forbid(self, scores: Row) -> None:
-        """Set the scores of ids that would complete a sequence to minus infinity."""
+        """Set the scores of ids that would complete a sequence to minus infinity.
+
+        Args:
+            scores: float32 [vocab_size].
+        """
         scores[self._always] = -np.inf
         ids = self._ids
         for before, last in self._after.get(ids[-1], ()) if ids else ():

@@ -82,6 +82,9 @@ class SamplingParams:
     def check(self, vocab_size: int) -> None:
         """Hold the options to a model's vocabulary.
 
+        Args:
+            vocab_size: How many ids there are.
+
         Raises:
             GenerationError: An id does not exist, or more log-probabilities are asked for than
                 there are ids.
@@ -114,6 +117,9 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 def check_seed(seed: Any) -> int | None:
     """Return the seed of a request: an integer from 0 to 2**64 - 1, or None.
+
+    Args:
+        seed: Any object.
 
     Raises:
         GenerationError: It is something else.

@@ -52,63 +52,70 @@ class Sampler:
     takes one number from a generator of its own.
 
     Args:
-        options: How ids are chosen.
+        params: How ids are chosen.
         vocab_size: How many scores a row has.
         stop_ids: Forbidden until `min_new_tokens` are written.
         seed: 0 or more; None draws anew each time.
         prompt_ids: What the request begins with.
 
     Raises:
-        GenerationError: The options do not fit the vocabulary, or the seed is out of range.
+        GenerationError: The parameters do not fit the vocabulary, or the seed is out of range.
     """
 
     def __init__(
         self,
-        options: SamplingParams,
+        params: SamplingParams,
         *,
         vocab_size: int,
         stop_ids: Collection[int] = (),
         seed: int | None = None,
         prompt_ids: Sequence[int] = (),
     ) -> None:
-        options.check(vocab_size)
+        params.check(vocab_size)
         seed = check_seed(seed)
-        self._options = options
+        self._params = params
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._written = 0
         self._stop_ids = np.array(sorted(stop_ids), dtype=np.intp)
-        bias = options.logit_bias
+        bias = params.logit_bias
         self._biased = np.fromiter(bias, dtype=np.intp)
         self._bias = np.fromiter(bias.values(), dtype=np.float32)
         self._seen = self._tally = self._bad_words = None
-        if options.repetition_penalty != 1:
+        if params.repetition_penalty != 1:
             self._seen = Tally(vocab_size, prompt_ids)
-        if options.frequency_penalty or options.presence_penalty:
+        if params.frequency_penalty or params.presence_penalty:
             self._tally = Tally(vocab_size)
-        if options.bad_words_ids:
-            self._bad_words = BadWords(options.bad_words_ids, stop_ids, prompt_ids)
+        if params.bad_words_ids:
+            self._bad_words = BadWords(params.bad_words_ids, stop_ids, prompt_ids)
 
     def choose(self, logits: Row) -> Choice:
         """Choose the next id and remember it.
 
         Args:
-            logits: The model's scores, float32, shape `(vocab_size,)`; left as they are.
+            logits: The model's scores, float32, shape [vocab_size]; left as they are.
 
         Raises:
             GenerationError: The scores are not numbers, or all ids are forbidden.
         """
         # What passes the largest float32 is as good as infinite, and NaN is told below.
         with np.errstate(over="ignore", invalid="ignore"):
-            token_id = self._chosen(self._adjusted(logits))
-        self._remember(token_id)
-        if self._options.logprobs is None:
+            token_id = self._chosen(self.processed(logits))
+        self.remember(token_id)
+        if self._params.logprobs is None:
             return Choice(token_id)
-        return _with_logprobs(token_id, logits, self._options.logprobs)
+        return _with_logprobs(token_id, logits, self._params.logprobs)
 
-    def _adjusted(self, logits: Row) -> Row:
-        """Scores after bias, penalties and what is forbidden; a copy if anything changed."""
-        options = self._options
-        too_early = self._written < options.min_new_tokens
+    def processed(self, logits: Row) -> Row:
+        """Scores after bias, penalties and what is forbidden; what is drawn from comes next.
+
+        Args:
+            logits: The model's scores, float32 [vocab_size].
+
+        Returns:
+            float32 [vocab_size]; `logits` itself if nothing changes.
+        """
+        params = self._params
+        too_early = self._written < params.min_new_tokens
         memories = (self._seen, self._tally, self._bad_words)
         if not too_early and not len(self._bias) and memories == (None, None, None):
             return logits
@@ -116,10 +123,10 @@ class Sampler:
         if len(self._bias):
             scores[self._biased] += self._bias
         if self._seen:
-            penalize_repetition(scores, self._seen, options.repetition_penalty)
+            penalize_repetition(scores, self._seen, params.repetition_penalty)
         if self._tally:
             penalize_frequency(
-                scores, self._tally, options.frequency_penalty, options.presence_penalty
+                scores, self._tally, params.frequency_penalty, params.presence_penalty
             )
         if self._bad_words:
             self._bad_words.forbid(scores)
@@ -128,30 +135,35 @@ class Sampler:
         return scores
 
     def _chosen(self, scores: Row) -> int:
-        options = self._options
+        params = self._params
         likeliest = int(scores.argmax())  # of NaN too, if there is one
         highest = scores[likeliest]
         if not math.isfinite(highest):
             raise GenerationError(_why_none(float(highest)))
-        if options.temperature == 0:
+        if params.temperature == 0:
             return likeliest
         # Drawn before anything else: the i-th id takes the i-th number, whatever is filtered.
         uniform = self._generator.random()
         ids: filters.Positions | None = None  # all of them
-        if 0 < options.top_k < len(scores):
-            ids = filters.keep_top_k(scores, options.top_k)
+        if 0 < params.top_k < len(scores):
+            ids = filters.keep_top_k(scores, params.top_k)
             scores = scores[ids]
         weights = scores - highest
-        weights *= min(1 / options.temperature, _SHARPEST)
+        weights *= min(1 / params.temperature, _SHARPEST)
         np.exp(weights, out=weights)
-        if options.top_p < 1:
-            ids, weights = _narrowed(ids, weights, filters.keep_top_p(weights, options.top_p))
-        if options.min_p > 0:
-            ids, weights = _narrowed(ids, weights, filters.keep_min_p(weights, options.min_p))
+        if params.top_p < 1:
+            ids, weights = _narrowed(ids, weights, filters.keep_top_p(weights, params.top_p))
+        if params.min_p > 0:
+            ids, weights = _narrowed(ids, weights, filters.keep_min_p(weights, params.min_p))
         position = filters.draw(weights, uniform)
         return position if ids is None else int(ids[position])
 
-    def _remember(self, token_id: int) -> None:
+    def remember(self, token_id: int) -> None:
+        """Count an id as written: penalties, bad words and the minimum length heed it.
+
+        Args:
+            token_id: Below `vocab_size`.
+        """
         self._written += 1
         for memory in (self._seen, self._tally, self._bad_words):
             if memory is not None:

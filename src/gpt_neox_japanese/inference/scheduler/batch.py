@@ -44,6 +44,12 @@ def batches_of(running: Sequence[Request]) -> list[Batch]:
 
     Those that are writing take one token each, and drafts where there is room. What is then left
     of the last group is filled with prompts.
+
+    Args:
+        running: Requests whose long prompts are computed; each has a slot.
+
+    Returns:
+        Batches that together hold a span of each request.
     """
     writing = [request for request in running if request.num_uncomputed == 1]
     room = max(MAX_ROWS - len(writing), 0) // max(len(writing), 1)

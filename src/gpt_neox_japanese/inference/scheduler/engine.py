@@ -62,8 +62,9 @@ class Engine:
 
     def _start_afresh(self) -> None:
         """Forget every request, and trust nothing of what lies in the KV cache."""
-        # A plain lock: an interrupt cannot leave it held, as it can a Condition.
-        self._lock = threading.Lock()
+        # No Condition: an interrupt could leave it held. Reentrant: a signal handler may submit
+        # while its thread does.
+        self._lock = threading.RLock()
         self._waiting: deque[Request] = deque()
         self._scheduler = Scheduler(self.network, self._stop_ids)
         self._loop: threading.Thread | None = None
@@ -78,7 +79,7 @@ class Engine:
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int,
-        options: SamplingParams,
+        params: SamplingParams,
         seed: int | None = None,
     ) -> TokenStream:
         """Begin a request. Its ids come by iterating over what is returned.
@@ -88,7 +89,7 @@ class Engine:
         Args:
             prompt_ids: At least one id.
             max_new_tokens: How many ids to write at most.
-            options: How each id is chosen.
+            params: How each id is chosen.
             seed: The same seed gives the same ids; none gives new ones each time.
 
         Raises:
@@ -99,7 +100,7 @@ class Engine:
         ids = self._checked(prompt_ids)
         check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=1)
         sampler = Sampler(
-            options,
+            params,
             vocab_size=self.network.hparams.vocab_size,
             stop_ids=self._stop_ids,
             seed=seed,
@@ -157,8 +158,10 @@ class Engine:
             if self._loop is not None:
                 return
             self._loop = this_thread
-        while self._has_work():
+        while True:
             try:
+                if not self._has_work():
+                    break
                 self._scheduler.step()
             except BaseException as error:  # a thread has nobody to raise it to but those who wait
                 self._scheduler.fail(
@@ -215,25 +218,31 @@ class Engine:
 # ---- Which engines there are: for networks, forks, and the end of the program --------------------
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_engines_lock = threading.RLock()
 
 
 def _claim(network: Network, engine: Engine) -> None:
     """Two schedulers would each give out all slots of one KV cache."""
-    for other in list(_engines):
-        if other.network is network and not other._closed:
-            raise GenerationError("another engine runs this network; use that one, or close it")
-    _engines.add(engine)
+    with _engines_lock:
+        for other in _engines:
+            if other.network is network and not other._closed:
+                raise GenerationError("another engine runs this network; use that one, or close it")
+        _engines.add(engine)
 
 
 def _start_all_afresh() -> None:
-    """In the child of a fork, where no other thread lives."""
+    """In the child of a fork, where no other thread lives, and nobody gives a lock back."""
+    global _engines_lock
+    _engines_lock = threading.RLock()
     for engine in list(_engines):
         engine._start_afresh()
 
 
 def _end_all() -> None:
     """Let the last steps end, so that no thread computes while Python takes itself apart."""
-    for engine in list(_engines):
+    with _engines_lock:
+        engines = list(_engines)
+    for engine in engines:
         with engine._lock:
             engine._closed = True
             loop = engine._loop

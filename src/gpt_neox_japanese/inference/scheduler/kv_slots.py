@@ -30,7 +30,14 @@ class KVSlots:
         return len(self._free)
 
     def acquire(self, ids: Sequence[int]) -> int:
-        """Take the free slot whose text is most useful for a new one; one must be free."""
+        """Take the free slot whose text is most useful for a new one; one must be free.
+
+        Args:
+            ids: The prompt.
+
+        Returns:
+            The slot.
+        """
         slot = max(self._free, key=lambda free: _shared_chunks(self._texts[free], ids))
         self._free.remove(slot)
         if len(ids) <= CHUNK:  # there will be no chunk to read, so nobody will ask `reuse_prefix`
@@ -41,6 +48,10 @@ class KVSlots:
         """Bring the chunks that any slot holds of a text into its own slot.
 
         Call it before the first token of a longer text is read.
+
+        Args:
+            slot: Of the text.
+            ids: Its prompt.
 
         Returns:
             How many tokens of the text its slot holds now.
@@ -53,11 +64,20 @@ class KVSlots:
         return length
 
     def record(self, slot: int, ids: Sequence[int]) -> None:
-        """Tell that the chunks `ids` were read into a slot, after those that it holds."""
+        """Tell that the chunks `ids` were read into a slot, after those that it holds.
+
+        Args:
+            slot: Of a text.
+            ids: Whole chunks.
+        """
         self._texts[slot] += ids
 
     def release(self, slot: int) -> None:
-        """Free a slot. Its text stays until the slot is given to another."""
+        """Free a slot. Its text stays until the slot is given to another.
+
+        Args:
+            slot: Of a text that has ended.
+        """
         self._free.append(slot)
 
     def clear(self) -> None:

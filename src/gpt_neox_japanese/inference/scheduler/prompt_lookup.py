@@ -34,20 +34,33 @@ class PromptLookup:
             self.append(token_id)
 
     def append(self, token_id: int) -> None:
-        """Tell the next id of the text."""
+        """Tell the next id of the text.
+
+        Args:
+            token_id: What follows the ids so far.
+        """
         if len(self._ids) >= _CLUE:
             self._after[tuple(self._ids[-_CLUE:])] = len(self._ids)
         self._ids.append(token_id)
 
     def draft(self, max_drafts: int) -> list[int]:
-        """The ids that may follow, at most `max_drafts`; empty if these ids are new."""
+        """The ids that may follow, at most `max_drafts`; empty if these ids are new.
+
+        Args:
+            max_drafts: 0 or more.
+        """
         begin = self._after.get(tuple(self._ids[-_CLUE:]))
         if begin is None:
             return []
         return self._ids[begin : begin + min(max_drafts, self._length)]
 
     def learn(self, drafted: int, right: int) -> None:
-        """Tell how many ids of the last draft were right."""
+        """Tell how many ids of the last draft were right.
+
+        Args:
+            drafted: How many ids it had.
+            right: How many of them were chosen.
+        """
         if drafted and right == drafted:
             self._length = min(2 * self._length, self._max_length)
         elif drafted:

@@ -85,7 +85,11 @@ class Request:
         return self.ids[self.num_computed : self._prompt_length - 1]
 
     def draft(self, room: int) -> list[int]:
-        """Ids that may follow, at most `room`."""
+        """Ids that may follow, at most `room`.
+
+        Args:
+            room: 0 or more.
+        """
         if self._lookup is None:
             return []
         return self._lookup.draft(min(room, self._max_length - len(self.ids) - 1))
@@ -132,13 +136,21 @@ class Request:
         return not self.is_finished
 
     def finish(self, reason: FinishReason) -> None:
-        """End it, unless it has ended."""
+        """End it, unless it has ended.
+
+        Args:
+            reason: Why.
+        """
         if not self.is_finished:
             self.finish_reason = reason
             self.notify()
 
     def fail(self, error: GenerationError) -> None:
-        """End it with an error, unless it has ended."""
+        """End it with an error, unless it has ended.
+
+        Args:
+            error: What its owner is told.
+        """
         if not self.is_finished:
             self.error = error
             self.notify()

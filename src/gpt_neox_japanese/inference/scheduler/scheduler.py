@@ -45,9 +45,13 @@ class Scheduler:
         return len(self._slots) > 0
 
     def admit(self, request: Request) -> None:
-        """Give a request a slot; one must be free."""
+        """Give a request a slot; one must be free.
+
+        Args:
+            request: One that waits.
+        """
+        self.running.append(request)  # first: whatever fails, its owner is told
         request.slot = self._slots.acquire(request.ids)
-        self.running.append(request)
 
     def step(self) -> None:
         """Bring every running request a step further, and one of those with a long prompt."""
@@ -63,7 +67,11 @@ class Scheduler:
         self._retire()
 
     def fail(self, error: GenerationError) -> None:
-        """End everything that runs, after a step that failed: how far it came is not known."""
+        """End everything that runs, after a step that failed: how far it came is not known.
+
+        Args:
+            error: What the owners are told.
+        """
         for request in self.running:
             request.fail(error)
         self.running.clear()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from queue import SimpleQueue
 
@@ -14,8 +15,8 @@ from gpt_neox_japanese.inference.scheduler.request import FinishReason, Request
 __all__ = ["TokenStream"]
 
 
-class TokenStream(Iterator[Choice]):
-    """The ids that continue a prompt, one after the other as they are chosen.
+class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
+    """The ids that continue a prompt, as they are chosen, for `for` or for `async for`.
 
     The choices lie in a list that only grows, and what wakes the reader carries nothing. So an
     exception out of a signal handler, wherever it strikes, can lose no id and leaves nobody waiting
@@ -49,30 +50,73 @@ class TokenStream(Iterator[Choice]):
             GenerationError: The model's scores cannot be used, the step failed, the engine was
                 closed, or the stream belongs to another process.
         """
-        request = self._request
-        while True:
-            if request.cancelled:
-                raise StopIteration
-            if self._process != os.getpid():
-                raise GenerationError(
-                    f"this text is written in process {self._process}, which process"
-                    f" {os.getpid()} was forked from; begin it again in this one"
-                )
-            finished = request.is_finished  # asked first: the last id comes before the end does
-            if self._num_read < len(request.chosen):
-                choice = request.chosen[self._num_read]
-                self._num_read += 1
-                return choice
-            if finished:
-                if request.error is not None:
-                    raise request.error
-                raise StopIteration
+        while (choice := self._take()) is None:
             self._wake_up.get()
+        return choice
+
+    async def __anext__(self) -> Choice:
+        """The next chosen id; the event loop does other work until it is there.
+
+        Raises:
+            GenerationError: As `__next__`.
+        """
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        # Set before the list is looked at, so that nothing arrives unseen between the two.
+        self._request.notify = partial(_notify, self._wake_up, loop, arrived, self._request)
+        try:
+            while (choice := self._take()) is None:
+                await arrived.wait()
+                arrived.clear()
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return choice
+
+    def check_process(self) -> None:
+        """Refuse to be read by a forked process: the text is written in the one it came from.
+
+        Raises:
+            GenerationError: This is another process.
+        """
+        if self._process != os.getpid():
+            raise GenerationError(
+                f"this text is written in process {self._process}, which process"
+                f" {os.getpid()} was forked from; begin it again in this one"
+            )
 
     def cancel(self) -> None:
         """End the text now; what was chosen and not yet read is dropped. May be repeated."""
         self._request.cancelled = True
-        self._wake_up.put(None)  # of another thread that may be waiting
+        self._request.notify()  # a reader in another thread may be waiting
 
     def __del__(self) -> None:
         self._request.cancelled = True
+
+    def _take(self) -> Choice | None:
+        """The next id if it is there; None if it has to be waited for."""
+        request = self._request
+        if request.cancelled:
+            raise StopIteration
+        self.check_process()
+        finished = request.is_finished  # asked first: the last id comes before the end does
+        if self._num_read < len(request.chosen):
+            choice = request.chosen[self._num_read]
+            self._num_read += 1
+            return choice
+        if finished:
+            if request.error is not None:
+                raise request.error
+            raise StopIteration
+        return None
+
+
+def _notify(
+    wake_up: SimpleQueue[None],
+    loop: asyncio.AbstractEventLoop,
+    arrived: asyncio.Event,
+    request: Request,
+) -> None:
+    wake_up.put(None)
+    try:
+        loop.call_soon_threadsafe(arrived.set)
+    except RuntimeError:  # the event loop is closed: nobody will read
+        request.cancelled = True

@@ -35,7 +35,7 @@ class Graphs:
         """What the function gives for an end that is at least `end`; overwritten by the next run.
 
         Args:
-            rows: int64 `(3, MAX_ROWS)` on the GPU.
+            rows: int64 [3, MAX_ROWS] on the GPU.
             end: From 1 to the capacity.
         """
         end = min(-(-end // _STRETCH) * _STRETCH, self._capacity)

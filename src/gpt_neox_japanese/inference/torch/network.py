@@ -22,7 +22,7 @@ from gpt_neox_japanese.quantization.formats import Matrix
 __all__ = ["TensorNetwork", "check_device"]
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Layer; queries, keys and values of some tokens, `(tokens, heads, head_dim)` → mixed values."""
+"""Layer; queries, keys and values of some tokens, [tokens, heads, head_dim] → mixed values."""
 
 
 class TensorNetwork:
@@ -110,10 +110,10 @@ class TensorNetwork:
     # ---- The arithmetic --------------------------------------------------------------------------
 
     def _scores(self, rows: Tensor, end: int) -> Tensor:
-        """Scores of tokens of any slots, `(MAX_ROWS, vocabulary)`.
+        """Scores of tokens of any slots, [MAX_ROWS, vocabulary].
 
         Args:
-            rows: int64 `(3, MAX_ROWS)`: ids, slots, positions.
+            rows: int64 [3, MAX_ROWS]: ids, slots, positions.
             end: More than the highest position.
         """
         ids, slots, positions = rows
@@ -154,7 +154,7 @@ class TensorNetwork:
         self._run(self._embedding.rows(tokens, self.dtype), positions, attend)
 
     def _run(self, hidden: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
-        """All layers, on hidden states `(tokens, hidden)`."""
+        """All layers, on hidden states [tokens, hidden]."""
         cos, sin = self._cos[positions], self._sin[positions]  # (tokens, 1, rotated / 2)
         for index, layer in enumerate(self._layers):
             packed = layer.query_key_value(self._normalized(hidden, layer.input_norm))
@@ -207,20 +207,20 @@ class _Product(NamedTuple):
     """A matrix to multiply with, and to look rows up in.
 
     Attributes:
-        weight: `(outputs, columns)`, the network's dtype or int8.
-        scales: `(outputs,)`, of int8.
+        weight: [outputs, columns], the network's dtype or int8.
+        scales: [outputs], of int8.
     """
 
     weight: Tensor
     scales: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`x`, `(tokens, columns)`, times the matrix, transposed."""
+        """`x`, [tokens, columns], times the matrix, transposed."""
         product = functional.linear(x, self.weight.to(x.dtype))
         return product if self.scales is None else product * self.scales
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """Rows of the matrix, `(ids, columns)`."""
+        """Rows of the matrix, [ids, columns]."""
         rows = self.weight[ids].to(dtype)
         return rows if self.scales is None else rows * self.scales[ids, None]
 
@@ -238,7 +238,7 @@ class _TensorLayer(NamedTuple):
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + rotated / 2) of `(tokens, heads, head_dim)`, in float32."""
+    """Turn the pairs (i, i + rotated / 2) of [tokens, heads, head_dim], in float32."""
     half = cos.shape[-1]
     sizes = [half, half, states.shape[-1] - 2 * half]
     first, second, rest = torch.split(states, sizes, dim=-1)
@@ -247,7 +247,14 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def check_device(device: str) -> None:
-    """Raise CheckpointError unless torch can use a device."""
+    """Raise CheckpointError unless torch can use a device.
+
+    Args:
+        device: As torch names it.
+
+    Raises:
+        CheckpointError: It cannot.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

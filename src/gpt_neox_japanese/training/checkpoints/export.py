@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.files.atomic import sync_file
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 from gpt_neox_japanese.files.outputs import replace
-from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
 
 __all__ = ["export"]
 

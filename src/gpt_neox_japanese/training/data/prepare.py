@@ -16,6 +16,7 @@ import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     Encoded,
@@ -26,7 +27,6 @@ from gpt_neox_japanese.tokenization.encode_corpus import (
     settings_of,
 )
 from gpt_neox_japanese.tokenization.resumable_output import Unfinished
-from gpt_neox_japanese.tokenizer.added_tokens_files import TOKENIZER_FILES
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
 from gpt_neox_japanese.training.data.shards import (

@@ -1,0 +1,180 @@
+"""The one way to a model: a directory on this machine, or a repository on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.checks import shown
+from gpt_neox_japanese.errors import CheckpointError
+
+__all__ = ["DEFAULT", "TOKENIZER_FILES", "find_model", "find_tokenizer"]
+
+DEFAULT = "default"
+"""The name of the model that comes with the package."""
+
+TOKENIZER_FILES = (
+    "vocab.txt",
+    "emoji.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+"""What a tokenizer's directory may hold; only the first two must be there."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+_CONFIG_FILES = ("config.json", "generation_config.json")
+_SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+def find_tokenizer(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return a local directory with the files of a tokenizer; see `find_model`."""
+    return _find(
+        name,
+        TOKENIZER_FILES,
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+    )
+
+
+def find_model(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return a local directory with the files of a model.
+
+    Of a repository only what is needed is fetched: configuration, tokenizer, and weights as
+    safetensors, or in a pickle where there are no safetensors. It stays in the Hub's own cache.
+
+    Args:
+        name: A directory; a Hub id such as "abeja/gpt-neox-japanese-2.7b"; or "default" for the
+            model that comes with the package. A directory of that name goes first.
+        revision: A branch, tag or commit of the repository.
+        cache_dir: Where fetched files are kept; None for the Hub's default.
+        token: For private repositories; None for the one that `hf auth login` keeps.
+        local_files_only: Fetch nothing, take what was fetched before.
+
+    Raises:
+        CheckpointError: There is no such directory or repository, or it cannot be reached.
+    """
+
+    def find(files: Iterable[str]) -> Path:
+        return _find(
+            name,
+            files,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+
+    directory = find((*TOKENIZER_FILES, *_CONFIG_FILES, *_SAFETENSORS))
+    if not any(directory.glob(_SAFETENSORS[0])):
+        directory = find((*TOKENIZER_FILES, *_CONFIG_FILES, *_PICKLES))
+    return directory
+
+
+def _find(
+    name: str | os.PathLike[str],
+    files: Iterable[str],
+    *,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+    local_files_only: bool,
+) -> Path:
+    if not isinstance(name, (str, os.PathLike)) or not str(name):
+        raise CheckpointError(f"the model is {shown(name)}; give a directory or a Hub id")
+    if Path(name).is_dir():
+        return Path(name)
+    if name == DEFAULT:
+        return default_model_directory()
+    if not _is_hub_id(name):
+        raise CheckpointError(
+            f"no model directory {str(name)!r}; give a directory with config.json,"
+            " model.safetensors, vocab.txt and emoji.json, or a Hub id such as"
+            " 'abeja/gpt-neox-japanese-2.7b'"
+        )
+    return _fetch(
+        str(name),
+        files,
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+    )
+
+
+def _is_hub_id(name: str | os.PathLike[str]) -> bool:
+    """Whether a name that is no directory may be OWNER/NAME on the Hub."""
+    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+
+
+def _fetch(
+    repository: str,
+    files: Iterable[str],
+    *,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+    local_files_only: bool,
+) -> Path:
+    # What of all this is needed is known only now: importing it takes a third of a second.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                token=token,
+                local_files_only=local_files_only,
+                allow_patterns=list(files),
+            )
+        )
+    except GatedRepoError as error:
+        reason = "its owner must grant you access; then log in with `hf auth login`"
+        raise _not_found(repository, reason) from error
+    except RepositoryNotFoundError as error:
+        reason = "the Hub knows no repository of that name, or it is private: give a token"
+        raise _not_found(repository, reason) from error
+    except RevisionNotFoundError as error:
+        raise _not_found(repository, f"it has no revision {revision!r}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        reason = "the Hub cannot be reached, and nothing of it was fetched before"
+        raise _not_found(repository, reason) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise _not_found(repository, f"{type(error).__name__}: {error}") from error
+
+
+def _not_found(repository: str, reason: str) -> CheckpointError:
+    message = f"{repository!r} is no directory here, and cannot be had from the Hub: {reason}"
+    return CheckpointError(" ".join(message.split()))

@@ -1,0 +1,92 @@
+"""What a text generator gives: parts of a text as they are written, and whole texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gpt_neox_japanese.inference.scheduler.request import FinishReason
+
+__all__ = ["Completion", "OutputToken", "TextChunk"]
+
+
+class OutputToken(NamedTuple):
+    """A chosen id and where its text stands.
+
+    Attributes:
+        id: What was chosen.
+        start: The first character of its text. Ids that are bytes of one character all stand for
+            that character; an id without text, or behind the end of the text, has `start == end`.
+        end: The character after the last one.
+        logprob: Its log-probability, where asked for.
+        top: The likeliest ids and their log-probabilities, likeliest first.
+    """
+
+    id: int
+    start: int
+    end: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class TextChunk(NamedTuple):
+    """The next part of a text.
+
+    Attributes:
+        text: Whole characters; may be empty.
+        tokens: The tokens that are out with it.
+        finish_reason: None before the last chunk; then "stop" after a stop string or stop id, and
+            "length" where `max_new_tokens` or the context ended the text.
+    """
+
+    text: str
+    tokens: tuple[OutputToken, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole continuation.
+
+    Attributes:
+        text: What was written, with the prompt before it where that was asked for.
+        token_ids: Every id that was chosen, those of the stop string too.
+        offsets: For each token, where its text begins and ends in `text`.
+        logprobs: For each token its log-probability; None where they were not asked for.
+        top_logprobs: For each token the likeliest ids and their log-probabilities, likeliest first.
+        finish_reason: "stop" at a stop string or stop id, "length" where `max_new_tokens` or the
+            context ended the text.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    logprobs: tuple[float, ...] | None
+    top_logprobs: tuple[dict[int, float], ...] | None
+    finish_reason: FinishReason
+
+    @classmethod
+    def from_chunks(cls, chunks: Iterable[TextChunk]) -> Completion:
+        """Put all chunks of a text together.
+
+        Args:
+            chunks: All of one text; the last has a `finish_reason`.
+        """
+        texts: list[str] = []
+        tokens: list[OutputToken] = []
+        reason: FinishReason | None = None
+        for text, some, reason in chunks:  # noqa: B007
+            texts.append(text)
+            tokens.extend(some)
+        assert reason is not None
+        logprobs = tuple(token.logprob for token in tokens if token.logprob is not None)
+        asked = len(logprobs) == len(tokens) > 0
+        return cls(
+            text="".join(texts),
+            token_ids=tuple(token.id for token in tokens),
+            offsets=tuple((token.start, token.end) for token in tokens),
+            logprobs=logprobs if asked else None,
+            top_logprobs=tuple(dict(token.top) for token in tokens) if asked else None,
+            finish_reason=reason,
+        )
