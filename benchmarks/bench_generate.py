@@ -72,7 +72,7 @@ def small(arguments: argparse.Namespace) -> Result:
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(
         default_model_directory(), dtype=torch.float32
     ).eval()
-    ids = generator.codec.encode(PROMPT).tolist()
+    ids = generator.codec.encode(PROMPT)
     greedy = SamplingParams(temperature=0)
     assert isinstance(generator.engine, Engine)
     engine = Engine(generator.engine.network, stop_ids=[])

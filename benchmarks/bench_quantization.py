@@ -78,7 +78,7 @@ def load(directory: Path) -> GPTNeoXJapaneseForCausalLM:
 def windows_of(texts: list[str], codec: Codec) -> Iterator[torch.Tensor]:
     """Ids `(1, 512)`, without overlap."""
     for text in texts:
-        ids = torch.from_numpy(codec.encode(text).astype(np.int64))
+        ids = torch.from_numpy(codec.encode_to_numpy(text).astype(np.int64))
         yield from (part[None] for part in torch.split(ids, 512) if len(part) == 512)
 
 

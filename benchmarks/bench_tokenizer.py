@@ -117,14 +117,16 @@ def encoding(
 
     os.sched_setaffinity(0, {min(cores)})
     encoders: dict[str, Callable[[list[str], str], object]] = {
-        "ours": lambda _, text: codec.encode(text),
-        "ours, bytes": lambda _, text: codec.encode_bytes(utf8[text], threads=1),
+        "ours": lambda _, text: codec.encode_to_numpy(text),
+        "ours, bytes": lambda _, text: codec.encode_bytes(utf8[text], num_threads=1),
         "ours, bytes, two threads": on_all_cores(
-            lambda _, text: codec.encode_bytes(utf8[text], threads=2)
+            lambda _, text: codec.encode_bytes(utf8[text], num_threads=2)
         ),
-        "ours, lines in one thread": lambda lines, _: codec.encode_batch(lines, threads=1),
+        "ours, lines in one thread": lambda lines, _: codec.encode_batch_to_numpy(
+            lines, num_threads=1
+        ),
         "ours, lines in two threads": on_all_cores(
-            lambda lines, _: codec.encode_batch(lines, threads=2)
+            lambda lines, _: codec.encode_batch_to_numpy(lines, num_threads=2)
         ),
         "ours, with offsets": lambda _, text: codec.encode_with_offsets(text),
         **(load_peers(options.peers) if options.peers else {}),
@@ -170,7 +172,7 @@ def prompts(ours: Any, theirs: Any, lines: list[str], rounds: int) -> dict[str, 
     texts = [line[:PROMPT] for line in lines if len(line) >= PROMPT][:3000]
     some = texts[:300]
     runs = {
-        "Codec.encode": (texts, ours.codec.encode),
+        "Codec.encode": (texts, ours.codec.encode_to_numpy),
         "tokenizer(text)": (texts, ours),
         "transformers": (some, theirs),
     }
@@ -206,7 +208,7 @@ def decoding(ours: Any, theirs: Any, lines: list[str], rounds: int) -> dict[str,
     """300 kB at once, in megabytes a second, and token by token, in microseconds a token."""
     text = "\n".join(lines)[:100_000]
     size = len(text.encode())
-    array = ours.codec.encode(text)
+    array = ours.codec.encode_to_numpy(text)
     ids = array.tolist()
 
     def stream() -> None:
@@ -313,7 +315,7 @@ def _seconds(codec: Codec, text: str, allow_tags: bool) -> float:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        codec.encode_with_offsets(text, allow_tags=allow_tags)
+        codec.encode_with_offsets(text, allowed_special="all" if allow_tags else set())
         times.append(time.perf_counter() - start)
     return median(times)
 

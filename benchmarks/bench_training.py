@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
     from gpt_neox_japanese.training import cpu_attention
     from gpt_neox_japanese.training.data.dataset import TrainingWindows
-    from gpt_neox_japanese.training.data.shards import TokenStream
+    from gpt_neox_japanese.training.data.shards import ShardedTokens
     from gpt_neox_japanese.training.malloc import keep_freed_memory
     from gpt_neox_japanese.training.trainer import RunTrainer
 
@@ -112,13 +113,13 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
     else:
         model = TheirModel(TheirConfig(**shape))
     ids = np.random.default_rng(0).integers(3, VOCABULARY, 2**18).astype(np.uint16)
-    windows = TrainingWindows(TokenStream([ids]), WINDOW, (steps + 1) * batch, 0)
+    windows = TrainingWindows(ShardedTokens([ids]), WINDOW, (steps + 1) * batch, 0)
     watch = Stopwatch()
 
     class Clock(TrainerCallback):
         """Starts counting when the first step is over."""
 
-        def on_step_end(self, args, state, control, **kwargs):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 1:
                 watch.start()
             elif state.global_step == state.max_steps:
@@ -213,7 +214,10 @@ def compare_prepare(corpus: Path, megabytes: int, rounds: int) -> dict[str, floa
             )
 
         seconds = interleaved(
-            {"prepare": prepared, "tokenizing": lambda: codec.encode_batch(texts, threads=1)},
+            {
+                "prepare": prepared,
+                "tokenizing": lambda: codec.encode_batch_to_numpy(texts, num_threads=1),
+            },
             rounds,
         )
     speed = {name: size / 1e6 / median(times) for name, times in seconds.items()}

@@ -28,7 +28,7 @@ from harness import RESULTS, write_result
 
 from gpt_neox_japanese.corpus import is_held_out, read_documents
 from gpt_neox_japanese.tokenizer.build.builder import build_vocabulary
-from gpt_neox_japanese.tokenizer.build.statistics import usage
+from gpt_neox_japanese.tokenizer.build.statistics import text_statistics
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 NAMES = ("published", "ours", "ours, all", "SentencePiece unigram", "SentencePiece bpe")
@@ -115,7 +115,7 @@ def training_sample(options: argparse.Namespace) -> tuple[list[str], int]:
 
 def of_codec(codec: Codec, texts: list[str]) -> dict[str, float]:
     """Characters per token, and the share of byte tokens."""
-    found = usage(codec, texts)
+    found = text_statistics(codec, texts)
     return {"characters_per_token": found.characters_per_token, "byte_share": found.byte_share}
 
 

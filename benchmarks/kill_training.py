@@ -2,9 +2,9 @@
 
     python benchmarks/kill_training.py [--kills 30] [--steps 60] [--seed 0]
 
-A small run is killed (SIGKILL) at random moments, half of them while a state is being written, and
-resumed each time. After every kill the newest state must be complete, and in the end every logged
-loss and every weight must be, bit for bit, that of a run that nobody killed.
+A small run is killed (SIGKILL) at random moments, half of them while a checkpoint is being written,
+and resumed each time. After every kill the newest checkpoint must be complete, and in the end every
+logged loss and every weight must be, bit for bit, that of a run that nobody killed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         assert in_child(lambda: train(data, directory / "whole", settings, SHAPE)) == 0
         whole = time.perf_counter() - started
         run = directory / "killed"
-        counts = {"kills": 0, "while saving": 0, "damaged states": 0}
+        counts = {"kills": 0, "while saving": 0, "damaged checkpoints": 0}
         while counts["kills"] < arguments.kills:
             saving = draw.random() < 0.5
             after = draw.randrange(1, 40) if saving else draw.uniform(0, whole)
@@ -75,14 +75,14 @@ def main() -> None:
             assert status == -signal.SIGKILL, f"the run ended with {status} instead"
             counts["kills"] += 1
             counts["while saving"] += saving
-            counts["damaged states"] += len(manager.States(run).newest()[1])
+            counts["damaged checkpoints"] += len(manager.CheckpointManager(run).newest()[1])
             print(
                 f"kill {counts['kills']}: {sorted(p.name for p in run.glob('checkpoint-*'))}",
                 flush=True,
             )
         assert in_child(lambda: train_or_resume(data, run, settings)) == 0
         compare(directory / "whole", run)
-    assert counts["damaged states"] == 0
+    assert counts["damaged checkpoints"] == 0
     print(counts, "losses and weights equal: yes")
     if not arguments.no_result:
         print(write_result("kill_training", ["torch", "transformers"], **counts, equal=True))
@@ -104,7 +104,7 @@ def corpus(directory: Path) -> Path:
 
 def train_or_resume(data: Path, run: Path, settings: Settings) -> None:
     """As a person would: --resume where there is something to resume, from the start otherwise."""
-    newest, _ = manager.States(run).newest() if run.exists() else (None, [])
+    newest, _ = manager.CheckpointManager(run).newest() if run.exists() else (None, [])
     if newest is None and run.exists():
         shutil.rmtree(run)
     train(data, run, settings, SHAPE, resume=newest is not None)
@@ -122,7 +122,7 @@ def attempt(data: Path, run: Path, settings: Settings, saving: bool, after: floa
 
 
 def kill_at_operation(number: int) -> None:
-    """Be killed at the n-th of the operations that a state and a model are written with."""
+    """Be killed at the n-th of the operations that a checkpoint and a model are written with."""
     left = [number]
 
     def counted(function: Callable[..., object]) -> Callable[..., object]:

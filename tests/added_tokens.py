@@ -45,7 +45,7 @@ def save_model(directory: Path, *, end: str = "<|endoftext|>", legacy_files: boo
             num_attention_heads=2,
             max_position_embeddings=48,
             initializer_range=0.5,
-            bos_token_id=codec.id_of("<|startoftext|>"),
+            bos_token_id=codec.token_to_id("<|startoftext|>"),
             eos_token_id=tokenizer.convert_tokens_to_ids(end),
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.hub import Hub
 # Set before anything imports Hugging Face libraries: no test reaches another machine by accident.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+SENTENCE = "吾輩は猫である。名前はまだ無い。"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -34,6 +36,39 @@ def corpus_directory() -> Path:
     if not directory.is_dir():
         pytest.skip("needs the Aozora corpus in ../shared/corpus")
     return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary of the characters of SENTENCE."""
+    # Here, for this file must set its variable before anything is imported.
+    from gpt_neox_japanese.tokenizer.codec import Codec
+    from tests.tokenizer.small import vocabulary
+
+    directory = tmp_path_factory.mktemp("tokenizer")
+    Codec(vocabulary(sorted(set(SENTENCE))), legacy=False).save(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty documents of rising length."""
+    file = tmp_path_factory.mktemp("corpus") / "works.jsonl"
+    lines = ({"id": str(n), "text": SENTENCE * (n + 1)} for n in range(40))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is a document, and worth a worker."""
+    from gpt_neox_japanese.corpus import blocks, decompression, parts
+    from gpt_neox_japanese.tokenization import encode_corpus
+
+    monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
+    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
+    monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 
 
 @pytest.fixture

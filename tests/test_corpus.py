@@ -19,12 +19,12 @@ from gpt_neox_japanese.corpus import (
     Layout,
     blocks,
     corpus_files,
+    decompression,
     is_held_out,
     map_blocks,
     parts,
     read_blocks,
     read_documents,
-    unpacking,
 )
 from gpt_neox_japanese.errors import CorpusError
 
@@ -44,8 +44,8 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     # Chunks shorter than a line, so that lines are joined from several.
-    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 20)
-    monkeypatch.setattr(unpacking, "_PACKED_BYTES", 20)
+    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 20)
+    monkeypatch.setattr(decompression, "_PACKED_BYTES", 20)
 
 
 def write_parquet(path: Path, columns: dict[str, list[Any]], rows_per_group: int) -> Path:
@@ -393,10 +393,10 @@ def test_blocks_do_not_depend_on_how_much_a_library_unpacks_at_once(
 ) -> None:
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 500)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 3000)
-    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 100)
     lines: list[object] = [{"text": f"{n}" * 7} for n in range(4000)]
     file = write_jsonl(tmp_path / f"a.jsonl{suffix}", lines)
-    read = unpacking._read_gz if suffix == ".gz" else unpacking._read_zst
+    read = decompression._read_gz if suffix == ".gz" else decompression._read_zst
 
     def firsts() -> list[int]:
         return [part.first for b in read_blocks([file], Layout()) for part in b.parts[:1]]
@@ -409,7 +409,7 @@ def test_blocks_do_not_depend_on_how_much_a_library_unpacks_at_once(
         for start in range(0, len(whole), 777):
             yield whole[start : start + 777], file.stat().st_size
 
-    monkeypatch.setattr(unpacking, read.__name__, otherwise)
+    monkeypatch.setattr(decompression, read.__name__, otherwise)
     assert firsts() == expected
 
 
@@ -440,7 +440,7 @@ def test_a_zst_archive_with_a_longer_window_is_refused_with_the_remedy(tmp_path:
 def test_skippable_frames_of_a_zst_archive_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(unpacking, "_PACKED_BYTES", at_once)
+    monkeypatch.setattr(decompression, "_PACKED_BYTES", at_once)
     skipped = bytes.fromhex("502a4d1805000000") + b"notes"
     frames = [zstandard.compress(text.encode()) for text in ("吾輩は", "猫である")]
     (tmp_path / "a.txt.zst").write_bytes(skipped + frames[0] + skipped + frames[1] + skipped)

@@ -53,7 +53,7 @@ def test_the_tokenizer_works_where_no_process_can_be_bound(monkeypatch: pytest.M
     monkeypatch.setattr(batching, "_CHARACTERS_PER_TASK", 4)
     codec = Codec.load(default_model_directory())
     texts = ["吾輩は猫である。"] * 5
-    rows = codec.encode_batch(texts)
+    rows = codec.encode_batch_to_numpy(texts)
     assert np.array_equal(rows[4], codec.encode(texts[4]))
 
 

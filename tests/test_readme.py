@@ -1,79 +1,73 @@
-"""What both READMEs promise: every Python session and every command is run."""
+"""What both READMEs and the guide promise: every Python session and every command is run."""
 
 from __future__ import annotations
 
-import doctest
-import itertools
-import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from gpt_neox_japanese.corpus import read_documents
 from tests.cli.run import run
+from tests.documented import (
+    ROOT,
+    SampledTextMayDiffer,
+    blocks,
+    commands,
+    make_stand_ins,
+    run_commands,
+    run_sessions,
+    write_corpus,
+)
 
-ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
-
-# What a README shows at full size and a test runs at a small one.
-SMALLER = {
-    "--size 8000": "--size 1200",
-    "--tokens 45000000": "--tokens 256 --sequence-length 32 --batch-size 2 --dtype fp32",
-    "--hidden-size 256": "--hidden-size 32",
-    "--layers 6": "--layers 1",
-    "--output data": "--output data --held-out 0.3",
-    "--max-new-tokens 100": "--max-new-tokens 10",
-}
-
-
-def blocks(readme: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
-
-
-class GeneratedTextMayDiffer(doctest.OutputChecker):
-    """Sampled text depends on the processor's rounding; that it is Japanese prose does not."""
-
-    def check_output(self, want: str, got: str, optionflags: int) -> bool:
-        prose = re.compile(r"[ぁ-ゖァ-ヺー一-鿿、。「」\s]{20,}")
-        return got == want or bool(prose.search(want) and prose.search(got))
+# own-model.md has a test of its own, tests/test_training_guide.py.
+GUIDE = sorted(set((ROOT / "docs" / "guide").glob("*.md")) - {ROOT / "docs/guide/own-model.md"})
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_python_sessions_show_what_they_print(readme: Path) -> None:
-    session = "".join(blocks(readme, "python"))
-    test = doctest.DocTestParser().get_doctest(session, {}, readme.name, str(readme), 0)
-    assert len(test.examples) > 10
-    report: list[str] = []
-    runner = doctest.DocTestRunner(GeneratedTextMayDiffer())
-    runner.run(test, out=report.append)
-    assert runner.failures == 0, "".join(report)
+    assert run_sessions(readme) > 10
 
 
 def test_both_readmes_show_the_same_commands_and_sessions() -> None:
-    for language in ("console", "python"):
+    for language in ("console", "python", "text"):
         assert blocks(READMES[0], language) == blocks(READMES[1], language)
 
 
-@pytest.fixture
-def corpus(corpus_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with a few short works in `corpus`."""
-    monkeypatch.chdir(tmp_path)
-    short = (d for d in read_documents([corpus_directory]) if 500 < len(d.text) < 3000)
-    lines = [json.dumps({"id": d.id, "text": d.text}) for d in itertools.islice(short, 30)]
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "works.jsonl").write_text("\n".join(lines), encoding="utf-8")
+def test_every_command_of_the_readme_runs(
+    corpus_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_stand_ins(tmp_path, monkeypatch)
+    write_corpus(corpus_directory, tmp_path / "corpus")
+    assert run_commands(READMES[0]) >= 9
 
 
-@pytest.mark.usefixtures("corpus")
-def test_every_command_runs() -> None:
-    commands = "".join(blocks(READMES[0], "console")).splitlines()
-    assert len(commands) >= 9
-    for command in commands:
-        for large, small in SMALLER.items():
-            command = command.replace(large, small)
-        assert command.startswith("$ neox-ja ")
-        result = run(*shlex.split(command)[2:])
-        assert result.exit_code == 0, f"{command}\n{result.output}"
-        assert result.stdout
+@pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.name)
+def test_commands_and_sessions_of_the_guide_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_stand_ins(tmp_path, monkeypatch)
+    assert run_commands(page) == len(commands(page))
+    assert run_sessions(page) == "".join(blocks(page, "python")).count(">>>")
+
+
+def test_the_sample_is_what_the_command_writes() -> None:
+    [sample] = [block for block in blocks(READMES[0], "text") if block.startswith("$ neox-ja")]
+    command, shown = sample.split("\n", 1)
+    arguments = re.fullmatch(r'\$ neox-ja generate "(.+)" --seed 3 --max-new-tokens 100', command)
+    assert arguments
+    result = run("generate", arguments[1], "--seed", 3, "--max-new-tokens", 100)
+    assert result.exit_code == 0, result.output
+    # The sample is broken into lines that fit a page.
+    want, got = (re.sub(r"\n(?! )", "", text) for text in (shown, result.stdout))
+    assert SampledTextMayDiffer().check_output(want, got, 0)
+
+
+def test_prose_is_not_mistaken_for_a_value_or_an_error() -> None:
+    checker = SampledTextMayDiffer()
+    prose = "その夜、懊悩と顔を見合わせて、不服そうに笑っていた。子供\n"
+    assert checker.check_output(prose, prose[::-1], 0)
+    assert not checker.check_output(prose, "", 0)
+    assert not checker.check_output(prose, prose * 4, 0)
+    assert not checker.check_output(prose, f"ValueError: {prose}", 0)
+    assert not checker.check_output(f"'{prose}'", f"'{prose[::-1]}'", 0)

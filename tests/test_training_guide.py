@@ -1,4 +1,4 @@
-"""What docs/training.md shows: every command is run, at a small size."""
+"""What docs/guide/own-model.md shows: every command is run, at a small size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.cli.run import run
 from tests.training.data.test_megatron import write
 
 ROOT = Path(__file__).parents[1]
-GUIDE = ROOT / "docs" / "training.md"
+GUIDE = ROOT / "docs" / "guide" / "own-model.md"
 
 # What the guide shows at full size and a test runs at a small one.
 SMALLER = {

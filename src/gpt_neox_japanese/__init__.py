@@ -7,6 +7,51 @@ heavy library, so a command line that only needs the tokenizer never waits for t
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # editors and type checkers see what is loaded below
+    from gpt_neox_japanese.assets import default_model_directory
+    from gpt_neox_japanese.errors import (
+        CheckpointError,
+        CorpusError,
+        DataError,
+        GenerationError,
+        NeoXJapaneseError,
+        OutputError,
+        QueueFullError,
+        TokenizationError,
+        TrainingError,
+        VocabularyError,
+    )
+    from gpt_neox_japanese.inference.generator import TextGenerator
+    from gpt_neox_japanese.inference.outputs import (
+        Completion,
+        OutputToken,
+        TextChunk,
+    )
+    from gpt_neox_japanese.inference.sampling.params import SamplingParams
+    from gpt_neox_japanese.inference.text_stream import TextStream
+    from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+    from gpt_neox_japanese.model.heads import (
+        GPTNeoXJapaneseForQuestionAnswering,
+        GPTNeoXJapaneseForSequenceClassification,
+        GPTNeoXJapaneseForTokenClassification,
+    )
+    from gpt_neox_japanese.model.modeling import (
+        GPTNeoXJapaneseForCausalLM,
+        GPTNeoXJapaneseModel,
+        GPTNeoXJapanesePreTrainedModel,
+    )
+    from gpt_neox_japanese.registration import register
+    from gpt_neox_japanese.tokenizer.codec import Codec
+    from gpt_neox_japanese.tokenizer.hf.streamers import (
+        AsyncTextIteratorStreamer,
+        TextIteratorStreamer,
+        TextStreamer,
+    )
+    from gpt_neox_japanese.tokenizer.hf.tokenizer import GPTNeoXJapaneseTokenizer
+    from gpt_neox_japanese.tokenizer.results import Encoding
+    from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 

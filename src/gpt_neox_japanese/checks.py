@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "shown"]
+__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "short_repr"]
 
 
 def check_integer(
@@ -44,7 +44,7 @@ def check_integer(
     fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not fits or value < minimum or (maximum is not None and value > maximum):
         range_ = f"{minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
-        raise error(f"{name} is {shown(value)}; it must be an integer, {range_}")
+        raise error(f"{name} is {short_repr(value)}; it must be an integer, {range_}")
     return int(value)
 
 
@@ -75,7 +75,7 @@ def check_number(
     except OverflowError:  # an integer of 400 digits
         number = math.nan
     if isinstance(value, bool) or math.isnan(number) or not holds(number):
-        raise error(f"{name} is {shown(value)}; it must be {range_}")
+        raise error(f"{name} is {short_repr(value)}; it must be {range_}")
     return number
 
 
@@ -94,7 +94,7 @@ def check_bool(name: str, value: Any, error: type[NeoXJapaneseError]) -> bool:
         error: It is something else.
     """
     if not isinstance(value, bool):
-        raise error(f"{name} is {shown(value)}; it must be True or False")
+        raise error(f"{name} is {short_repr(value)}; it must be True or False")
     return value
 
 
@@ -113,7 +113,7 @@ def check_text(name: str, value: Any, error: type[NeoXJapaneseError]) -> str:
         error: It is none.
     """
     if not isinstance(value, str):
-        raise error(f"{name} is {shown(value)}; it must be a string")
+        raise error(f"{name} is {short_repr(value)}; it must be a string")
     return value
 
 
@@ -133,19 +133,19 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
         error: It is no sequence, or one of its members is no id.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise error(f"{name} is {shown(values)}; it must be a list of token ids")
+        raise error(f"{name} is {short_repr(values)}; it must be a list of token ids")
     ids = []
     for value in values.tolist() if isinstance(values, np.ndarray) else values:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise error(f"{name} holds {shown(value)}, which is no token id")
+            raise error(f"{name} holds {short_repr(value)}, which is no token id")
         token_id = int(value)
         if not 0 <= token_id < vocab_size:
-            raise error(f"{name} holds id {shown(token_id)}; ids are 0 to {vocab_size - 1}")
+            raise error(f"{name} holds id {short_repr(token_id)}; ids are 0 to {vocab_size - 1}")
         ids.append(token_id)
     return ids
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Write a value as Python code, shortened to fit a line of a message.
 
     Args:

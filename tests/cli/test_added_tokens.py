@@ -43,19 +43,19 @@ def ids_of_class(model: Path, text: str) -> list[int]:
 
 def test_tokenize_and_detokenize_are_the_class(model: Path) -> None:
     ids = ids_of_class(model, TEXT)
-    shown = json.loads(run("tokenize", "--model", model, "--json", TEXT).stdout)
+    shown = json.loads(run("tokenize", "--tokenizer", model, "--json", TEXT).stdout)
     assert shown["ids"] == ids
     assert WORD in shown["tokens"]
     assert len(shown["offsets"]) == len(ids)
-    result = run("detokenize", "--model", model, *ids)
+    result = run("detokenize", "--tokenizer", model, *ids)
     assert result.stdout == TEXT.replace(f"{WORD} ", WORD) + "\n"  # it takes the space after it
-    user = Codec.load(model).id_of(USER)
-    assert run("detokenize", "--model", model, user).stdout == USER + "\n"
-    assert_refused(run("detokenize", "--model", model, user + 1), f"ids are 0 to {user}")
+    user = Codec.load(model).token_to_id(USER)
+    assert run("detokenize", "--tokenizer", model, user).stdout == USER + "\n"
+    assert_refused(run("detokenize", "--tokenizer", model, user + 1), f"ids are 0 to {user}")
 
 
 def test_vocab_show_counts_added_tokens(model: Path, corpus: Path) -> None:
-    shown = json.loads(run("vocab", "show", "--model", model, "--json", corpus).stdout)
+    shown = json.loads(run("vocab", "show", "--tokenizer", model, "--json", corpus).stdout)
     codec = Codec.load(model)
     assert shown["ids"] == len(codec) == len(codec.vocabulary) + 2
     assert shown["fingerprint"] == codec.fingerprint != codec.vocabulary.fingerprint
@@ -65,7 +65,9 @@ def test_vocab_show_counts_added_tokens(model: Path, corpus: Path) -> None:
 def test_tokenized_files_have_the_ids_of_the_class(
     model: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    assert run("tokenize", corpus, "--model", model, "--output", tmp_path / "ids").exit_code == 0
+    assert (
+        run("tokenize", corpus, "--tokenizer", model, "--output", tmp_path / "ids").exit_code == 0
+    )
     ids, bounds = (np.load(tmp_path / "ids" / f"{name}.npy") for name in ("ids", "bounds"))
     assert ids[bounds[0] : bounds[1]].tolist() == ids_of_class(model, TEXT)
 
@@ -74,17 +76,19 @@ def test_a_prepared_corpus_trains_the_model_and_its_rows_stay(
     model: Path, corpus: Path, tmp_path: Path
 ) -> None:
     data, output = tmp_path / "data", tmp_path / "run"
-    result = run("prepare", corpus, "--model", model, "--output", data, "--held-out", 0.2)
+    result = run("prepare", corpus, "--tokenizer", model, "--output", data, "--held-out", 0.2)
     assert result.exit_code == 0, result.output
     manifest = json.loads((data / "manifest.json").read_text())
     codec = Codec.load(model)
     assert manifest["vocabulary_size"] == len(codec)
     assert manifest["vocabulary_fingerprint"] == codec.fingerprint == Codec.load(data).fingerprint
-    assert codec.id_of(WORD) in np.fromfile(data / "train-00000.bin", "<u2")
+    assert codec.token_to_id(WORD) in np.fromfile(data / "train-00000.bin", "<u2")
 
     options = ["--steps", 2, "--sequence-length", 16, "--batch-size", 2, "--dtype", "fp32"]
     samples = ["--sample-prompt", WORD, "--eval-every", 1, "--sample-tokens", 20]
-    result = run("train", "--data", data, "--model", model, "--output", output, *options, *samples)
+    result = run(
+        "train", "--data", data, "--init-from", model, "--output", output, *options, *samples
+    )
     assert result.exit_code == 0, result.output
     rows = [load_file(d / "model.safetensors")[EMBEDDING].shape[0] for d in (model, output)]
     assert rows == [json.loads((output / "config.json").read_text())["vocab_size"]] * 2
@@ -99,9 +103,9 @@ def test_a_corpus_prepared_without_the_added_tokens_is_refused(
     plain = tmp_path / "plain"
     Codec(Codec.load(model).vocabulary, legacy=False).save(plain)
     data = tmp_path / "data"
-    assert run("prepare", corpus, "--model", plain, "--output", data).exit_code == 0
-    result = run("train", "--data", data, "--model", model, "--output", tmp_path / "run")
-    assert_refused(result, "prepare the corpus again with --model")
+    assert run("prepare", corpus, "--tokenizer", plain, "--output", data).exit_code == 0
+    result = run("train", "--data", data, "--init-from", model, "--output", tmp_path / "run")
+    assert_refused(result, "prepare the corpus again with --tokenizer")
 
 
 @pytest.mark.parametrize("target", ["bf16", "int8", "int4"])
@@ -127,9 +131,9 @@ def test_files_of_earlier_versions_are_carried_along(
     old, data = tmp_path / "old", tmp_path / "data"
     Codec(Codec.load(model).vocabulary, legacy=False).save(old)
     codec = Codec.load(model)
-    added = {token: codec.id_of(token) for token in (WORD, USER)}
+    added = {token: codec.token_to_id(token) for token in (WORD, USER)}
     (old / "added_tokens.json").write_text(json.dumps(added))
     (old / "special_tokens_map.json").write_text(json.dumps({"sep_token": USER}))
-    assert run("prepare", corpus, "--model", old, "--output", data).exit_code == 0
+    assert run("prepare", corpus, "--tokenizer", old, "--output", data).exit_code == 0
     assert Codec.load(data).fingerprint == Codec.load(old).fingerprint
     assert Codec.load(data).special_ids == Codec.load(old).special_ids

@@ -1,26 +1,50 @@
+"""`neox-ja convert`: the same model in fewer bits."""
+
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
 from gpt_neox_japanese.assets import default_model_directory
 from tests.cli.run import assert_refused, run
 
+WEIGHTS = "model.safetensors"
 
-@pytest.mark.parametrize("target", ["bf16", "int8", "int4"])
-def test_a_converted_model_is_a_model(tmp_path, target):
-    output = tmp_path / "out"
-    result = run("convert", default_model_directory(), "--to", target, "--output", output)
+
+def greedy(model: Path) -> tuple[list[int], list[float]]:
+    """The ids that a model writes greedily, and the log-probability of each."""
+    options = ("--max-new-tokens", 2, "--temperature", 0, "--json", "--logprobs", 0)
+    result = run("generate", "吾輩は猫である。", "--model", model, *options)
+    assert result.exit_code == 0, result.output
+    written = json.loads(result.stdout)
+    return written["token_ids"], written["logprobs"]
+
+
+# The model in the package is bfloat16. int4's embeddings and head are int8.
+@pytest.mark.parametrize(
+    ("target", "share", "error"), [("bf16", 1.001, 1e-6), ("int8", 0.51, 0.02), ("int4", 0.35, 0.2)]
+)
+def test_a_converted_model_has_the_size_of_its_format_and_writes_as_before(
+    tmp_path: Path, target: str, share: float, error: float
+) -> None:
+    original, output = default_model_directory(), tmp_path / "out"
+    result = run("convert", original, "--to", target, "--output", output)
     assert result.exit_code == 0, result.output
     assert "MB of weights" in result.stdout
-    assert (output / "model.safetensors").is_file()
-    assert (output / "vocab.txt").is_file()
+    assert (output / WEIGHTS).stat().st_size <= share * (original / WEIGHTS).stat().st_size
+    ids, logprobs = greedy(output)
+    expected_ids, expected = greedy(original)
+    assert ids == expected_ids
+    assert logprobs == pytest.approx(expected, abs=error)
 
 
-def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
+def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     result = run("convert", tmp_path / "none", "--to", "int8", "--output", tmp_path / "out")
     assert_refused(result, "config.json")
 
 
-def test_an_unknown_format_is_refused(tmp_path):
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     result = run("convert", tmp_path, "--to", "int3", "--output", tmp_path / "out")
     assert_refused(result, "int3")

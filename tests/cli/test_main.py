@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import json
 import os
@@ -56,6 +58,18 @@ def test_public_names_are_sorted_and_exist() -> None:
         _ = gpt_neox_japanese.Tokeniser
 
 
+def test_type_checkers_see_every_public_name() -> None:
+    source = Path(gpt_neox_japanese.__file__).read_text(encoding="utf-8")
+    [block] = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert sorted(seen) == gpt_neox_japanese.__all__
+    for name, module in seen.items():
+        found = getattr(importlib.import_module(str(module)), name)
+        assert found is getattr(gpt_neox_japanese, name)
+
+
 @pytest.mark.parametrize("name", cli._COMMANDS)
 def test_every_command_has_help(name: str) -> None:
     result = run(name, "--help")
@@ -82,7 +96,7 @@ def test_failure_of_the_system_exits_1_with_one_line(monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "file")
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", full)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", full)
     result = run("tokenize", "猫")
     assert result.exit_code == 1
     assert result.stderr == "neox-ja: [Errno 28] No space left on device: 'file'\n"
@@ -92,7 +106,7 @@ def test_interrupting_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", interrupted)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", interrupted)
     assert run("tokenize", "猫").exit_code == 130
 
 
@@ -105,7 +119,7 @@ def test_failure_that_looks_like_an_interrupt_or_a_closed_pipe_is_told(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", fail)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", fail)
     result = run("tokenize", "猫")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
@@ -116,7 +130,7 @@ def test_want_of_memory_exits_1_with_one_line(monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.load", fail)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.codec.Codec.from_pretrained", fail)
     result = run("tokenize", "猫")
     assert (result.exit_code, result.stderr) == (1, "neox-ja: not enough memory\n")
 
@@ -184,7 +198,9 @@ def test_files_are_found_and_named_in_the_locale_c(
     lines = output.read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["id"] for line in lines} == {r"\x82\xa0.txt", "吾輩.txt"}
     shards = tmp_path / "準備"
-    assert process("prepare", str(texts), "--output", str(shards), **environment).returncode == 0
+    named = ("--tokenizer", "default", "--output", str(shards))
+    prepared = process("prepare", str(texts), *named, **environment)
+    assert prepared.returncode == 0, prepared.stderr
     assert "吾輩.txt" in (shards / "manifest.json").read_text(encoding="utf-8")
 
 

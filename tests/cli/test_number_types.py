@@ -16,7 +16,7 @@ ARGUMENTS = {
     "generate": ("猫",),
     "tokenize": ("a.txt", "--output", "out"),
     "vocab build": ("a.txt", "--output", "out", "--size", "9000"),
-    "prepare": ("a.txt", "--output", "out"),
+    "prepare": ("a.txt", "--tokenizer", "default", "--output", "out"),
     "train": ("--data", "data", "--output", "out"),
     "evaluate": ("--data", "a.txt"),
 }

@@ -34,8 +34,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(request: pytest.FixtureRequest, material: Path) -> Command:
     """A command that makes a directory, as a function of its `--output`."""
     before = {
-        "prepare": ("prepare", material / "a.txt", "--model", material / "tokenizer"),
-        "tokenize": ("tokenize", material / "a.txt", "--model", material / "tokenizer"),
+        "prepare": ("prepare", material / "a.txt", "--tokenizer", material / "tokenizer"),
+        "tokenize": ("tokenize", material / "a.txt", "--tokenizer", material / "tokenizer"),
         "convert": ("convert", default_model_directory(), "--to", "bf16"),
         "train": ("train", "--data", material / "data", *SMALL),
     }[request.param]
@@ -141,7 +141,7 @@ def test_a_place_that_may_not_be_written_is_refused(
 
 
 def test_a_file_of_ids_takes_the_place_of_nothing(material: Path, place: Path) -> None:
-    tokenize = ("tokenize", material / "a.txt", "--model", material / "tokenizer", "--output")
+    tokenize = ("tokenize", material / "a.txt", "--tokenizer", material / "tokenizer", "--output")
     Path("a.jsonl").mkdir()
     assert_refused(run(*tokenize, "a.jsonl"), "exists and is a directory")
     Path("b.jsonl").write_text("mine", encoding="utf-8")

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.cli import main
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.shards import PreparedData
+from tests.cli.run import assert_refused, run
 from tests.tokenizer.small import vocabulary
 
 
@@ -20,7 +22,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 def prepare(corpus: Path, tokenizer: Path, *options: str) -> Result:
     output = str(corpus.parent / "out")
-    arguments = ["prepare", str(corpus), "--model", str(tokenizer), "--output", output]
+    arguments = ["prepare", str(corpus), "--tokenizer", str(tokenizer), "--output", output]
     return CliRunner().invoke(main, [*arguments, "--held-out", "0", *options])
 
 
@@ -85,3 +87,15 @@ def test_a_missing_corpus_is_told_in_one_line(tmp_path: Path, tokenizer: Path) -
 )
 def test_misuse_exits_with_2(tmp_path: Path, tokenizer: Path, arguments: list[str]) -> None:
     assert prepare(tmp_path / "a.txt", tokenizer, *arguments).exit_code == 2
+
+
+def test_the_vocabulary_is_never_taken_for_granted(tmp_path: Path) -> None:
+    corpus, output = tmp_path / "a.txt", tmp_path / "out"
+    corpus.write_text("猫", encoding="utf-8")
+    assert_refused(run("prepare", corpus, "--output", output), "`--tokenizer default`")
+    old = run("prepare", corpus, "--output", output, "--model", "here")
+    assert_refused(old, "--model is called --tokenizer here; write --tokenizer here")
+    assert not output.exists()
+    named = run("prepare", corpus, "--output", output, "--tokenizer", "default", "--held-out", "0")
+    assert named.exit_code == 0, named.output
+    assert Codec.load(output).fingerprint == Codec.load(default_model_directory()).fingerprint

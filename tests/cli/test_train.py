@@ -37,10 +37,26 @@ def test_train_makes_a_model_and_says_where(data: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0
     assert result.stdout == f"the model is in {tmp_path / 'run'}\n"
+    assert "a new model of " in result.stderr
     record = json.loads((tmp_path / "run" / "train.json").read_text(encoding="utf-8"))
     assert record["steps"] == 2
     config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
     assert (config["dtype"], config["hidden_size"]) == ("float32", 16)
+
+
+def test_init_from_trains_a_model_on_and_makes_no_new_one(data: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = ["--data", str(data), "--sequence-length", "16", "--steps", "1", "--dtype", "fp32"]
+    made = CliRunner().invoke(command, [*options, "--output", str(first), *SMALL])
+    assert made.exit_code == 0, made.output
+    named = ["--init-from", str(first), "--learning-rate", "0", "--output", str(second)]
+    result = CliRunner().invoke(command, [*options, *named])
+    assert result.exit_code == 0, result.output
+    assert "new model" not in result.stderr
+    weights = [(run / "model.safetensors").read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1]
+    record = json.loads((second / "train.json").read_text(encoding="utf-8"))
+    assert record["init_from"] == str(first)
 
 
 def test_every_setting_has_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,14 +66,24 @@ def test_every_setting_has_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyP
     CliRunner().invoke(command, base, catch_exceptions=False)
     CliRunner().invoke(
         command,
-        [*base, "--steps", "7", "--learning-rate", "0.5", "--compile", "--model", "m", "--resume"],
+        [
+            *base,
+            "--steps",
+            "7",
+            "--learning-rate",
+            "0.5",
+            "--compile",
+            "--init-from",
+            "m",
+            "--resume",
+        ],
         catch_exceptions=False,
     )
     assert calls == [
         (Path("d"), Path("o"), Settings(), Architecture(), {**NOTHING, "resume": False}),
         (
             *(Path("d"), Path("o"), Settings(steps=7, learning_rate=0.5, compile=True)),
-            *(Path("m"), {**NOTHING, "resume": True}),
+            *("m", {**NOTHING, "resume": True}),
         ),
     ]
 
@@ -75,7 +101,8 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
         (["--steps", "1", "--tokens", "1"], "exclude each other"),
         (["--hidden-size", "10", "--heads", "3"], "not a multiple of --heads 3"),
         (["--steps", "0"], "0 is not in the range"),
-        (["--lora-rank", "4"], "name one with --model"),
+        (["--lora-rank", "4"], "name one with --init-from"),
+        (["--model", "m"], "--model is called --init-from here; write --init-from m"),
         (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
     ],
 )
@@ -124,8 +151,9 @@ def test_the_record_of_a_run_is_such_a_file(
     config = str(tmp_path / "train.json")
     found = called(monkeypatch, "--config", config, "--output", "new")
     assert found == (Path("d"), Path("new"), settings, Architecture(64, 2, 4))
-    record_settings(tmp_path, Path("d"), settings, Path("m"))
-    assert called(monkeypatch, "--config", config, "--output", "new")[3] == Path("m")
+    for model in (Path("m"), "owner/m"):
+        record_settings(tmp_path, Path("d"), settings, model)
+        assert called(monkeypatch, "--config", config, "--output", "new")[3] == str(model)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +167,7 @@ def test_the_record_of_a_run_is_such_a_file(
         ("learning_rate = nan", "nan is not a finite number"),
         ("warmup = inf", "inf is not"),
         ("dropout = 1", "has 'dropout'"),
+        ('model = "m"', "has 'model', which is called 'init_from' now"),
         ('learning_rate = "fast"', "'fast' is not a valid float"),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_bad_size_is_refused_before_the_corpus_is_read(corpus: Path, size: str
 
 
 def show(model: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, ["vocab", "show", "--model", str(model), *arguments])
+    return CliRunner().invoke(main, ["vocab", "show", "--tokenizer", str(model), *arguments])
 
 
 def test_show_prints_kinds_dead_ids_and_how_texts_do(corpus: Path) -> None:

@@ -47,7 +47,7 @@ def nats_one_by_one(
 ) -> float:
     """Every token from a forward pass of its own, with the context its window gives it."""
     eos = codec.vocabulary.ids["<|endoftext|>"]
-    ids = [eos, *codec.encode(text).tolist(), eos]
+    ids = [eos, *codec.encode(text), eos]
     nats = 0.0
     for target in range(1, len(ids)):
         end = WINDOW if target <= WINDOW else WINDOW + stride * -(-(target - WINDOW) // stride)

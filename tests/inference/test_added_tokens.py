@@ -49,7 +49,7 @@ def expected(directory: Path, prompt: str, length: int) -> tuple[list[int], list
 
 def test_prompts_have_the_ids_of_the_class(directory: Path, generator: TextGenerator) -> None:
     tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(directory)
-    assert generator.codec.encode(PROMPT).tolist() == tokenizer(PROMPT)["input_ids"]
+    assert generator.codec.encode(PROMPT) == tokenizer(PROMPT)["input_ids"]
     assert tokenizer.convert_tokens_to_ids(WORD) in generator.codec.encode(PROMPT)
 
 
@@ -88,7 +88,7 @@ def test_padding_is_no_id_to_ask_for(generator: TextGenerator) -> None:
 
 
 def test_added_words_are_written_and_marks_are_hidden(generator: TextGenerator) -> None:
-    ids = {token: generator.codec.id_of(token) for token in (WORD, USER)}
+    ids = {token: generator.codec.token_to_id(token) for token in (WORD, USER)}
     bias = {ids[WORD]: 1e4}
     assert generator.generate("猫", max_new_tokens=2, logit_bias=bias, temperature=0) == WORD * 2
     bias = {ids[USER]: 1e4}
@@ -99,7 +99,7 @@ def test_added_words_are_written_and_marks_are_hidden(generator: TextGenerator) 
 def test_marks_that_a_prompt_spells_are_text(generator: TextGenerator) -> None:
     (found,) = generator.generate_details(f"猫{USER}", max_new_tokens=1, echo=True)
     assert found.text.startswith(f"猫{USER}")
-    assert generator.codec.id_of(USER) not in generator.codec.encode(f"猫{USER}")
+    assert generator.codec.token_to_id(USER) not in generator.codec.encode(f"猫{USER}")
 
 
 @pytest.mark.parametrize("in_generation_config", [False, True])
@@ -111,7 +111,7 @@ def test_text_ends_at_an_added_mark_that_the_model_names(
     if not in_generation_config:
         path.unlink()
     generator = TextGenerator.load(tmp_path, threads=1)
-    bias = {generator.codec.id_of(USER): 1e4}
+    bias = {generator.codec.token_to_id(USER): 1e4}
     (found,) = generator.generate_details("猫", logit_bias=bias, temperature=0)
     assert (found.token_ids, found.finish_reason) == ((), "stop")
 

@@ -99,11 +99,11 @@ def details(ids: Sequence[int], **given: Any) -> Completion:
 
 
 def test_pieces_are_whole_characters() -> None:
-    assert written(CODEC.encode("猫は한 。").tolist()) == ["猫", "は", "한", " ", "。"]
+    assert written(CODEC.encode("猫は한 。")) == ["猫", "は", "한", " ", "。"]
 
 
 def test_bytes_that_form_no_character_are_not_shown() -> None:
-    half = CODEC.encode("한").tolist()[:2]
+    half = CODEC.encode("한")[:2]
     assert "".join(written([*half, 1, *half])) == "猫"
 
 
@@ -119,7 +119,7 @@ def test_prompt_cannot_write_control_tokens() -> None:
 
 
 def test_stop_string_may_span_tokens_and_frees_the_engine() -> None:
-    ids = CODEC.encode("猫は吾輩。猫").tolist()
+    ids = CODEC.encode("猫は吾輩。猫")
     assert "".join(written(ids, stop="は吾")) == "猫"
     ours, engine = generator(ids)
     assert ours.generate("猫", stop=("。", "吾輩")) == "猫は"
@@ -139,7 +139,7 @@ def test_echo_puts_the_prompt_first() -> None:
 
 
 def test_offsets_say_where_each_token_stands() -> None:
-    ids = CODEC.encode("吾輩は한👍").tolist()
+    ids = CODEC.encode("吾輩は한👍")
     completion = details(ids)
     assert completion.text == "吾輩は한👍"
     assert completion.token_ids == tuple(ids)
@@ -147,8 +147,8 @@ def test_offsets_say_where_each_token_stands() -> None:
 
 
 def test_tokens_without_text_stand_between_those_with() -> None:
-    half = CODEC.encode("한").tolist()[:2]
-    ids = [1, *half, *CODEC.encode("한").tolist(), IDS["<|separator|>"], 2, half[0]]
+    half = CODEC.encode("한")[:2]
+    ids = [1, *half, *CODEC.encode("한"), IDS["<|separator|>"], 2, half[0]]
     completion = details(ids)
     assert completion.text == "猫한は"
     assert completion.offsets == (
@@ -166,7 +166,7 @@ def test_offsets_end_with_the_text_at_a_stop_string() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.integers(0, len(IDS) - 1) | st.sampled_from(CODEC.encode("한글").tolist())),
+    st.lists(st.integers(0, len(IDS) - 1) | st.sampled_from(CODEC.encode("한글"))),
     st.lists(st.sampled_from(["猫", "は。", "吾", "글", " 猫"]), max_size=2),
     st.booleans(),
 )
@@ -188,7 +188,7 @@ def test_stream_and_whole_agree_whatever_is_written(
 
 
 def test_tokens_come_out_with_their_text() -> None:
-    ours, _ = generator(CODEC.encode("猫は한。").tolist())
+    ours, _ = generator(CODEC.encode("猫は한。"))
     with ours.stream_details("猫", stop="は吾") as stream:
         pieces = [(p.text, len(p.tokens), p.finish_reason) for p in stream]
     assert pieces == [("猫", 1, None), ("は한", 4, None), ("。", 1, None), ("", 0, "length")]
@@ -390,7 +390,7 @@ def test_one_bad_prompt_among_many_is_told_before_anything_is_written() -> None:
 
 def test_token_ids_are_prompts(checkpoint: Path) -> None:
     with TextGenerator.from_pretrained(checkpoint) as ours:
-        ids = ours.codec.encode("吾輩は猫").tolist()
+        ids = ours.codec.encode("吾輩は猫")
         expected = ours.generate("吾輩は猫", **GREEDY)
         assert ours.generate(ids, **GREEDY) == expected
         assert ours.generate(np.array(ids), **GREEDY) == expected

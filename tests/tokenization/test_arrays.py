@@ -1,25 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt_neox_japanese.corpus import blocks, parts, read_documents, unpacking
+from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.errors import OutputError
-from gpt_neox_japanese.tokenization import arrays, encode_corpus
 from gpt_neox_japanese.tokenization.arrays import tokenize_corpus
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
-
-
-@pytest.fixture
-def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block is a document, and worth a worker."""
-    monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
-    monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
-    monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 
 
 def test_arrays_hold_every_document_between_its_bounds(
@@ -31,7 +23,7 @@ def test_arrays_hold_every_document_between_its_bounds(
     documents = list(read_documents([corpus]))
     assert (ids.dtype, bounds.dtype, len(bounds)) == (np.uint16, np.int64, len(documents) + 1)
     for i, document in enumerate(documents):
-        assert ids[bounds[i] : bounds[i + 1]].tolist() == codec.encode(document.text).tolist()
+        assert ids[bounds[i] : bounds[i + 1]].tolist() == codec.encode(document.text)
     lines = (tmp_path / "out" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [d.id for d in documents]
     assert (totals.documents, totals.tokens) == (len(documents), len(ids))
@@ -47,7 +39,7 @@ def test_json_lines_hold_a_document_each(
     codec = Codec.load(tokenizer_directory)
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"id": d.id, "ids": codec.encode(d.text).tolist()} for d in read_documents([corpus])
+        {"id": d.id, "ids": codec.encode(d.text)} for d in read_documents([corpus])
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
 
@@ -61,18 +53,16 @@ def test_several_workers_and_an_interruption_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    def stop(*arguments: object) -> None:
-        if next(calls) == 9:
+    def stop(files: ResumableOutput, counts: Mapping[str, int]) -> None:
+        if files.blocks == 9:  # the tenth block is written and not yet counted
             raise KeyboardInterrupt
-        put(*arguments)
+        end_block(files, counts)
 
-    calls = iter(range(100))
-    function = "_put_arrays" if name == "out" else "_put_lines"
-    put = getattr(arrays, function)
+    end_block = ResumableOutput.end_block
     one, two = tmp_path / "one" / name, tmp_path / "two" / name
     tokenize_corpus([corpus], tokenizer_directory, one, workers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, function, stop)
+        patch.setattr(ResumableOutput, "end_block", stop)
         with pytest.raises(KeyboardInterrupt):
             tokenize_corpus([corpus], tokenizer_directory, two, workers=2)
     tokenize_corpus([corpus], tokenizer_directory, two, workers=1, resume=True)

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import copy
+import doctest
+import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import gpt_neox_japanese
-from gpt_neox_japanese.errors import VocabularyError
+from gpt_neox_japanese.errors import CheckpointError, TokenizationError, VocabularyError
+from gpt_neox_japanese.tokenizer import codec as codec_module
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+from tests.hub import environment_of
 from tests.tokenizer.small import EMOJI_INV, TAGS, vocabulary
 
 CODEC = Codec(vocabulary(["猫", "です", "ー"]))
@@ -43,10 +50,10 @@ print("numba" in sys.modules, "torch" in sys.modules, "transformers" in sys.modu
 def test_ids_do_not_change_when_the_kernel_takes_over() -> None:
     codec = Codec(CODEC.vocabulary)
     text = "猫です\n" * 200
-    first = codec.encode(text).tolist()
+    first = codec.encode(text)
     for _ in range(20):
-        assert codec.encode(text).tolist() == first
-        assert codec.encode_batch([text, text]).ids.tolist() == 2 * first
+        assert codec.encode(text) == first
+        assert codec.encode_batch([text, text]) == [first, first]
 
 
 @pytest.mark.slow
@@ -69,10 +76,10 @@ print(len(codec.encode("猫です" * 10_000)))"""
 
 def test_codec_survives_pickling_and_copying() -> None:
     codec = Codec(vocabulary(["猫"]), legacy=False)
-    ids = codec.encode("猫🐯" * 10_000).tolist()
+    ids = codec.encode("猫🐯" * 10_000)
     for twin in (pickle.loads(pickle.dumps(codec)), copy.deepcopy(codec)):
         assert (twin.legacy, twin.clean) == (False, False)
-        assert twin.encode("猫🐯" * 10_000).tolist() == ids
+        assert twin.encode("猫🐯" * 10_000) == ids
     assert len(pickle.dumps(codec)) < 100_000
 
 
@@ -92,3 +99,160 @@ def test_half_a_surrogate_pair_cannot_be_decoded_to() -> None:
     broken = Vocabulary(CODEC.vocabulary.surfaces, {}, {**EMOJI_INV, "<|emoji1|>": "\ud83d"})
     with pytest.raises(VocabularyError, match="half of a surrogate pair"):
         Codec(broken)
+
+
+# ---- Where users of tiktoken look ----------------------------------------------------------------
+
+
+def test_examples_in_the_docstrings_give_what_they_show() -> None:
+    found = doctest.testmod(
+        codec_module,
+        extraglobs={"codec": Codec.from_pretrained("default")},
+        optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL,
+    )
+    assert found.attempted > 10
+    assert found.failed == 0
+
+
+def test_ids_are_a_list_or_an_array_as_the_name_says() -> None:
+    texts = ["猫です", "", "猫<BR>🐯"]
+    rows = CODEC.encode_batch(texts)
+    assert rows == [CODEC.encode(text) for text in texts]
+    assert json.loads(json.dumps(rows)) == rows
+    ragged = CODEC.encode_batch_to_numpy(texts)
+    assert (ragged.ids.dtype, ragged.bounds.dtype) == (np.int32, np.int64)
+    assert [row.tolist() for row in ragged] == rows
+    for text, row in zip(texts, rows, strict=True):
+        for array in (CODEC.encode_to_numpy(text), CODEC.encode_bytes(text.encode())):
+            assert (array.dtype, array.tolist()) == (np.int32, row)
+
+
+def test_number_of_ids_and_the_end_of_text_are_those_of_the_vocabulary() -> None:
+    size = len(CODEC.vocabulary)
+    assert CODEC.n_vocab == len(CODEC) == size
+    assert CODEC.eot_token == CODEC.token_to_id("<|endoftext|>") == size - 1
+    more = CODEC.with_added(AddedTokens({size + 2: AddedToken("<|user|>", special=True)}))
+    assert more.n_vocab == size + 3
+    assert (repr(CODEC), repr(more)) == (
+        f"Codec(n_vocab={size}, legacy=True, clean=False)",
+        f"Codec(n_vocab={size + 3}, legacy=True, clean=False, added_tokens=1)",
+    )
+
+
+def test_typed_special_tokens_are_text_unless_they_are_allowed() -> None:
+    text = "猫<|endoftext|>です<BR>"
+    end, line = CODEC.eot_token, CODEC.token_to_id("<BR>")
+    cat, desu = CODEC.encode("猫です")
+    typed_end, typed_line = CODEC.encode("<|endoftext|>"), CODEC.encode("<BR>")
+    assert CODEC.encode(text) == [cat, *typed_end, desu, *typed_line]
+    assert CODEC.encode(text, allowed_special={"<BR>"}) == [cat, *typed_end, desu, line]
+    assert CODEC.encode(text, allowed_special={"<|endoftext|>"}) == [cat, end, desu, *typed_line]
+    for allowed in ("all", CODEC.special_tokens_set):
+        ids = [cat, end, desu, line]
+        assert CODEC.encode(text, allowed_special=allowed) == ids
+        assert CODEC.encode_batch([text, text], allowed_special=allowed) == [ids, ids]
+        assert CODEC.encode_bytes(text.encode(), allowed_special=allowed).tolist() == ids
+        offsets = CODEC.encode_with_offsets(text, allowed_special=allowed).offsets
+        assert [text[start:stop] for start, stop in offsets] == [
+            "猫",
+            "<|endoftext|>",
+            "です",
+            "<BR>",
+        ]
+
+
+def test_special_added_tokens_are_allowed_by_name_and_ordinary_ones_always() -> None:
+    size = len(CODEC.vocabulary)
+    tokens = {size: AddedToken("彁"), size + 1: AddedToken("<|user|>", special=True, rstrip=True)}
+    codec = CODEC.with_added(AddedTokens(tokens))
+    assert "<|user|>" in codec.special_tokens_set
+    assert "彁" not in codec.special_tokens_set
+    cat = codec.token_to_id("猫")
+    assert codec.encode("彁<|user|> 猫", allowed_special={"<|user|>"}) == [size, size + 1, cat]
+    typed = codec.encode("彁<|user|> 猫")
+    assert typed[0] == size
+    assert size + 1 not in typed
+    assert codec.encode("彁<|user|> 猫", allowed_special={"<BR>"}) == typed
+
+
+def test_disallowed_special_tokens_are_errors_as_in_tiktoken() -> None:
+    text = "猫<BR>です<|endoftext|>"
+    for disallowed in ("all", {"<BR>"}, ["<BR>", "<TAB>"]):
+        for call in (CODEC.encode, CODEC.encode_to_numpy, CODEC.encode_with_offsets):
+            with pytest.raises(TokenizationError, match="'<BR>' at character 1"):
+                call(text, disallowed_special=disallowed)
+        with pytest.raises(TokenizationError, match="'<BR>' at character 1"):
+            CODEC.encode_batch(["猫", text], disallowed_special=disallowed)
+        with pytest.raises(TokenizationError, match="'<BR>' at character 1"):
+            CODEC.encode_bytes(text.encode(), disallowed_special=disallowed)
+    with pytest.raises(TokenizationError, match=r"'<\|endoftext\|>' at character 7"):
+        CODEC.encode(text, allowed_special={"<BR>"}, disallowed_special="all")
+    allowed = CODEC.encode(text, allowed_special="all", disallowed_special="all")
+    assert allowed == CODEC.encode(text, allowed_special="all")
+    assert CODEC.encode(text, disallowed_special={"<TAB>"}) == CODEC.encode(text)
+
+
+@pytest.mark.parametrize("allowed", ["<BR>", True, 3, {"<|nowhere|>"}, {"猫"}])
+def test_what_is_no_special_token_cannot_be_allowed(allowed: Any) -> None:
+    with pytest.raises(TokenizationError, match="allowed_special"):
+        CODEC.encode("猫", allowed_special=allowed)
+
+
+def test_bytes_of_ids_are_those_of_their_text() -> None:
+    text = "猫한です\n"
+    ids = CODEC.encode(text)
+    assert CODEC.decode_bytes(ids) == b"".join(map(CODEC.decode_single_token_bytes, ids))
+    assert CODEC.decode_bytes(np.array(ids)).decode() == text
+    assert CODEC.decode_bytes(ids * 5000) == text.encode() * 5000
+    assert CODEC.decode_single_token_bytes(ids[1]) == "한".encode()[:1]
+    with pytest.raises(TokenizationError, match="outside the vocabulary"):
+        CODEC.decode_single_token_bytes(len(CODEC))
+
+
+def test_bytes_that_form_no_character_are_decoded_as_errors_says() -> None:
+    ids = [*CODEC.encode("한")[:1], *CODEC.encode("猫")]
+    assert CODEC.decode(ids) == CODEC.decode(ids, errors="replace") == "\ufffd猫"
+    assert CODEC.decode(ids, "ignore") == "猫"
+    with pytest.raises(UnicodeDecodeError):
+        CODEC.decode(ids, "strict")
+
+
+def test_compiled_encoder_is_loaded_when_the_threshold_says(tmp_path: Path) -> None:
+    CODEC.save(tmp_path)
+    code = f"""
+import sys
+from gpt_neox_japanese.tokenizer.codec import Codec
+loaded = []
+for threshold in (4, 0):
+    codec = Codec.from_pretrained({str(tmp_path)!r}, jit_threshold=threshold)
+    codec.encode("猫です")
+    loaded.append("numba" in sys.modules)
+print(*loaded)"""
+    assert run(code) == "False True"
+
+
+@pytest.mark.parametrize("threshold", [-1, 1.5, True, None])
+def test_threshold_that_is_no_number_of_characters_is_named(threshold: Any) -> None:
+    with pytest.raises(TokenizationError, match="jit_threshold"):
+        Codec(CODEC.vocabulary, jit_threshold=threshold)
+
+
+def test_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for load in (Codec.from_pretrained, Codec.load):
+        with pytest.raises(CheckpointError, match="nowhere"):
+            load(tmp_path / "nowhere")
+
+
+def test_vocabulary_of_the_hub_is_fetched_and_nothing_else(
+    hub: str, hub_requests: list[str], tmp_path: Path
+) -> None:
+    published = tmp_path / "published" / "model"
+    CODEC.save(published)
+    (published / "model.safetensors").write_bytes(b"not needed")
+    code = f"""
+from gpt_neox_japanese import Codec
+codec = Codec.from_pretrained("someone/model", cache_dir={str(tmp_path / "cache")!r})
+print(codec.fingerprint, codec.encode("猫です"))"""
+    expected = f"{CODEC.fingerprint} {CODEC.encode('猫です')}"
+    assert run(code, **environment_of(hub, tmp_path)) == expected
+    assert set(hub_requests) == {"vocab.txt", "emoji.json", "tokenizer_config.json"}

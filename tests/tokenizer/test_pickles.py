@@ -54,7 +54,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "tokenizer": GPTNeoXJapaneseTokenizer.from_pretrained,
     "codec": Codec.load,
     "method": lambda files: Codec.load(files).encode,
-    "partial": lambda files: functools.partial(Codec.load(files).encode, allow_tags=True),
+    "partial": lambda files: functools.partial(Codec.load(files).encode, allowed_special="all"),
     "vocabulary": Vocabulary.load,
 }
 

@@ -163,6 +163,6 @@ def test_damaged_files_load_and_work_or_are_vocabulary_errors(tmp_path: Path, co
         ids = codec.encode("慶應です、a,<BR>👍🏽한 \n")
         assert codec.decode(ids)
         if survivors % 100 == 0:  # making tables takes longer than all the rest
-            codec._encoder._characters_before_kernel = 0
-            assert codec.encode("慶應です、a,<BR>👍🏽한 \n").tolist() == ids.tolist()
+            compiled = Codec.from_pretrained(tmp_path, jit_threshold=0)
+            assert compiled.encode("慶應です、a,<BR>👍🏽한 \n") == ids
     assert 0 < survivors < count

@@ -136,7 +136,7 @@ def steps(
 
 
 def sharded(rank: int, port: int, results: Path) -> None:
-    """Two steps, gather, deal out into a fresh sharded model, two more steps."""
+    """Two steps, gather, restore into a fresh sharded model, two more steps."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", address, rank=rank, world_size=2)
@@ -166,7 +166,7 @@ def sharded(rank: int, port: int, results: Path) -> None:
 
 
 def test_a_sharded_model_steps_saves_and_loads_as_a_whole_one(tmp_path: Path) -> None:
-    """FSDP2 itself, over two CPUs, with our optimizer and our states; Trainer shards GPUs only."""
+    """FSDP2 itself, over two CPUs, with our optimizer; Trainer shards GPUs only."""
     arguments = (free_port(), tmp_path / "losses.json")
     torch.multiprocessing.spawn(sharded, arguments, nprocs=2)
     found = json.loads((tmp_path / "losses.json").read_text(encoding="utf-8"))

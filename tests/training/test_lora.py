@@ -80,7 +80,7 @@ def test_without_peft_the_remedy_is_named(
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(NeoXJapaneseError, match="use adamw or auto"):
         Settings(lora_rank=4, optimizer="muon")
-    with pytest.raises(NeoXJapaneseError, match="give a lora_rank"):
+    with pytest.raises(NeoXJapaneseError, match="--merge requires --lora-rank"):
         Settings(merge=True)
     assert Settings().uses_muon
     assert not Settings(lora_rank=4).uses_muon

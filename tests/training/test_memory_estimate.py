@@ -17,7 +17,7 @@ from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training import memory_estimate as module
-from gpt_neox_japanese.training.memory_estimate import footprint
+from gpt_neox_japanese.training.memory_estimate import estimate_memory
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
@@ -71,10 +71,10 @@ def test_the_count_is_near_what_a_forward_pass_keeps(
     model.config.use_cache = False
     if dtype == "bf16":
         model.set_attn_implementation(cpu_attention.NAME)
-    counted = footprint(model.config, settings).per_window * BATCH
+    counted = estimate_memory(model.config, settings).per_window * BATCH
     if checkpointing:
         # The layer that is computed again comes on top of what is kept meanwhile.
-        counted -= footprint(config(1), settings).per_window * BATCH // 2
+        counted -= estimate_memory(config(1), settings).per_window * BATCH // 2
         model.gradient_checkpointing_enable()
         assert kept_for_the_backward_pass(model, dtype) <= 2 * counted
         return
@@ -92,7 +92,7 @@ def test_the_count_of_what_stays_is_that_of_the_optimizer(optimizer: Any) -> Non
     tensors = [t for state in steps.state.values() for t in state.values()]
     tensors += [t for p in model.parameters() for t in (p, p.grad) if t is not None]
     expected = sum(t.numel() * t.element_size() for t in tensors)
-    counted = footprint(model.config, Settings(optimizer=optimizer)).fixed
+    counted = estimate_memory(model.config, Settings(optimizer=optimizer)).fixed
     assert counted == pytest.approx(expected, rel=0.02)
 
 
@@ -107,7 +107,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_there_is_a_model(
     assert found is not None
     windows, passes = map(int, found.groups())
     assert 0 < windows * (passes - 1) < 10**7 <= windows * passes
-    size = footprint(config(), Settings())
+    size = estimate_memory(config(), Settings())
     assert windows * size.per_window < machine.available_memory() * 2
 
 
@@ -137,7 +137,7 @@ def test_processes_of_one_machine_share_its_memory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    size = footprint(config(), SETTINGS)
+    size = estimate_memory(config(), SETTINGS)
     monkeypatch.setattr(module, "available_memory", lambda: size.fixed + 3 * size.per_window)
     module.check_memory(config(), SETTINGS)
     assert "needs at least" in capsys.readouterr().err  # it may not be enough
@@ -147,9 +147,9 @@ def test_processes_of_one_machine_share_its_memory(
 
 
 def test_adapters_and_shares_take_less() -> None:
-    whole = footprint(config(), Settings())
-    adapters = footprint(config(), Settings(lora_rank=4))
+    whole = estimate_memory(config(), Settings())
+    adapters = estimate_memory(config(), Settings(lora_rank=4))
     assert adapters.fixed < whole.fixed / 2
     assert adapters.per_window < whole.per_window
-    again = footprint(config(), dataclasses.replace(Settings(), gradient_checkpointing=True))
+    again = estimate_memory(config(), dataclasses.replace(Settings(), gradient_checkpointing=True))
     assert again.per_window < whole.per_window

@@ -16,7 +16,7 @@ from gpt_neox_japanese.errors import DataError, NeoXJapaneseError, OutputError, 
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.checkpoints import manager
-from gpt_neox_japanese.training.report.callbacks import Interruption
+from gpt_neox_japanese.training.report.callbacks import InterruptCallback
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.tokenizer.small import vocabulary
@@ -61,7 +61,7 @@ def test_a_run_leaves_a_complete_checkpoint_in_bf16(run: Path, prepared: Path) -
     assert not list(run.glob(".*"))
 
 
-def test_the_finished_model_is_the_last_state_rounded(run: Path) -> None:
+def test_the_finished_model_is_the_last_checkpoint_rounded(run: Path) -> None:
     exact = load_file(run / "checkpoint-6" / "model.safetensors")
     for name, weight in load_file(run / "model.safetensors").items():
         assert torch.equal(weight, exact[name].bfloat16()), name
@@ -116,14 +116,14 @@ def test_ctrl_c_saves_and_a_resume_finishes(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)  # a shell's background job has it ignored
     with monkeypatch.context() as patch:
-        enter = Interruption.__enter__
+        enter = InterruptCallback.__enter__
 
-        def pressed(interruption: Interruption) -> Interruption:
+        def pressed(interruption: InterruptCallback) -> InterruptCallback:
             enter(interruption)
             signal.raise_signal(signal.SIGINT)
             return interruption
 
-        patch.setattr(Interruption, "__enter__", pressed)
+        patch.setattr(InterruptCallback, "__enter__", pressed)
         assert not train(prepared, tmp_path / "run", SETTINGS, SHAPE)
     assert (tmp_path / "run" / "checkpoint-1").is_dir()
     assert (tmp_path / "run" / "model.safetensors").is_file()

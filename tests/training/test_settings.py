@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.training.settings import REAL, WHOLE, Architecture, Settings
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.training.settings import (
+    FLOAT_RANGES,
+    INTEGER_RANGES,
+    Architecture,
+    Settings,
+    check_same_run,
+)
 
 SHAPE = {"hidden_size", "layers", "heads"}
 
@@ -20,14 +26,14 @@ def make(name: str, value: Any) -> Architecture | Settings:
     return (Architecture if name in SHAPE else Settings)(**{name: value})
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", FLOAT_RANGES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1, "0.1", True])
 def test_a_number_is_finite_and_in_its_range(name: str, value: Any) -> None:
     with pytest.raises(NeoXJapaneseError, match=rf"^{name} is .*must be a finite number, 0 "):
         make(name, value)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", INTEGER_RANGES)
 @pytest.mark.parametrize("value", [1.5, math.nan, -1, 10**30, "7", None, True])
 def test_a_count_is_a_whole_number_in_its_range(name: str, value: Any) -> None:
     with pytest.raises(NeoXJapaneseError, match=rf"^{name} is .*must be a whole number, "):
@@ -44,7 +50,7 @@ def test_every_number_has_a_range() -> None:
     fields = {**vars(Settings()), **vars(Architecture())}
     numbers = {n for n, v in fields.items() if isinstance(v, int | float) and v is not True | False}
     numbers -= {n for n, v in fields.items() if isinstance(v, bool)}
-    assert numbers | {"lora_alpha"} == WHOLE.keys() | REAL.keys()
+    assert numbers | {"lora_alpha"} == INTEGER_RANGES.keys() | FLOAT_RANGES.keys()
 
 
 def test_numbers_of_numpy_and_bounds_themselves_are_taken() -> None:
@@ -57,3 +63,10 @@ def test_numbers_of_numpy_and_bounds_themselves_are_taken() -> None:
 def test_a_run_is_no_longer_than_can_be_counted() -> None:
     with pytest.raises(NeoXJapaneseError, match="more than can be counted"):
         Settings(steps=2**31 - 1, batch_size=2**31 - 1)
+
+
+def test_a_run_that_recorded_its_start_as_model_can_be_resumed() -> None:
+    saved = {**asdict(Settings()), "model": "first"}
+    check_same_run(json.loads(json.dumps(saved)), Settings(), "where/ever/first")
+    with pytest.raises(DataError, match="started with init_from 'first', now it is 'second'"):
+        check_same_run(json.loads(json.dumps(saved)), Settings(), "second")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from gpt_neox_japanese.cli.options import vocabulary_option
+from gpt_neox_japanese.cli.options import tokenizer_option
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 __all__ = ["command"]
@@ -14,14 +12,17 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("ids", nargs=-1, type=TEXT)
-@vocabulary_option
-def command(ids: tuple[str, ...], model: Path | None) -> None:
-    """Print the text of IDS, numbers separated by spaces or commas (or standard input, for `-`)."""
+@tokenizer_option
+def command(ids: tuple[str, ...], tokenizer: str | None) -> None:
+    """Print the text of IDS, which are whole numbers separated by spaces or commas.
+
+    `-` reads them from standard input.
+    """
     from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.tokenizer.codec import Codec
 
     source = read_text(" ".join(ids) or None, "ids")
-    codec = Codec.load(model or default_model_directory())
+    codec = Codec.from_pretrained(tokenizer or default_model_directory())
     click.echo(codec.decode(_parse(source)))
 
 
@@ -29,6 +30,6 @@ def _parse(source: str) -> list[int]:
     numbers = []
     for word in source.replace(",", " ").split():
         if not word.isdecimal():
-            raise click.UsageError(f"{word!r} is not an id; write whole numbers such as 26883 25")
+            raise click.UsageError(f"{word!r} is not an id; write whole numbers such as 5963 126")
         numbers.append(int(word))
     return numbers

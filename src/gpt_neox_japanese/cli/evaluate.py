@@ -9,6 +9,7 @@ from typing import cast
 import click
 
 from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.options import MODEL
 
 __all__ = ["command"]
 
@@ -16,8 +17,9 @@ __all__ = ["command"]
 @click.command()
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="Checkpoint directory.  [default: the embedded model]",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="Model directory or Hub id.  [default: the model in this package]",
 )
 @click.option(
     "--data",
@@ -26,22 +28,28 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="Text: .txt, .jsonl, each also .gz or .zst, or a directory of them; may be repeated.",
 )
-@click.option("--limit", type=Whole(min=1), help="Only the first so many documents.")
+@click.option("--limit", type=Whole(min=1), help="Maximum number of documents.")
 @click.option(
     "--stride",
     type=Whole(min=1),
     help="Tokens that each window predicts.  [default: half the model's window]",
 )
-@click.option("--batch-size", type=Whole(min=1), default=8, show_default=True)
+@click.option(
+    "--batch-size",
+    type=Whole(min=1),
+    default=8,
+    show_default=True,
+    help="Windows per forward pass.",
+)
 @click.option(
     "--cloze",
     "questions",
     type=Whole(min=1),
-    help="Ask so many questions instead: which of four continuations is the true one?",
+    help="Ask this many cloze questions instead: which of four continuations is the true one?",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    model: Path | None,
+    model: str | None,
     data: tuple[Path, ...],
     limit: int | None,
     stride: int | None,
@@ -52,7 +60,7 @@ def command(
     """Measure how well a model predicts Japanese text.
 
     Bits per character and per byte can be compared between tokenizers, perplexity per token
-    cannot. `folded` is the share of characters that the tokenizer takes for others, such as
+    cannot. `folded` is the fraction of characters that the tokenizer takes for others, such as
     variants of a kanji: their difference is counted, but not predicted.
     """
     from dataclasses import asdict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,15 +10,71 @@ import click
 from gpt_neox_japanese.cli.number_types import Whole
 from gpt_neox_japanese.cli.stdin import TEXT
 
-__all__ = ["layout_options", "run_options", "vocabulary_option"]
+__all__ = [
+    "MODEL",
+    "layout_options",
+    "renamed_option",
+    "required_tokenizer_option",
+    "run_options",
+    "tokenizer_option",
+]
 
 _Command = Callable[..., Any]
 
-vocabulary_option = click.option(
+MODEL = click.Path()
+"""A model's directory, Hub id, or `default`, as `find_model` and `find_tokenizer` take it."""
+
+
+class _WithOldName(click.Option):
+    """An option whose second name still works, and is not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """What `--help` shows."""
+        return f"{self.opts[0]} {self.metavar}", self.help or ""
+
+
+tokenizer_option = click.option(
+    "--tokenizer",
     "--model",
-    type=click.Path(path_type=Path),
-    help="Directory with vocab.txt and emoji.json.  [default: the embedded model]",
+    "tokenizer",
+    type=MODEL,
+    cls=_WithOldName,
+    metavar="PATH_OR_ID",
+    help="Vocabulary: a directory with vocab.txt and emoji.json, or a Hub id.  [default: the "
+    "package's own]",
 )
+
+
+def _need_tokenizer(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    # Not click's `required`, which cannot say how the vocabulary in the package is named.
+    if value is None:
+        raise click.UsageError(
+            "--tokenizer is missing; name the vocabulary that the model is to have: a directory, "
+            "a Hub id, or `--tokenizer default` for the one in this package"
+        )
+    return value
+
+
+required_tokenizer_option = click.option(
+    "--tokenizer",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    callback=_need_tokenizer,
+    help="Vocabulary that the model is to have: a directory with vocab.txt and emoji.json, a Hub "
+    "id, or `default` for the one in this package.  [required]",
+)
+
+
+def renamed_option(old: str, new: str) -> Callable[[_Command], _Command]:
+    """A hidden option that is refused with the name it has now."""
+
+    def refuse(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{old} is called {new} here; write {new} {value}")
+
+    return click.option(
+        old, type=MODEL, hidden=True, expose_value=False, is_eager=True, callback=refuse
+    )
 
 
 def layout_options(command: _Command) -> _Command:

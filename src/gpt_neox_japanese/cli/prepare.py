@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt_neox_japanese.cli.number_types import Real
-from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
+from gpt_neox_japanese.cli.options import (
+    layout_options,
+    renamed_option,
+    required_tokenizer_option,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.tokenization.encode_corpus import OnError
@@ -18,7 +23,8 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
-@vocabulary_option
+@required_tokenizer_option
+@renamed_option("--model", "--tokenizer")
 @click.option(
     "--output",
     required=True,
@@ -36,7 +42,7 @@ __all__ = ["command"]
 @run_options
 def command(
     corpus: tuple[Path, ...],
-    model: Path | None,
+    tokenizer: str,
     output: Path,
     held_out: float,
     text_field: str,
@@ -51,13 +57,12 @@ def command(
     CORPUS are files and directories: .txt (a file is a document) and .jsonl (a line is a
     document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document).
     """
-    from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.corpus import Layout
     from gpt_neox_japanese.training.data.prepare import prepare
 
     manifest = prepare(
         corpus,
-        model or default_model_directory(),
+        tokenizer,
         output,
         held_out=held_out,
         layout=Layout(text_field, id_field, split_lines),

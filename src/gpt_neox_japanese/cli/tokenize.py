@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.options import layout_options, run_options, vocabulary_option
+from gpt_neox_japanese.cli.options import layout_options, run_options, tokenizer_option
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 __all__ = ["command"]
@@ -16,7 +16,7 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("text", nargs=-1, type=click.Path(), metavar="[TEXT | - | FILE...]")
-@vocabulary_option
+@tokenizer_option
 @click.option("--ids", "only_ids", is_flag=True, help="Print the ids alone, on one line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ids, tokens, offsets.")
 @click.option(
@@ -31,7 +31,7 @@ def command(
     context: click.Context,
     /,
     text: tuple[str, ...],
-    model: Path | None,
+    tokenizer: str | None,
     only_ids: bool,
     as_json: bool,
     output: Path | None,
@@ -48,27 +48,27 @@ def command(
     """
     from gpt_neox_japanese.assets import default_model_directory
 
-    directory = model or default_model_directory()
+    tokenizer = tokenizer or str(default_model_directory())
     if output is not None:
         if only_ids or as_json or not text:
             raise click.UsageError("--output takes FILEs, and neither --ids nor --json")
-        _tokenize_files(text, directory, output, **options)
+        _tokenize_files(text, tokenizer, output, **options)
         return
     _refuse_file_options(context, options)
     if len(text) > 1:
         raise click.UsageError(
             f"{len(text)} texts given; quote one text, or name --output to tokenize files"
         )
-    _show_tokens(read_text(TEXT(text[0]) if text else None, "text"), directory, only_ids, as_json)
+    _show_tokens(read_text(TEXT(text[0]) if text else None, "text"), tokenizer, only_ids, as_json)
 
 
-def _show_tokens(source: str, directory: Path, only_ids: bool, as_json: bool) -> None:
+def _show_tokens(text: str, tokenizer: str, only_ids: bool, as_json: bool) -> None:
     from gpt_neox_japanese.tokenizer.codec import Codec
 
-    codec = Codec.load(directory)
-    encoding = codec.encode_with_offsets(source)
+    codec = Codec.from_pretrained(tokenizer)
+    encoding = codec.encode_with_offsets(text)
     ids, offsets = encoding.ids.tolist(), encoding.offsets.tolist()
-    names = list(map(codec.token, ids))
+    names = list(map(codec.id_to_token, ids))
     if as_json:
         click.echo(
             json.dumps({"ids": ids, "tokens": names, "offsets": offsets}, ensure_ascii=False)
@@ -82,7 +82,7 @@ def _show_tokens(source: str, directory: Path, only_ids: bool, as_json: bool) ->
 
 def _tokenize_files(
     files: tuple[str, ...],
-    directory: Path,
+    tokenizer: str,
     output: Path,
     *,
     text_field: str,
@@ -94,7 +94,7 @@ def _tokenize_files(
     from gpt_neox_japanese.tokenization.arrays import tokenize_corpus
 
     layout = Layout(text_field, id_field, split_lines)
-    totals = tokenize_corpus(files, directory, output, layout=layout, **run)
+    totals = tokenize_corpus(files, tokenizer, output, layout=layout, **run)
     click.echo(
         f"{totals.documents:,} documents, {totals.characters:,} characters, "
         f"{totals.tokens:,} tokens, {totals.skipped:,} skipped"

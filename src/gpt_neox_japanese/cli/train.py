@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from gpt_neox_japanese.cli.number_types import Real, Whole
+from gpt_neox_japanese.cli.options import MODEL, renamed_option
 from gpt_neox_japanese.cli.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.training.settings import REAL, WHOLE, Architecture, Settings
+from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
 
 __all__ = ["command"]
 
@@ -32,7 +33,11 @@ def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
 
 def _number(name: str, text: str) -> Callable[[Any], Any]:
     setting = name.removeprefix("--").replace("-", "_")
-    kind = Whole(*WHOLE[setting]) if setting in WHOLE else Real(*REAL[setting])
+    kind = (
+        Whole(*INTEGER_RANGES[setting])
+        if setting in INTEGER_RANGES
+        else Real(*FLOAT_RANGES[setting])
+    )
     return _option(name, kind, text)
 
 
@@ -52,6 +57,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     if not isinstance(values, dict):
         raise click.UsageError(f"{path} must hold names and values")
     values = {name.replace("-", "_"): value for name, value in values.items()}
+    if "model" in values:
+        raise click.UsageError(f"{path} has 'model', which is called 'init_from' now")
     known = {option.name for option in context.command.params} - {"config", "resume"}
     if unknown := sorted(values.keys() - known):
         raise click.UsageError(f"{path} has {unknown[0]!r}, which is no option of train")
@@ -80,9 +87,18 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     type=_PATH,
     help="Directory of the run: the model, report.md, train.json, loss.jsonl, checkpoints.",
 )
-@click.option("--model", type=_PATH, help="Model to train on from; without it, a new one is made.")
 @click.option(
-    "--tokenizer", type=_PATH, help="Vocabulary of an indexed dataset.  [default: --model's]"
+    "--init-from",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="Model to train on from: a directory or a Hub id; without it, a new one is made.",
+)
+@renamed_option("--model", "--init-from")
+@click.option(
+    "--tokenizer",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="Vocabulary of an indexed dataset.  [default: --init-from's]",
 )
 @click.option("--held-out-data", type=_PATH, help="Held-out part of an indexed dataset.")
 @_number("--hidden-size", "Channels of a new model.")
@@ -97,23 +113,23 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--tokens", type=_POSITIVE, help="Length of the run in tokens, instead of --steps.")
 @_option("--optimizer", click.Choice(["auto", "muon", "adamw"]), "auto: adamw for LoRA, or muon.")
 @_number("--learning-rate", "Peak learning rate.")
-@_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: rise, stay, fall.")
-@_number("--warmup", "Fraction of the steps with rising learning rate.")
-@_number("--decay", "Fraction of the steps with falling rate, at the end (wsd).")
+@_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: warm-up, constant, linear decay.")
+@_number("--warmup", "Fraction of the steps over which the learning rate rises.")
+@_number("--decay", "Fraction of the steps over which it falls, at the end (wsd).")
 @_number("--weight-decay", "Weight decay of the matrices.")
-@_number("--max-grad-norm", "Gradients are clipped to this norm; 0: not.")
+@_number("--max-grad-norm", "Gradients are clipped to this norm; 0: no clipping.")
 @_number("--seed", "Seed of the weights and of the order of the windows.")
 @_option("--dtype", _PRECISION, "Precision of the computation; weights stay fp32.")
 @_option("--save-dtype", _PRECISION, "Precision of the finished model.")
 @_flag("--compile", "Run the model through torch.compile.")
 @_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
 @_option("--attention", TEXT, "Attention of transformers: sdpa, flash_attention_2, …")
-@_flag("--document-masking", "Let a token see its own document only.")
-@_number("--subword-dropout", "Cut the text anew in every epoch, passing over pieces.")
-@_number("--lora-rank", "Train adapters of this rank instead of --model.")
+@_flag("--document-masking", "Mask attention between documents.")
+@_number("--subword-dropout", "BPE-dropout-style subword regularisation probability.")
+@_number("--lora-rank", "Train adapters of this rank for --init-from; 0: all weights.")
 @_number("--lora-alpha", "Scale of the adapters.  [default: twice the rank]")
-@_flag("--merge", "Write --model with its adapters merged to OUTPUT/merged as well.")
-@_flag("--shard", "Share weights and state among the GPUs of torchrun (FSDP2).")
+@_flag("--merge", "Write --init-from with its adapters merged to OUTPUT/merged as well.")
+@_flag("--shard", "Shard weights and optimizer state over torchrun's GPUs (FSDP2).")
 @_number("--log-every", "Steps between lines of loss.jsonl.")
 @_number("--eval-every", "Steps between measurements on the held-out text.")
 @_number("--eval-tokens", "Held-out tokens of such a measurement.")
@@ -130,8 +146,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 def command(
     data: Path,
     output: Path,
-    model: Path | None,
-    tokenizer: Path | None,
+    init_from: str | None,
+    tokenizer: str | None,
     held_out_data: Path | None,
     hidden_size: int,
     layers: int,
@@ -144,7 +160,7 @@ def command(
     """Train a model on a prepared corpus.
 
     Ctrl-C ends the run after the step it is in and saves it; the same command with --resume
-    continues it. Under torchrun every process takes its share of the windows.
+    continues it. Under torchrun each process trains on different windows.
     """
     context = click.get_current_context()
     if steps is not None and tokens is not None:
@@ -155,22 +171,22 @@ def command(
         steps, tokens = (
             (None, tokens) if context.get_parameter_source("tokens") == given else (steps, None)
         )
-    if model is None and hidden_size % heads:
+    if init_from is None and hidden_size % heads:
         raise click.UsageError(f"--hidden-size {hidden_size} is not a multiple of --heads {heads}")
-    if options["lora_rank"] and model is None:
-        raise click.UsageError("--lora-rank adapts a trained model; name one with --model")
+    if options["lora_rank"] and init_from is None:
+        raise click.UsageError("--lora-rank adapts a trained model; name one with --init-from")
 
     from transformers.utils.logging import disable_progress_bar
 
-    from gpt_neox_japanese.training.distributed import leave_the_others, processes, this_process
+    from gpt_neox_japanese.training.distributed import destroy_process_group, rank, world_size
     from gpt_neox_japanese.training.run import train
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
     if tokens is not None:
         step = options["sequence_length"] * options["batch_size"] * options["gradient_accumulation"]
-        steps = max(tokens // (step * processes()), 1)
+        steps = max(tokens // (step * world_size()), 1)
     settings = Settings(steps=steps or _DEFAULTS["steps"], **options)
-    start = model or Architecture(hidden_size, layers, heads)
+    start = init_from or Architecture(hidden_size, layers, heads)
     try:
         finished = train(
             data,
@@ -184,8 +200,8 @@ def command(
     except TrainingError as error:
         raise click.ClickException(str(error)) from error
     finally:
-        leave_the_others()
-    if this_process() != 0:
+        destroy_process_group()
+    if rank() != 0:
         return
     if finished:
         click.echo(f"the model is in {output}")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.options import layout_options, vocabulary_option
+from gpt_neox_japanese.cli.options import layout_options, tokenizer_option
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
-    from gpt_neox_japanese.tokenizer.build.statistics import Coverage, Usage
+    from gpt_neox_japanese.tokenizer.build.statistics import Coverage, TextStatistics
 
 __all__ = ["command"]
 
@@ -80,12 +80,12 @@ def build(
 
 @command.command()
 @click.argument("texts", nargs=-1, type=click.Path(path_type=Path), metavar="[TEXT-FILE...]")
-@vocabulary_option
+@tokenizer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @layout_options
 def show(
     texts: tuple[Path, ...],
-    model: Path | None,
+    tokenizer: str | None,
     as_json: bool,
     text_field: str,
     id_field: str,
@@ -100,15 +100,15 @@ def show(
 
     from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.corpus import Layout
-    from gpt_neox_japanese.tokenizer.build.statistics import coverage, usage
+    from gpt_neox_japanese.tokenizer.build.statistics import coverage, text_statistics
     from gpt_neox_japanese.tokenizer.codec import Codec
 
-    codec = Codec.load(model or default_model_directory())
+    codec = Codec.from_pretrained(tokenizer or default_model_directory())
     found = coverage(codec)
     used = None
     if texts:
         documents = _read_with_progress(texts, Layout(text_field, id_field, split_lines))
-        used = usage(codec, (document.text for document in documents))
+        used = text_statistics(codec, (document.text for document in documents))
     fingerprint = codec.fingerprint
     if as_json:
         usage_fields = {"texts": asdict(used)} if used else {}
@@ -117,10 +117,10 @@ def show(
         return
     _echo_coverage(found, fingerprint, used)
     if used:
-        _echo_usage(used)
+        _echo_text_statistics(used)
 
 
-def _echo_coverage(found: Coverage, fingerprint: str, used: Usage | None) -> None:
+def _echo_coverage(found: Coverage, fingerprint: str, used: TextStatistics | None) -> None:
     click.echo(f"ids          {found.ids:,}")
     click.echo(f"forms        {found.forms:,}")
     click.echo(f"emoji        {found.emoji:,}")
@@ -133,7 +133,7 @@ def _echo_coverage(found: Coverage, fingerprint: str, used: Usage | None) -> Non
         click.echo(f"{kind.name:14}{kind.ids:>8,}{kind.forms:>9,}{dead:>8}{share}".rstrip())
 
 
-def _echo_usage(used: Usage) -> None:
+def _echo_text_statistics(used: TextStatistics) -> None:
     click.echo(f"\ncharacters            {used.characters:,}")
     click.echo(f"tokens                {used.tokens:,}")
     click.echo(f"characters per token  {used.characters_per_token:.4f}")

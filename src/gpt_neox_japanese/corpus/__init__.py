@@ -9,16 +9,16 @@ A corpus is cut into blocks of a few megabytes of whole documents (`read_blocks`
 read by itself, by whatever process gets it, and a corpus always falls into the same blocks: work on
 them can be shared out, stopped and continued. `read_documents` reads them one after the other.
 
-`documents` says what a document is, `files` which files there are, `unpacking` what bytes they
-hold, `parts` and `parquet` how a part of each kind is read, `blocks` how a corpus is cut, and
-`parallel` applies a function to all blocks with several processes.
+Start with `blocks`, which says how a corpus is cut. `documents` says what a document is,
+`corpus_files` which files there are, `decompression` what bytes they hold, `parts` and `parquet`
+how a part of each kind is read; `parallel` applies a function to all blocks with several processes.
 """
 
 from __future__ import annotations
 
 from gpt_neox_japanese.corpus.blocks import Block, read_blocks, read_documents
+from gpt_neox_japanese.corpus.corpus_files import corpus_files
 from gpt_neox_japanese.corpus.documents import Document, Layout, is_held_out, name_of
-from gpt_neox_japanese.corpus.files import corpus_files
 from gpt_neox_japanese.corpus.parallel import map_blocks
 
 __all__ = [

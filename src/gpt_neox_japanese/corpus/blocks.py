@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt_neox_japanese.corpus.corpus_files import corpus_files, kind_of
 from gpt_neox_japanese.corpus.documents import Document, Layout
-from gpt_neox_japanese.corpus.files import corpus_files, kind_of
 from gpt_neox_japanese.corpus.parquet import read_row_groups
 from gpt_neox_japanese.corpus.parts import Lines, Part, WholeText, read_lines
 from gpt_neox_japanese.errors import CorpusError
@@ -35,7 +35,11 @@ class Block:
         return sum(part.size for part in self.parts)
 
     def documents(self) -> Iterator[Document | CorpusError]:
-        """The documents in order, with an error in the place of each one that is broken."""
+        """The documents in order, with an error in the place of each one that is broken.
+
+        Yields:
+            Documents, and errors in their places.
+        """
         for part in self.parts:
             yield from part.documents(self.layout)
 
@@ -45,6 +49,13 @@ def read_blocks(files: Iterable[Path], layout: Layout) -> Iterator[Block]:
 
     A document larger than that is a block of its own, and so is a Parquet row group. Of compressed
     files the blocks hold the text itself, of others only where it is.
+
+    Args:
+        files: Files of a corpus, in order.
+        layout: Where in the files the documents are.
+
+    Yields:
+        Blocks; the same files always give the same ones.
     """
     parts: list[Part] = []
     size = 0
@@ -61,6 +72,13 @@ def read_blocks(files: Iterable[Path], layout: Layout) -> Iterator[Block]:
 
 def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) -> Iterator[Document]:
     """The documents of `paths` (see `corpus_files`), in order.
+
+    Args:
+        paths: Files and directories.
+        layout: Where in the files the documents are; the usual one if None.
+
+    Yields:
+        Documents.
 
     Raises:
         CorpusError: a file or a line cannot be read; the message names both.

@@ -48,6 +48,15 @@ class Layout:
 def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Document:
     """The document of one line of a .jsonl file.
 
+    Args:
+        line: UTF-8.
+        file: Where it stands.
+        number: The line's number, from 1.
+        layout: Which fields are read.
+
+    Returns:
+        The document.
+
     Raises:
         CorpusError: the line is not what it should be; the message names file and line.
     """
@@ -71,6 +80,14 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
 
 def document_of_line(line: bytes, file: Path, number: int) -> Document:
     """The document that one line of a .txt file is, without its line break.
+
+    Args:
+        line: UTF-8.
+        file: Where it stands.
+        number: The line's number, from 1.
+
+    Returns:
+        The document.
 
     Raises:
         CorpusError: the line is not UTF-8; the message names file and line.
@@ -101,6 +118,12 @@ def name_of(file: Path) -> str:
 
     In the locale C, Python knows no other bytes than ASCII, and names that were made on another
     system may not be UTF-8 anywhere.
+
+    Args:
+        file: Any file.
+
+    Returns:
+        Its name, without directories.
     """
     try:
         return os.fsencode(file.name).decode("utf-8", "backslashreplace")
@@ -117,6 +140,9 @@ def is_held_out(document_id: str, fraction: float) -> bool:
     Args:
         document_id: the document's id.
         fraction: the wanted size of the held-out part, from 0 to 1.
+
+    Returns:
+        Whether it is kept out of training.
     """
     digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64

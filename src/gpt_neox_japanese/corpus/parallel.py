@@ -34,6 +34,9 @@ def map_blocks(
         blocks: read as the work goes on.
         workers: number of processes at most; with 1 the work is done in this one.
 
+    Yields:
+        A block, and what `function` made of it.
+
     Raises:
         ChildProcessError: the system ended a worker.
     """

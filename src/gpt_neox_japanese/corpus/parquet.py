@@ -71,7 +71,14 @@ class RowGroup:
 
 
 def read_row_groups(file: Path) -> Iterator[Part]:
-    """Cut a Parquet file into its row groups."""
+    """Cut a Parquet file into its row groups.
+
+    Args:
+        file: A Parquet file.
+
+    Yields:
+        Its parts, in order.
+    """
     from pyarrow import ArrowException, parquet
 
     try:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gpt_neox_japanese.corpus.corpus_files import compression_of, kind_of
+from gpt_neox_japanese.corpus.decompression import decompressed
 from gpt_neox_japanese.corpus.documents import (
     Document,
     Layout,
@@ -18,8 +20,6 @@ from gpt_neox_japanese.corpus.documents import (
     document_of_line,
     name_of,
 )
-from gpt_neox_japanese.corpus.files import compression_of, kind_of
-from gpt_neox_japanese.corpus.unpacking import unpacked
 from gpt_neox_japanese.errors import CorpusError
 
 __all__ = ["Broken", "Lines", "Part", "WholeText", "read_lines"]
@@ -50,7 +50,7 @@ class WholeText:
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
         """The file's text."""
         try:
-            data = b"".join(chunk for chunk, _ in unpacked(self.file))
+            data = b"".join(chunk for chunk, _ in decompressed(self.file))
             yield Document(name_of(self.file), data.decode("utf-8-sig"), self.file, 1)
         except CorpusError as error:
             yield error
@@ -117,11 +117,18 @@ class Broken:
 
 
 def read_lines(file: Path) -> Iterator[Part]:
-    """Cut a file of lines into parts of some megabytes, or of one line where that is longer."""
+    """Cut a file of lines into parts of some megabytes, or of one line where that is longer.
+
+    Args:
+        file: A file of lines, compressed or not.
+
+    Yields:
+        Its parts, in order.
+    """
     is_packed = bool(compression_of(file))
     first, offset = 1, 0
     try:
-        for data, end in _whole_lines(unpacked(file)):
+        for data, end in _whole_lines(decompressed(file)):
             size = end - offset if is_packed else len(data)
             yield Lines(file, size, first, offset, data if is_packed else None)
             first += data.count(b"\n")

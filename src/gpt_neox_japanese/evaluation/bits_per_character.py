@@ -123,9 +123,9 @@ def _windows(
     texts: Iterable[str], codec: Codec, window: int, stride: int, sizes: _TextSizes
 ) -> Iterator[_Window]:
     """Windows of at most `window + 1` ids: the model reads all but the last of them."""
-    eos = codec.end_of_text_id
+    eos = codec.eot_token
     for text in texts:
-        ids = np.concatenate([[eos], codec.encode(text), [eos]]).astype(np.int32)
+        ids = np.concatenate([[eos], codec.encode_to_numpy(text), [eos]]).astype(np.int32)
         sizes.documents += 1
         sizes.characters += len(text)
         sizes.bytes += len(text.encode())

@@ -117,10 +117,10 @@ def _question(context: str, true: str, sentences: Sequence[str], rank: int) -> Q
 
 
 def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
-    eos = codec.end_of_text_id
-    start = [eos, *codec.encode(question.context).tolist()]
+    eos = codec.eot_token
+    start = [eos, *codec.encode(question.context)]
     window = int(model.config.max_position_embeddings)
-    rows = [codec.encode(choice).tolist() for choice in question.choices]
+    rows = [codec.encode(choice) for choice in question.choices]
     start = start[-(window - max(map(len, rows))) :]
     inputs = torch.zeros(len(rows), len(start) + max(map(len, rows)), dtype=torch.long)
     targets = torch.full_like(inputs, -100)

@@ -29,7 +29,7 @@ def folded_characters(codec: Codec, texts: Iterable[str]) -> tuple[int, int]:
     folded = total = 0
     for line in _lines(texts):
         total += len(line)
-        back = codec.decode(codec.encode(line))
+        back = codec.decode(codec.encode_to_numpy(line))
         if back == line:
             continue
         if len(back) == len(line):

@@ -1,4 +1,5 @@
 """Files that come from outside or must outlast a crash: JSON, tensors, results.
 
-`json_files` and `tensor_files` read what a stranger may have made; `outputs` and `atomic` write.
+`json_files` and `tensor_files` read what a stranger may have made; `atomic` writes so that a crash
+leaves no half of a file; `outputs` looks after the place that `--output` names.
 """

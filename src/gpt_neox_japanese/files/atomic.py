@@ -1,38 +1,92 @@
-"""Files that are whole or not there, whatever ends the process while they are written."""
+"""Atomic file writes: whatever ends the process, a file or directory is old, new, or not there.
+
+Nothing here knows of `--output`, which is the business of `outputs`.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import zlib
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
-from gpt_neox_japanese.files.outputs import replace, sync_directory
-
-__all__ = ["checksum", "discard_directory", "publish_directory", "replace_file", "sync_file"]
+__all__ = [
+    "checksum",
+    "discard_directory",
+    "move_over",
+    "publish_directory",
+    "sync_directory",
+    "sync_file",
+    "write_file",
+]
 
 _CHUNK = 2**22
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Give a file new contents at one moment; until then it keeps its old ones.
 
+    Args:
+        path: The file; it need not be there yet.
+        data: Its whole contents.
+
     Raises:
-        OSError: the contents cannot be written; the file is as it was.
+        OSError: The contents cannot be written; the file is as it was.
     """
     fresh = path.with_name(f".{path.name}.new")
     try:
         fresh.write_bytes(data)
         sync_file(fresh)
-        replace(fresh, path)
+        move_over(fresh, path)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
 
+def move_over(fresh: Path, path: Path) -> None:
+    """Put a file in the place of another, also where readers have that one mapped.
+
+    Args:
+        fresh: The file with the new contents, on the same disk; it is gone afterwards.
+        path: The file that is replaced, if it is there.
+
+    Raises:
+        OSError: That is not possible; the file is as it was.
+    """
+    try:
+        fresh.replace(path)
+        return
+    except PermissionError:
+        # Windows replaces no file that somebody has mapped, but lets it have another name.
+        if not path.is_file():
+            raise
+    names = (path.with_name(f".{path.name}.{number}.old") for number in count())
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    try:
+        fresh.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        with suppress(OSError):  # somebody still reads it; a later time it goes
+            old.unlink()
+
+
 def publish_directory(partial: Path, final: Path) -> None:
-    """Give a directory whose files are synced its name, in the place of one that has it."""
+    """Give a directory whose files are synced its name, in the place of one that has it.
+
+    Args:
+        partial: The directory, under another name beside `final`; every file is synced.
+        final: The name it gets.
+
+    Raises:
+        OSError: That is not possible.
+    """
     sync_directory(partial)
     if final.exists():
         discard_directory(final)
@@ -41,7 +95,11 @@ def publish_directory(partial: Path, final: Path) -> None:
 
 
 def discard_directory(directory: Path) -> None:
-    """Remove a directory that nobody may find half removed."""
+    """Remove a directory that nobody may find half removed.
+
+    Raises:
+        OSError: That is not possible; the directory is as it was.
+    """
     hidden = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)
     directory.rename(hidden)
@@ -54,8 +112,19 @@ def sync_file(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def sync_directory(directory: Path) -> None:
+    """Return only when the names in a directory are on the disk, where a system can be asked."""
+    if sys.platform == "win32":  # opens no directories; NTFS keeps a journal of names itself
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def checksum(path: Path) -> tuple[int, int]:
-    """Bytes of a file and their CRC-32."""
+    """How many bytes a file has, and their CRC-32."""
     size = crc = 0
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

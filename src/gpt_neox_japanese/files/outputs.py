@@ -1,4 +1,7 @@
-"""Where results go: checked before the work begins, and filled at one moment when it is done.
+"""What `--output` names: checked before the work begins, filled at one moment when it is done.
+
+This is about the place that a person asked for; how a single file or directory is replaced so that
+a crash leaves no half of it is `atomic`.
 
 A result grows in a hidden directory and is then given its place by renaming. That directory is
 beside the result where there is none yet. A directory that is there already, and empty, may be
@@ -9,9 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 from gpt_neox_japanese.errors import OutputError
@@ -19,12 +19,10 @@ from gpt_neox_japanese.errors import OutputError
 __all__ = [
     "check_output",
     "check_writable",
-    "growing",
-    "make",
+    "make_partial",
+    "partial_directory",
     "publish",
     "publish_file",
-    "replace",
-    "sync_directory",
     "target",
 ]
 
@@ -38,12 +36,12 @@ def check_output(
     """Make sure that a new directory can be made at `output`, or an empty one filled.
 
     Args:
-        output: what `--output` names.
-        remedy: what to do about a directory that is not empty.
-        partial: where the result grows, if that does not count as something in it.
+        output: What `--output` names.
+        remedy: What to do about a directory that is not empty.
+        partial: Where the result grows, if that does not count as something in it.
 
     Raises:
-        OutputError: there is a file, a directory that is not empty, or no way to write.
+        OutputError: There is a file, a directory that is not empty, or no way to write.
     """
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output {output} exists and is a file; {remedy}")
@@ -59,8 +57,11 @@ def check_output(
 def check_writable(output: Path) -> None:
     """Make sure that something can be written at `output`, without making anything.
 
+    Args:
+        output: What `--output` names.
+
     Raises:
-        OutputError: a part of the path is a file, or may not be written into.
+        OutputError: A part of the path is a file, or may not be written into.
     """
     folder = target(output)
     while not os.path.lexists(folder) and folder != folder.parent:
@@ -76,8 +77,16 @@ def check_writable(output: Path) -> None:
         )
 
 
-def growing(output: Path, work: str) -> Path:
-    """The hidden directory in which a result of a kind of work grows; it may not be there yet."""
+def partial_directory(output: Path, work: str) -> Path:
+    """The hidden directory in which a result grows; it may not be there yet.
+
+    Args:
+        output: What `--output` names.
+        work: The kind of work, which is part of the name.
+
+    Returns:
+        `.NAME.WORK` beside the output, or `.WORK` inside it where it is there already.
+    """
     real = target(output)
     beside = real.with_name(f".{real.name}.{work}") if real.name else None
     if beside is not None and (beside.exists() or not real.is_dir()):
@@ -85,12 +94,16 @@ def growing(output: Path, work: str) -> Path:
     return real / f".{work}"
 
 
-def make(partial: Path, output: Path) -> None:
+def make_partial(partial: Path, output: Path) -> None:
     """Make the directory in which a result grows.
 
+    Args:
+        partial: What `partial_directory` gave.
+        output: What `--output` names, for the message.
+
     Raises:
-        OutputError: that is not possible there.
-        OSError: the disk is full or fails.
+        OutputError: That is not possible there.
+        OSError: The disk is full or fails.
     """
     try:
         partial.mkdir(parents=True)
@@ -103,12 +116,12 @@ def make(partial: Path, output: Path) -> None:
 
 
 def publish(partial: Path, output: Path, last: str) -> None:
-    """Give what has grown its place.
+    """Move a complete result to its place.
 
     Args:
-        partial: the directory of `growing`; it is gone afterwards.
-        output: a directory that is empty or does not exist.
-        last: the file by which others know that a directory is complete.
+        partial: What `partial_directory` gave; it is gone afterwards.
+        output: A directory that is empty or does not exist.
+        last: The file by which others know that a directory is complete.
     """
     real = target(output)
     if not real.is_dir():
@@ -120,45 +133,8 @@ def publish(partial: Path, output: Path, last: str) -> None:
 
 
 def publish_file(file: Path, output: Path) -> None:
-    """Give a file that has grown its place, where there is none yet."""
+    """Move a complete file to its place, where there is none yet."""
     file.rename(target(output))
-
-
-def replace(fresh: Path, path: Path) -> None:
-    """Put a file in the place of another, also where readers have that one mapped.
-
-    Raises:
-        OSError: that is not possible; the file is as it was.
-    """
-    try:
-        fresh.replace(path)
-        return
-    except PermissionError:
-        # Windows replaces no file that somebody has mapped, but lets it have another name.
-        if not path.is_file():
-            raise
-    names = (path.with_name(f".{path.name}.{number}.old") for number in count())
-    aside = next(name for name in names if not name.exists())
-    path.rename(aside)
-    try:
-        fresh.rename(path)
-    except OSError:
-        aside.rename(path)
-        raise
-    for old in path.parent.glob(f".{path.name}.*.old"):
-        with suppress(OSError):  # somebody still reads it; a later time it goes
-            old.unlink()
-
-
-def sync_directory(directory: Path) -> None:
-    """Return only when the names in a directory are on the disk, where a system can be asked."""
-    if sys.platform == "win32":  # opens no directories; NTFS keeps a journal of names itself
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def target(output: Path) -> Path:

@@ -74,7 +74,7 @@ def convert(
         ...     size == (output / "model.safetensors").stat().st_size
         True
     """
-    partial = outputs.growing(output, "converted")
+    partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
     config = _read_config(source)
     tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
@@ -86,7 +86,7 @@ def convert(
         config["quantization_config"] = quantization
 
     shutil.rmtree(partial, ignore_errors=True)
-    outputs.make(partial, output)
+    outputs.make_partial(partial, output)
     try:
         weights = partial / "model.safetensors"
         write_weights(weights, tensors, allocation, search=search, progress=progress)

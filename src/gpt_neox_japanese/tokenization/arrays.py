@@ -23,15 +23,16 @@ from typing import Any
 import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, name_of
+from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.encode_corpus import (
+    CorpusSource,
     Encoded,
     OnError,
     Packed,
-    Source,
+    corpus_fingerprint,
     encode_corpus,
-    settings_of,
 )
-from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["MANIFEST", "Totals", "token_dtype", "tokenize_corpus"]
@@ -49,10 +50,10 @@ class Totals:
     """How much was tokenized.
 
     Attributes:
-        documents: number of documents.
+        documents: Number of documents.
         characters: Unicode characters of their texts.
-        tokens: number of ids.
-        skipped: broken documents that were passed over.
+        tokens: Number of ids.
+        skipped: Broken documents that were passed over.
     """
 
     documents: int
@@ -63,7 +64,7 @@ class Totals:
 
 def tokenize_corpus(
     corpus: Iterable[str | Path],
-    model: Path,
+    tokenizer: str | Path,
     output: Path,
     *,
     layout: Layout | None = None,
@@ -74,25 +75,30 @@ def tokenize_corpus(
     """Encode every document of a corpus into `output`, which appears only when it is complete.
 
     Args:
-        corpus: files and directories, as `corpus_files` takes them.
-        model: a directory with `vocab.txt` and `emoji.json`.
-        output: a name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
-        layout: where in the files the documents are.
-        on_error: whether a broken document ends the work or is passed over.
-        workers: number of processes at most; as many as there are CPUs when None.
-        resume: continue a run that was interrupted, if there is one; see `unfinished`.
+        corpus: Files and directories, as `corpus_files` takes them.
+        tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
+            vocabulary of the model in this package.
+        output: A name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
+        layout: Where in the files the documents are.
+        on_error: Whether a broken document ends the work or is passed over.
+        workers: Number of processes at most; as many as there are CPUs when None.
+        resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
+
+    Returns:
+        How much was tokenized.
 
     Raises:
         OutputError: `output` exists or cannot be written.
-        DataError: there is an interrupted run that this one cannot continue.
-        CorpusError: the corpus cannot be read.
+        DataError: There is an interrupted run that this one cannot continue.
+        CorpusError: The corpus cannot be read.
+        CheckpointError: There is no such tokenizer.
     """
-    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
-    codec = Codec.load(model)
+    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
+    codec = Codec.load(find_tokenizer(tokenizer))
     as_lines = output.suffix == ".jsonl"
     last = output.name if as_lines else MANIFEST
-    settings = {**settings_of(source, codec), "output": "lines" if as_lines else "arrays"}
-    run = Unfinished(output, settings, resume=resume, last=last, is_file=as_lines)
+    settings = {**corpus_fingerprint(source, codec), "output": "lines" if as_lines else "arrays"}
+    run = ResumableOutput(output, settings, resume=resume, last=last, is_file=as_lines)
     with run as files:
         if as_lines:
             files.append(output.name, b"")
@@ -116,11 +122,11 @@ def _pack_lines(encoded: Encoded) -> Packed:
     return Packed({"lines": "".join(lines).encode()}, _count(encoded))
 
 
-def _put_lines(files: Unfinished, name: str, packed: Packed) -> None:
+def _put_lines(files: ResumableOutput, name: str, packed: Packed) -> None:
     files.append(name, packed.parts["lines"])
 
 
-def _encode_arrays(source: Source, codec: Codec, files: Unfinished) -> None:
+def _encode_arrays(source: CorpusSource, codec: Codec, files: ResumableOutput) -> None:
     dtype = token_dtype(len(codec))
     if not files.size(IDS):
         files.append(IDS, _npy_header(dtype, 0))
@@ -148,7 +154,7 @@ class _PackArrays:
         return Packed(parts, _count(encoded))
 
 
-def _put_arrays(files: Unfinished, packed: Packed) -> None:
+def _put_arrays(files: ResumableOutput, packed: Packed) -> None:
     # Where a document ends depends on all blocks before, which no worker knows.
     lengths = np.frombuffer(packed.parts["lengths"], _BOUND)
     bounds = files.counts["tokens"] + np.cumsum(lengths, dtype=_BOUND)
@@ -173,7 +179,7 @@ def _count(encoded: Encoded) -> dict[str, int]:
     }
 
 
-def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals) -> None:
+def _save_manifest(directory: Path, source: CorpusSource, codec: Codec, totals: Totals) -> None:
     manifest = {
         "vocabulary_fingerprint": codec.fingerprint,
         "sources": [name_of(file) for file in source.files],
@@ -184,5 +190,12 @@ def _save_manifest(directory: Path, source: Source, codec: Codec, totals: Totals
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
-    """The narrowest little-endian type that holds every id of a vocabulary."""
+    """Choose the type that ids are stored in.
+
+    Args:
+        vocabulary_size: Number of ids.
+
+    Returns:
+        The narrowest little-endian type that holds every id: uint16 or uint32.
+    """
     return np.dtype("<u2" if vocabulary_size <= 2**16 else "<u4")

@@ -21,11 +21,20 @@ from tqdm import tqdm
 from gpt_neox_japanese.corpus import Block, Document, Layout, map_blocks, read_blocks
 from gpt_neox_japanese.errors import CorpusError
 from gpt_neox_japanese.machine import usable_cores
-from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.results import Ragged
 
-__all__ = ["Encoded", "OnError", "Pack", "Packed", "Source", "encode_corpus", "settings_of"]
+__all__ = [
+    "CorpusSource",
+    "Encoded",
+    "OnError",
+    "Pack",
+    "Packed",
+    "corpus_fingerprint",
+    "encode_corpus",
+    "num_workers",
+]
 
 # A process takes a second to start; that is well spent from about this much source on.
 _BYTES_WORTH_A_WORKER = 2**24
@@ -37,7 +46,7 @@ class Encoded(NamedTuple):
     """Some documents and their ids.
 
     Attributes:
-        documents: the documents.
+        documents: The documents.
         rows: `rows[i]` are the ids of document i.
     """
 
@@ -49,8 +58,8 @@ class Packed(NamedTuple):
     """What a block contributes to the output.
 
     Attributes:
-        parts: name → bytes to append.
-        counts: name → number to add.
+        parts: Name → bytes to append.
+        counts: Name → number to add.
     """
 
     parts: Mapping[str, bytes]
@@ -62,15 +71,15 @@ Pack = Callable[[Encoded], Packed]
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSource:
     """A corpus and how it is to be read.
 
     Attributes:
-        files: the corpus files.
-        layout: where in them the documents are.
-        on_error: what a broken document does: `stop` raises a CorpusError, `skip` passes it over
+        files: The corpus files.
+        layout: Where in them the documents are.
+        on_error: What a broken document does: `stop` raises a CorpusError, `skip` passes it over
             with a line on stderr.
-        workers: number of processes at most; as many as there are CPUs when None.
+        workers: Number of processes at most; as many as there are CPUs when None.
     """
 
     files: Sequence[Path]
@@ -85,21 +94,25 @@ class Source:
 
 
 def encode_corpus(
-    source: Source, codec: Codec, pack: Pack, put: Callable[[Packed], None], output: Unfinished
+    source: CorpusSource,
+    codec: Codec,
+    pack: Pack,
+    put: Callable[[Packed], None],
+    output: ResumableOutput,
 ) -> None:
     """Encode the blocks of `source` that `output` does not have yet.
 
     `output.counts["skipped"]` is then the number of broken documents that were passed over.
 
     Args:
-        source: the corpus.
-        codec: pickled for the workers.
-        pack: makes bytes of a block's documents.
-        put: appends them to `output`.
-        output: where the work stands.
+        source: The corpus.
+        codec: Pickled for the workers.
+        pack: Makes bytes of a block's documents.
+        put: Appends them to `output`.
+        output: Where the work stands.
 
     Raises:
-        CorpusError: something is broken and `source.on_error` is `stop`.
+        CorpusError: Something is broken and `source.on_error` is `stop`.
     """
     blocks = read_blocks(source.files, source.layout)
     done = sum(block.size for block in islice(blocks, output.blocks))
@@ -107,7 +120,7 @@ def encode_corpus(
     with tqdm(
         total=source.size, initial=done, desc="encode", unit="B", unit_scale=True
     ) as progress:
-        for block, (packed, problems) in map_blocks(work, blocks, _workers(source)):
+        for block, (packed, problems) in map_blocks(work, blocks, num_workers(source)):
             for problem in problems:
                 progress.write(f"skipped: {problem}", file=sys.stderr)
             put(packed)
@@ -115,8 +128,16 @@ def encode_corpus(
             progress.update(block.size)
 
 
-def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
-    """What the ids of a corpus depend on, as JSON values."""
+def corpus_fingerprint(source: CorpusSource, codec: Codec) -> dict[str, Any]:
+    """What the ids of a corpus depend on: two runs with the same fingerprint give the same ids.
+
+    Args:
+        source: The corpus; its files count with their names and sizes, not with their contents.
+        codec: The tokenizer.
+
+    Returns:
+        Name → JSON value; the names appear in messages.
+    """
     files = json.dumps([[file.name, file.stat().st_size] for file in source.files])
     return {
         "corpus": hashlib.sha256(files.encode()).hexdigest(),
@@ -125,9 +146,17 @@ def settings_of(source: Source, codec: Codec) -> dict[str, Any]:
     }
 
 
-def _workers(source: Source) -> int:
-    most = source.workers or usable_cores()
-    return max(1, min(most, source.size // _BYTES_WORTH_A_WORKER))
+def num_workers(source: CorpusSource) -> int:
+    """Choose how many processes encode a corpus.
+
+    Args:
+        source: the corpus.
+
+    Returns:
+        `source.workers` at most, and fewer where there is not enough text for them.
+    """
+    limit = source.workers or usable_cores()
+    return max(1, min(limit, source.size // _BYTES_WORTH_A_WORKER))
 
 
 @dataclass(frozen=True)
@@ -149,5 +178,7 @@ class _Work:
             else:
                 raise document
         # The blocks are what is shared out, so one thread is enough here.
-        rows = self.codec.encode_batch([document.text for document in documents], threads=1)
+        rows = self.codec.encode_batch_to_numpy(
+            [document.text for document in documents], num_threads=1
+        )
         return self.pack(Encoded(documents, rows)), problems

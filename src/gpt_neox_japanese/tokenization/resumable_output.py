@@ -1,4 +1,4 @@
-"""Output that grows for hours: hidden until it is complete, and not lost when the run is killed.
+"""Output that can be resumed: hidden until it is complete, and not lost when the run is killed.
 
 While a run writes `NAME`, its files lie in the directory `.NAME.partial` beside it (or `.partial`
 inside, if `NAME` is an empty directory that is there already), together with `progress.json`: how
@@ -16,41 +16,53 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from gpt_neox_japanese.errors import DataError, OutputError
 from gpt_neox_japanese.files import outputs
+from gpt_neox_japanese.files.atomic import write_file
 
-__all__ = ["Unfinished"]
+__all__ = ["ResumableOutput"]
 
 JOURNAL = "progress.json"
 
 _SECONDS_BETWEEN_JOURNALS = 10.0
 
 
-class Unfinished:
-    """Files that only grow, block by block, until they are published together.
+class ResumableOutput:
+    """Files that are appended to, block by block, until they are published together.
 
     A context manager. A block that ends with an exception, Ctrl-C among them, keeps what whole
     blocks of the corpus have given so far, for `resume`.
 
     Args:
-        output: the file or directory to make; it must not exist, or be an empty directory.
-        settings: what the result depends on, as JSON values; a run can only be continued with the
+        output: The file or directory to make; it must not exist, or be an empty directory.
+        settings: What the result depends on, as JSON values; a run can only be continued with the
             same ones.
-        resume: continue the run that was interrupted, if there is one.
-        last: the file that goes to its place after all others.
-        is_file: that one file is the whole result, and `output` its name.
+        resume: Continue the run that was interrupted, if there is one.
+        last: The file that goes to its place after all others.
+        is_file: That one file is the whole result, and `output` its name.
 
     Attributes:
-        blocks: how many blocks are done.
-        counts: what was counted in them.
+        blocks: How many blocks are done.
+        counts: What was counted in them.
 
     Raises:
         OutputError: `output` exists, or cannot be written.
-        DataError: an interrupted run is in the way, or it had other settings.
+        DataError: An interrupted run is in the way, or it had other settings.
+
+    Example:
+        >>> import tempfile
+        >>> output = Path(tempfile.mkdtemp()) / "made"
+        >>> with ResumableOutput(output, {}, resume=False, last="ids.bin") as files:
+        ...     files.append("ids.bin", bytes([1, 2]))
+        ...     files.end_block({"tokens": 2})
+        ...     files.publish()
+        >>> [file.name for file in output.iterdir()]
+        ['ids.bin']
     """
 
     def __init__(
@@ -62,7 +74,7 @@ class Unfinished:
         last: str,
         is_file: bool = False,
     ) -> None:
-        self.directory = outputs.growing(output, "partial")
+        self.directory = outputs.partial_directory(output, "partial")
         if is_file and output.is_dir():
             raise OutputError(f"--output {output} exists and is a directory; choose another")
         outputs.check_output(output, partial=self.directory)
@@ -76,29 +88,43 @@ class Unfinished:
             self._restore(resume)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
-            outputs.make(self.directory, output)
+            outputs.make_partial(self.directory, output)
         self._written = time.monotonic()
         self._safe = self._state()
 
     def size(self, name: str) -> int:
-        """Bytes of a file so far."""
+        """Bytes of a file so far; 0 if it has not been begun."""
         return self._sizes.get(name, 0)
 
     def append(self, name: str, data: bytes) -> None:
-        """Let a file grow; it is made when it is first named."""
+        """Append to a file; it is made when it is first named.
+
+        Args:
+            name: Of the file, within the output.
+            data: What to append.
+        """
         if name not in self._open:
             self._open[name] = (self.directory / name).open("ab")
         self._open[name].write(data)
         self._sizes[name] = self.size(name) + len(data)
 
     def rewrite_start(self, name: str, data: bytes) -> None:
-        """Put `data` in the place of a file's first bytes; afterwards nothing may be appended."""
+        """Overwrite the beginning of a file; afterwards nothing may be appended to any.
+
+        Args:
+            name: Of the file, within the output.
+            data: What takes the place of as many bytes.
+        """
         self._close()
         with (self.directory / name).open("r+b") as stream:
             stream.write(data)
 
     def end_block(self, counts: Mapping[str, int]) -> None:
-        """Say that everything of one more block has been appended."""
+        """Say that everything of one more block has been appended.
+
+        Args:
+            counts: Name → what the block adds to it.
+        """
         self.blocks += 1
         self.counts.update(counts)
         self._safe = self._state()
@@ -106,11 +132,15 @@ class Unfinished:
             self._save()
 
     def discard(self) -> None:
-        """Give up what is done, because no run can make use of it."""
+        """Keep nothing for `--resume`, because no run can make use of it."""
         self._safe = {**self._safe, "blocks": 0}
 
     def publish(self) -> None:
-        """Close the files and give them their place."""
+        """Close the files and move them to their place.
+
+        Raises:
+            OSError: That is not possible.
+        """
         self._close()
         if self._is_file:
             outputs.publish_file(self.directory / self._last, self._output)
@@ -138,21 +168,19 @@ class Unfinished:
     def _save(self) -> None:
         """Write the journal, after everything that it speaks of."""
         self._close()
-        path = self.directory / JOURNAL
-        fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8", newline="\n") as stream:
-            json.dump({"settings": self._settings, **self._safe}, stream, ensure_ascii=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(path)
+        journal = {"settings": self._settings, **self._safe}
+        text = json.dumps(journal, ensure_ascii=False)
+        write_file(self.directory / JOURNAL, text.encode())
         self._written = time.monotonic()
 
     def _close(self) -> None:
-        for stream in self._open.values():
-            stream.flush()
-            os.fsync(stream.fileno())
-            stream.close()
-        self._open = {}
+        streams, self._open = self._open, {}
+        with ExitStack() as closing:
+            for stream in streams.values():
+                closing.enter_context(stream)
+            for stream in streams.values():
+                stream.flush()
+                os.fsync(stream.fileno())
 
     def _restore(self, resume: bool) -> None:
         if not resume:
@@ -175,6 +203,10 @@ class Unfinished:
             if not path.is_file() or path.stat().st_size < size:
                 raise DataError(f"{path} has lost data; remove {self.directory} to start over")
             os.truncate(path, size)
+        for path in self.directory.iterdir():
+            # Begun after the journal was written: appending would go on behind what is lost.
+            if path.name != JOURNAL and path.name not in self._sizes:
+                path.unlink()
 
     def _read_journal(self) -> dict[str, Any]:
         path = self.directory / JOURNAL

@@ -1,5 +1,6 @@
-"""Text to ids and back.
+"""Text to ids and back. Start with `codec`: `Codec` does all of it, without torch or transformers.
 
-A string becomes symbols (`normalization`), symbols become ids (`reference`), ids become text again
-(`decoding`). `Codec` is the three together; `hf` is the face that transformers sees.
+A text becomes symbols (`normalization`) and these become ids, in plain Python (`python_encoder`) or
+compiled (`kernels`); `decoding` leads back. `hf` is the same behind transformers' interface, and
+`build` makes vocabularies.
 """

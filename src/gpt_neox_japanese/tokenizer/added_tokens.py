@@ -1,8 +1,8 @@
 """Tokens beyond `vocab.txt`: where a text spells them, and what they mean.
 
-`add_tokens` and `add_special_tokens` of transformers give a model words and marks of its own. An
-ordinary added token is a word: it becomes its id wherever it is written. A special one is a mark,
-as `<|endoftext|>` is: in text from strangers it is text.
+`add_tokens` and `add_special_tokens` of transformers give a model tokens of its own. An ordinary
+added token becomes its id wherever it is written. A special one, as `<|endoftext|>` is, becomes its
+id only where the caller allows it: in text from strangers it is text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["AddedToken", "AddedTokens", "Segment", "TokenFlags"]
+__all__ = ["AddedToken", "AddedTokens", "Segment", "StringFinder", "TokenFinder", "TokenFlags"]
 
 _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"\w")
@@ -27,7 +27,7 @@ class TokenFlags(Protocol):
 
     @property
     def special(self) -> bool:
-        """Whether it is a mark rather than a word."""
+        """Whether it is a special token rather than a word."""
 
     @property
     def lstrip(self) -> bool:
@@ -65,47 +65,67 @@ class AddedTokens:
 
     Args:
         tokens: id → token. Of two with one spelling the larger id is found.
-        special_ids: Ids that are marks besides those whose token says so.
+        special_ids: Ids of special tokens besides those whose token says so.
+
+    Attributes:
+        tokens: id → token, in order of ids.
+        special_ids: The ids of all special tokens.
+        ids: How a token is written → its id; tokens that are written as nothing are left out.
     """
 
     def __init__(self, tokens: Mapping[int, TokenFlags], special_ids: Iterable[int] = ()) -> None:
         self.tokens: Mapping[int, TokenFlags] = dict(sorted(tokens.items()))
-        marks = (i for i, token in self.tokens.items() if token.special)
-        self.special_ids = frozenset({*special_ids, *marks})
+        special = (i for i, token in self.tokens.items() if token.special)
+        self.special_ids = frozenset({*special_ids, *special})
         self.ids: Mapping[str, int] = {t.content: i for i, t in self.tokens.items() if t.content}
-        self._all = _Matcher(self.ids)
-        self._words = _Matcher(c for c, i in self.ids.items() if not self.tokens[i].special)
 
-    def any(self, *, marks: bool) -> bool:
-        """Whether there is anything to look for in texts.
+
+class TokenFinder:
+    """Finds tokens where texts spell them. Never changes.
+
+    Args:
+        tokens: How a token is written, which is not empty → its id and its flags.
+
+    Attributes:
+        tokens: As above; where it is empty, nothing is ever found.
+        may_cross_lines: Whether a token can stand in two lines, or take the break between them.
+    """
+
+    def __init__(self, tokens: Mapping[str, tuple[int, TokenFlags]]) -> None:
+        self.tokens = tokens
+        self.may_cross_lines = any(
+            "\n" in content or token.lstrip or token.rstrip
+            for content, (_, token) in tokens.items()
+        )
+        self._strings = StringFinder(tokens)
+
+    def may_occur(self, texts: Sequence[str]) -> bool:
+        """Whether one of some texts may spell a token; False is certain.
 
         Args:
-            marks: Whether special tokens are looked for too.
+            texts: Any strings.
+
+        Returns:
+            Whether a search is worth while.
         """
-        return any(marks or not self.tokens[token_id].special for token_id in self.ids.values())
+        return bool(self.tokens) and self._strings.may_find("".join(texts))
 
-    def may_occur(self, texts: Sequence[str], *, marks: bool) -> bool:
-        """Whether one of some texts may spell an added token; False is certain."""
-        return (self._all if marks else self._words).may_find("".join(texts))
-
-    def split(self, text: str, *, marks: bool) -> list[Segment]:
-        """Cut a text at the added tokens that it spells.
+    def split(self, text: str) -> list[Segment]:
+        """Cut a text at the tokens that it spells.
 
         Where several match, the leftmost is taken, and of those the longest, as in `tokenizers`.
         The time is linear in the text, whatever the tokens.
 
         Args:
             text: Any string.
-            marks: Whether special tokens are looked for too.
 
         Returns:
-            The added tokens and what lies between them, in order; empty where there is none.
+            The tokens and what lies between them, in order; empty where there is none.
         """
         segments: list[Segment] = []
         done = 0
-        for start, end in (self._all if marks else self._words).find(text):
-            token_id = self.ids[text[start:end]]
-            token = self.tokens[token_id]
+        for start, end in self._strings.find(text):
+            token_id, token = self.tokens[text[start:end]]
             if start < done or (token.single_word and _touches_word(text, start, end)):
                 continue
             if token.lstrip:
@@ -120,13 +140,8 @@ class AddedTokens:
             segments.append(Segment(done, len(text), None))
         return segments
 
-    @property
-    def may_cross_lines(self) -> bool:
-        """Whether a token can stand in two lines, or take the break between them."""
-        return any("\n" in t.content or t.lstrip or t.rstrip for t in self.tokens.values())
 
-
-class _Matcher:
+class StringFinder:
     """Finds strings in a text, leftmost first and longest first, in time linear in the text.
 
     The automaton of Aho and Corasick, for the strings spelled backwards, reads the text from its
@@ -161,11 +176,25 @@ class _Matcher:
         self._ends = re.compile(f"[{ends}]" if ends else r"(?!)")
 
     def may_find(self, text: str) -> bool:
-        """Whether any of the strings may be there; False is certain."""
+        """Whether any of the strings may be there; False is certain.
+
+        Args:
+            text: Any string.
+
+        Returns:
+            Whether a search is worth while.
+        """
         return self._ends.search(text) is not None
 
     def find(self, text: str) -> list[tuple[int, int]]:
-        """Where strings stand, `(start, end)`, none of them inside another, in order."""
+        """Where strings stand.
+
+        Args:
+            text: Any string.
+
+        Returns:
+            `(start, end)` of each, none of them inside another, in order.
+        """
         if not self.may_find(text):
             return []
         found: list[tuple[int, int]] = []

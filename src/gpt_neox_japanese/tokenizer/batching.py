@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.machine import usable_cores
 from gpt_neox_japanese.tokenizer.results import Ragged
 
-__all__ = ["concatenated", "cut_between_lines", "cut_between_texts", "in_threads"]
+__all__ = ["concatenate", "cut_between_lines", "cut_between_texts", "map_in_threads"]
 
 _Result = TypeVar("_Result")
 
@@ -23,14 +23,23 @@ _CHARACTERS_PER_TASK = 2**18
 _BYTES_PER_TASK = 2**20
 
 
-def in_threads(
-    function: Callable[[slice], _Result], tasks: Sequence[slice], threads: int | None
+def map_in_threads(
+    function: Callable[[slice], _Result], tasks: Sequence[slice], num_threads: int | None
 ) -> list[_Result]:
-    """`function` of every task, in order, on so many threads; on all usable cores if None."""
-    threads = min(threads or usable_cores(), len(tasks)) if len(tasks) > 1 else 1
-    if threads <= 1:
+    """Apply a function to every task.
+
+    Args:
+        function: Should spend its time in compiled code.
+        tasks: Its arguments.
+        num_threads: At most so many threads; one for each usable core if None.
+
+    Returns:
+        The results, in the order of the tasks.
+    """
+    num_threads = min(num_threads or usable_cores(), len(tasks)) if len(tasks) > 1 else 1
+    if num_threads <= 1:
         return [function(task) for task in tasks]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         return list(pool.map(function, tasks))
 
 
@@ -38,7 +47,10 @@ def cut_between_texts(lengths: NDArray[np.int64]) -> list[slice]:
     """Runs of texts of about the same size.
 
     Args:
-        lengths: int64 `(texts,)`, in characters.
+        lengths: int64 [texts], in characters.
+
+    Returns:
+        The numbers of the texts in each run.
     """
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
@@ -47,7 +59,14 @@ def cut_between_texts(lengths: NDArray[np.int64]) -> list[slice]:
 
 
 def cut_between_lines(data: NDArray[np.uint8]) -> list[slice]:
-    """Parts of a text that can be encoded on their own, because each but the last ends with LF."""
+    """Parts of a text that can be encoded on their own, because each but the last ends with LF.
+
+    Args:
+        data: uint8 [bytes].
+
+    Returns:
+        The places of the bytes of each part.
+    """
     cuts = [0]
     while cuts[-1] < len(data):
         cut = cuts[-1] + _BYTES_PER_TASK
@@ -61,8 +80,15 @@ def cut_between_lines(data: NDArray[np.uint8]) -> list[slice]:
     return _slices(cuts)
 
 
-def concatenated(parts: Sequence[Ragged]) -> Ragged:
-    """One ragged array of several."""
+def concatenate(parts: Sequence[Ragged]) -> Ragged:
+    """One ragged array of several.
+
+    Args:
+        parts: Ragged arrays.
+
+    Returns:
+        The rows of all of them, in order.
+    """
     if len(parts) == 1:
         return parts[0]
     sizes = np.array([0, *(len(part.ids) for part in parts)], dtype=np.int64)

@@ -5,44 +5,62 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+import os
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.errors import CheckpointError, VocabularyError
-from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens, Segment, TokenFlags
-from gpt_neox_japanese.tokenizer.added_tokens_files import (
-    CONFIG_FILE,
-    DEFAULT_UNKNOWN,
-    read_added_tokens,
-    read_json,
-    token_content,
-)
-from gpt_neox_japanese.tokenizer.batching import cut_between_lines, in_threads
+from gpt_neox_japanese.checks import check_integer
+from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+from gpt_neox_japanese.files.model_directory import find_tokenizer
+from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens, TokenFlags
 from gpt_neox_japanese.tokenizer.decoding import Decoder, StreamDecoder
-from gpt_neox_japanese.tokenizer.plain_encoder import Buffer, PlainEncoder, text_of, utf8
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
+from gpt_neox_japanese.tokenizer.special_tokens import (
+    NO_TOKENS,
+    AllowedSpecial,
+    DisallowedSpecial,
+    SpecialTokens,
+)
+from gpt_neox_japanese.tokenizer.text_encoder import TextEncoder
+from gpt_neox_japanese.tokenizer.tokenizer_config import (
+    DEFAULT_UNKNOWN,
+    TokenizerConfig,
+    read_tokenizer_config,
+)
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+from gpt_neox_japanese.tokenizer.vocabulary_encoder import (
+    JIT_THRESHOLD,
+    Buffer,
+    VocabularyEncoder,
+    find_unknown_id,
+)
 
 __all__ = ["END_OF_TEXT", "Codec"]
 
 END_OF_TEXT = "<|endoftext|>"
 
-# Every byte that UTF-8 text has. A vocabulary with tokens for all of them needs no unknown token.
-_BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
-_NO_ID = -1
-
-_CLEANING_TAGS = ("<URL>", "<EMAIL>", "<TEL>", "<DATE>", "<PRICE>", "<BLOCK>")
-
 
 class Codec:
     """Encodes and decodes with one vocabulary. Threads may share it.
 
-    `len(codec)` is the number of ids, those of added tokens included.
+    Methods are named as in tiktoken. Other than there, a special token that a text spells out
+    (`<|endoftext|>`) is neither an id nor an error by default: it is text like any other, so that
+    text from strangers can be encoded as it is. `allowed_special` lets it become its id, and
+    `disallowed_special="all"` gives tiktoken's default.
+
+    >>> from gpt_neox_japanese import Codec, default_model_directory
+    >>> codec = Codec.from_pretrained(default_model_directory())  # or a Hub id
+    >>> codec
+    Codec(n_vocab=8000, legacy=False, clean=False)
+    >>> codec.encode("吾輩は猫である。")
+    [5955, 5887, 4854, 5963, 126, 7582]
+    >>> codec.decode(codec.encode("吾輩は猫である。"))
+    '吾輩は猫である。'
 
     Args:
         vocabulary: Surface forms and emoji.
@@ -53,11 +71,18 @@ class Codec:
         unknown: The entry, or the added token, or its id, for characters whose byte tokens the
             vocabulary lacks. None if it lacks none.
         added: Tokens beyond the vocabulary, and special tokens of the vocabulary. An ordinary added
-            token becomes its id wherever it is written; a special one, like every tag, only with
-            `allow_tags`.
+            token becomes its id wherever it is written; a special one only where it is allowed.
+        jit_threshold: Characters that are encoded in plain Python before the compiled encoder is
+            loaded, which takes a moment, and minutes at its very first use; 0 loads it at once.
+
+    Attributes:
+        vocabulary: As above.
+        legacy: As above.
+        clean: As above.
 
     Raises:
         VocabularyError: `unknown` or a tag that cleaning needs is not in the vocabulary.
+        TokenizationError: `jit_threshold` is no whole number, or negative.
     """
 
     def __init__(
@@ -68,87 +93,147 @@ class Codec:
         clean: bool = False,
         unknown: str | int | None = DEFAULT_UNKNOWN,
         added: AddedTokens | None = None,
+        jit_threshold: int = JIT_THRESHOLD,
     ) -> None:
         self.vocabulary = vocabulary
         self.legacy = legacy
         self.clean = clean
-        _check(vocabulary, clean=clean)
-        unknown_id = _unknown_id(unknown, vocabulary, added)
-        self._encoder = PlainEncoder(vocabulary, legacy=legacy, clean=clean, unknown_id=unknown_id)
+        self._vocabulary_encoder = VocabularyEncoder(
+            vocabulary,
+            legacy=legacy,
+            clean=clean,
+            unknown_id=find_unknown_id(unknown, vocabulary, added),
+            jit_threshold=check_integer(
+                "jit_threshold", jit_threshold, TokenizationError, minimum=0
+            ),
+        )
         self._set_added(added)
 
     @classmethod
-    def load(cls, directory: str | Path) -> Codec:
-        """Read a vocabulary, its options and its added tokens from a directory.
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        jit_threshold: int = JIT_THRESHOLD,
+    ) -> Codec:
+        """Read a vocabulary, its options and its added tokens.
 
         `vocab.txt` and `emoji.json` must be there. `tokenizer_config.json` may be: its `legacy`
         (default true), `do_clean_text` (default false), special and added tokens are heeded, and
-        so are the `added_tokens.json` and `special_tokens_map.json` of earlier versions.
+        so are the `added_tokens.json` and `special_tokens_map.json` of earlier versions. Of a
+        repository on the Hub no other files are fetched.
+
+        Args:
+            path_or_hub_id: A directory, or a Hub id such as "abeja/gpt-neox-japanese-2.7b", or
+                "default" for the vocabulary that comes with the package.
+            revision: A branch, tag or commit of the repository.
+            cache_dir: Where fetched files are kept; None for the Hub's default.
+            token: For private repositories; None for the one that `hf auth login` keeps.
+            local_files_only: Fetch nothing, take what was fetched before.
+            jit_threshold: See `Codec`.
+
+        Returns:
+            The codec.
 
         Raises:
+            CheckpointError: There is no such directory or repository, or it cannot be reached.
             VocabularyError: A file is missing or broken.
         """
-        directory = Path(directory)
-        vocabulary = Vocabulary.load(directory)
-        path = directory / CONFIG_FILE
-        config = read_json(path)
-        unknown = config.get("unk_token", DEFAULT_UNKNOWN)
-        return cls(
-            vocabulary,
-            legacy=_flag(config, "legacy", True, path),
-            clean=_flag(config, "do_clean_text", False, path),
-            unknown=None if unknown is None else token_content(unknown, path, "unk_token"),
-            added=read_added_tokens(directory, config, vocabulary),
+        directory = find_tokenizer(
+            path_or_hub_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
         )
+        vocabulary = Vocabulary.load(directory)
+        config = read_tokenizer_config(directory, vocabulary)
+        return cls(vocabulary, **config._asdict(), jit_threshold=jit_threshold)
 
-    def save(self, directory: str | Path) -> None:
-        """Write `vocab.txt`, `emoji.json` and `tokenizer_config.json` into `directory`."""
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Codec:
+        """`from_pretrained` of a directory; nothing is ever fetched.
+
+        Args:
+            directory: Where the files are.
+
+        Returns:
+            The codec.
+
+        Raises:
+            CheckpointError: There is no such directory.
+            VocabularyError: A file is missing or broken.
+        """
+        return cls.from_pretrained(Path(directory))
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write `vocab.txt`, `emoji.json` and `tokenizer_config.json`.
+
+        Args:
+            directory: Made if need be; files of these names are replaced.
+        """
         self.vocabulary.save(directory)
-        config: dict[str, Any] = {
-            "do_clean_text": self.clean,
-            "legacy": self.legacy,
-            "tokenizer_class": "GPTNeoXJapaneseTokenizer",
-        }
-        if self._beyond_vocabulary:
-            config["added_tokens_decoder"] = {
-                str(i): {
-                    "content": token.content,
-                    "lstrip": token.lstrip,
-                    "normalized": not token.special,
-                    "rstrip": token.rstrip,
-                    "single_word": token.single_word,
-                    "special": token.special,
-                }
-                for i, token in self._added.tokens.items()
-            }
-        path = Path(directory) / CONFIG_FILE
-        text = json.dumps(config, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8", newline="\n")
+        config = TokenizerConfig(self.legacy, self.clean, DEFAULT_UNKNOWN, self._added)
+        config.save(Path(directory), self._beyond_vocabulary)
 
     def with_added(self, added: AddedTokens) -> Codec:
-        """The same vocabulary with other added tokens; what is large is shared."""
+        """The same vocabulary with other added tokens; what is large is shared.
+
+        Args:
+            added: As in the constructor; they take the place of those there are.
+
+        Returns:
+            Another codec.
+        """
         other = copy.copy(self)
         other._set_added(added)
         return other
 
+    def __repr__(self) -> str:
+        added = f", added_tokens={len(self._beyond_vocabulary)}" if self._beyond_vocabulary else ""
+        return f"Codec(n_vocab={self.n_vocab}, legacy={self.legacy}, clean={self.clean}{added})"
+
     # ---- Ids -------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
+    @property
+    def n_vocab(self) -> int:
+        """The number of ids, those of added tokens included; so is `len(codec)`."""
         return max(len(self.vocabulary), 1 + max(self._added.tokens, default=-1))
+
+    def __len__(self) -> int:
+        return self.n_vocab
+
+    @property
+    def special_tokens_set(self) -> frozenset[str]:
+        """What `allowed_special="all"` allows: tags of the vocabulary and special added tokens.
+
+        >>> "<|endoftext|>" in codec.special_tokens_set
+        True
+        """
+        return self._special.names
+
+    @property
+    def added_tokens(self) -> AddedTokens:
+        """Tokens beyond the vocabulary, and special tokens of the vocabulary."""
+        return self._added
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of special tokens that were added or named; marks, which are no text."""
+        """Ids of special tokens that were added or named, which stand for no text."""
         return self._added.special_ids
 
     @property
-    def end_of_text_id(self) -> int:
-        """The id that ends a document.
+    def eot_token(self) -> int:
+        """The id of `<|endoftext|>`, which ends a document.
 
         Raises:
             VocabularyError: There is none.
         """
-        token_id = self.id_of(END_OF_TEXT)
+        token_id = self.token_to_id(END_OF_TEXT)
         if token_id is None:
             raise VocabularyError(f"the vocabulary has no {END_OF_TEXT} to end documents with")
         return token_id
@@ -165,70 +250,40 @@ class Codec:
         text = json.dumps([self.vocabulary.fingerprint, tokens])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def token(self, token_id: int) -> str:
+    def id_to_token(self, token_id: int) -> str:
         """The name of an id: its canonical form, or how the added token is written.
 
+        >>> codec.id_to_token(codec.eot_token)
+        '<|endoftext|>'
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            The name; `token_to_id` leads back.
+
         Raises:
-            TokenizationError: No such id.
+            TokenizationError: There is no such id.
         """
-        self._decoder.piece(token_id)
+        self._decoder.decode_token(token_id)
         added = self._added.tokens.get(token_id)
         return self.vocabulary.name(token_id) if added is None else added.content
 
-    def id_of(self, token: str) -> int | None:
-        """The id of a tag, a form, or an added token; None if there is none.
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a tag, a form, or an added token.
 
         An added token that took the id of a form has also taken it from that form.
+
+        Args:
+            token: How it is written.
+
+        Returns:
+            The id; None if there is none.
         """
         token_id = self._added.ids.get(token, self.vocabulary.ids.get(token))
         if token_id in self._foreign and self._foreign[token_id] != token:
             return None
         return token_id
-
-    def check_model(self, config: Mapping[str, Any], directory: str | Path) -> int:
-        """Hold a model's configuration to this tokenizer.
-
-        A model may have more rows than there are ids: rows that pad it to a round number mean
-        nothing. It may have fewer only where no text can become an id that it lacks.
-
-        Args:
-            config: `config.json` of the model.
-            directory: Where it lies, for the message.
-
-        Returns:
-            How many ids the model can read and write: they are below this number.
-
-        Raises:
-            CheckpointError: The model was made with another vocabulary.
-        """
-        rows, size = config.get("vocab_size"), len(self.vocabulary)
-        where = repr(str(directory))
-        if not isinstance(rows, int) or rows < size:
-            raise CheckpointError(
-                f"{where}: the model has {rows} ids, its vocabulary {size}; put the vocab.txt that"
-                " it was trained with beside it"
-            )
-        for token_id, token in self._added.tokens.items():
-            if token_id >= rows and not token.special:
-                raise CheckpointError(
-                    f"{where}: the model has {rows} ids, and the added token {token.content!r} has"
-                    f" id {token_id}; call resize_token_embeddings({len(self)}) and save it again"
-                )
-        count = min(rows, len(self))
-        for token_id in range(size, count):
-            if token_id not in self._added.tokens:
-                raise CheckpointError(
-                    f"{where}: id {token_id} has no token, though there are added tokens after it;"
-                    " name it in added_tokens_decoder of tokenizer_config.json"
-                )
-        ends = config.get("eos_token_id")
-        for end in ends if isinstance(ends, list) else [ends]:
-            if rows > count and isinstance(end, int) and end >= count:
-                raise CheckpointError(
-                    f"{where}: the model has {rows} ids, its vocabulary {size}, and its texts end"
-                    f" with id {end}; put the vocab.txt that it was trained with beside it"
-                )
-        return count
 
     # ---- Text to ids -----------------------------------------------------------------------------
 
@@ -236,150 +291,291 @@ class Codec:
         self,
         text: str,
         *,
-        allow_tags: bool = False,
+        allowed_special: AllowedSpecial = NO_TOKENS,
+        disallowed_special: DisallowedSpecial = (),
         dropout: float = 0.0,
         seed: int | None = None,
-    ) -> NDArray[np.int32]:
-        """The ids of a text, int32 of shape `(tokens,)`.
+    ) -> list[int]:
+        """The ids of a text.
+
+        >>> codec.encode("猫<|endoftext|>", allowed_special={"<|endoftext|>"})
+        [5963, 7999]
+        >>> codec.decode(codec.encode("猫<|endoftext|>"))
+        '猫<|endoftext|>'
+        >>> codec.encode("猫<|endoftext|>", disallowed_special="all")
+        Traceback (most recent call last):
+        ...
+        gpt_neox_japanese.errors.TokenizationError: the text spells the special token ...
 
         Args:
             text: Any string of Unicode scalar values.
-            allow_tags: Let tags and special tokens spelled out in the text (`<|endoftext|>`,
-                `<BR>`) become control ids, as transformers does. Leave it off for text from
-                strangers.
-            dropout: Subword regularisation: wherever there is more than one piece to choose from,
-                leave the best one with this probability. For training only.
+            allowed_special: Special tokens (`<|endoftext|>`, `<BR>`) that become their ids where
+                the text spells them out: a set of them, or "all", as in transformers. Leave it
+                empty for text from strangers; then they are text like any other.
+            disallowed_special: Special tokens that are an error where the text spells them out.
+                "all" stands for those that are not allowed; in tiktoken that is the default.
+            dropout: Subword regularisation as in BPE-dropout: wherever there is more than one piece
+                to choose from, drop the best one with this probability. For training only.
             seed: Makes `dropout` repeatable; every call draws anew if it is None.
 
-        Raises:
-            TokenizationError: The text holds a lone surrogate, or `dropout` is no probability.
-        """
-        segments = self._segments(text, allow_tags)
-        if not segments:
-            return self._encoder.encode(text, allow_tags=allow_tags, dropout=dropout, seed=seed)
-        rows = (
-            self._encoder.encode(
-                text[start:end],
-                allow_tags=allow_tags,
-                dropout=dropout,
-                seed=_seed_of_part(seed, number) if dropout else None,
-            )
-            if token_id is None
-            else [token_id]
-            for number, (start, end, token_id) in enumerate(segments)
-        )
-        return np.fromiter(chain.from_iterable(rows), dtype=np.int32)
+        Returns:
+            The ids.
 
-    def encode_with_offsets(self, text: str, *, allow_tags: bool = False) -> Encoding:
+        Raises:
+            TokenizationError: The text holds a lone surrogate or a disallowed token, or an option
+                makes no sense.
+        """
+        ids: list[int] = self._text_encoder.encode(
+            text, allowed_special, disallowed_special, dropout, seed
+        ).tolist()
+        return ids
+
+    def encode_to_numpy(
+        self,
+        text: str,
+        *,
+        allowed_special: AllowedSpecial = NO_TOKENS,
+        disallowed_special: DisallowedSpecial = (),
+        dropout: float = 0.0,
+        seed: int | None = None,
+    ) -> NDArray[np.int32]:
+        """The ids of a text as an array, which for long texts is faster than a list.
+
+        >>> codec.encode_to_numpy("猫である").dtype
+        dtype('int32')
+
+        Args:
+            text: See `encode`.
+            allowed_special: See `encode`.
+            disallowed_special: See `encode`.
+            dropout: See `encode`.
+            seed: See `encode`.
+
+        Returns:
+            int32 [tokens].
+
+        Raises:
+            TokenizationError: See `encode`.
+        """
+        return self._text_encoder.encode(text, allowed_special, disallowed_special, dropout, seed)
+
+    def encode_with_offsets(
+        self,
+        text: str,
+        *,
+        allowed_special: AllowedSpecial = NO_TOKENS,
+        disallowed_special: DisallowedSpecial = (),
+    ) -> Encoding:
         """The ids of a text and, for each, the characters that it stands for.
 
         Whitespace that an added token strips belongs to that token.
 
-        Raises:
-            TokenizationError: The text holds a lone surrogate.
-        """
-        segments = self._segments(text, allow_tags)
-        if not segments:
-            return self._encoder.encode_with_offsets(text, allow_tags=allow_tags)
-        ids, offsets = [], []
-        for start, end, token_id in segments:
-            if token_id is None:
-                part = self._encoder.encode_with_offsets(text[start:end], allow_tags=allow_tags)
-                ids.append(part.ids)
-                offsets.append(part.offsets + np.int32(start))
-            else:
-                ids.append(np.array([token_id], dtype=np.int32))
-                offsets.append(np.array([(start, end)], dtype=np.int32))
-        return Encoding(np.concatenate(ids), np.concatenate(offsets))
-
-    def encode_batch(
-        self, texts: Sequence[str], *, allow_tags: bool = False, threads: int | None = None
-    ) -> Ragged:
-        """The ids of many texts at once.
+        >>> codec.encode_with_offsets("猫である").offsets.tolist()
+        [[0, 1], [1, 4]]
 
         Args:
-            texts: Strings of Unicode scalar values.
-            allow_tags: See `encode`.
-            threads: As many as there are cores if None.
+            text: See `encode`.
+            allowed_special: See `encode`.
+            disallowed_special: See `encode`.
+
+        Returns:
+            `ids`, int32 [tokens], and `offsets`, int32 [tokens, 2].
 
         Raises:
-            TokenizationError: A text holds a lone surrogate.
+            TokenizationError: See `encode`.
         """
-        looks = self._looks_for_marks if allow_tags else self._looks_for_words
-        segments: list[list[Segment]] = []
-        if looks and self._added.may_occur(texts, marks=allow_tags):
-            segments = [self._segments(text, allow_tags) for text in texts]
-        if not any(segments):
-            return self._encoder.encode_batch(texts, allow_tags=allow_tags, threads=threads)
-        whole = [
-            parts or [Segment(0, len(t), None)] for t, parts in zip(texts, segments, strict=True)
-        ]
-        between = [
-            text[start:end]
-            for text, parts in zip(texts, whole, strict=True)
-            for start, end, token_id in parts
-            if token_id is None
-        ]
-        encoded = iter(self._encoder.encode_batch(between, allow_tags=allow_tags, threads=threads))
-        bounds = np.zeros(len(texts) + 1, dtype=np.int64)
-        rows: list[NDArray[np.int32]] = []
-        for number, parts in enumerate(whole):
-            row = [
-                next(encoded) if token_id is None else np.array([token_id], dtype=np.int32)
-                for _, _, token_id in parts
+        return self._text_encoder.encode_with_offsets(text, allowed_special, disallowed_special)
+
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        allowed_special: AllowedSpecial = NO_TOKENS,
+        disallowed_special: DisallowedSpecial = (),
+        num_threads: int | None = None,
+    ) -> list[list[int]]:
+        """The ids of many texts at once, on several threads where that helps.
+
+        >>> codec.encode_batch(["猫", "猫である"])
+        [[5963], [5963, 126]]
+
+        Args:
+            texts: See `encode`.
+            allowed_special: See `encode`.
+            disallowed_special: See `encode`.
+            num_threads: One for each usable core if None.
+
+        Returns:
+            A list of ids for each text, in order.
+
+        Raises:
+            TokenizationError: See `encode`.
+        """
+        if len(texts) == 1:
+            return [
+                self.encode(
+                    texts[0],
+                    allowed_special=allowed_special,
+                    disallowed_special=disallowed_special,
+                )
             ]
-            bounds[number + 1] = bounds[number] + sum(map(len, row))
-            rows += row
-        return Ragged(np.concatenate(rows), bounds)
+        ragged = self.encode_batch_to_numpy(
+            texts,
+            allowed_special=allowed_special,
+            disallowed_special=disallowed_special,
+            num_threads=num_threads,
+        )
+        ids, bounds = ragged.ids.tolist(), ragged.bounds.tolist()
+        return [ids[start:end] for start, end in pairwise(bounds)]
+
+    def encode_batch_to_numpy(
+        self,
+        texts: Sequence[str],
+        *,
+        allowed_special: AllowedSpecial = NO_TOKENS,
+        disallowed_special: DisallowedSpecial = (),
+        num_threads: int | None = None,
+    ) -> Ragged:
+        """The ids of many texts at once, all in one array.
+
+        >>> rows = codec.encode_batch_to_numpy(["猫", "猫である"])
+        >>> rows[1].tolist() == codec.encode("猫である")
+        True
+
+        Args:
+            texts: See `encode`.
+            allowed_special: See `encode`.
+            disallowed_special: See `encode`.
+            num_threads: One for each usable core if None.
+
+        Returns:
+            `ids`, int32 [tokens of all texts], and `bounds`, int64 [texts + 1].
+
+        Raises:
+            TokenizationError: See `encode`.
+        """
+        return self._text_encoder.encode_batch(
+            texts, allowed_special, disallowed_special, num_threads
+        )
 
     def encode_bytes(
-        self, data: Buffer, *, allow_tags: bool = False, threads: int | None = None
+        self,
+        data: Buffer,
+        *,
+        allowed_special: AllowedSpecial = NO_TOKENS,
+        disallowed_special: DisallowedSpecial = (),
+        num_threads: int | None = None,
     ) -> NDArray[np.int32]:
         """The ids of a UTF-8 text that lies in memory or in a mapped file.
 
-        No string is made of it, unless it is to be cleaned or there are added tokens to look for.
+        No string is made of it, unless it is to be cleaned or there are tokens to look for.
+
+        >>> codec.encode_bytes("猫である".encode()).tolist() == codec.encode("猫である")
+        True
 
         Args:
             data: UTF-8, without a byte order mark.
-            allow_tags: See `encode`.
-            threads: As many as there are cores if None.
+            allowed_special: See `encode`.
+            disallowed_special: See `encode`.
+            num_threads: One for each usable core if None.
+
+        Returns:
+            int32 [tokens].
 
         Raises:
-            TokenizationError: The bytes are not UTF-8; the message names the first bad one.
+            TokenizationError: The bytes are not UTF-8; the message names the first bad one. Or see
+                `encode`.
         """
-        if not (self._looks_for_marks if allow_tags else self._looks_for_words):
-            return self._encoder.encode_bytes(data, allow_tags=allow_tags, threads=threads)
-        array = np.frombuffer(data, dtype=np.uint8)
-        if self.clean or self._added.may_cross_lines:
-            return self.encode(text_of(array), allow_tags=allow_tags)
-
-        def encode(task: slice) -> NDArray[np.int32]:
-            return self.encode(text_of(array, task), allow_tags=allow_tags)
-
-        parts = in_threads(encode, cut_between_lines(array), threads)
-        return np.concatenate([np.empty(0, dtype=np.int32), *parts])
+        return self._text_encoder.encode_bytes(
+            data, allowed_special, disallowed_special, num_threads
+        )
 
     # ---- Ids to text -----------------------------------------------------------------------------
 
-    def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
+    def decode(self, ids: Iterable[int] | NDArray[np.integer], errors: str = "replace") -> str:
         """The text of a sequence of ids.
+
+        Args:
+            ids: Any integers, [tokens].
+            errors: What bytes that form no character become, as in `bytes.decode`: U+FFFD, or
+                nothing with "ignore"; with "strict" they are an error.
+
+        Returns:
+            The text, whitespace kept.
+
+        Raises:
+            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
+            UnicodeDecodeError: Bytes form no character, and `errors` is "strict".
+        """
+        return self._decoder.decode(ids, errors)
+
+    def decode_bytes(self, ids: Iterable[int] | NDArray[np.integer]) -> bytes:
+        r"""The UTF-8 bytes that a sequence of ids stands for.
+
+        >>> codec.decode_bytes(codec.encode("한")[:1])  # the first of the character's three bytes
+        b'\xed'
+
+        Args:
+            ids: Any integers, [tokens].
+
+        Returns:
+            The bytes, which may begin or end inside a character.
+
+        Raises:
+            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
+        """
+        return bytes(self._decoder.decode_bytes(ids))
+
+    def decode_single_token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one id stands for, special tokens too.
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            UTF-8, or one byte of a character.
+
+        Raises:
+            TokenizationError: There is no such id.
+        """
+        return bytes(self._decoder.decode_bytes([token_id]))
+
+    def decode_batch(self, sequences: Iterable[Iterable[int] | NDArray[np.integer]]) -> list[str]:
+        """The texts of several sequences of ids.
+
+        Args:
+            sequences: Lists or arrays of ids, or a `Ragged`.
+
+        Returns:
+            Their texts, in order.
 
         Raises:
             TokenizationError: An id is outside the vocabulary.
         """
-        return self._decoder.decode(ids)
-
-    def decode_batch(self, sequences: Iterable[Iterable[int] | NDArray[np.integer]]) -> list[str]:
-        """The texts of several sequences of ids, such as a `Ragged`."""
         return [self.decode(ids) for ids in sequences]
 
-    def stream_decoder(self, *, errors: Literal["replace", "ignore"] = "replace") -> StreamDecoder:
+    def stream_decoder(
+        self,
+        *,
+        errors: Literal["replace", "ignore"] = "replace",
+        skip: Collection[int] = (),
+    ) -> StreamDecoder:
         """A decoder that is fed one id at a time and gives text as soon as it is complete.
+
+        >>> stream = codec.stream_decoder()
+        >>> [stream.feed(i) for i in codec.encode("猫한")]
+        ['猫', '', '', '한']
+        >>> stream.finish()
+        ''
 
         Args:
             errors: Whether bytes that form no character become U+FFFD or nothing.
+            skip: Ids that give no text, such as `special_ids`.
+
+        Returns:
+            A decoder for one sequence.
         """
-        return self._decoder.stream(errors=errors)
+        return self._decoder.stream(errors=errors, skip=skip)
 
     # ---- Inside ----------------------------------------------------------------------------------
 
@@ -394,8 +590,8 @@ class Codec:
         if foreign != getattr(self, "_foreign", None):
             self._decoder = Decoder(self.vocabulary, foreign)
         self._foreign = foreign
-        self._looks_for_words = self._added.any(marks=False)
-        self._looks_for_marks = self._added.any(marks=True)
+        self._special = SpecialTokens(self.vocabulary, self._added, foreign)
+        self._text_encoder = TextEncoder(self._vocabulary_encoder, self._special)
 
     @property
     def _beyond_vocabulary(self) -> dict[int, TokenFlags]:
@@ -405,57 +601,3 @@ class Codec:
             for i, token in self._added.tokens.items()
             if i in self._foreign or not token.special
         }
-
-    def _segments(self, text: str, allow_tags: bool) -> list[Segment]:
-        """The text cut at added tokens; empty if it spells none."""
-        if not (self._looks_for_marks if allow_tags else self._looks_for_words):
-            return []
-        segments = self._added.split(text, marks=allow_tags)
-        if segments:
-            utf8(text)  # so that an error names the place in the whole text
-        return segments
-
-
-def _unknown_id(
-    unknown: str | int | None, vocabulary: Vocabulary, added: AddedTokens | None
-) -> int:
-    if isinstance(unknown, int):
-        return unknown
-    if unknown is not None:
-        unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
-        if unknown_id is None:
-            raise VocabularyError(
-                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
-            )
-        return unknown_id
-    for byte in _BYTES_OF_UTF8:
-        if f"<|byte{byte}|>" not in vocabulary.ids:
-            raise VocabularyError(
-                f"the vocabulary has no entry '<|byte{byte}|>', which some characters need, and no"
-                " unknown token stands for them; name one, or add a line for each byte"
-            )
-    return _NO_ID
-
-
-def _check(vocabulary: Vocabulary, *, clean: bool) -> None:
-    for tag in _CLEANING_TAGS if clean else ():
-        if tag not in vocabulary.ids:
-            raise VocabularyError(f"cleaning needs an entry {tag!r}; add a line {tag!r}")
-    for key, tag in vocabulary.emoji.items():
-        if len(tag) < 2 or tag[0] != "<":
-            raise VocabularyError(
-                f"the emoji {key!r} has the class {tag!r}; write a tag such as '<|emoji1|>'"
-            )
-
-
-def _flag(config: Mapping[str, Any], name: str, default: bool, path: Path) -> bool:
-    value = config.get(name, default)
-    if not isinstance(value, bool):
-        raise VocabularyError(f"{str(path)!r}: {name!r} must be true or false, not {value!r}")
-    return value
-
-
-def _seed_of_part(seed: int | None, number: int) -> int | None:
-    if seed is None:
-        return None
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -49,44 +49,52 @@ class Decoder:
                     f"'emoji_inv' maps {tag!r} to {text!r}, half of a surrogate pair; write the"
                     " whole character"
                 )
-        self._pieces: list[str | bytes] = [
+        self._decoded: list[str | bytes] = [
             _BYTE_OF_TAG.get(forms[0]) or text_of_tag.get(forms[0], forms[0])
             for forms in vocabulary.surfaces
         ]
         added = added or {}
-        size = len(self._pieces)
-        self._pieces += [""] * (max(added, default=-1) + 1 - size)
+        size = len(self._decoded)
+        self._decoded += [""] * (max(added, default=-1) + 1 - size)
         for token_id, text in added.items():
-            self._pieces[token_id] = text
+            self._decoded[token_id] = text
         # Where ids were skipped, nothing stands for them.
-        self._missing = frozenset(range(size, len(self._pieces))) - added.keys()
+        self._missing = frozenset(range(size, len(self._decoded))) - added.keys()
 
-    def piece(self, token_id: int) -> str | bytes:
+    def decode_token(self, token_id: int) -> str | bytes:
         """What one id stands for: text, or a single byte of a character.
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            Its text, or its byte.
 
         Raises:
             TokenizationError: No such id.
         """
-        if not 0 <= token_id < len(self._pieces):
+        if not 0 <= token_id < len(self._decoded):
             raise TokenizationError(
-                f"id {token_id} is outside the vocabulary; ids are 0 to {len(self._pieces) - 1}"
+                f"id {token_id} is outside the vocabulary; ids are 0 to {len(self._decoded) - 1}"
             )
         if token_id in self._missing:
             raise TokenizationError(
                 f"id {token_id} has no token; name it in added_tokens_decoder of"
                 " tokenizer_config.json"
             )
-        return self._pieces[token_id]
+        return self._decoded[token_id]
 
-    def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
-        """The text of a sequence of ids. Bytes that form no character become U+FFFD.
+    def decode_bytes(self, ids: Iterable[int] | NDArray[np.integer]) -> bytes | memoryview:
+        """The UTF-8 bytes that a sequence of ids stands for, which may break off in a character.
 
-        All pieces are joined as UTF-8 and decoded at once. That is the same as decoding each run of
-        byte tokens on its own: text begins with a byte that begins a character, and there a decoder
-        gives up a character left incomplete, as it does at the end of the run.
+        Args:
+            ids: Any integers, [tokens].
+
+        Returns:
+            All bytes, one id's after the other's.
 
         Raises:
-            TokenizationError: An id is outside the vocabulary.
+            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
         """
         array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
@@ -94,67 +102,121 @@ class Decoder:
                 f"ids must be integers in a row, not {array.dtype} of shape {array.shape}"
             )
         if array.size:
-            self.piece(int(array.min()))
-            self.piece(int(array.max()))
+            self.decode_token(int(array.min()))
+            self.decode_token(int(array.max()))
             for token_id in self._missing.intersection(array.tolist() if self._missing else ()):
-                self.piece(token_id)
+                self.decode_token(token_id)
         if len(array) < _IDS_BEFORE_KERNEL:
-            pieces = self._utf8
-            data: bytes | memoryview = b"".join([pieces[i] for i in array.tolist()])
-        else:
-            from gpt_neox_japanese.tokenizer.kernels import encode
+            token_bytes = self._utf8
+            return b"".join([token_bytes[i] for i in array.tolist()])
 
-            begins, joined = self._joined_utf8
-            text = np.empty(int((begins[1:] - begins[:-1])[array].sum()), dtype=np.uint8)
-            encode.decode(array.astype(np.int32), begins, joined, text)
-            data = text.data
-        return str(data, "utf-8", "replace")
+        from gpt_neox_japanese.tokenizer.kernels import encode
 
-    def stream(self, *, errors: Literal["replace", "ignore"] = "replace") -> StreamDecoder:
+        begins, token_bytes_joined = self._joined_utf8
+        text = np.empty(int((begins[1:] - begins[:-1])[array].sum()), dtype=np.uint8)
+        encode.decode(array.astype(np.int32), begins, token_bytes_joined, text)
+        return text.data
+
+    def decode(self, ids: Iterable[int] | NDArray[np.integer], errors: str = "replace") -> str:
+        """The text of a sequence of ids.
+
+        All tokens are joined as UTF-8 and decoded at once. That is the same as decoding each run of
+        byte tokens on its own: text begins with a byte that begins a character, and there a decoder
+        gives up a character left incomplete, as it does at the end of the run.
+
+        Args:
+            ids: Any integers, [tokens].
+            errors: What bytes that form no character become, as in `bytes.decode`: U+FFFD, or
+                nothing with "ignore"; with "strict" they are an error.
+
+        Returns:
+            The text, whitespace kept.
+
+        Raises:
+            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
+            UnicodeDecodeError: Bytes form no character, and `errors` is "strict".
+        """
+        return str(self.decode_bytes(ids), "utf-8", errors)
+
+    def stream(
+        self,
+        *,
+        errors: Literal["replace", "ignore"] = "replace",
+        skip: Collection[int] = (),
+    ) -> StreamDecoder:
         """A decoder that is fed one id at a time.
 
         Args:
             errors: Whether bytes that form no character become U+FFFD or nothing.
+            skip: Ids that give no text.
+
+        Returns:
+            A decoder for one sequence.
         """
-        return StreamDecoder(self, errors)
+        return StreamDecoder(self, errors, skip)
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing that is made again when it is needed; states are alike whatever was decoded."""
-        return {"_pieces": self._pieces, "_missing": self._missing}
+        return {"_decoded": self._decoded, "_missing": self._missing}
 
     @cached_property
     def _utf8(self) -> list[bytes]:
         return [
-            piece if isinstance(piece, bytes) else piece.encode("utf-8", "replace")
-            for piece in self._pieces
+            token if isinstance(token, bytes) else token.encode("utf-8", "replace")
+            for token in self._decoded
         ]
 
     @cached_property
     def _joined_utf8(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Where each id's bytes begin, int64 `(ids + 1,)`, and all bytes, uint8."""
+        """Where each id's bytes begin, int64 [ids + 1], and all bytes, uint8."""
         sizes = np.fromiter(map(len, self._utf8), dtype=np.int64, count=len(self._utf8))
         begins = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
         return begins, np.frombuffer(bytearray(b"".join(self._utf8)), dtype=np.uint8)
 
 
 class StreamDecoder:
-    """Text as soon as its characters are complete; nothing is lost and nothing is shown early."""
+    """Text as soon as its characters are complete; nothing is lost and nothing is shown early.
 
-    def __init__(self, decoder: Decoder, errors: str) -> None:
+    Made by `Codec.stream_decoder`, where there is an example.
+
+    Args:
+        decoder: What ids stand for.
+        errors: What bytes that form no character become: U+FFFD ("replace") or nothing ("ignore").
+        skip: Ids that give no text.
+    """
+
+    def __init__(self, decoder: Decoder, errors: str, skip: Collection[int] = ()) -> None:
         self._decoder = decoder
+        self._skip = skip
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors=errors)
         self._inside_character = False
 
     def feed(self, token_id: int) -> str:
-        """The text that this id completes; empty inside a character."""
-        piece = self._decoder.piece(token_id)
-        if isinstance(piece, str):
-            return self._end_of_bytes() + piece if self._inside_character else piece
+        """Take the next id.
+
+        Args:
+            token_id: An id of the vocabulary or of an added token.
+
+        Returns:
+            The text that this id completes; empty inside a character.
+
+        Raises:
+            TokenizationError: There is no such id.
+        """
+        if token_id in self._skip:
+            return ""
+        decoded = self._decoder.decode_token(token_id)
+        if isinstance(decoded, str):
+            return self._end_of_bytes() + decoded if self._inside_character else decoded
         self._inside_character = True
-        return self._utf8.decode(piece)
+        return self._utf8.decode(decoded)
 
     def finish(self) -> str:
-        """What is left at the end, where a character was begun and never completed."""
+        """What is left at the end, where a character was begun and never completed.
+
+        Returns:
+            The text that is left, mostly none.
+        """
         return self._end_of_bytes()
 
     def _end_of_bytes(self) -> str:

@@ -1,4 +1,7 @@
-"""Segmentation in plain Python: the algorithm as one reads it, and what faster code must equal."""
+"""Segmentation in plain Python: the algorithm as one reads it.
+
+It encodes short texts, before the compiled kernel is loaded, and is what the kernel must equal.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.normalization import Normalizer
 from gpt_neox_japanese.tokenizer.results import Encoding
 
-__all__ = ["LONGEST_PIECE", "SYMBOL_CLASSES", "ReferenceEncoder", "byte_ids", "draws"]
+__all__ = ["LONGEST_PIECE", "SYMBOL_CLASSES", "PythonEncoder", "byte_ids", "xorshift32"]
 
 LONGEST_PIECE = 3
 
@@ -25,7 +28,7 @@ SYMBOL_CLASSES = {
 }
 
 
-class ReferenceEncoder:
+class PythonEncoder:
     """Text to ids, one readable step at a time.
 
     Args:
@@ -51,7 +54,7 @@ class ReferenceEncoder:
         self._byte_ids = byte_ids(forms, unknown_id)
 
     def encode(
-        self, text: str, *, allow_tags: bool = False, leave: int = 0, state: int = 1
+        self, text: str, *, allow_tags: bool = False, dropout_threshold: int = 0, rng_state: int = 1
     ) -> Encoding:
         """Encode one text.
 
@@ -59,14 +62,17 @@ class ReferenceEncoder:
             text: Any string of Unicode scalar values.
             allow_tags: Whether tags spelled out in the text (`<|endoftext|>`, `<BR>`) become their
                 control ids, as in transformers. Otherwise they are text like any other.
-            leave: Probability, times 2**32, with which the best piece is left for another one,
-                wherever there is another one.
-            state: What the draws for that begin from, 1 to 2**32 - 1.
+            dropout_threshold: Probability, times 2**32, with which the best candidate is dropped
+                for another one, wherever there is another one.
+            rng_state: What the random numbers for that begin from, 1 to 2**32 - 1.
+
+        Returns:
+            The ids, and the characters that each stands for.
 
         Raises:
             TokenizationError: The text holds a lone surrogate.
         """
-        random = draws(state)
+        random = xorshift32(rng_state)
         symbols, starts = self._normalize(text)
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
@@ -74,12 +80,14 @@ class ReferenceEncoder:
         while position < len(symbols):
             token_ids, length = self._tag(symbols, position, allow_tags=allow_tags)
             if not length:
-                pieces = self._pieces(symbols, position)
-                if len(pieces) > 1 and leave and next(random) < leave:
-                    del pieces[0]
-                    if len(pieces) > 1:
-                        del pieces[next(random) & 1]
-                token_ids, length = pieces[0] if pieces else self._fallback(symbols[position])
+                candidates = self._candidates(symbols, position)
+                if len(candidates) > 1 and dropout_threshold and next(random) < dropout_threshold:
+                    del candidates[0]
+                    if len(candidates) > 1:
+                        del candidates[next(random) & 1]
+                token_ids, length = (
+                    candidates[0] if candidates else self._fallback(symbols[position])
+                )
             ids += token_ids
             offsets += [(starts[position], starts[position + length])] * len(token_ids)
             position += length
@@ -99,8 +107,8 @@ class ReferenceEncoder:
                     return [self._forms[run[:length]]], length
         return [], 0
 
-    def _pieces(self, symbols: list[str], position: int) -> list[tuple[list[int], int]]:
-        """The pieces that begin at `position`, best first.
+    def _candidates(self, symbols: list[str], position: int) -> list[tuple[list[int], int]]:
+        """The forms that begin at `position`, best first: their ids and lengths.
 
         The smallest id wins, whatever its length. That is the published behaviour.
         """
@@ -110,7 +118,7 @@ class ReferenceEncoder:
         lengths = [length for length in range(len(run), 0, -1) if run[:length] in self._forms]
         return sorted(
             (([self._forms[run[:length]]], length) for length in lengths),
-            key=lambda piece: piece[0],
+            key=lambda candidate: candidate[0],
         )
 
     def _fallback(self, character: str) -> tuple[list[int], int]:
@@ -129,17 +137,32 @@ class ReferenceEncoder:
 
 
 def byte_ids(forms: Mapping[str, int], unknown_id: int) -> list[int]:
-    """The id of every byte."""
+    """The id of every byte.
+
+    Args:
+        forms: Surface form → id.
+        unknown_id: Stands for bytes without an id.
+
+    Returns:
+        256 ids.
+    """
     return [forms.get(f"<|byte{byte}|>", unknown_id) for byte in range(256)]
 
 
-def draws(state: int) -> Iterator[int]:
-    """Numbers below 2**32 that look random: Marsaglia's xorshift, which needs no wide products."""
+def xorshift32(rng_state: int) -> Iterator[int]:
+    """Numbers below 2**32 that look random: Marsaglia's xorshift, which needs no wide products.
+
+    Args:
+        rng_state: What they begin from, 1 to 2**32 - 1.
+
+    Yields:
+        Numbers of 1 to 2**32 - 1.
+    """
     while True:
-        state ^= (state << 13) & 0xFFFFFFFF
-        state ^= state >> 17
-        state ^= (state << 5) & 0xFFFFFFFF
-        yield state
+        rng_state ^= (rng_state << 13) & 0xFFFFFFFF
+        rng_state ^= rng_state >> 17
+        rng_state ^= (rng_state << 5) & 0xFFFFFFFF
+        yield rng_state
 
 
 def _run_of_characters(symbols: list[str], position: int, longest: int) -> str:

@@ -17,8 +17,8 @@ class Encoding(NamedTuple):
     """The ids of a text and where each came from.
 
     Attributes:
-        ids: int32 `(tokens,)`.
-        offsets: int32 `(tokens, 2)`: start and end of each token in characters of the source text,
+        ids: int32 [tokens].
+        offsets: int32 [tokens, 2]: start and end of each token in characters of the source text,
             end excluded. The byte tokens of one character all have its offsets.
     """
 
@@ -31,8 +31,8 @@ class Ragged:
     """The ids of several texts, one after the other. `ragged[i]` are those of text i, as a view.
 
     Attributes:
-        ids: int32 `(total,)`.
-        bounds: int64 `(texts + 1,)`; the ids of text i are `ids[bounds[i] : bounds[i + 1]]`.
+        ids: int32 [total].
+        bounds: int64 [texts + 1]; the ids of text i are `ids[bounds[i] : bounds[i + 1]]`.
     """
 
     ids: NDArray[np.int32]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,13 +87,27 @@ class Vocabulary:
         )
 
     def name(self, token_id: int) -> str:
-        """One of `names`."""
+        """One of `names`.
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            The name.
+        """
         forms = self.surfaces[token_id]
         leading_back = (form for form in forms if self.ids[form] == token_id)
         return next(leading_back, f"<|id{token_id}|>")
 
     def id_of_name(self, name: str) -> int | None:
-        """The id that has a name, if there is one."""
+        """The id that has a name, if there is one.
+
+        Args:
+            name: Any string.
+
+        Returns:
+            The id; None if there is none.
+        """
         token_id = self.ids.get(name)
         if token_id is None and (by_number := re.fullmatch(r"<\|id([0-9]{1,9})\|>", name)):
             token_id = min(int(by_number[1]), len(self.surfaces) - 1)
@@ -106,8 +121,14 @@ class Vocabulary:
         return digest.hexdigest()
 
     @classmethod
-    def load(cls, directory: str | Path) -> Vocabulary:
+    def load(cls, directory: str | os.PathLike[str]) -> Vocabulary:
         """Read `vocab.txt` and `emoji.json` from a directory.
+
+        Args:
+            directory: Where both files are.
+
+        Returns:
+            The vocabulary.
 
         Raises:
             VocabularyError: A file is missing or broken; the message names the line.
@@ -119,6 +140,13 @@ class Vocabulary:
     def from_files(cls, vocab_file: str | Path, emoji_file: str | Path) -> Vocabulary:
         """Read a vocabulary from two files, wherever they lie.
 
+        Args:
+            vocab_file: A `vocab.txt`.
+            emoji_file: An `emoji.json`.
+
+        Returns:
+            The vocabulary.
+
         Raises:
             VocabularyError: A file is missing or broken; the message names the line.
         """
@@ -126,14 +154,29 @@ class Vocabulary:
         emoji, emoji_inv = _parse_emoji(_read(Path(emoji_file)), str(emoji_file))
         return cls(surfaces, emoji, emoji_inv)
 
-    def save(self, directory: str | Path) -> tuple[Path, Path]:
-        """Write both files into `directory`, made if need be, and return their paths."""
+    def save(self, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
+        """Write both files into `directory`, made if need be, and return their paths.
+
+        Args:
+            directory: Where to.
+
+        Returns:
+            Paths of `vocab.txt` and `emoji.json`.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         return self.save_files(directory / VOCAB_FILE, directory / EMOJI_FILE)
 
     def save_files(self, vocab_file: Path, emoji_file: Path) -> tuple[Path, Path]:
-        """Write both files under the names given, and return their paths."""
+        """Write both files under the names given, and return their paths.
+
+        Args:
+            vocab_file: Where `vocab.txt` goes.
+            emoji_file: Where `emoji.json` goes.
+
+        Returns:
+            The paths.
+        """
         vocab_file.write_text(self._vocab_text(), encoding="utf-8", newline="\n")
         emoji_file.write_text(self._emoji_text(), encoding="utf-8", newline="\n")
         return vocab_file, emoji_file

@@ -32,14 +32,14 @@ def causal_attention(
     """Attend to the past, in the interface of transformers' attention functions.
 
     Args:
-        _module: unused.
+        _module: Unused.
         query: [batch, heads, tokens, head_dim].
-        key: as `query`.
-        value: as `query`.
-        attention_mask: bool [batch, 1, tokens, tokens], True where a token may look; None for the
+        key: As `query`.
+        value: As `query`.
+        attention_mask: Bool [batch, 1, tokens, tokens], True where a token may look; None for the
             whole past.
-        scaling: factor of the scores.
-        dropout: probability of dropping a weight.
+        scaling: Factor of the scores.
+        dropout: Probability of dropping a weight.
 
     Returns:
         The mixed values, [batch, tokens, heads, head_dim], and None for the weights.

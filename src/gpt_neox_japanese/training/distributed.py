@@ -1,4 +1,4 @@
-"""The processes of a run under torchrun: how many, which this is, and where they meet."""
+"""The processes of a run under torchrun: how many, which this is, and their barrier."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import os
 
 import torch.distributed as dist
 
-__all__ = ["leave_the_others", "processes", "this_process", "wait_for_all"]
+__all__ = ["barrier", "destroy_process_group", "rank", "world_size"]
 
 
-def processes() -> int:
-    """How many processes torchrun has started for this run."""
+def world_size() -> int:
+    """How many processes torchrun has started for this run; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def this_process() -> int:
+def rank() -> int:
     """Which of them this is, counted from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
-def wait_for_all() -> None:
-    """Return when every process of the run has come here."""
+def barrier() -> None:
+    """Return when every process of the run has come here; at once if there is only one."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
 
 
-def leave_the_others() -> None:
-    """End the conversation of the processes; nothing can be sent or waited for after it.
+def destroy_process_group() -> None:
+    """Destroy the process group, if there is one; no collective can follow.
 
     A process that ends without it may be aborted: its network threads still run while the
     interpreter takes down what they use.

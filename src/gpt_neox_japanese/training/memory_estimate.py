@@ -18,11 +18,11 @@ from gpt_neox_japanese.machine import available_memory
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.settings import Settings
 
-__all__ = ["Footprint", "check_memory", "footprint"]
+__all__ = ["MemoryEstimate", "check_memory", "estimate_memory"]
 
 _WEIGHT, _GRADIENT, _ADAMW, _MUON = 4, 4, 8, 4  # bytes for each number that is trained
 # What a layer keeps of a token for the backward pass, in bytes for each channel: of its own, and of
-# its MLP for each multiple of the width. Measured; `tests/training/test_footprint.py` compares.
+# its MLP for each multiple of the width. Measured; `test_memory_estimate.py` compares.
 _KEPT = {"fp32": (44, 8), "bf16": (20, 8)}
 _KEPT_BETWEEN_LAYERS = 4
 _KEPT_OUTSIDE = 16
@@ -33,24 +33,27 @@ _SAFE = 0.7
 
 
 @dataclass(frozen=True)
-class Footprint:
+class MemoryEstimate:
     """Bytes of memory that one process takes.
 
     Attributes:
-        fixed: weights, gradients and what the optimizer remembers.
-        per_window: what is kept of one window for the backward pass.
+        fixed: Weights, gradients and what the optimizer remembers.
+        per_window: What is kept of one window for the backward pass.
     """
 
     fixed: int
     per_window: int
 
 
-def footprint(config: GPTNeoXJapaneseConfig, settings: Settings) -> Footprint:
-    """Count what training a model takes.
+def estimate_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> MemoryEstimate:
+    """Count what training a model takes of the memory of one process.
 
     Args:
-        config: the model.
-        settings: how it is trained.
+        config: The model.
+        settings: How it is trained.
+
+    Returns:
+        Bytes, of what is there once and of what each window adds.
     """
     hidden, layers = config.hidden_size, config.num_hidden_layers
     multiple = config.intermediate_multiple_size
@@ -72,20 +75,26 @@ def footprint(config: GPTNeoXJapaneseConfig, settings: Settings) -> Footprint:
     kept = layers * layer
     if settings.gradient_checkpointing:
         kept = layers * _KEPT_BETWEEN_LAYERS * hidden + layer
-    return Footprint(fixed, settings.sequence_length * (kept + _KEPT_OUTSIDE * hidden))
+    return MemoryEstimate(fixed, settings.sequence_length * (kept + _KEPT_OUTSIDE * hidden))
 
 
 def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
     """Make sure that a step has a chance to fit into the memory of the device.
 
+    What fits barely is warned of on standard error.
+
+    Args:
+        config: The model.
+        settings: How it is trained.
+
     Raises:
-        NeoXJapaneseError: it does not; the message says what would.
+        NeoXJapaneseError: It does not; the message says what would.
     """
     if torch.cuda.is_available():
         free, where = torch.cuda.mem_get_info()[0], "on the GPU"
     else:
         free, where = available_memory() // _number("LOCAL_WORLD_SIZE"), "for each process"
-    size = footprint(config, settings)
+    size = estimate_memory(config, settings)
     whole = size.fixed + settings.batch_size * size.per_window
     if whole <= free:
         if whole > free * _SAFE:
@@ -103,9 +112,9 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
     )
 
 
-def _remedy(size: Footprint, free: int, settings: Settings) -> str:
+def _remedy(size: MemoryEstimate, free: int, settings: Settings) -> str:
     if size.fixed >= free:
-        return "train a smaller model, or adapters (--lora-rank), or share it (--shard) among GPUs"
+        return "train a smaller model, or adapters (--lora-rank), or shard it over GPUs (--shard)"
     windows = int((free - size.fixed) * _SAFE) // max(size.per_window, 1)
     if windows:
         passes = -(-settings.batch_size * settings.gradient_accumulation // windows)

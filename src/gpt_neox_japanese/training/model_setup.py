@@ -15,30 +15,39 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.data.run_data import RunData
 from gpt_neox_japanese.training.memory_estimate import check_memory
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
-__all__ = ["merged_model", "start_model"]
+__all__ = ["make_model", "merged_model"]
 
 
-def start_model(
-    start: Architecture | Path, data: RunData, settings: Settings
+def make_model(
+    init_from: Architecture | Path, data: RunData, settings: Settings
 ) -> GPTNeoXJapaneseForCausalLM | Any:
-    """Make or load the model, ready to be trained; with adapters it is PEFT's.
+    """Make or load the model, ready to be trained.
+
+    Args:
+        init_from: A new model's shape, or the directory of a model to train on.
+        data: What it is trained on; a new model gets its vocabulary.
+        settings: How it is trained.
+
+    Returns:
+        The model, float32, on the CPU; with adapters it is PEFT's around it.
 
     Raises:
-        DataError: the model does not fit the data or the length of the windows.
-        NeoXJapaneseError: there is not enough memory, no attention of that name, or adapters are
+        DataError: The model does not fit the data or the length of the windows.
+        NeoXJapaneseError: There is not enough memory, no attention of that name, or adapters are
             wanted and PEFT is not installed.
     """
     peft = _import_peft() if settings.lora_rank else None
     torch.manual_seed(settings.seed)
-    if isinstance(start, Path):
-        model = _load(start, data, settings)
+    if isinstance(init_from, Path):
+        model = _load(init_from, data, settings)
     else:
-        config = _config(start, data, settings)
+        config = _config(init_from, data, settings)
         check_memory(config, settings)
         model = GPTNeoXJapaneseForCausalLM(config)
     # Nobody reads the scores of a training step, and they are its largest tensor.
@@ -66,23 +75,31 @@ def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
         raise NeoXJapaneseError(f"--attention {name} cannot be used: {error}") from error
 
 
-def merged_model(start: Path, adapter: Path) -> PreTrainedModel:
-    """The model that training started from, with its adapters added to its weights, float32."""
+def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
+    """Load the model that training started from, with its adapters added to its weights.
+
+    Args:
+        init_from: The directory of the model.
+        adapter: The directory of the adapters.
+
+    Returns:
+        The model, float32, on the CPU.
+    """
     peft = _import_peft()
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     merged: PreTrainedModel = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return merged
 
 
-def _load(start: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
-    data.check_vocabulary(start)
-    data.codec.check_model(read_object(start / "config.json"), start)
-    check_memory(GPTNeoXJapaneseConfig.from_pretrained(start), settings)
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(start, dtype=torch.float32)
+def _load(init_from: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
+    data.check_vocabulary(init_from)
+    check_model(data.codec, read_object(init_from / "config.json"), init_from)
+    check_memory(GPTNeoXJapaneseConfig.from_pretrained(init_from), settings)
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     longest = model.config.max_position_embeddings
     if settings.sequence_length > longest:
         raise DataError(
-            f"the model in {start} reads at most {longest} tokens, "
+            f"the model in {init_from} reads at most {longest} tokens, "
             f"--sequence-length is {settings.sequence_length}"
         )
     return model
@@ -103,7 +120,7 @@ def _config(shape: Architecture, data: RunData, settings: Settings) -> GPTNeoXJa
 
 
 def _start_of_text_id(data: RunData) -> int:
-    token_id = data.codec.id_of("<|startoftext|>")
+    token_id = data.codec.token_to_id("<|startoftext|>")
     return data.eos_token_id if token_id is None else token_id
 
 

@@ -15,26 +15,32 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.training.checkpoints.export import export
-from gpt_neox_japanese.training.checkpoints.manager import States, load_values
+from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, load_values
 from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
-from gpt_neox_japanese.training.data.subword_regularization import RecutEpochs
-from gpt_neox_japanese.training.distributed import wait_for_all
+from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
+from gpt_neox_japanese.training.distributed import barrier
 from gpt_neox_japanese.training.malloc import keep_freed_memory
-from gpt_neox_japanese.training.model_setup import merged_model, start_model
-from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, Interruption, Report, Samples
-from gpt_neox_japanese.training.report.mfu import Speedometer, operations_per_token
-from gpt_neox_japanese.training.report.page import read_log, write_summary
+from gpt_neox_japanese.training.model_setup import make_model, merged_model
+from gpt_neox_japanese.training.report.callbacks import (
+    LOSS_LOG,
+    InterruptCallback,
+    LossLogCallback,
+    SamplesCallback,
+)
+from gpt_neox_japanese.training.report.mfu import MfuMeter, flops_per_token
+from gpt_neox_japanese.training.report.page import read_log, write_report
 from gpt_neox_japanese.training.report.samples import write_samples
 from gpt_neox_japanese.training.settings import (
     RECORD,
     Architecture,
     Settings,
     check_same_run,
-    described,
     record_settings,
+    settings_to_dict,
 )
 from gpt_neox_japanese.training.trainer import RunTrainer
 
@@ -47,54 +53,67 @@ def train(
     data_path: Path,
     output: Path,
     settings: Settings,
-    start: Architecture | Path,
+    init_from: Architecture | str | Path,
     *,
-    tokenizer: Path | None = None,
+    tokenizer: str | Path | None = None,
     held_out: Path | None = None,
     resume: bool = False,
 ) -> bool:
     """Train, and leave a finished model in `output`.
 
     Args:
-        data_path: a prepared corpus or an indexed dataset, see `open_data`.
-        output: the run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
+        data_path: A prepared corpus or an indexed dataset, see `open_data`.
+        output: The run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
             `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
-        settings: how to train.
-        start: a new model's shape, or the directory of a model to train on.
-        tokenizer: the vocabulary of an indexed dataset; that of the model if there is one.
-        held_out: the held-out part of an indexed dataset.
-        resume: continue the run in `output` from its newest complete state.
+        settings: How to train.
+        init_from: A new model's shape; or the directory or Hub id of a model to train on.
+        tokenizer: Directory or Hub id of the vocabulary of an indexed dataset; that of the model
+            if there is one.
+        held_out: The held-out part of an indexed dataset.
+        resume: Continue the run in `output` from its newest complete checkpoint.
 
     Returns:
         Whether the run reached its end; False when Ctrl-C stopped it early.
 
     Raises:
-        DataError: the data does not fit the model, the run in `output` was another, or there is
+        DataError: The data does not fit the model, the run in `output` was another, or there is
             nothing to resume.
         OutputError: `output` is not empty or cannot be written.
-        TrainingError: a loss is not finite, or nothing more can be saved.
+        TrainingError: A loss is not finite, or nothing more can be saved.
+        CheckpointError: There is no such model.
+        NeoXJapaneseError: A step does not fit into the memory, or an option cannot be used here.
     """
-    with Interruption() as interruption:
-        state = _state_to_resume(output, resume)
+    with InterruptCallback() as interrupt:
+        checkpoint = _checkpoint_to_resume(output, resume)
         output = target(output)
+        start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
         model_directory = start if isinstance(start, Path) else None
         data = open_data(data_path, tokenizer or model_directory, held_out)
         arguments = _arguments(
             output, settings, evaluates=len(data.held_out) > settings.sequence_length
         )
-        identity = {"settings": described(settings, start), "data": data.fingerprint}
-        if state is not None:
-            _check_same(state, data, settings, start)
-        wait_for_all()  # before anyone writes what the others look for
-        model = start_model(start, data, settings)
+        identity = {"settings": settings_to_dict(settings, init_from), "data": data.fingerprint}
+        if checkpoint is not None:
+            _check_same(checkpoint, data, settings, init_from)
+        barrier()  # before anyone writes what the others look for
+        model = make_model(start, data, settings)
+        if settings.lora_rank and str(init_from) not in (str(start), DEFAULT):
+            # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
+            model.peft_config["default"].base_model_name_or_path = str(init_from)
         if not torch.cuda.is_available():
             keep_freed_memory()
         if arguments.process_index == 0:
+            if checkpoint is None and isinstance(start, Architecture):
+                size = sum(parameter.numel() for parameter in model.parameters())
+                print(
+                    f"a new model of {size:,} parameters is made; --init-from would train one on",
+                    file=sys.stderr,
+                )
             output.mkdir(parents=True, exist_ok=True)
-            record_settings(output, data_path, settings, start)
+            record_settings(output, data_path, settings, init_from)
         run = _Run(model, data, output, settings, arguments)
-        trainer = run.trainer(identity, interruption)
-        trainer.train(resume_from_checkpoint=str(state) if state else None)
+        trainer = run.trainer(identity, interrupt)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finished = bool(trainer.state.global_step >= settings.steps)
         if arguments.process_index == 0:
             run.conclude()
@@ -120,10 +139,15 @@ class _Run:
         self._model, self._data, self._output = model, data, output
         self._settings, self._arguments = settings, arguments
         self._first = arguments.process_index == 0
-        self._samples = Samples(output if self._first else None, self._write_samples)
+        self._samples = SamplesCallback(output if self._first else None, self._write_samples)
 
-    def trainer(self, identity: Mapping[str, Any], interruption: Interruption) -> Trainer:
-        """Everything put together."""
+    def trainer(self, identity: Mapping[str, Any], interrupt: InterruptCallback) -> Trainer:
+        """Put the trainer together.
+
+        Args:
+            identity: What a resumed run must have in common with this one, as JSON values.
+            interrupt: The callback that ends the run on Ctrl-C.
+        """
         settings, data = self._settings, self._data
         windows_per_step = (
             settings.batch_size
@@ -133,13 +157,13 @@ class _Run:
         )
         stream = data.train
         epochs = (
-            RecutEpochs(
+            SubwordDropoutEpochs(
                 stream, data.codec, data.eos_token_id, settings.subword_dropout, settings.seed
             )
             if settings.subword_dropout
             else stream
         )
-        callbacks: list[Any] = [interruption]
+        callbacks: list[Any] = [interrupt]
         if self._first:
             callbacks.append(self._report(windows_per_step * settings.sequence_length))
         if settings.sample_prompt:
@@ -171,11 +195,11 @@ class _Run:
         parameters = sum(p.numel() for p in self._model.parameters())
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
         log = read_log(self._output / LOSS_LOG)
-        write_summary(self._output, log, settings, parameters, self._samples.texts)
+        write_report(self._output, log, settings, parameters, self._samples.texts)
 
-    def _report(self, tokens_per_step: int) -> Report:
+    def _report(self, tokens_per_step: int) -> LossLogCallback:
         config = self._model.config
-        operations = operations_per_token(
+        operations = flops_per_token(
             self._model,
             config.hidden_size,
             config.num_hidden_layers,
@@ -183,9 +207,9 @@ class _Run:
         )
         dtype = _DTYPES[self._settings.dtype]
         world = self._arguments.world_size
-        speedometer = Speedometer(operations / world, self._arguments.device, dtype)
+        mfu_meter = MfuMeter(operations / world, self._arguments.device, dtype)
         density = self._data.tokens_per_character
-        return Report(self._output, tokens_per_step, density, speedometer)
+        return LossLogCallback(self._output, tokens_per_step, density, mfu_meter)
 
     def _export(self, weights: Mapping[str, Tensor]) -> None:
         dtype = _DTYPES[self._settings.save_dtype]
@@ -202,26 +226,28 @@ class _Run:
         )
 
 
-def _state_to_resume(output: Path, resume: bool) -> Path | None:
+def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
     if not resume:
         check_output(output, "continue its run with --resume, or choose another")
         return None
     check_writable(output)
-    state, problems = States(output).newest()
+    checkpoint, problems = CheckpointManager(output).newest()
     for problem in problems:
         print(f"passed over: {problem}", file=sys.stderr)
-    if state is None:
+    if checkpoint is None:
         raise DataError(f"{output} holds no checkpoint to resume from; run without --resume")
-    return state
+    return checkpoint
 
 
-def _check_same(state: Path, data: RunData, settings: Settings, start: Architecture | Path) -> None:
-    values = load_values(state)
-    check_same_run(values["settings"], settings, start)
+def _check_same(
+    checkpoint: Path, data: RunData, settings: Settings, init_from: Architecture | str | Path
+) -> None:
+    values = load_values(checkpoint)
+    check_same_run(values["settings"], settings, init_from)
     if values["data"] != data.fingerprint:
         raise DataError(
-            f"the run in {state.parent} was started on other data; give the same --data, or start "
-            "a new run with --model"
+            f"the run in {checkpoint.parent} was started on other data; give the same --data, or "
+            "start a new run with --init-from"
         )
 
 

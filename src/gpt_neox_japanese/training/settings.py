@@ -1,4 +1,4 @@
-"""What decides a training run's result, besides its data; and how it is kept with the run."""
+"""The settings of a training run: their ranges, their record, and what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
-from gpt_neox_japanese.files.atomic import replace_file
+from gpt_neox_japanese.files.atomic import write_file
 
 __all__ = [
-    "REAL",
-    "WHOLE",
+    "FLOAT_RANGES",
+    "INTEGER_RANGES",
     "Architecture",
     "Settings",
     "check_same_run",
@@ -25,8 +25,8 @@ __all__ = [
 
 RECORD = "train.json"
 
-# The least and the most that each number may be; None where only computing sets a bound.
-WHOLE: Mapping[str, tuple[int, int | None]] = {
+# Minimum and maximum of each number; None where only computing sets a bound.
+INTEGER_RANGES: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("hidden_size", "layers", "heads"), (1, None)),
     **dict.fromkeys(("batch_size", "gradient_accumulation", "steps"), (1, None)),
     **dict.fromkeys(("log_every", "eval_every", "save_every"), (1, None)),
@@ -35,11 +35,11 @@ WHOLE: Mapping[str, tuple[int, int | None]] = {
     "seed": (0, 2**32 - 1),  # NumPy's
     "lora_rank": (0, None),
 }
-REAL: Mapping[str, tuple[float, float | None]] = {
+FLOAT_RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"), (0, None)),
     **dict.fromkeys(("warmup", "decay", "subword_dropout"), (0, 1)),
 }
-_MOST = 2**31 - 1  # of whole numbers without a bound of their own
+_MAX_INTEGER = 2**31 - 1  # of whole numbers without a bound of their own
 _CHOICES = {
     "optimizer": ("auto", "muon", "adamw"),
     "schedule": ("wsd", "cosine"),
@@ -61,7 +61,7 @@ class Architecture:
     """The shape of a model that is trained from scratch.
 
     Raises:
-        NeoXJapaneseError: a number is none, or out of range.
+        NeoXJapaneseError: A number is none, or out of range.
     """
 
     hidden_size: int = 256
@@ -77,41 +77,41 @@ class Settings:
     """Everything that decides a run's result besides its data and its starting point.
 
     Attributes:
-        sequence_length: tokens of a window, and a new model's `max_position_embeddings`.
-        batch_size: windows per device in one forward pass.
-        gradient_accumulation: forward passes per step.
-        steps: optimizer steps.
+        sequence_length: Tokens of a window, and a new model's `max_position_embeddings`.
+        batch_size: Windows per device in one forward pass.
+        gradient_accumulation: Forward passes per step.
+        steps: Optimizer steps.
         optimizer: `muon` (for the hidden matrices; AdamW for the rest) or `adamw`; `auto` is
             `adamw` for LoRA and `muon` otherwise.
-        learning_rate: the peak, for both optimizers.
-        schedule: `wsd` (rise, stay, fall to zero at the end) or `cosine` (rise, fall all along).
-        warmup: the fraction of the steps over which the learning rate rises.
-        decay: the fraction of the steps over which `wsd` falls to zero at the end.
-        weight_decay: of all matrices.
-        max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
-        seed: of the weights and of the order of the windows.
-        dtype: precision of the forward and backward pass; weights and state are always fp32.
-        save_dtype: precision of the finished model.
-        compile: whether to run the model through `torch.compile`.
-        gradient_checkpointing: whether to compute activations twice instead of keeping them.
-        attention: transformers' name of an attention implementation; the fastest here if None.
-        document_masking: whether a token sees only its own document.
-        subword_dropout: probability of passing over the best piece wherever there is a choice;
-            the text is cut anew in every epoch.
-        lora_rank: train adapters of this rank instead of the model's own weights; 0 for none.
-        lora_alpha: the adapters count `lora_alpha / lora_rank`; twice the rank if None.
-        merge: whether to leave the model with its adapters merged in `merged` as well.
-        shard: whether several processes share one copy of weights and state (FSDP2).
-        log_every: steps between lines of the loss log.
-        eval_every: steps between measurements on the held-out text.
-        eval_tokens: about how many held-out tokens such a measurement takes.
-        save_every: steps between saves.
-        sample_prompt: beginnings that the model continues at each measurement.
-        sample_tokens: tokens of such a continuation.
-        tensorboard: whether to write logs for TensorBoard as well.
+        learning_rate: The peak, for both optimizers.
+        schedule: `wsd` (warm-up, constant, linear decay) or `cosine` (warm-up, cosine decay).
+        warmup: The fraction of the steps over which the learning rate rises.
+        decay: The fraction of the steps over which `wsd` falls to zero at the end.
+        weight_decay: Of all matrices.
+        max_grad_norm: Gradients are clipped to this norm; 0 for no clipping.
+        seed: Of the weights and of the order of the windows.
+        dtype: Precision of the forward and backward pass; weights and optimizer stay fp32.
+        save_dtype: Precision of the finished model.
+        compile: Whether to run the model through `torch.compile`.
+        gradient_checkpointing: Whether to compute activations twice instead of keeping them.
+        attention: Transformers' name of an attention implementation; the fastest here if None.
+        document_masking: Whether a token sees only its own document.
+        subword_dropout: Probability of passing over the best piece wherever there is a choice;
+            the text is encoded anew in every epoch (like BPE-dropout).
+        lora_rank: Train adapters of this rank instead of the model's own weights; 0 for none.
+        lora_alpha: The adapters count `lora_alpha / lora_rank`; twice the rank if None.
+        merge: Whether to leave the model with its adapters merged in `merged` as well.
+        shard: Whether weights and optimizer state are sharded over the processes (FSDP2).
+        log_every: Steps between lines of the loss log.
+        eval_every: Steps between measurements on the held-out text.
+        eval_tokens: About how many held-out tokens such a measurement takes.
+        save_every: Steps between saves.
+        sample_prompt: Beginnings that the model continues at each measurement.
+        sample_tokens: Tokens of such a continuation.
+        tensorboard: Whether to write logs for TensorBoard as well.
 
     Raises:
-        NeoXJapaneseError: a value is out of its range, or two cannot go together.
+        NeoXJapaneseError: A value is out of its range, or two cannot go together.
     """
 
     sequence_length: int = 512
@@ -162,7 +162,9 @@ class Settings:
                 "optimizer muon does not suit the thin matrices of LoRA; use adamw or auto"
             )
         if self.merge and not self.lora_rank:
-            raise NeoXJapaneseError("merge is about adapters; give a lora_rank, or leave it out")
+            raise NeoXJapaneseError(
+                "--merge requires --lora-rank; give a rank, or leave --merge out"
+            )
 
     @property
     def uses_muon(self) -> bool:
@@ -177,66 +179,87 @@ def _check_values(settings: Architecture | Settings) -> None:
             raise NeoXJapaneseError(
                 f"{name} is {value!r}; it must be one of {', '.join(_CHOICES[name])}"
             )
-        if name in WHOLE:
+        if name in INTEGER_RANGES:
             object.__setattr__(settings, name, _whole(name, value))
-        elif name in REAL and not (value is None and name == "lora_alpha"):
+        elif name in FLOAT_RANGES and not (value is None and name == "lora_alpha"):
             object.__setattr__(settings, name, _real(name, value))
 
 
 def _whole(name: str, value: Any) -> int:
-    least, most = WHOLE[name][0], WHOLE[name][1] or _MOST
+    low, high = INTEGER_RANGES[name][0], INTEGER_RANGES[name][1] or _MAX_INTEGER
     if isinstance(value, Integral) and not isinstance(value, bool):
         number = int(value)
-        if least <= number <= most:
+        if low <= number <= high:
             return number
-    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a whole number, {least} to {most}")
+    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a whole number, {low} to {high}")
 
 
 def _real(name: str, value: Any) -> float:
-    least, most = REAL[name]
+    low, high = FLOAT_RANGES[name]
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if math.isfinite(number) and least <= number <= (math.inf if most is None else most):
+    if math.isfinite(number) and low <= number <= (math.inf if high is None else high):
         return number
-    upper = "or more" if most is None else f"to {most}"
-    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a finite number, {least} {upper}")
+    upper = "or more" if high is None else f"to {high}"
+    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a finite number, {low} {upper}")
 
 
 def record_settings(
-    output: Path, data: Path, settings: Settings, start: Architecture | Path
+    output: Path, data: Path, settings: Settings, init_from: Architecture | str | Path
 ) -> None:
-    """Write `train.json`, which `--config` reads: the command that made the run."""
-    origin = {"model": str(start)} if isinstance(start, Path) else asdict(start)
+    """Write `train.json`, which `--config` reads: the command that made the run.
+
+    Args:
+        output: The run's directory.
+        data: What `--data` named.
+        settings: How it is trained.
+        init_from: The new model's shape, or the model to train on as it was named.
+    """
+    origin = (
+        asdict(init_from) if isinstance(init_from, Architecture) else {"init_from": str(init_from)}
+    )
     record = {"data": str(data), **origin, **asdict(settings)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    replace_file(output / RECORD, text.encode())
+    write_file(output / RECORD, text.encode())
 
 
 def check_same_run(
-    saved: Mapping[str, Any], settings: Settings, start: Architecture | Path
+    saved: Mapping[str, Any], settings: Settings, init_from: Architecture | str | Path
 ) -> None:
     """Make sure that a run is resumed with what it was started with.
 
     Args:
-        saved: what its state remembers: the settings, as JSON gives them back, and `start`.
-        settings: what it shall go on with.
-        start: the new model's shape, or the model that was trained on.
+        saved: What its checkpoint remembers, as `settings_to_dict` and then JSON give it.
+        settings: What it shall go on with.
+        init_from: The new model's shape, or the model that was trained on.
 
     Raises:
-        DataError: something that decides the result is another; the message names it.
+        DataError: Something that decides the result is another; the message names it.
     """
-    now = json.loads(json.dumps(described(settings, start)))
+    if "model" in saved:  # what the first edition called it
+        saved = {**saved, "init_from": saved["model"]}
+    now = json.loads(json.dumps(settings_to_dict(settings, init_from)))
     for name, value in now.items():
         if name not in _MAY_CHANGE and saved.get(name) != value:
             raise DataError(
                 f"the run was started with {name} {saved.get(name)!r}, now it is {value!r}; give "
-                "the same, or start a new run with --model"
+                "the same, or start a new run with --init-from"
             )
 
 
-def described(settings: Settings, start: Architecture | Path) -> dict[str, Any]:
-    """Settings and start as JSON values; of a model, its directory's name."""
+def settings_to_dict(settings: Settings, init_from: Architecture | str | Path) -> dict[str, Any]:
+    """Give settings and start as values that JSON can hold.
+
+    Args:
+        settings: How it is trained.
+        init_from: The new model's shape, or the model to train on.
+
+    Returns:
+        Name → value; of a model to train on, `init_from` is its name without directories.
+    """
     # `.` and `..` have no names of their own.
     origin = (
-        {"model": Path(os.path.abspath(start)).name} if isinstance(start, Path) else asdict(start)
+        asdict(init_from)
+        if isinstance(init_from, Architecture)
+        else {"init_from": Path(os.path.abspath(init_from)).name}
     )
     return {**asdict(settings), **origin}

@@ -1,4 +1,4 @@
-"""transformers' Trainer with our optimizer, our resumable states, and an eye on every loss."""
+"""transformers' Trainer with our optimizer, our checkpoints, and a check of every loss."""
 # transformers' methods carry no annotations.
 # mypy: disallow-untyped-calls=False
 
@@ -21,12 +21,12 @@ from gpt_neox_japanese.training.checkpoints.gather import (
     restore_optimizer,
     restore_parameters,
 )
-from gpt_neox_japanese.training.distributed import wait_for_all
+from gpt_neox_japanese.training.distributed import barrier
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
 
 __all__ = ["RunTrainer"]
 
-# transformers reads this file of a state by itself.
+# transformers reads this file of a checkpoint by itself.
 _TRAINER_STATE = "trainer_state.json"
 
 
@@ -34,9 +34,9 @@ class RunTrainer(Trainer):
     """Trainer of one run.
 
     Args:
-        use_muon: whether the hidden matrices are Muon's.
-        identity: what a resumed run must have in common with this one, as JSON values.
-        export: called on the first process with the whole weights after every save.
+        use_muon: Whether the hidden matrices are Muon's.
+        identity: What a resumed run must have in common with this one, as JSON values.
+        export: Called on the first process with the whole weights after every save.
         **kwargs: Trainer's own.
     """
 
@@ -52,12 +52,12 @@ class RunTrainer(Trainer):
         self._use_muon = use_muon
         self._identity = identity
         self._export = export
-        self._states = manager.States(Path(cast(str, self.args.output_dir)))
+        self._checkpoints = manager.CheckpointManager(Path(cast(str, self.args.output_dir)))
         # The forward passes of the step: their losses, and which windows they saw.
         self._passes: list[tuple[Tensor, Tensor]] = []
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
-        """Make ours."""
+        """Make Muon with AdamW, or AdamW alone, where Trainer would make its own."""
         if self.optimizer is None:
             make = MuonAndAdamW if self._use_muon else adamw
             of = cast(nn.Module, model or self.model)
@@ -87,17 +87,17 @@ class RunTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm)
         passes, self._passes = self._passes, []
         losses = torch.stack([loss for loss, _ in passes])
-        # One question, so that a GPU is waited for once a step.
+        # One comparison, so that the GPU is synchronised once a step.
         if not torch.isfinite(losses.sum() + torch.as_tensor(norm, device=losses.device)):
-            raise TrainingError(self._what_went_wrong(passes))
+            raise TrainingError(self._describe_failure(passes))
         return norm
 
-    def _what_went_wrong(self, passes: list[tuple[Tensor, Tensor]]) -> str:
+    def _describe_failure(self, passes: list[tuple[Tensor, Tensor]]) -> str:
         step = self.state.global_step + 1
         bad = [(loss.item(), seen) for loss, seen in passes if not torch.isfinite(loss)]
         found = f"the loss is {bad[0][0]}" if bad else "the gradient is not finite"
         seen = torch.cat([seen for _, seen in bad or passes]).tolist()
-        newest, _ = self._states.newest()
+        newest, _ = self._checkpoints.newest()
         rest = f"{newest.name} was saved before it" if newest else "nothing was saved before it"
         return (
             f"step {step}: {found}; its batch was windows {', '.join(map(str, seen))} of the run "
@@ -110,12 +110,12 @@ class RunTrainer(Trainer):
         weights = gather_parameters(parameters)
         tensors, groups = gather_optimizer(self._optimizer(), parameters)
         step = self.state.global_step
-        self.store_flos()  # a conversation of all processes, as what is above
+        self.store_flos()  # a collective, as what is above
         if self.args.should_save:
-            self._states.begin(step)
-        wait_for_all()
-        self._states.save_random(step, self.args.process_index)
-        wait_for_all()
+            self._checkpoints.begin(step)
+        barrier()
+        self._checkpoints.save_rng_state(step, self.args.process_index)
+        barrier()
         if not self.args.should_save:
             return
         values = {
@@ -126,8 +126,8 @@ class RunTrainer(Trainer):
             "running_loss": self._tr_loss.item(),
             "last_logged": self._globalstep_last_logged,
         }
-        self._states.finish(
-            manager.RunState(step, weights, tensors, values),
+        self._checkpoints.finish(
+            manager.TrainingState(step, weights, tensors, values),
             lambda directory: self.state.save_to_json(str(directory / _TRAINER_STATE)),
         )
         self._export(weights)
@@ -135,7 +135,7 @@ class RunTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         weights = manager.load_weights(Path(resume_from_checkpoint))
         restore_parameters(self._parameters(), weights)
-        if self.args.should_save:  # a kill may have come between the state and the model
+        if self.args.should_save:  # a kill may have come between the checkpoint and the model
             self._export(weights)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -151,7 +151,7 @@ class RunTrainer(Trainer):
         """Restore what the first resumed step starts from; Trainer calls this just before it."""
         if checkpoint is None:
             return
-        manager.load_random(Path(checkpoint), self.args.process_index)
+        manager.load_rng_state(Path(checkpoint), self.args.process_index)
         values = manager.load_values(Path(checkpoint))
         self._tr_loss.fill_(values["running_loss"])
         self._globalstep_last_logged = values["last_logged"]

@@ -65,7 +65,7 @@ def test_greedy_ids_of_the_embedded_model_are_those_of_transformers(
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(default_model_directory(), dtype="float32")
     codec = Codec.load(default_model_directory())
     for document in itertools.islice(read_documents([corpus_directory]), count):
-        prompt = codec.encode(document.text[200:260]).tolist()
+        prompt = codec.encode(document.text[200:260])
         expected = (
             model.eval()
             .generate(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_neox_japanese.tokenizer.build.statistics import Kind, coverage, dead_ids, usage
+from gpt_neox_japanese.tokenizer.build.statistics import Kind, coverage, dead_ids, text_statistics
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.tokenizer.small import vocabulary
 
@@ -45,8 +45,8 @@ def test_the_comma_is_dead_in_legacy_vocabularies_only() -> None:
 def test_every_text_avoids_the_dead_ids(reference_directory: Path) -> None:
     codec = Codec.load(reference_directory)
     forms = [forms[0] for forms in codec.vocabulary.surfaces[:31718]]
-    produced = set(codec.encode("".join(forms)).tolist())
-    produced.update(codec.encode("".join(reversed(forms))).tolist())
+    produced = set(codec.encode("".join(forms)))
+    produced.update(codec.encode("".join(reversed(forms))))
     assert not produced & set(dead_ids(codec).tolist())
 
 
@@ -64,7 +64,7 @@ def test_a_third_of_the_published_vocabulary_is_dead(reference_directory: Path) 
 
 def test_usage_counts_tokens_by_kind() -> None:
     codec = Codec(vocabulary(["猫犬", "猫", "犬", "は"]))
-    used = usage(codec, ["猫犬は", "鰯 "])
+    used = text_statistics(codec, ["猫犬は", "鰯 "])
     assert (used.characters, used.tokens) == (5, 6)
     assert used.characters_per_token == pytest.approx(5 / 6)
     assert used.byte_share == pytest.approx(3 / 6)
@@ -75,5 +75,5 @@ def test_usage_counts_tokens_by_kind() -> None:
 
 
 def test_usage_of_no_text_is_nothing() -> None:
-    used = usage(Codec(vocabulary(["猫"])), [])
+    used = text_statistics(Codec(vocabulary(["猫"])), [])
     assert (used.tokens, used.characters_per_token, used.byte_share) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Resumable states: whole or not there, whatever happens while they are written."""
+"""Checkpoints to resume from: complete or not there, whatever happens while they are written."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ import torch
 from gpt_neox_japanese.errors import CheckpointError, TrainingError
 from gpt_neox_japanese.files import atomic
 from gpt_neox_japanese.training.checkpoints import manager
-from gpt_neox_japanese.training.checkpoints.manager import RunState, States, check
+from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, TrainingState, verify
 
 ROOT = Path(__file__).parents[3]
 
 
 def save(output: Path, step: int) -> None:
-    store = States(output)
-    store.begin(step)
-    store.save_random(step, 0)
+    checkpoints = CheckpointManager(output)
+    checkpoints.begin(step)
+    checkpoints.save_rng_state(step, 0)
     weights = {"w": torch.full((3, 5), float(step))}
-    store.finish(RunState(step, weights, {"w/m": torch.ones(3, 5)}, {"step": step}), lambda _: None)
+    checkpoints.finish(
+        TrainingState(step, weights, {"w/m": torch.ones(3, 5)}, {"step": step}), lambda _: None
+    )
 
 
-def test_the_two_newest_states_are_kept(tmp_path: Path) -> None:
+def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (2, 4, 6, 10):
         save(tmp_path, step)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-6"]
-    newest, problems = States(tmp_path).newest()
+    newest, problems = CheckpointManager(tmp_path).newest()
     assert (newest, problems) == (tmp_path / "checkpoint-10", [])
     assert manager.load_weights(tmp_path / "checkpoint-10")["w"][0, 0] == 10
 
 
-def test_no_file_of_a_state_is_a_pickle(tmp_path: Path) -> None:
+def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     save(tmp_path, 1)
     for file in (tmp_path / "checkpoint-1").iterdir():
         assert file.suffix in {".json", ".safetensors"}
@@ -51,13 +53,15 @@ _FILES = [manager.MODEL, manager.OPTIMIZER, manager.STATE, manager.MANIFEST]
 
 
 @pytest.mark.parametrize("name", _FILES)
-def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(tmp_path: Path, name: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
+    tmp_path: Path, name: str
+) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)
     file = tmp_path / "checkpoint-2" / name
     for damage in (file.read_bytes()[:-3], file.read_bytes()[:-3] + b"xxx", None):
         file.write_bytes(damage) if damage is not None else file.unlink()
-        newest, problems = States(tmp_path).newest()
+        newest, problems = CheckpointManager(tmp_path).newest()
         assert newest == tmp_path / "checkpoint-1"
         assert len(problems) == 1
         assert name in problems[0]
@@ -71,7 +75,7 @@ def test_a_manifest_from_a_stranger_reads_nothing_outside(tmp_path: Path) -> Non
     manifest.write_text(json.dumps(value), encoding="utf-8")
     (tmp_path / "secret").touch()
     with pytest.raises(CheckpointError, match="missing"):
-        check(tmp_path / "checkpoint-1")
+        verify(tmp_path / "checkpoint-1")
 
 
 def failing(real: Callable[..., object], at: int) -> Callable[..., object]:
@@ -86,7 +90,7 @@ def failing(real: Callable[..., object], at: int) -> Callable[..., object]:
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_a_disk_that_fills_up_leaves_the_last_state(
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     save(tmp_path, 1)
@@ -95,41 +99,41 @@ def test_a_disk_that_fills_up_leaves_the_last_state(
         with pytest.raises(TrainingError, match=r"No space left.*checkpoint-1 is complete"):
             save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
-    check(tmp_path / "checkpoint-1")
+    verify(tmp_path / "checkpoint-1")
     save(tmp_path, 2)
-    check(tmp_path / "checkpoint-2")
+    verify(tmp_path / "checkpoint-2")
 
 
-def test_a_file_system_that_refuses_a_write_leaves_the_last_state(tmp_path: Path) -> None:
+def test_a_file_system_that_refuses_a_write_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     """The kernel itself cuts a write short: no file may grow beyond 64 KB."""
     code = f"""
 import resource, signal, torch
 from pathlib import Path
-from tests.training.checkpoints.test_manager import save, States, RunState
+from tests.training.checkpoints.test_manager import save, CheckpointManager, TrainingState
 save(Path({str(tmp_path)!r}), 1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
-store = States(Path({str(tmp_path)!r}))
-store.begin(2)
-store.save_random(2, 0)
-large = RunState(2, {{"w": torch.ones(10**6)}}, {{"w/m": torch.ones(1)}}, {{}})
-store.finish(large, lambda _: None)
+checkpoints = CheckpointManager(Path({str(tmp_path)!r}))
+checkpoints.begin(2)
+checkpoints.save_rng_state(2, 0)
+large = TrainingState(2, {{"w": torch.ones(10**6)}}, {{"w/m": torch.ones(1)}}, {{}})
+checkpoints.finish(large, lambda _: None)
 """
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
     )
-    assert "TrainingError: the state of step 2 cannot be saved" in result.stderr
+    assert "TrainingError: the checkpoint of step 2 cannot be saved" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
-    check(tmp_path / "checkpoint-1")
+    verify(tmp_path / "checkpoint-1")
 
 
 def test_a_file_is_replaced_at_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.json"
-    atomic.replace_file(file, b"old")
+    atomic.write_file(file, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(atomic.os, "fsync", failing(os.fsync, 0))
         with pytest.raises(OSError, match="No space"):
-            atomic.replace_file(file, b"new")
+            atomic.write_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

@@ -1,4 +1,4 @@
-"""Documents kept apart, and text that is cut anew in every epoch."""
+"""Documents kept apart, and subword regularisation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.data.dataset import TrainingWindows, positions
-from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
-from gpt_neox_japanese.training.data.subword_regularization import RecutEpochs
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
+from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.tokenizer.small import vocabulary
@@ -55,7 +55,7 @@ def test_a_masked_window_is_its_documents_each_on_its_own(implementation: str) -
 
 
 def test_windows_have_positions_only_when_documents_are_kept_apart() -> None:
-    stream = TokenStream([np.array([1, 2, 9, 3, 4, 9, 5, 6, 9, 7], np.uint16)])
+    stream = ShardedTokens([np.array([1, 2, 9, 3, 4, 9, 5, 6, 9, 7], np.uint16)])
     assert "position_ids" not in TrainingWindows(stream, 4, 5, 0)[0]
     item = TrainingWindows(stream, 4, 5, 0, document_start=9)[0]
     assert item["position_ids"].tolist() == positions(item["input_ids"].numpy(), 9).tolist()
@@ -66,13 +66,13 @@ def codec() -> Codec:
     return Codec(vocabulary(["吾輩", "吾", "輩", "は", "猫", "猫は"]), legacy=False)
 
 
-def stream_of(codec: Codec, texts: list[str]) -> tuple[TokenStream, int]:
+def stream_of(codec: Codec, texts: list[str]) -> tuple[ShardedTokens, int]:
     eos = codec.vocabulary.ids["<|endoftext|>"]
-    ids = [i for text in texts for i in (*codec.encode(text).tolist(), eos)]
-    return TokenStream([np.array(ids, np.uint16)]), eos
+    ids = [i for text in texts for i in (*codec.encode(text), eos)]
+    return ShardedTokens([np.array(ids, np.uint16)]), eos
 
 
-def documents(codec: Codec, stream: TokenStream, eos: int) -> list[str]:
+def documents(codec: Codec, stream: ShardedTokens, eos: int) -> list[str]:
     ids = stream.read(0, len(stream))
     return [codec.decode(d[:-1]) for d in np.split(ids, np.flatnonzero(ids == eos) + 1)[:-1]]
 
@@ -80,19 +80,19 @@ def documents(codec: Codec, stream: TokenStream, eos: int) -> list[str]:
 def test_every_epoch_holds_the_whole_text_in_other_pieces(codec: Codec) -> None:
     texts = ["吾輩は猫は🐯" * 9, "", "吾輩 <|endoftext|>" * 7, "é猫は"]
     stream, eos = stream_of(codec, texts)
-    epochs = RecutEpochs(stream, codec, eos, 0.5, seed=3)
+    epochs = SubwordDropoutEpochs(stream, codec, eos, 0.5, seed=3)
     first, second = epochs(0), epochs(1)
     for epoch in (first, second):
         assert documents(codec, epoch, eos) == texts
         assert epoch.read(0, 20).tolist() != stream.read(0, 20).tolist()
     assert first.read(0, 20).tolist() != second.read(0, 20).tolist()
-    again = RecutEpochs(stream, codec, eos, 0.5, seed=3)(1)
+    again = SubwordDropoutEpochs(stream, codec, eos, 0.5, seed=3)(1)
     assert again.read(0, len(again)).tolist() == second.read(0, len(second)).tolist()
 
 
 def test_without_dropout_an_epoch_is_the_stored_one(codec: Codec) -> None:
     stream, eos = stream_of(codec, ["吾輩は猫は" * 5, "猫"])
-    epoch = RecutEpochs(stream, codec, eos, 0.0, seed=0)(0)
+    epoch = SubwordDropoutEpochs(stream, codec, eos, 0.0, seed=0)(0)
     assert epoch.read(0, len(epoch)).tolist() == stream.read(0, len(stream)).tolist()
 
 

@@ -1,27 +1,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from gpt_neox_japanese.corpus import (
     Layout,
-    blocks,
     is_held_out,
-    parts,
     read_documents,
-    unpacking,
 )
 from gpt_neox_japanese.errors import CorpusError, DataError, OutputError
-from gpt_neox_japanese.tokenization import encode_corpus, resumable_output
+from gpt_neox_japanese.tokenization import resumable_output
+from gpt_neox_japanese.tokenization.encode_corpus import CorpusSource, num_workers
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data import prepare as module
 from gpt_neox_japanese.training.data.prepare import prepare
-from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
 
-def texts(stream: TokenStream, codec: Codec, eos_token_id: int) -> list[str]:
+def texts(stream: ShardedTokens, codec: Codec, eos_token_id: int) -> list[str]:
     documents: list[list[int]] = [[]]
     for token in stream.read(0, len(stream)).tolist():
         if token == eos_token_id:
@@ -68,15 +68,6 @@ def test_the_prepared_directory_has_the_tokenizer_with_its_options(
     for name in ("vocab.txt", "emoji.json", "tokenizer_config.json"):
         assert (prepared / name).read_bytes() == (tokenizer_directory / name).read_bytes()
     assert not Codec.load(prepared).legacy
-
-
-@pytest.fixture
-def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block is a document, and worth a worker."""
-    monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(unpacking, "_CHUNK_BYTES", 100)
-    monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
-    monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -130,16 +121,16 @@ def test_an_interrupted_run_continues_to_the_same_result(
     documents: int,
     journal_after: float,
 ) -> None:
-    def stop(files: resumable_output.Unfinished, packed: object) -> None:
-        put(files, packed)
-        if files.blocks == documents - 1:
+    def stop(files: ResumableOutput, counts: Mapping[str, int]) -> None:
+        if files.blocks == documents - 1:  # the block is written and not yet counted
             raise StopError
+        end_block(files, counts)
 
-    put = module._put
+    end_block = ResumableOutput.end_block
     output = tmp_path / "out"
     monkeypatch.setattr(resumable_output, "_SECONDS_BETWEEN_JOURNALS", journal_after)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_put", stop)
+        patch.setattr(ResumableOutput, "end_block", stop)
         with pytest.raises(StopError):
             prepare([corpus], tokenizer_directory, output, held_out=0.2, workers=1)
     assert not output.exists()
@@ -228,9 +219,9 @@ def test_another_corpus_cannot_continue_a_run(
         prepare([corpus], tokenizer_directory, tmp_path / "out", workers=1, resume=True)
 
 
-def test_few_documents_need_no_processes(corpus: Path) -> None:
-    def source(*files: Path) -> encode_corpus.Source:
-        return encode_corpus.Source(files, Layout(), "stop", 8)
+def test_a_small_corpus_is_worth_one_process(corpus: Path) -> None:
+    def source(*files: Path) -> CorpusSource:
+        return CorpusSource(files, Layout(), "stop", 8)
 
-    assert encode_corpus._workers(source(corpus)) == 1
-    assert encode_corpus._workers(source(*[corpus] * 5000)) > 1
+    assert num_workers(source(corpus)) == 1
+    assert num_workers(source(*[corpus] * 5000)) > 1

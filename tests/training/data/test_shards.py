@@ -9,7 +9,7 @@ import pytest
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenization.arrays import token_dtype
-from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_ids_take_two_bytes_while_they_fit() -> None:
 
 def test_a_stream_reads_across_shards_as_one_array() -> None:
     shards = [np.arange(0, 5), np.arange(5, 6), np.arange(6, 12)]
-    stream = TokenStream([shard.astype(np.uint16) for shard in shards])
+    stream = ShardedTokens([shard.astype(np.uint16) for shard in shards])
     for start in range(13):
         for length in range(13 - start):
             assert stream.read(start, length).tolist() == list(range(start, start + length))
@@ -75,5 +75,5 @@ def test_a_directory_without_a_readable_manifest_is_refused(copy: Path) -> None:
 
 
 def test_another_vocabulary_is_refused(prepared: Path) -> None:
-    with pytest.raises(DataError, match="prepare the corpus again with --model elsewhere"):
+    with pytest.raises(DataError, match="prepare the corpus again with --tokenizer elsewhere"):
         PreparedData(prepared).check_vocabulary("0" * 64, Path("elsewhere"))

@@ -13,6 +13,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.tokenizer.model_check import check_model
 
 __all__ = ["Checkpoint"]
 
@@ -56,7 +57,7 @@ class Checkpoint:
         directory = find_model(model, **place)
         codec = Codec.load(directory)
         config = read_object(directory / "config.json")
-        num_ids = codec.check_model(config, directory)
+        num_ids = check_model(codec, config, directory)
         path = directory / "generation_config.json"
         generation = read_object(path) if path.is_file() else {}
         return cls(
@@ -75,7 +76,7 @@ def _stop_ids(
     """The end-of-text id, and added tokens that the model ends its texts with."""
     ends = generation.get("eos_token_id", config.get("eos_token_id"))
     ids = {end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)}
-    end_of_text = codec.id_of(END_OF_TEXT)
+    end_of_text = codec.token_to_id(END_OF_TEXT)
     return (codec.special_ids & ids) | ({end_of_text} if end_of_text is not None else set())
 
 

@@ -5,6 +5,10 @@ only wait for ids. That is what makes an interrupt harmless: Python runs signal 
 thread alone, so no exception of theirs can strike between the halves of a step. The thread ends
 when there is nothing to do.
 
+There is no lock. A signal handler may itself ask for a text and wait for it, and a lock that its
+thread held just then would stop the loop for ever. Queues whose single operations are atomic do: a
+deque of those who wait, and a queue that holds one token while no loop runs.
+
 After `os.fork()` the child has no loop and does not know what a step was doing to the KV cache: it
 begins with an empty one.
 """
@@ -17,6 +21,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
+from queue import Empty, SimpleQueue
 
 from gpt_neox_japanese.checks import check_ids, check_integer
 from gpt_neox_japanese.errors import GenerationError, QueueFullError
@@ -51,7 +56,7 @@ class Engine:
         max_waiting: int = 1000,
         prompt_lookup: bool = False,
     ) -> None:
-        check_integer("max_waiting", max_waiting, GenerationError, minimum=0)
+        check_integer("max_waiting", max_waiting, GenerationError, minimum=1)
         self.network = network
         _claim(network, self)
         self._stop_ids = frozenset(stop_ids)
@@ -62,12 +67,11 @@ class Engine:
 
     def _start_afresh(self) -> None:
         """Forget every request, and trust nothing of what lies in the KV cache."""
-        # No Condition: an interrupt could leave it held. Reentrant: a signal handler may submit
-        # while its thread does.
-        self._lock = threading.RLock()
-        self._waiting: deque[Request] = deque()
+        self._arrived: deque[Request] = deque()
         self._scheduler = Scheduler(self.network, self._stop_ids)
-        self._loop: threading.Thread | None = None
+        # Whoever takes the token is the loop.
+        self._token: SimpleQueue[None] = SimpleQueue()
+        self._token.put(None)
 
     @property
     def description(self) -> str:
@@ -110,17 +114,7 @@ class Engine:
         lookup = PromptLookup(ids, MAX_ROWS - 1) if self._prompt_lookup else None
         request = Request(ids, max_new_tokens, room, sampler, lookup)
         stream = TokenStream(request)
-        with self._lock:
-            self._refuse_if_closed()
-            if len(self._waiting) >= self._max_waiting:
-                self._waiting = deque(each for each in self._waiting if not each.cancelled)
-            if len(self._waiting) >= self._max_waiting:
-                raise QueueFullError(
-                    f"{len(self._waiting)} requests are waiting already; try again later"
-                )
-            self._waiting.append(request)
-            if self._loop is None:
-                self._start_loop()
+        self._wait_for_slot(request)
         return stream
 
     def close(self) -> None:
@@ -128,13 +122,7 @@ class Engine:
 
         A step that is being computed ends first.
         """
-        with self._lock:
-            self._closed = True
-            loop = self._loop
-        if loop is None:
-            self._end()
-        elif loop is not threading.current_thread():
-            loop.join()
+        self._close(timeout=None)
 
     def __enter__(self) -> Engine:
         return self
@@ -144,62 +132,72 @@ class Engine:
 
     # ---- The loop --------------------------------------------------------------------------------
 
-    def _start_loop(self) -> None:
-        try:
-            threading.Thread(target=self._run, name="neox-ja engine", daemon=True).start()
-        except RuntimeError as error:
-            self._waiting.pop()
-            raise GenerationError(f"the engine cannot run: {error}; end other threads") from error
+    def _wait_for_slot(self, request: Request) -> None:
+        """Put a request into the queue, and see to it that a loop runs."""
+        self._refuse_if_closed()
+        queues = (self._arrived, self._scheduler.waiting)
+        if sum(map(len, queues)) >= self._max_waiting:
+            waiting = sum(not each.cancelled for queue in queues for each in queue.copy())
+            if waiting >= self._max_waiting:
+                raise QueueFullError(f"{waiting} requests are waiting already; try again later")
+        self._arrived.append(request)
+        if self._closed:  # since it was asked above
+            request.fail(_closed_error())
+            raise _closed_error()
+        if self._token.qsize():
+            try:
+                threading.Thread(target=self._run, name="neox-ja engine", daemon=True).start()
+            except RuntimeError as error:
+                request.cancelled = True
+                raise GenerationError(
+                    f"the engine cannot run: {error}; end some threads"
+                ) from error
 
     def _run(self) -> None:
         """Run steps until there is nothing to do, unless another thread does so already."""
-        this_thread = threading.current_thread()
-        with self._lock:
-            if self._loop is not None:
-                return
-            self._loop = this_thread
-        while True:
-            try:
-                if not self._has_work():
-                    break
-                self._scheduler.step()
-            except BaseException as error:  # a thread has nobody to raise it to but those who wait
-                self._scheduler.fail(
-                    GenerationError(
-                        "the step that was writing this text failed"
-                        f" ({type(error).__name__}: {error}); ask again"
+        while self._arrived and not self._closed and self._take_token(timeout=0):
+            while True:
+                try:
+                    if not self._has_work():
+                        break
+                    self._scheduler.step()
+                except BaseException as error:  # nobody is told but those who wait
+                    self._scheduler.fail(
+                        GenerationError(
+                            "the step that was writing this text failed"
+                            f" ({type(error).__name__}: {error}); ask again"
+                        )
                     )
-                )
-        if self._closed:
-            self._end()
+            self._token.put(None)
+            # Who came before the token was back started no thread: the queue is looked at again.
+
+    def _take_token(self, timeout: float | None) -> bool:
+        try:
+            self._token.get(timeout=timeout) if timeout != 0 else self._token.get_nowait()
+        except Empty:
+            return False
+        return True
 
     def _has_work(self) -> bool:
-        """Admit those who wait, the first first, to free slots; False where the loop may end."""
-        with self._lock:
-            while self._waiting and self._scheduler.has_free_slot and not self._closed:
-                request = self._waiting.popleft()
-                if not request.cancelled:
-                    self._scheduler.admit(request)
-            if self._scheduler.running and not self._closed:
-                return True
-            self._loop = None
-            return False
+        while self._arrived:
+            self._scheduler.add(self._arrived.popleft())
+        return not self._closed and self._scheduler.admit()
 
-    def _end(self) -> None:
-        """Tell everybody who waits that the engine is closed; end the network's threads."""
-        error = GenerationError("the engine is closed; make another one")
-        with self._lock:
-            for request in self._waiting:
-                request.fail(error)
-            self._waiting.clear()
-            self._scheduler.fail(error)
-        self.network.close()
+    def _close(self, timeout: float | None) -> None:
+        """See `close`; a step that takes longer than `timeout` seconds is left to itself."""
+        self._closed = True
+        if self._take_token(timeout):
+            while self._arrived:
+                self._scheduler.add(self._arrived.popleft())
+            self._scheduler.fail(_closed_error(), waiting=True)
+            self.network.close()
+            self._token.put(None)
 
     # ---- Checks ----------------------------------------------------------------------------------
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise GenerationError("the engine is closed; make another one")
+            raise _closed_error()
 
     def _checked(self, prompt_ids: Sequence[int]) -> list[int]:
         """The ids of a prompt as Python's integers."""
@@ -215,39 +213,37 @@ class Engine:
         return ids
 
 
+def _closed_error() -> GenerationError:
+    return GenerationError("the engine is closed; make another one")
+
+
 # ---- Which engines there are: for networks, forks, and the end of the program --------------------
 
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_engines_lock = threading.RLock()
+_engines: dict[int, weakref.ref[Engine]] = {}
+
+
+def _living() -> list[Engine]:
+    return [engine for each in list(_engines.values()) if (engine := each()) is not None]
 
 
 def _claim(network: Network, engine: Engine) -> None:
     """Two schedulers would each give out all slots of one KV cache."""
-    with _engines_lock:
-        for other in _engines:
-            if other.network is network and not other._closed:
-                raise GenerationError("another engine runs this network; use that one, or close it")
-        _engines.add(engine)
+    if any(other.network is network and not other._closed for other in _living()):
+        raise GenerationError("another engine runs this network; use that one, or close it")
+    key = id(engine)
+    _engines[key] = weakref.ref(engine, lambda _: _engines.pop(key, None))
 
 
 def _start_all_afresh() -> None:
-    """In the child of a fork, where no other thread lives, and nobody gives a lock back."""
-    global _engines_lock
-    _engines_lock = threading.RLock()
-    for engine in list(_engines):
+    """In the child of a fork, where no other thread lives."""
+    for engine in _living():
         engine._start_afresh()
 
 
 def _end_all() -> None:
     """Let the last steps end, so that no thread computes while Python takes itself apart."""
-    with _engines_lock:
-        engines = list(_engines)
-    for engine in engines:
-        with engine._lock:
-            engine._closed = True
-            loop = engine._loop
-        if loop is not None:
-            loop.join(_SECONDS_FOR_LAST_STEP)
+    for engine in _living():
+        engine._close(timeout=_SECONDS_FOR_LAST_STEP)
 
 
 atexit.register(_end_all)

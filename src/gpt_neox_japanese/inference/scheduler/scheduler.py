@@ -1,7 +1,7 @@
 """What each step of the network computes, and for whom.
 
     waiting ──▶ a slot is free ──▶ prefill of its prompt ──▶ decode ──▶ finished
-    (Engine)      (KVSlots)           (Network.prefill)      (Network.decode, Sampler)
+                  (KVSlots)          (Network.prefill)      (Network.decode, Sampler)
 
 One thread at a time runs a scheduler: the engine's loop. Nothing here is locked, and no signal
 handler runs here.
@@ -9,6 +9,7 @@ handler runs here.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Sequence
 
 from gpt_neox_japanese.errors import GenerationError
@@ -34,24 +35,33 @@ class Scheduler:
     """
 
     def __init__(self, network: Network, stop_ids: Collection[int]) -> None:
+        self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self._network = network
         self._stop_ids = stop_ids
         self._slots = KVSlots(network)
 
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether one more request can run."""
-        return len(self._slots) > 0
-
-    def admit(self, request: Request) -> None:
-        """Give a request a slot; one must be free.
+    def add(self, request: Request) -> None:
+        """Let a request wait for a slot.
 
         Args:
-            request: One that waits.
+            request: It runs when those before it have one.
         """
-        self.running.append(request)  # first: whatever fails, its owner is told
-        request.slot = self._slots.acquire(request.ids)
+        self.waiting.append(request)
+
+    def admit(self) -> bool:
+        """Give free slots to those who wait, the first first, and drop those who were cancelled.
+
+        Returns:
+            Whether anything runs.
+        """
+        if any(request.cancelled for request in self.waiting):
+            self.waiting = deque(each for each in self.waiting if not each.cancelled)
+        while self.waiting and len(self._slots):
+            request = self.waiting.popleft()
+            self.running.append(request)  # first: whatever fails, its owner is told
+            request.slot = self._slots.acquire(request.ids)
+        return bool(self.running)
 
     def step(self) -> None:
         """Bring every running request a step further, and one of those with a long prompt."""
@@ -66,15 +76,18 @@ class Scheduler:
                 logits = logits[scored:]
         self._retire()
 
-    def fail(self, error: GenerationError) -> None:
+    def fail(self, error: GenerationError, *, waiting: bool = False) -> None:
         """End everything that runs, after a step that failed: how far it came is not known.
 
         Args:
             error: What the owners are told.
+            waiting: Whether what waits ends too.
         """
         for request in self.running:
             request.fail(error)
         self.running.clear()
+        while waiting and self.waiting:
+            self.waiting.popleft().fail(error)
         self._slots.clear()
 
     def _prefill(self, request: Request, max_chunks: int) -> None:

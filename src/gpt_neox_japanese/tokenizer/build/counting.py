@@ -29,6 +29,9 @@ def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
     Returns:
         Character → occurrences, exact; and run → occurrences, exact for up to four million distinct
         runs. With more of them the rare ones are thinned out, see `thin`.
+
+    Args:
+        texts: The corpus.
     """
     characters: Counter[str] = Counter()
     runs: Counter[str] = Counter()
@@ -47,6 +50,13 @@ def thin(runs: Mapping[str, int], threshold: int) -> Counter[str]:
 
     A run seen fewer than `threshold` times, say n, stays with probability n / threshold and then
     counts as `threshold`. The draws come from a fixed seed: equal corpora give equal tables.
+
+    Args:
+        runs: Run → occurrences.
+        threshold: Runs seen fewer times than this are thinned out.
+
+    Returns:
+        Run → occurrences, of those that stay.
     """
     draw = random.Random(threshold)  # noqa: S311
     thinned: Counter[str] = Counter()

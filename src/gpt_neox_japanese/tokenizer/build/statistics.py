@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.tokenizer.build.counting import KANJI
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["Coverage", "Kind", "Usage", "coverage", "dead_ids", "usage"]
+__all__ = ["Coverage", "Kind", "TextStatistics", "coverage", "dead_ids", "text_statistics"]
 
 _TAGS = (
     ("bytes", re.compile(r"<\|byte\d+\|>")),
@@ -71,7 +71,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Usage:
+class TextStatistics:
     """How a vocabulary does on some texts.
 
     Attributes:
@@ -92,7 +92,14 @@ class Usage:
 
 
 def coverage(codec: Codec) -> Coverage:
-    """Count a vocabulary's ids by kind, and those that no text has."""
+    """Count a vocabulary's ids by kind, and those that no text has.
+
+    Args:
+        codec: Has the vocabulary.
+
+    Returns:
+        The counts.
+    """
     vocabulary = codec.vocabulary
     kinds = _kinds(codec)
     added = len(kinds) - len(vocabulary)
@@ -121,10 +128,16 @@ def dead_ids(codec: Codec) -> NDArray[np.int64]:
     An id is alive if and only if one of its forms, standing alone, becomes that one id. Alone is
     the best a form can do: the shorter forms that it begins with compete in every text, what
     follows can only add longer ones, and an emoji inside it is replaced wherever it stands.
+
+    Args:
+        codec: Has the vocabulary.
+
+    Returns:
+        int64 [ids].
     """
     surfaces = codec.vocabulary.surfaces
     owners = np.repeat(np.arange(len(surfaces)), [len(forms) for forms in surfaces])
-    rows = codec.encode_batch([form for forms in surfaces for form in forms])
+    rows = codec.encode_batch_to_numpy([form for forms in surfaces for form in forms])
     alone = np.diff(rows.bounds) == 1
     made = rows.ids[rows.bounds[:-1][alone]]
     alive = np.array([_kind(forms[0]) in _TAG_KINDS for forms in surfaces])
@@ -132,19 +145,27 @@ def dead_ids(codec: Codec) -> NDArray[np.int64]:
     return np.flatnonzero(~alive)
 
 
-def usage(codec: Codec, texts: Iterable[str]) -> Usage:
-    """Encode texts, one by one, and count the tokens by kind."""
+def text_statistics(codec: Codec, texts: Iterable[str]) -> TextStatistics:
+    """Encode texts, one by one, and count the tokens by kind.
+
+    Args:
+        codec: Encodes them.
+        texts: Any strings.
+
+    Returns:
+        The counts.
+    """
     kinds = _kinds(codec)
     counts = np.zeros(len(kinds), np.int64)
     characters = 0
     for text in texts:
         characters += len(text)
-        counts += np.bincount(codec.encode(text), minlength=len(kinds))
+        counts += np.bincount(codec.encode_to_numpy(text), minlength=len(kinds))
     tokens = int(counts.sum())
     by_kind: Counter[str] = Counter()
     for kind, count in zip(kinds, counts.tolist(), strict=True):
         by_kind[kind] += count
-    return Usage(
+    return TextStatistics(
         characters=characters,
         tokens=tokens,
         characters_per_token=characters / max(tokens, 1),

@@ -83,7 +83,14 @@ class Families:
             self._head_of |= {ord(member): members[0] for member in members[1:]}
 
     def fold(self, text: str) -> str:
-        """Replace every character by the name of its family; the length stays."""
+        """Replace every character by the name of its family; the length stays.
+
+        Args:
+            text: Any string.
+
+        Returns:
+            The folded text.
+        """
         return text.translate(self._head_of)
 
     def forms(self, piece: str) -> tuple[str, ...]:
@@ -92,6 +99,12 @@ class Families:
         Within a longer piece kanji combine freely (慶応, 慶應) and kana change width together
         (アイ, ｱｲ); circles, which do not form words, are for single characters. Segmentation looks
         at three characters, so longer forms are left out, as are combinations after the sixteenth.
+
+        Args:
+            piece: A folded piece.
+
+        Returns:
+            The forms.
         """
         members = [self._members.get(character, (character,)) for character in piece]
         written: Iterator[str] = map("".join, itertools.product(*members))

@@ -49,19 +49,48 @@ class Alignment:
         return [sequence or 0 for sequence in self.sequence_ids]
 
     def token_to_sequence(self, token: int) -> int | None:
-        """The text that a token belongs to."""
+        """The text that a token belongs to.
+
+        Args:
+            token: Index of a token in the row.
+
+        Returns:
+            0 or 1; None for padding.
+        """
         return self.sequence_ids[token] if token < len(self.ids) else None
 
     def token_to_word(self, token: int) -> int | None:
-        """The word that a token belongs to."""
+        """The word that a token belongs to.
+
+        Args:
+            token: Index of a token in the row.
+
+        Returns:
+            The number of the word; None where there is none.
+        """
         return self.word_ids[token] if token < len(self.ids) else None
 
     def token_to_chars(self, token: int) -> tuple[int, int] | None:
-        """The characters that a token stands for."""
+        """The characters that a token stands for.
+
+        Args:
+            token: Index of a token in the row.
+
+        Returns:
+            `(start, end)`; None for padding.
+        """
         return None if self.token_to_sequence(token) is None else self.offsets[token]
 
     def char_to_token(self, char: int, sequence_index: int = 0) -> int | None:
-        """The first token that stands for a character."""
+        """The first token that stands for a character.
+
+        Args:
+            char: Index of a character in the text.
+            sequence_index: 0 for the first text, 1 for the second.
+
+        Returns:
+            Index of the token; None where there is none.
+        """
         found = (
             token
             for token, (start, end) in enumerate(self.offsets)
@@ -70,12 +99,28 @@ class Alignment:
         return next(found, None)
 
     def char_to_word(self, char: int, sequence_index: int = 0) -> int | None:
-        """The word of the first token that stands for a character."""
+        """The word of the first token that stands for a character.
+
+        Args:
+            char: Index of a character in the text.
+            sequence_index: 0 for the first text, 1 for the second.
+
+        Returns:
+            The number of the word; None where there is none.
+        """
         token = self.char_to_token(char, sequence_index)
         return None if token is None else self.word_ids[token]
 
     def word_to_tokens(self, word: int, sequence_index: int = 0) -> tuple[int, int] | None:
-        """The tokens `(start, end)` of a word."""
+        """The tokens `(start, end)` of a word.
+
+        Args:
+            word: The number of a word.
+            sequence_index: 0 for the first text, 1 for the second.
+
+        Returns:
+            `(start, end)`; None where no token belongs to it.
+        """
         tokens = [
             token
             for token, found in enumerate(zip(self.sequence_ids, self.word_ids, strict=True))
@@ -84,7 +129,15 @@ class Alignment:
         return (tokens[0], tokens[-1] + 1) if tokens else None
 
     def word_to_chars(self, word: int, sequence_index: int = 0) -> tuple[int, int] | None:
-        """The characters of a word that its tokens stand for."""
+        """The characters of a word that its tokens stand for.
+
+        Args:
+            word: The number of a word.
+            sequence_index: 0 for the first text, 1 for the second.
+
+        Returns:
+            `(start, end)`; None where no token belongs to it.
+        """
         tokens = self.word_to_tokens(word, sequence_index)
         return tokens and (self.offsets[tokens[0]][0], self.offsets[tokens[1] - 1][1])
 

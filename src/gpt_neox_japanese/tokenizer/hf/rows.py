@@ -1,7 +1,7 @@
 """The rows of a batch: which tokens of which text stand in which row.
 
-A `Source` is one text and its ids. A `Row` is one line of `input_ids`: a span of one source, or of
-two where texts come in pairs.
+A `TokenizedText` is one text and its ids. A `Row` is one line of `input_ids`: a span of one text,
+or of two where texts come in pairs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
 from gpt_neox_japanese.errors import TokenizationError
-from gpt_neox_japanese.tokenizer.hf.cut_texts import TextEncoder
+from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.hf.inputs import Text
+from gpt_neox_japanese.tokenizer.special_tokens import AllowedSpecial
 
 __all__ = [
-    "Batch",
     "Padding",
     "Row",
-    "Source",
+    "TextBatch",
+    "TokenizedText",
     "offsets",
     "padded_width",
     "sequence_ids",
@@ -31,24 +32,24 @@ __all__ = [
 ]
 
 
-class Source:
+class TokenizedText:
     """One text and its ids.
 
     Args:
         text: A string, or its words.
         ids: The ids of all of it.
         encoder: What gave the ids.
-        allow_tags: Whether tags that the text spells out were let become their ids.
+        allowed_special: What was allowed when it gave them.
     """
 
     def __init__(
-        self, text: Text, ids: list[int], encoder: TextEncoder, *, allow_tags: bool
+        self, text: Text, ids: list[int], encoder: Codec, *, allowed_special: AllowedSpecial
     ) -> None:
         self.ids = ids
         self._parts = [text] if isinstance(text, str) else text
         self._is_split = not isinstance(text, str)
         self._encoder = encoder
-        self._allow_tags = allow_tags
+        self._allowed_special = allowed_special
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -74,14 +75,14 @@ class Source:
         offsets: list[tuple[int, int]] = []
         numbers: list[int] = []
         for number, part in enumerate(self._parts):
-            found = self._encoder.encode_with_offsets(part, allow_tags=self._allow_tags)[1]
-            offsets += found
-            numbers += [number] * len(found)
+            found = self._encoder.encode_with_offsets(part, allowed_special=self._allowed_special)
+            offsets += map(tuple, found.offsets.tolist())
+            numbers += [number] * len(found.offsets)
         return offsets, numbers
 
 
 # A text, and the first and the last (excluded) of those of its tokens that a row holds.
-Span = tuple[Source, int, int]
+Span = tuple[TokenizedText, int, int]
 Row = list[Span]
 
 
@@ -116,7 +117,11 @@ class Truncation:
             )
 
     def head(self) -> slice | None:
-        """The part of a single text that is left, or None if that takes more than a slice."""
+        """The part of a single text that is left, or None if that takes more than a slice.
+
+        Returns:
+            A slice of its ids.
+        """
         if self.keep_rest or self.strategy is not TruncationStrategy.LONGEST_FIRST:
             return None
         if self.side == "left" and self.max_length > 0:
@@ -124,13 +129,13 @@ class Truncation:
         return slice(self.max_length)
 
 
-class Batch:
+class TextBatch:
     """The rows of one call.
 
     Args:
         samples: One text, or the two of a pair, each.
         encoder: Gives the ids.
-        allow_tags: Whether tags that a text spells out become their ids.
+        allowed_special: Special tokens that become their ids where a text spells them out.
         truncation: How samples are cut; each is one row if None.
 
     Raises:
@@ -140,18 +145,22 @@ class Batch:
     def __init__(
         self,
         samples: Sequence[tuple[Text, ...]],
-        encoder: TextEncoder,
+        encoder: Codec,
         *,
-        allow_tags: bool,
+        allowed_special: AllowedSpecial,
         truncation: Truncation | None,
     ) -> None:
         self._samples = samples
         self._encoder = encoder
-        self._allow_tags = allow_tags
+        self._allowed_special = allowed_special
         self._truncation = truncation
 
     def input_ids(self) -> list[list[int]]:
-        """The ids of each row, in lists that belong to the caller."""
+        """The ids of each row, in lists that belong to the caller.
+
+        Returns:
+            A list a row.
+        """
         head = self._truncation.head() if self._truncation else slice(None)
         if head and all(len(sample) == 1 for sample in self._samples):
             return [ids[head] for ids in self._encode()]  # there is nothing to arrange
@@ -173,7 +182,10 @@ class Batch:
     def _rows_of_sample(self) -> list[list[Row]]:
         ids = iter(self._encode())
         samples = (
-            [Source(text, next(ids), self._encoder, allow_tags=self._allow_tags) for text in sample]
+            [
+                TokenizedText(text, next(ids), self._encoder, allowed_special=self._allowed_special)
+                for text in sample
+            ]
             for sample in self._samples
         )
         if self._truncation is None:
@@ -183,19 +195,33 @@ class Batch:
     def _encode(self) -> list[list[int]]:
         """The ids of each text, one list after the other."""
         texts = [text for sample in self._samples for text in sample]
-        encode = partial(self._encoder.encode_batch, allow_tags=self._allow_tags)
+        encode = partial(self._encoder.encode_batch, allowed_special=self._allowed_special)
         if all(isinstance(text, str) for text in texts):
             return encode(cast(list[str], texts))
         return [list(chain.from_iterable(encode(words))) for words in texts]
 
 
 def sequence_ids(row: Row) -> list[int | None]:
-    """For each token of a row 0 if the first text holds it, 1 if the second."""
+    """For each token of a row 0 if the first text holds it, 1 if the second.
+
+    Args:
+        row: A row.
+
+    Returns:
+        A number a token.
+    """
     return [number for number, (_, start, stop) in enumerate(row) for _ in range(start, stop)]
 
 
 def offsets(row: Row) -> list[tuple[int, int]]:
-    """For each token of a row the characters `(start, end)` of its text or word."""
+    """For each token of a row the characters `(start, end)` of its text or word.
+
+    Args:
+        row: A row.
+
+    Returns:
+        A pair a token.
+    """
     return [span for source, start, stop in row for span in source.offsets[start:stop]]
 
 
@@ -211,7 +237,15 @@ class Padding(NamedTuple):
     side: str
 
     def fill(self, rows: list[list[Any]], filler: Any) -> list[list[Any]]:
-        """The rows, filled up to the width."""
+        """The rows, filled up to the width.
+
+        Args:
+            rows: A list a row.
+            filler: What is put in.
+
+        Returns:
+            Rows of one width, or the same if there is none.
+        """
         if self.width is None:
             return rows
         if self.side not in ("left", "right"):
@@ -227,7 +261,17 @@ def padded_width(
     max_length: int | None,
     multiple: int | None,
 ) -> int | None:
-    """The length that rows are padded to, None for no padding."""
+    """The length that rows are padded to, None for no padding.
+
+    Args:
+        rows: A list a row.
+        strategy: What rows are padded to.
+        max_length: For `PaddingStrategy.MAX_LENGTH`.
+        multiple: The width is rounded up to a multiple of this, if it is given.
+
+    Returns:
+        Tokens in a row.
+    """
     if strategy is PaddingStrategy.DO_NOT_PAD:
         return None
     if strategy is PaddingStrategy.MAX_LENGTH and max_length is not None:
@@ -237,11 +281,18 @@ def padded_width(
     return -(-width // multiple) * multiple if multiple else width
 
 
-def truncate(sources: Sequence[Source], truncation: Truncation) -> list[Row]:
+def truncate(sources: Sequence[TokenizedText], truncation: Truncation) -> list[Row]:
     """The rows that hold one sample, `max_length` tokens each at most.
 
     The first row is the sample cut to length. The others hold what was cut off, each beginning with
     the last `stride` tokens of the one before. This is how `tokenizers` does it.
+
+    Args:
+        sources: One text, or the two of a pair.
+        truncation: How they are cut.
+
+    Returns:
+        The rows.
 
     Raises:
         TokenizationError: Cutting as asked leaves nothing, or `stride` leaves no room.
@@ -290,7 +341,7 @@ def _target_lengths(
     return [n - surplus if i == index else n for i, n in enumerate(lengths)]
 
 
-def _windows(source: Source, width: int, stride: int, side: str) -> Iterator[Span]:
+def _windows(source: TokenizedText, width: int, stride: int, side: str) -> Iterator[Span]:
     """Spans of `width` tokens that cover a source, neighbours sharing `stride` of them."""
     length = len(source.ids)
     if 0 < width < length and stride >= width:

@@ -18,17 +18,22 @@ __all__ = ["decode_only_tokenizer"]
 _MARK = "\uffff"
 
 
-def decode_only_tokenizer(pieces: Mapping[int, str | bytes], special: Collection[int]) -> Tokenizer:
+def decode_only_tokenizer(
+    decoded: Mapping[int, str | bytes], special: Collection[int]
+) -> Tokenizer:
     """Build a tokenizer that decodes ids as our decoder does.
 
     Args:
-        pieces: What each id stands for: text, or one byte of a character. Bytes that form no
+        decoded: What each id stands for: text, or one byte of a character. Bytes that form no
             character become one U+FFFD each.
         special: Ids that `skip_special_tokens=True` leaves out.
+
+    Returns:
+        A tokenizer that cannot encode.
     """
     names: dict[str, int] = {}
-    for token_id, piece in pieces.items():
-        name = f"<0x{piece[0]:02X}>" if isinstance(piece, bytes) else piece
+    for token_id, token in decoded.items():
+        name = f"<0x{token[0]:02X}>" if isinstance(token, bytes) else token
         while name in names:
             name = _MARK + name
         names[name] = token_id

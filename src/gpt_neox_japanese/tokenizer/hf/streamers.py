@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 
 from gpt_neox_japanese.errors import TokenizationError
-from gpt_neox_japanese.tokenizer.hf.stream_decoder import TokenStream
+from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 
 __all__ = ["AsyncTextIteratorStreamer", "TextIteratorStreamer", "TextStreamer"]
 
@@ -25,10 +25,13 @@ class TextStreamer(transformers.TextStreamer):
         **decode_kwargs: `skip_special_tokens=True` leaves special tokens out.
     """
 
-    _stream: TokenStream | None = None
+    _stream: StreamDecoder | None = None
 
     def put(self, value: Any) -> None:
-        """Take ids, int64 of shape `(tokens,)` or `(1, tokens)`: the prompt, then each new one.
+        """Take ids, int64 [tokens] or [1, tokens]: the prompt, then each new one.
+
+        Args:
+            value: The ids, on any device.
 
         Raises:
             TokenizationError: The ids belong to several sequences.

@@ -10,7 +10,7 @@ from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.decoding import Decoder
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["TokenNames", "Tokens"]
+__all__ = ["TokenNames", "TokenTable"]
 
 
 class TokenNames:
@@ -22,7 +22,7 @@ class TokenNames:
     other is called by number: `<|id26391|>`.
 
     Attributes:
-        pieces: id → text or byte that it decodes to; those that bear it as a name come first.
+        decoded: id → text or byte that it decodes to; those that bear it as a name come first.
         names: id → that text, or `<0xE3>`; no two ids have the same.
         forms: id → the first form of its line that leads back to it (`<SP>`, `<|byte227|>`); by
             number where all of them belong to later lines.
@@ -32,33 +32,40 @@ class TokenNames:
     def __init__(self, vocabulary: Vocabulary) -> None:
         decoder = Decoder(vocabulary)
         self._vocabulary = vocabulary
-        pieces = [decoder.piece(i) for i in range(len(vocabulary))]
+        decoded = [decoder.decode_token(i) for i in range(len(vocabulary))]
         self.forms = vocabulary.names
         self.id_of_form = {form: i for i, form in enumerate(self.forms)}
         self._id_of_name: dict[str, int] = {}
         ids = vocabulary.ids
-        for i, piece in enumerate(pieces):
-            name = f"<0x{piece[0]:02X}>" if isinstance(piece, bytes) else piece
+        for i, token in enumerate(decoded):
+            name = f"<0x{token[0]:02X}>" if isinstance(token, bytes) else token
             if ids.get(name, i) != i or name in self._id_of_name:
                 name = f"<|id{i}|>"
             self._id_of_name[name] = i
         self.names = list(self._id_of_name)
         # The Rust tokenizer, too, gives a text as a name to the first id that has it.
-        bearers_first = sorted(range(len(pieces)), key=lambda i: self.names[i] == f"<|id{i}|>")
-        self.pieces = {i: pieces[i] for i in bearers_first}
+        bearers_first = sorted(range(len(decoded)), key=lambda i: self.names[i] == f"<|id{i}|>")
+        self.decoded = {i: decoded[i] for i in bearers_first}
 
     def __reduce__(self) -> tuple[object, ...]:
         return TokenNames, (self._vocabulary,)
 
     def find(self, name: str) -> int | None:
-        """The id of a name, or of any form of `vocab.txt`."""
+        """The id of a name, or of any form of `vocab.txt`.
+
+        Args:
+            name: A name.
+
+        Returns:
+            The id; None if there is none.
+        """
         for ids in (self._id_of_name, self.id_of_form, self._vocabulary.ids):
             if name in ids:
                 return ids[name]
         return None
 
 
-class Tokens:
+class TokenTable:
     """All ids of a tokenizer: those of its vocabulary, and the tokens added to them.
 
     Never changes: copies of a tokenizer share it until a token is added to one of them.
@@ -92,12 +99,18 @@ class Tokens:
         names = {name: i for i, name in enumerate(self.names.names) if i not in self.foreign}
         return names | {name: i for i, name in self.foreign.items()}
 
-    def pieces(self) -> dict[int, str | bytes]:
+    def decoded(self) -> dict[int, str | bytes]:
         """What each id decodes to: text, or one byte of a character."""
-        return self.names.pieces | self.foreign
+        return self.names.decoded | self.foreign
 
     def name(self, token_id: int) -> str:
         """What an id is called.
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            Its name.
 
         Raises:
             TokenizationError: No such id.
@@ -111,7 +124,14 @@ class Tokens:
         return self.names.names[token_id]
 
     def form(self, token_id: int) -> str:
-        """An added token, or how `vocab.txt` writes an id."""
+        """An added token, or how `vocab.txt` writes an id.
+
+        Args:
+            token_id: An id.
+
+        Returns:
+            The form.
+        """
         return self.foreign.get(token_id) or self.names.forms[token_id]
 
     def find(self, token: str | AddedToken | None) -> int | None:
@@ -125,12 +145,15 @@ class Tokens:
         """The added tokens that are special."""
         return {i for i, token in self.added.items() if token.special}
 
-    def plus(self, new_tokens: Iterable[str | AddedToken | None], *, special: bool) -> Tokens:
+    def plus(self, new_tokens: Iterable[str | AddedToken | None], *, special: bool) -> TokenTable:
         """With `new_tokens`, which keep the ids they have or get the next ones.
 
         Args:
             new_tokens: Empty ones and None are passed over.
             special: Whether all of them are special; an `AddedToken` may also be so by itself.
+
+        Returns:
+            A table of its own.
 
         Raises:
             TokenizationError: A value is no token.
@@ -157,4 +180,4 @@ class Tokens:
             if special:
                 token = AddedToken(**{**token.__getstate__(), "special": True})
             added[ids[content]] = token
-        return Tokens(self.names, added)
+        return TokenTable(self.names, added)

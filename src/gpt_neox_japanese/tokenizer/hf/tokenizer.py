@@ -1,4 +1,4 @@
-"""`GPTNeoXJapaneseTokenizer`: the face that transformers sees. The work is done by `Codec`."""
+"""`GPTNeoXJapaneseTokenizer`: `Codec` with the interface of transformers' tokenizers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from transformers.utils.generic import PaddingStrategy
 from transformers.utils.hub import cached_file
 
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
-from gpt_neox_japanese.tokenizer.hf.cut_texts import TextEncoder
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
 from gpt_neox_japanese.tokenizer.hf.rows import (
-    Batch,
     Padding,
     Row,
+    TextBatch,
     Truncation,
     offsets,
     padded_width,
     sequence_ids,
 )
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
-from gpt_neox_japanese.tokenizer.hf.stream_decoder import TokenStream
-from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, Tokens
+from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
+from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocabulary
 
 __all__ = ["GPTNeoXJapaneseTokenizer"]
@@ -108,7 +109,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         self.do_clean_text = do_clean_text
         self.legacy = legacy
         vocabulary = Vocabulary.from_files(vocab_file, emoji_file)
-        added = Tokens(TokenNames(vocabulary), kwargs.pop("added_tokens_decoder", None) or {})
+        added = TokenTable(TokenNames(vocabulary), kwargs.pop("added_tokens_decoder", None) or {})
         self._set_tokens(added.plus((unk_token, pad_token, bos_token, eos_token), special=True))
         self._set_codec(vocabulary, self._tokens.find(unk_token))
         super().__init__(  # type: ignore[no-untyped-call]
@@ -127,6 +128,14 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
     ) -> Self:
         """Load a tokenizer from a directory or the Hub; the arguments are those of transformers.
+
+        Args:
+            pretrained_model_name_or_path: A directory, or a Hub id.
+            *args: As in transformers.
+            **kwargs: As in transformers (`revision`, `cache_dir`, `token`, …).
+
+        Returns:
+            The tokenizer.
 
         Raises:
             VocabularyError: (a `ValueError`) A file is missing or broken.
@@ -180,6 +189,13 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     ) -> str | list[str]:
         """The token of an id, or the tokens of several.
 
+        Args:
+            ids: One id, or several.
+            skip_special_tokens: Leave special tokens out of a list.
+
+        Returns:
+            A token, or a list of them.
+
         Raises:
             TokenizationError: An id is outside the vocabulary.
         """
@@ -203,7 +219,16 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         token_ids_1: list[int] | None = None,
         already_has_special_tokens: bool = False,
     ) -> list[int]:
-        """1 for each special token among the ids; none would be added to ids of plain text."""
+        """1 for each special token among the ids; none would be added to ids of plain text.
+
+        Args:
+            token_ids_0: Ids.
+            token_ids_1: More ids, of the second text of a pair.
+            already_has_special_tokens: Whether special tokens among the ids count.
+
+        Returns:
+            0 or 1 for each id.
+        """
         special = set(self.all_special_ids) if already_has_special_tokens else ()
         return [int(i in special) for i in (*token_ids_0, *(token_ids_1 or ()))]
 
@@ -236,10 +261,10 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         ]
         return len(self) - before
 
-    def _set_tokens(self, tokens: Tokens) -> None:
+    def _set_tokens(self, tokens: TokenTable) -> None:
         self._tokens = tokens
         # Not changed but made anew: copies of this tokenizer share it.
-        self._tokenizer = decode_only_tokenizer(tokens.pieces(), tokens.special_ids())
+        self._tokenizer = decode_only_tokenizer(tokens.decoded(), tokens.special_ids())
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in ("add_bos_token", "add_eos_token"):
@@ -265,7 +290,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             unknown = self._options[-1]  # `add_special_tokens` names a token first, then adds it
         if (self.legacy, self.do_clean_text, unknown) != self._options:
             self._set_codec(self.codec.vocabulary, unknown)
-        self._encoder = TextEncoder(self.codec, self._tokens.added)
+        self._encoder = self.codec.with_added(AddedTokens(self._tokens.added))
 
     # Text to ids
 
@@ -314,8 +339,11 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             truncation = Truncation(truncation_strategy, max_length, stride, side, keep_rest)
         if split_special_tokens is None:
             split_special_tokens = self.split_special_tokens
-        batch = Batch(
-            samples, self._encoder, allow_tags=not split_special_tokens, truncation=truncation
+        batch = TextBatch(
+            samples,
+            self._encoder,
+            allowed_special=NO_TOKENS if split_special_tokens else "all",
+            truncation=truncation,
         )
         ids = batch.input_ids()
         self._eventual_warn_about_too_long_sequence(
@@ -349,7 +377,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         )
 
     def _columns(
-        self, batch: Batch, ids: list[list[int]], padding: Padding, names: Sequence[str]
+        self, batch: TextBatch, ids: list[list[int]], padding: Padding, names: Sequence[str]
     ) -> dict[str, list[Any]]:
         """Each column that was asked for; one item a row."""
         columns: dict[str, list[Any]] = {
@@ -399,19 +427,21 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return self._tokens.form(token_id)
 
     def _encode_without_added_tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.codec.encode(text).tolist()
-        return ids
+        return self.codec.encode(text)
 
     # Ids to text
 
-    def stream_decoder(self, *, skip_special_tokens: bool = False) -> TokenStream:
+    def stream_decoder(self, *, skip_special_tokens: bool = False) -> StreamDecoder:
         """A decoder that is fed one id at a time and gives text as soon as it is complete.
 
         Args:
             skip_special_tokens: Leave special tokens out of the text.
+
+        Returns:
+            A decoder for one sequence.
         """
-        skipped = self._special_ids() if skip_special_tokens else frozenset()
-        return TokenStream(self.codec.stream_decoder(), self._tokens.foreign, skipped)
+        skipped = self._special_ids() if skip_special_tokens else ()
+        return self._encoder.stream_decoder(skip=skipped)
 
     def _decode(
         self,
@@ -436,7 +466,14 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text that tokens stand for; whitespace kept, bytes joined into characters."""
+        """The text that tokens stand for; whitespace kept, bytes joined into characters.
+
+        Args:
+            tokens: Any names of tokens; what is none stays as it is.
+
+        Returns:
+            The text.
+        """
         stream = self.stream_decoder()
         text = []
         for token in tokens:
@@ -449,7 +486,15 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     def save_vocabulary(  # type: ignore[override]  # the base class has one file
         self, save_directory: str, filename_prefix: str | None = None
     ) -> tuple[str, str]:
-        """Write `vocab.txt` and `emoji.json`, and return their paths."""
+        """Write `vocab.txt` and `emoji.json`, and return their paths.
+
+        Args:
+            save_directory: Made if need be.
+            filename_prefix: What the names of the files begin with.
+
+        Returns:
+            The paths of both files.
+        """
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ one. In each block
     1. `read` decodes characters and looks up their symbols,
     2. `replace_emoji` puts one symbol in the place of each emoji, if there is any,
     3. `replace_spans` does so for what cleaning found, if that is asked for,
-    4. `find_pieces` follows the trie from every place,
+    4. `find_matches` follows the trie from every place,
     5. `segment` goes from token to token and writes ids.
 
 No number is wider than 64 bits signed, so all functions do the same with the JIT switched off.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpt_neox_japanese.kernels.compile import Bytes, Ints, Longs, Number, compiled, entry
-from gpt_neox_japanese.tokenizer.kernels.segment import find_pieces, segment
+from gpt_neox_japanese.tokenizer.kernels.segment import find_matches, segment
 from gpt_neox_japanese.tokenizer.kernels.symbols import (
     BLOCK,
     PADDING,
@@ -37,8 +37,8 @@ def _encode_texts(
     lengths: Longs,
     tables: Ints,
     allow_tags: bool,
-    leave: Number,
-    state: Number,
+    dropout_threshold: Number,
+    rng_state: Number,
     spans: Ints,
     ids: Ints,
     offsets: Ints,
@@ -51,12 +51,12 @@ def _encode_texts(
         lengths: int64, characters a text.
         tables: See `tables`.
         allow_tags: Whether tags may be spelled out.
-        leave: Probability of leaving the best piece, times 2**32.
-        state: What its draws begin from.
+        dropout_threshold: Probability of dropping the best match, times 2**32.
+        rng_state: What the random numbers for that begin from.
         spans: See `replace_spans`; for one text only.
         ids: int32 of the size of `data`: no byte becomes more than one id.
-        offsets: int32 `(size of data, 2)`, or `(0, 2)` if they are not wanted.
-        bounds: int64 `(texts + 1,)`; `bounds[i + 1]` becomes the number of ids up to text i.
+        offsets: int32 [size of data, 2], or [0, 2] if they are not wanted.
+        bounds: int64 [texts + 1]; `bounds[i + 1]` becomes the number of ids up to text i.
 
     Returns:
         The number of ids, or -1 - p if the bytes at p are not UTF-8.
@@ -64,7 +64,7 @@ def _encode_texts(
     capacity = min(data.size, 2 * BLOCK) + PADDING
     symbols = np.empty(capacity, dtype=np.int32)
     starts, hits = np.empty(capacity, dtype=np.int32), np.empty(capacity, dtype=np.int32)
-    todo = np.empty((capacity, 2), dtype=np.int32)
+    pending = np.empty((capacity, 2), dtype=np.int32)
     position = block_end = done = np.int64(0)
     first_span = symbols_done = np.int64(0)
     for text in range(len(lengths)):
@@ -77,7 +77,7 @@ def _encode_texts(
                     symbols = np.empty(capacity, dtype=np.int32)
                     starts = np.empty(capacity, dtype=np.int32)
                     hits = np.empty(capacity, dtype=np.int32)
-                    todo = np.empty((capacity, 2), dtype=np.int32)
+                    pending = np.empty((capacity, 2), dtype=np.int32)
             most = lengths[text] - base
             position, length, count, found = read(
                 data, position, block_end, most, tables, symbols, starts, hits
@@ -92,17 +92,17 @@ def _encode_texts(
                 count, first_span = replace_spans(
                     symbols, starts, count, spans, first_span, symbols_before
                 )
-            answers = hits  # of which nothing is needed any more
-            find_pieces(symbols, count, tables, answers, todo)
-            done, state = segment(
+            matches = hits  # of which nothing is needed any more
+            find_matches(symbols, count, tables, matches, pending)
+            done, rng_state = segment(
                 symbols,
                 starts,
-                answers,
+                matches,
                 count,
                 tables,
                 allow_tags,
-                leave,
-                state,
+                dropout_threshold,
+                rng_state,
                 ids,
                 offsets,
                 done,
@@ -115,13 +115,27 @@ def _encode_texts(
 
 @entry
 def encode(
-    data: Bytes, tables: Ints, allow_tags: bool, leave: Number, state: Number, ids: Ints
+    data: Bytes,
+    tables: Ints,
+    allow_tags: bool,
+    dropout_threshold: Number,
+    rng_state: Number,
+    ids: Ints,
 ) -> Number:
     """Encode one text; see `_encode_texts`."""
     nothing = np.empty((0, 3), dtype=np.int32)
     bounds = np.full(2, data.size)
     return _encode_texts(
-        data, bounds[1:], tables, allow_tags, leave, state, nothing, ids, nothing, bounds
+        data,
+        bounds[1:],
+        tables,
+        allow_tags,
+        dropout_threshold,
+        rng_state,
+        nothing,
+        ids,
+        nothing,
+        bounds,
     )
 
 
@@ -130,8 +144,8 @@ def encode_with_spans(
     data: Bytes,
     tables: Ints,
     allow_tags: bool,
-    leave: Number,
-    state: Number,
+    dropout_threshold: Number,
+    rng_state: Number,
     spans: Ints,
     ids: Ints,
     offsets: Ints,
@@ -139,7 +153,16 @@ def encode_with_spans(
     """Encode one text, cleaned, or with offsets, or both; see `_encode_texts`."""
     bounds = np.full(2, data.size)
     return _encode_texts(
-        data, bounds[1:], tables, allow_tags, leave, state, spans, ids, offsets, bounds
+        data,
+        bounds[1:],
+        tables,
+        allow_tags,
+        dropout_threshold,
+        rng_state,
+        spans,
+        ids,
+        offsets,
+        bounds,
     )
 
 
@@ -148,25 +171,34 @@ def encode_many(
     data: Bytes, lengths: Longs, tables: Ints, allow_tags: bool, ids: Ints, bounds: Longs
 ) -> Number:
     """Encode several texts; see `_encode_texts`."""
-    leave, state = np.int64(0), np.int64(1)
+    dropout_threshold, rng_state = np.int64(0), np.int64(1)
     nothing = np.empty((0, 3), dtype=np.int32)
     return _encode_texts(
-        data, lengths, tables, allow_tags, leave, state, nothing, ids, nothing, bounds
+        data,
+        lengths,
+        tables,
+        allow_tags,
+        dropout_threshold,
+        rng_state,
+        nothing,
+        ids,
+        nothing,
+        bounds,
     )
 
 
 @entry
-def decode(ids: Ints, begins: Longs, pieces: Bytes, text: Bytes) -> None:
+def decode(ids: Ints, begins: Longs, token_bytes: Bytes, text: Bytes) -> None:
     """Write the bytes of all ids, one after the other.
 
     Args:
-        ids: int32.
-        begins: int64 `(vocabulary + 1,)`: where the bytes of each id begin in `pieces`.
-        pieces: uint8.
-        text: uint8, of exactly the size needed.
+        ids: int32 [tokens].
+        begins: int64 [vocabulary + 1]: where the bytes of each id begin in `token_bytes`.
+        token_bytes: uint8 [bytes of all tokens].
+        text: uint8 [bytes], of exactly the size needed.
     """
     done = 0
     for token_id in ids:
         for place in range(begins[token_id], begins[token_id + 1]):
-            text[done] = pieces[place]
+            text[done] = token_bytes[place]
             done += 1

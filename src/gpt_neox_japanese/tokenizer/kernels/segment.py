@@ -1,4 +1,4 @@
-"""From symbols to ids, compiled: `reference` does the same in plain Python."""
+"""From symbols to ids, compiled: `python_encoder` does the same in plain Python."""
 
 from __future__ import annotations
 
@@ -19,25 +19,42 @@ from gpt_neox_japanese.tokenizer.kernels.tables import (
 )
 from gpt_neox_japanese.tokenizer.python_encoder import LONGEST_PIECE
 
-__all__ = ["find_pieces", "segment"]
+__all__ = ["find_matches", "segment"]
 
 
 @leaf
-def _next_draw(state: Number) -> Number:
-    """`reference.draws`, one number at a time."""
-    state ^= (state << 13) & 0xFFFFFFFF
-    state ^= state >> 17
-    return state ^ (state << 5) & 0xFFFFFFFF
+def _xorshift32(rng_state: Number) -> Number:
+    """`python_encoder.xorshift32`, one number at a time."""
+    rng_state ^= (rng_state << 13) & 0xFFFFFFFF
+    rng_state ^= rng_state >> 17
+    return rng_state ^ (rng_state << 5) & 0xFFFFFFFF
 
 
 @leaf
-def _another_piece(
-    symbols: Ints, place: Number, answer: Number, leave: Number, state: Number, tables: Ints
+def _drop_best_match(
+    symbols: Ints,
+    place: Number,
+    match: Number,
+    dropout_threshold: Number,
+    rng_state: Number,
+    tables: Ints,
 ) -> tuple[Number, Number]:
-    """Leave the best piece for another with probability `leave` / 2**32; return piece and state."""
+    """Drop the best match for another one with probability `dropout_threshold` / 2**32.
+
+    Args:
+        symbols: int32 [symbols], of the block.
+        place: Where the token begins.
+        match: The best one; see `find_matches`.
+        dropout_threshold: See `segment`.
+        rng_state: See `segment`.
+        tables: See `tables`.
+
+    Returns:
+        The match that is taken, and the new state of the random numbers.
+    """
     trie = trie_of(tables)
     own = tables[tables[OWN] :]
-    best_length = answer >> 1 & 3
+    best_length = match >> 1 & 3
     shorter = longer = np.int64(-1)  # the others
     node = np.int64(symbols[place])
     for length in range(1, LONGEST_PIECE + 1):
@@ -48,18 +65,18 @@ def _another_piece(
         if node == 0:
             break
     if longer < 0:
-        return answer, state
-    state = _next_draw(state)
-    if state >= leave:
-        return answer, state
+        return match, rng_state
+    rng_state = _xorshift32(rng_state)
+    if rng_state >= dropout_threshold:
+        return match, rng_state
     if shorter < 0:
-        return longer, state
+        return longer, rng_state
     # The better of the two is the one with the smaller id, and of two with one id the longer.
     better, worse = longer, shorter
     if shorter >> 3 < longer >> 3:
         better, worse = shorter, longer
-    state = _next_draw(state)
-    return (better if state & 1 else worse), state
+    rng_state = _xorshift32(rng_state)
+    return (better if rng_state & 1 else worse), rng_state
 
 
 @leaf
@@ -93,11 +110,11 @@ def _write_bytes(code: Number, tables: Ints, ids: Ints, done: Number) -> Number:
 
 
 @leaf
-def find_pieces(symbols: Ints, count: Number, tables: Ints, answers: Ints, todo: Ints) -> None:
+def find_matches(symbols: Ints, count: Number, tables: Ints, matches: Ints, pending: Ints) -> None:
     """Find the best token at every place of a block, whether or not a token will begin there.
 
     What begins where is a chain in which each link waits for the one before. These look-ups wait
-    for nothing, so the processor does many at a time, and the chain has only `answers` to read.
+    for nothing, so the processor does many at a time, and the chain has only `matches` to read.
     Whether a pair or a longer piece is there is anyone's guess. So it decides about no jump: the
     places where a third symbol may follow are noted down, and looked at afterwards.
 
@@ -105,43 +122,43 @@ def find_pieces(symbols: Ints, count: Number, tables: Ints, answers: Ints, todo:
         symbols: int32, of the block.
         count: How many there are.
         tables: See `tables`.
-        answers: int32; becomes id << 3 | length << 1, or 0 for characters to be written as bytes.
+        matches: int32; becomes id << 3 | length << 1, or 0 for characters to be written as bytes.
             The last bit means nothing.
-        todo: int32 `(count + 1, 2)`, for notes.
+        pending: int32 [count + 1, 2], for notes.
     """
     trie = trie_of(tables)
     nodes = trie[0]
     noted = 0
     for place in range(count):
         symbol = np.int64(symbols[place])
-        answer = np.int64(0)
+        match = np.int64(0)
         if symbol < 0:
-            answer = (-symbol - 1) << 3 | 1 << 1
+            match = (-symbol - 1) << 3 | 1 << 1
         elif symbol < OTHER:
-            answer = np.int64(nodes[symbol * NODE_FIELDS + VALUE])
+            match = np.int64(nodes[symbol * NODE_FIELDS + VALUE])
             node, is_there = follow(trie, symbol, np.int64(symbols[place + 1]))
             longer = np.int64(nodes[node * NODE_FIELDS + VALUE])
-            answer += (longer - answer) * is_there
-            todo[noted, 0], todo[noted, 1] = place, node
+            match += (longer - match) * is_there
+            pending[noted, 0], pending[noted, 1] = place, node
             noted += is_there & longer
-        answers[place] = answer
+        matches[place] = match
     for index in range(noted):
-        at, node = np.int64(todo[index, 0]), np.int64(todo[index, 1])
+        at, node = np.int64(pending[index, 0]), np.int64(pending[index, 1])
         node, is_there = follow(trie, node, np.int64(symbols[at + 2]))
-        longer, answer = np.int64(nodes[node * NODE_FIELDS + VALUE]), np.int64(answers[at])
-        answers[at] = answer + (longer - answer) * is_there
+        longer, match = np.int64(nodes[node * NODE_FIELDS + VALUE]), np.int64(matches[at])
+        matches[at] = match + (longer - match) * is_there
 
 
 @leaf
 def segment(
     symbols: Ints,
     starts: Ints,
-    answers: Ints,
+    matches: Ints,
     count: Number,
     tables: Ints,
     allow_tags: bool,
-    leave: Number,
-    state: Number,
+    dropout_threshold: Number,
+    rng_state: Number,
     ids: Ints,
     offsets: Ints,
     done: Number,
@@ -152,31 +169,33 @@ def segment(
     Args:
         symbols: int32, of the block.
         starts: int32, character at which each begins, counted in the block.
-        answers: See `find_pieces`.
+        matches: See `find_matches`.
         count: How many there are of each.
         tables: See `tables`.
         allow_tags: Whether tags may be spelled out.
-        leave: Probability of leaving the best piece, times 2**32.
-        state: Of the random numbers.
+        dropout_threshold: Probability of dropping the best match, times 2**32.
+        rng_state: State of the random numbers.
         ids: int32, room for all.
-        offsets: int32 `(tokens, 2)`, room for all, or `(0, 2)`.
+        offsets: int32 [tokens, 2], room for all, or [0, 2].
         done: Ids written before.
         base: Characters of the text before this block.
 
     Returns:
-        The number of ids written so far, and the new state.
+        The number of ids written so far, and the new state of the random numbers.
     """
     less_than = tables[LESS_THAN] if allow_tags else OTHER
     place = np.int64(0)
     while place < count:
-        symbol, answer = np.int64(symbols[place]), np.int64(answers[place])
+        symbol, match = np.int64(symbols[place]), np.int64(matches[place])
         token_id, end = np.int64(-1), place
         if symbol == less_than:
             token_id, end = _tag(symbols, place, tables)
         if token_id < 0:
-            if leave > 0 and 0 < symbol < OTHER:
-                answer, state = _another_piece(symbols, place, answer, leave, state, tables)
-            token_id, end = answer >> 3, place + (answer >> 1 & 3)
+            if dropout_threshold > 0 and 0 < symbol < OTHER:
+                match, rng_state = _drop_best_match(
+                    symbols, place, match, dropout_threshold, rng_state, tables
+                )
+            token_id, end = match >> 3, place + (match >> 1 & 3)
         before = done
         if end > place:
             ids[done] = token_id
@@ -189,7 +208,7 @@ def segment(
                 offsets[index, 0] = base + starts[place]
                 offsets[index, 1] = base + starts[end]
         place = end
-    return done, state
+    return done, rng_state
 
 
 @leaf

@@ -304,7 +304,7 @@ def replace_spans(
         symbols: int32, of the block.
         starts: int32, character at which each begins, counted in the block.
         count: How many there are.
-        spans: int32 `(spans, 3)`: first symbol, end, and id of the tag, counted in the whole text.
+        spans: int32 [spans, 3]: first symbol, end, and id of the tag, counted in the whole text.
         first_span: The first that is not yet replaced.
         done: Symbols in the blocks before.
 

@@ -193,8 +193,8 @@ def _answers(trie: Trie, own: NDArray[np.int32], class_ids: NDArray[np.int32]) -
 
     Args:
         trie: Of all keys.
-        own: int32 `(nodes,)`: id of the piece that ends at a node, or -1.
-        class_ids: int32 `(symbols,)`, for symbols 1, 2, …: the id of the class, or -1.
+        own: int32 [nodes]: id of the piece that ends at a node, or -1.
+        class_ids: int32 [symbols], for symbols 1, 2, …: the id of the class, or -1.
     """
     symbol_count = len(class_ids)
     values = np.zeros(len(own), dtype=np.int32)

@@ -29,10 +29,10 @@ class Trie:
 
     Attributes:
         root_count: nodes 0 to this one, excluded, are roots.
-        parents: int64 `(edges,)`, the node that each edge begins at, never falling.
-        symbols: int64 `(edges,)`, the symbol of each edge; rising among those of one node.
+        parents: int64 [edges], the node that each edge begins at, never falling.
+        symbols: int64 [edges], the symbol of each edge; rising among those of one node.
         levels: the edges of each depth, from roots to leaves.
-        ends: int64 `(keys,)`, the node that each key ends at.
+        ends: int64 [keys], the node that each key ends at.
     """
 
     root_count: int
@@ -52,8 +52,8 @@ class Places:
     """Where the edges of some rows lie.
 
     Attributes:
-        bases: int64 `(nodes,)`: the base of each row, by the node whose row it is; -1 elsewhere.
-        slots: int64 `(edges,)`: base + symbol, all distinct.
+        bases: int64 [nodes]: the base of each row, by the node whose row it is; -1 elsewhere.
+        slots: int64 [edges]: base + symbol, all distinct.
         size: how many slots there are; every base + every symbol is less.
     """
 
@@ -74,9 +74,9 @@ def build_trie(
     Args:
         root_count: Nodes 0 to this one, excluded, are roots.
         width: Bits of a symbol.
-        roots: int64 `(keys,)`, the node at which each key begins.
-        symbols: int64 `(sum of lengths,)`, the symbols of the keys, all in a row.
-        lengths: int64 `(keys,)`.
+        roots: int64 [keys], the node at which each key begins.
+        symbols: int64 [sum of lengths], the symbols of the keys, all in a row.
+        lengths: int64 [keys].
     """
     edge_count = 0
     nodes = roots.astype(np.int64)
@@ -99,10 +99,10 @@ def share_rows(trie: Trie, labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
     Args:
         trie: Any.
-        labels: int64 `(nodes,)`, all that is to be known of a node but its row.
+        labels: int64 [nodes], all that is to be known of a node but its row.
 
     Returns:
-        int64 `(nodes,)`: the node whose row stands for that of each node; -1 if it has no edges.
+        int64 [nodes]: the node whose row stands for that of each node; -1 if it has no edges.
     """
     rows = np.full(trie.node_count, -1, dtype=np.int64)
     for level in reversed(trie.levels):
@@ -132,8 +132,8 @@ def place_rows(
     """Choose the base of every row: of long rows one by one, then of all short ones together.
 
     Args:
-        parents: int64 `(edges,)`, the node whose row each edge belongs to, never falling.
-        symbols: int64 `(edges,)`.
+        parents: int64 [edges], the node whose row each edge belongs to, never falling.
+        symbols: int64 [edges].
         node_count: How many nodes there are.
         width: Bits of a symbol.
     """

@@ -1,1 +1,5 @@
-"""Resumable training states and finished models: start with `manager`."""
+"""Checkpoints that a run resumes from, and finished models.
+
+Start with `manager`, which writes and finds checkpoints. `gather` makes whole tensors of sharded
+ones; `export` writes the model directory that others load.
+"""

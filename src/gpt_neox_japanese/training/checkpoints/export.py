@@ -1,4 +1,4 @@
-"""Writing a model directory that anyone can load, never half of one."""
+"""Writing the model directory of a run, which anyone can load, never half of one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.files.atomic import sync_file
+from gpt_neox_japanese.files.atomic import move_over, sync_file
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
-from gpt_neox_japanese.files.outputs import replace
 
 __all__ = ["export"]
 
@@ -29,14 +28,14 @@ def export(
     directory is no checkpoint, comes last.
 
     Args:
-        model: a model, or PEFT's around one: then the adapters are written.
-        weights: its trained parameters by name, whole.
-        tokenizer: a directory with the tokenizer's files.
-        output: made if need be.
-        dtype: the type the weights are stored in.
+        model: A model, or PEFT's around one: then the adapters are written.
+        weights: Trained parameter → its whole tensor, float32.
+        tokenizer: A directory with the tokenizer's files.
+        output: Made if need be.
+        dtype: The type the weights are stored in.
 
     Raises:
-        TrainingError: the disk is full, or fails otherwise; the old checkpoint is there.
+        TrainingError: The disk is full, or fails otherwise; the old checkpoint is there.
     """
     output.mkdir(parents=True, exist_ok=True)
     partial = output / f".export-{os.getpid()}"
@@ -50,11 +49,11 @@ def export(
         mode = (partial / TOKENIZER_FILES[0]).stat().st_mode
         for file in files:
             file.chmod(mode)  # safetensors' own is for the owner only
-            replace(file, output / file.name)
+            move_over(file, output / file.name)
     except (OSError, RuntimeError) as error:
         raise TrainingError(
-            f"the model cannot be written to {output}: {error}; the run's state is saved: make "
-            "room and continue with --resume"
+            f"the model cannot be written to {output}: {error}; the run's checkpoint is saved: "
+            "make room and continue with --resume"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Tensors that may be spread over processes (FSDP2): gathered whole, and dealt out again.
+"""Tensors that may be sharded over processes (FSDP2): gathered whole, and sharded again.
 
-Every process calls these functions in the same order: each tensor is a conversation of all.
+Gathering a tensor is a collective: every process calls these functions, in the same order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ __all__ = ["gather_optimizer", "gather_parameters", "restore_optimizer", "restor
 
 
 def gather_parameters(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
-    """The parameters that are trained, whole, in the memory of the CPU."""
+    """Gather the parameters that are trained.
+
+    Args:
+        parameters: `named_parameters()` of the model.
+
+    Returns:
+        Parameter → its whole tensor, of its own shape and dtype, in the memory of the CPU.
+    """
     return {name: _whole(parameter) for name, parameter in parameters if parameter.requires_grad}
 
 
@@ -26,8 +33,12 @@ def restore_parameters(
 ) -> None:
     """Give the parameters that are trained their values.
 
+    Args:
+        parameters: `named_parameters()` of the model.
+        weights: What `gather_parameters` gave.
+
     Raises:
-        KeyError: one of them has no value.
+        KeyError: One of them has no value.
     """
     with torch.no_grad():
         for name, parameter in parameters:
@@ -38,9 +49,15 @@ def restore_parameters(
 def gather_optimizer(
     optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """What an optimizer remembers, by name of parameter, and its groups without the parameters.
+    """Gather what an optimizer remembers.
 
-    Numbers that it keeps as tensors, such as the count of steps, are tensors here too.
+    Args:
+        optimizer: After at least one step.
+        parameters: `named_parameters()` of the model.
+
+    Returns:
+        `<parameter>/<name>` → whole tensor in the memory of the CPU, scalars such as the count of
+        steps included; and the parameter groups without their parameters, as JSON values.
     """
     names = {id(parameter): name for name, parameter in parameters}
     tensors = {}
@@ -59,7 +76,18 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     groups: Iterable[Mapping[str, Any]],
 ) -> None:
-    """Undo `gather_optimizer`, for an optimizer with the same groups."""
+    """Undo `gather_optimizer`, for an optimizer with the same groups.
+
+    Args:
+        optimizer: Gets the state.
+        parameters: `named_parameters()` of the model.
+        tensors: The tensors that `gather_optimizer` gave.
+        groups: The groups that it gave.
+
+    Raises:
+        KeyError: A tensor is of no parameter.
+        ValueError: There are more or fewer groups.
+    """
     by_name = dict(parameters)
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
         group.update(saved)

@@ -1,8 +1,8 @@
-"""What a run is resumed from: `checkpoint-<step>`, complete or not there.
+"""Checkpoints that a run resumes from: `checkpoint-<step>`, complete or not there.
 
 model.safetensors       float32, the parameters that are trained
 optimizer.safetensors   `<parameter>/<name>`: what the optimizer remembers of each
-random-<process>.safetensors  where torch's random numbers stand
+random-<rank>.safetensors  state of torch's random number generators
 state.json              everything else, as JSON: parameter groups, schedule, running loss
 trainer_state.json      transformers' own counters
 manifest.json           bytes and CRC-32 of the others; written last
@@ -33,7 +33,15 @@ from gpt_neox_japanese.files.atomic import (
     sync_file,
 )
 
-__all__ = ["RunState", "States"]
+__all__ = [
+    "CheckpointManager",
+    "TrainingState",
+    "load_optimizer",
+    "load_rng_state",
+    "load_values",
+    "load_weights",
+    "verify",
+]
 
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
@@ -42,18 +50,18 @@ RANDOM = "random-{}.safetensors"
 STATE = "state.json"
 
 _VERSION = 1
-_KEPT = 2
+_NUM_KEPT = 2
 
 
 @dataclass(frozen=True)
-class RunState:
-    """Where a run stands after a step, whole, in the memory of the CPU.
+class TrainingState:
+    """What a run resumes from after a step, gathered in the memory of the CPU.
 
     Attributes:
-        step: optimizer steps done.
-        weights: parameter → float32 tensor, those that are trained.
+        step: Optimizer steps done.
+        weights: Parameter → float32 tensor, those that are trained.
         optimizer: `<parameter>/<name>` → tensor.
-        values: everything that is no tensor, as JSON values.
+        values: Everything that is no tensor, as JSON values.
     """
 
     step: int
@@ -62,53 +70,79 @@ class RunState:
     values: Mapping[str, Any]
 
 
-class States:
-    """The resumable states of one run.
+class CheckpointManager:
+    """Writes, keeps and finds the checkpoints of one run.
+
+    A checkpoint is written in three parts: `begin` on the first process, `save_rng_state` on every
+    process, `finish` on the first again.
 
     Args:
-        output: the run's directory.
+        output: The run's directory.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> manager = CheckpointManager(Path(tempfile.mkdtemp()))
+        >>> manager.begin(step=2)
+        >>> manager.save_rng_state(step=2, rank=0)
+        >>> state = TrainingState(2, {"w": torch.ones(3)}, {"w/exp_avg": torch.zeros(3)}, {})
+        >>> manager.finish(state, lambda directory: None)
+        >>> newest, damaged = manager.newest()
+        >>> newest.name, damaged
+        ('checkpoint-2', [])
     """
 
     def __init__(self, output: Path) -> None:
         self._output = output
 
     def partial(self, step: int) -> Path:
-        """Where the state of a step grows until it is complete."""
+        """The hidden directory in which the checkpoint of a step is written."""
         return self._output / f".checkpoint-{step}.partial"
 
     def begin(self, step: int) -> None:
-        """Make room for a state, and remove what killed processes left.
+        """Make the hidden directory of a checkpoint, and remove those that killed processes left.
+
+        Args:
+            step: Optimizer steps done.
 
         Raises:
-            TrainingError: the disk is full, or fails otherwise; older states are untouched.
+            TrainingError: The disk is full, or fails otherwise; older checkpoints are untouched.
         """
         for pattern in (".checkpoint-*.partial", ".checkpoint-*.old"):
             for leftover in self._output.glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
-        with self._explained(step):
+        with self._explain_failure(step):
             self.partial(step).mkdir(parents=True)
 
-    def save_random(self, step: int, process: int) -> None:
-        """Write where this process's random numbers stand; every process calls it."""
+    def save_rng_state(self, step: int, rank: int) -> None:
+        """Write the state of this process's random number generators; every process calls it.
+
+        Args:
+            step: Optimizer steps done.
+            rank: Which process this is.
+
+        Raises:
+            TrainingError: The disk is full, or fails otherwise; older checkpoints are untouched.
+        """
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        with self._explained(step):
-            save_file(random, self.partial(step) / RANDOM.format(process))
+        with self._explain_failure(step):
+            save_file(random, self.partial(step) / RANDOM.format(rank))
 
-    def finish(self, state: RunState, write_more: Callable[[Path], None]) -> None:
-        """Write the rest of a state and give it its name; old ones beyond the newest two go.
+    def finish(self, state: TrainingState, write_more: Callable[[Path], None]) -> None:
+        """Write the rest of a checkpoint and give it its name; all but the newest two go.
 
         Args:
-            state: what to write.
-            write_more: writes further files into the directory it is given.
+            state: What to write.
+            write_more: Writes further files into the directory it is given.
 
         Raises:
-            TrainingError: the disk is full, or fails otherwise; older states are untouched.
+            TrainingError: The disk is full, or fails otherwise; older checkpoints are untouched.
         """
         partial = self.partial(state.step)
         final = self._output / f"checkpoint-{state.step}"
-        with self._explained(state.step):
+        with self._explain_failure(state.step):
             save_file(dict(state.weights), partial / MODEL, {"format": "pt"})
             save_file(dict(state.optimizer), partial / OPTIMIZER)
             _write_json(partial / STATE, state.values)
@@ -120,17 +154,21 @@ class States:
             _write_json(partial / MANIFEST, {"version": _VERSION, "files": files})
             sync_file(partial / MANIFEST)
             publish_directory(partial, final)
-        for step in self._steps()[:-_KEPT]:
+        for step in self._steps()[:-_NUM_KEPT]:
             with suppress(OSError):  # somebody reads it; it goes after a later save
                 discard_directory(self._output / f"checkpoint-{step}")
 
     def newest(self) -> tuple[Path | None, list[str]]:
-        """The newest complete state, and what is wrong with each that is newer but damaged."""
+        """Find the newest complete checkpoint.
+
+        Returns:
+            Its directory, or None; and what is wrong with each that is newer but damaged.
+        """
         problems = []
         for step in reversed(self._steps()):
             directory = self._output / f"checkpoint-{step}"
             try:
-                check(directory)
+                verify(directory)
             except CheckpointError as error:
                 problems.append(str(error))
             else:
@@ -144,28 +182,31 @@ class States:
         return sorted(int(name) for name in names if name.isdecimal())
 
     @contextmanager
-    def _explained(self, step: int) -> Iterator[None]:
+    def _explain_failure(self, step: int) -> Iterator[None]:
         """Turn what a disk raises into a TrainingError, and leave nothing half written."""
         try:
             yield
         except (OSError, SafetensorError) as error:
             shutil.rmtree(self.partial(step), ignore_errors=True)
             raise TrainingError(
-                f"the state of step {step} cannot be saved: {error}; {self._what_is_left()}"
+                f"the checkpoint of step {step} cannot be saved: {error}; {self._what_remains()}"
             ) from error
 
-    def _what_is_left(self) -> str:
+    def _what_remains(self) -> str:
         newest, _ = self.newest()
         if newest is None:
             return "nothing was saved before; make room and start again"
         return f"{newest.name} is complete: make room and continue with --resume"
 
 
-def check(directory: Path) -> None:
-    """Make sure that every file of a state is as it was written.
+def verify(directory: Path) -> None:
+    """Make sure that every file of a checkpoint is as it was written.
+
+    Args:
+        directory: A checkpoint.
 
     Raises:
-        CheckpointError: one is missing, too short, or changed; the message names it.
+        CheckpointError: One is missing, too short, or changed; the message names it.
     """
     for name, expected in _read_json(directory / MANIFEST)["files"].items():
         path = directory / name
@@ -177,23 +218,32 @@ def check(directory: Path) -> None:
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:
-    """Parameter → float32 tensor."""
+    """Read parameter → float32 tensor."""
     return load_file(directory / MODEL)
 
 
 def load_optimizer(directory: Path) -> dict[str, Tensor]:
-    """`<parameter>/<name>` → tensor."""
+    """Read `<parameter>/<name>` → tensor."""
     return load_file(directory / OPTIMIZER)
 
 
 def load_values(directory: Path) -> dict[str, Any]:
-    """Everything that is no tensor."""
+    """Read everything that is no tensor.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
     return _read_json(directory / STATE)
 
 
-def load_random(directory: Path, process: int) -> None:
-    """Put this process's random numbers where they stood, if there were as many processes."""
-    path = directory / RANDOM.format(process)
+def load_rng_state(directory: Path, rank: int) -> None:
+    """Restore this process's random number generators, if the run had a process of this rank.
+
+    Args:
+        directory: A checkpoint.
+        rank: Which process this is.
+    """
+    path = directory / RANDOM.format(rank)
     if not path.is_file():
         return
     random = load_file(path)

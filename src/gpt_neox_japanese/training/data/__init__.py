@@ -1,1 +1,5 @@
-"""Corpus to token shards, and which tokens a step sees: start with `prepare`."""
+"""Corpus to token shards, and which tokens a training step sees.
+
+Start with `prepare`, which makes the directory that `shards` opens. `run_data` opens whatever
+`--data` names; `dataset` cuts it into windows.
+"""

@@ -5,7 +5,7 @@ NAME.idx   MMIDIDX and two zero bytes, version 1 (u64), type code (u8), number o
 NAME.bin   the tokens, one sequence after the other
 
 Both may come from strangers: every count is compared with the file before it is believed, and no
-id reaches the model before it is compared with the vocabulary (`TokenStream`).
+id reaches the model before it is compared with the vocabulary (`ShardedTokens`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.training.data.shards import TokenStream
+from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 __all__ = ["indexed_prefix", "open_indexed"]
 
@@ -30,21 +30,31 @@ _LOOKED_AT = 1000
 
 
 def indexed_prefix(path: Path) -> Path | None:
-    """`path` without `.bin` or `.idx` if it names an indexed dataset, and None otherwise."""
+    """Find the common name of an indexed dataset's two files.
+
+    Args:
+        path: Either file, or their common name.
+
+    Returns:
+        `path` without `.bin` or `.idx` if it names an indexed dataset, and None otherwise.
+    """
     prefix = path.with_suffix("") if path.suffix in {".bin", ".idx"} else path
     return None if path.is_dir() or not _with(prefix, ".idx").is_file() else prefix
 
 
-def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> TokenStream:
-    """The tokens of a dataset as one stream, memory-mapped.
+def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> ShardedTokens:
+    """Open an indexed dataset, memory-mapped.
 
     Args:
-        prefix: the files' name without `.bin` and `.idx`.
-        vocabulary_size: what every id must be below.
-        eos_token_id: the id that must end every document.
+        prefix: The files' name without `.bin` and `.idx`.
+        vocabulary_size: What every id must be below.
+        eos_token_id: The id that must end every document.
+
+    Returns:
+        Its tokens in the order of the file.
 
     Raises:
-        DataError: the index is broken, does not fit the tokens, or documents have no end.
+        DataError: The index is broken, does not fit the tokens, or documents have no end.
     """
     index = _with(prefix, ".idx")
     dtype, sizes, offsets, bounds = _read_index(index)
@@ -69,7 +79,7 @@ def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> Token
             f"documents of {path} do not end with the end-of-text id {eos_token_id}; preprocess "
             "the corpus with --append-eod and this vocabulary"
         )
-    return TokenStream([data], vocabulary_size)
+    return ShardedTokens([data], vocabulary_size)
 
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], Any, Any, Any]:

@@ -16,17 +16,17 @@ import numpy as np
 
 from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
+    CorpusSource,
     Encoded,
     OnError,
     Packed,
-    Source,
+    corpus_fingerprint,
     encode_corpus,
-    settings_of,
 )
-from gpt_neox_japanese.tokenization.resumable_output import Unfinished
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
 from gpt_neox_japanese.training.data.shards import (
@@ -46,7 +46,7 @@ _BYTES_PER_SHARD = 2**28
 
 def prepare(
     corpus: Iterable[str | Path],
-    model: Path,
+    tokenizer: str | Path,
     output: Path,
     *,
     held_out: float = 0.01,
@@ -58,29 +58,35 @@ def prepare(
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
     Args:
-        corpus: files and directories, as `corpus_files` takes them.
-        model: a directory with `vocab.txt` and `emoji.json`.
-        output: the directory to make; it must not exist, or be empty.
-        held_out: the fraction of the documents kept out of training.
-        layout: where in the files the documents are.
-        on_error: whether a broken document ends the work or is passed over.
-        workers: number of processes at most; as many as there are CPUs when None.
-        resume: continue a run that was interrupted, if there is one; see `unfinished`.
+        corpus: Files and directories, as `corpus_files` takes them.
+        tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
+            vocabulary of the model in this package.
+        output: The directory to make; it must not exist, or be empty.
+        held_out: The fraction of the documents kept out of training.
+        layout: Where in the files the documents are.
+        on_error: Whether a broken document ends the work or is passed over.
+        workers: Number of processes at most; as many as there are CPUs when None.
+        resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
+
+    Returns:
+        What `manifest.json` holds.
 
     Raises:
         OutputError: `output` is not empty or cannot be written.
-        DataError: nothing is left to train on, the vocabulary has no end-of-text id, or there is
+        DataError: Nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
-        CorpusError: the corpus cannot be read.
+        CorpusError: The corpus cannot be read.
+        CheckpointError: There is no such tokenizer.
     """
-    source = Source(corpus_files(corpus), layout or Layout(), on_error, workers)
-    codec = Codec.load(model)
-    eos_token_id = codec.id_of(END_OF_TEXT)
+    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
+    directory = find_tokenizer(tokenizer)
+    codec = Codec.load(directory)
+    eos_token_id = codec.token_to_id(END_OF_TEXT)
     if eos_token_id is None:
-        raise DataError(f"the vocabulary of {model} has no {END_OF_TEXT} to end documents with")
+        raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
-    settings = {**settings_of(source, codec), "held_out": held_out}
-    with Unfinished(output, settings, resume=resume, last=MANIFEST) as files:
+    settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
+    with ResumableOutput(output, settings, resume=resume, last=MANIFEST) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:
@@ -101,7 +107,7 @@ def prepare(
             held_out=_split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype),
             skipped=files.counts["skipped"],
         )
-        _copy_tokenizer(codec, model, files.directory)
+        _copy_tokenizer(codec, directory, files.directory)
         manifest.save(files.directory)
         files.publish()
     return manifest
@@ -133,7 +139,7 @@ class _Pack:
         return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts)
 
 
-def _put(files: Unfinished, packed: Packed) -> None:
+def _put(files: ResumableOutput, packed: Packed) -> None:
     shard = TRAIN.format(max(0, len(_train_shards(files)) - 1))
     if files.size(shard) >= _BYTES_PER_SHARD:
         shard = TRAIN.format(len(_train_shards(files)))
@@ -143,11 +149,11 @@ def _put(files: Unfinished, packed: Packed) -> None:
     files.append(HELD_OUT_TEXT, packed.parts[HELD_OUT_TEXT])
 
 
-def _train_shards(files: Unfinished) -> list[str]:
+def _train_shards(files: ResumableOutput) -> list[str]:
     return list(takewhile(files.size, map(TRAIN.format, count())))
 
 
-def _split(files: Unfinished, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
+def _split(files: ResumableOutput, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
     shards = tuple((name, files.size(name) // dtype.itemsize) for name in names)
     return Split(
         documents=files.counts[f"{part}.documents"],
@@ -157,10 +163,10 @@ def _split(files: Unfinished, part: str, names: Sequence[str], dtype: np.dtype[A
     )
 
 
-def _copy_tokenizer(codec: Codec, model: Path, directory: Path) -> None:
+def _copy_tokenizer(codec: Codec, source: Path, directory: Path) -> None:
     codec.save(directory)
     # The originals may say more than the codec knows, to transformers for one.
     vocabulary = {VOCAB_FILE, EMOJI_FILE}
     for name in TOKENIZER_FILES:
-        if name not in vocabulary and (model / name).is_file():
-            shutil.copyfile(model / name, directory / name)
+        if name not in vocabulary and (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
-from gpt_neox_japanese.training.data.shards import PreparedData, TokenStream
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
 __all__ = ["RunData", "open_data"]
 
@@ -20,17 +21,17 @@ class RunData:
     """Tokens, and the vocabulary that made them.
 
     Attributes:
-        train: the training tokens.
-        held_out: the held-out tokens; may be empty.
-        tokens_per_character: of the held-out text.
-        tokenizer: the directory of the tokenizer.
-        codec: the tokenizer.
-        eos_token_id: the id that ends every document.
-        fingerprint: tells these tokens from others.
+        train: The training tokens.
+        held_out: The held-out tokens; may be empty.
+        tokens_per_character: Of the held-out text.
+        tokenizer: The directory of the tokenizer.
+        codec: The tokenizer.
+        eos_token_id: The id that ends every document.
+        fingerprint: Tells these tokens from others.
     """
 
-    train: TokenStream
-    held_out: TokenStream
+    train: ShardedTokens
+    held_out: ShardedTokens
     tokens_per_character: float
     tokenizer: Path
     codec: Codec
@@ -40,29 +41,36 @@ class RunData:
     def check_vocabulary(self, model: Path) -> None:
         """Make sure a model has the vocabulary that made the tokens.
 
+        Args:
+            model: The model's directory.
+
         Raises:
-            DataError: it has another.
+            DataError: It has another.
         """
         fingerprint = Codec.load(model).fingerprint
         mine = self.codec.fingerprint
         if fingerprint != mine:
             raise DataError(
                 f"the data was prepared with vocabulary {mine[:12]}…, {model} has "
-                f"{fingerprint[:12]}…; prepare the corpus again with --model {model}"
+                f"{fingerprint[:12]}…; prepare the corpus again with --tokenizer {model}"
             )
 
 
-def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) -> RunData:
+def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = None) -> RunData:
     """Open what `--data` names.
 
     Args:
-        path: a directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
-        tokenizer: the directory of the vocabulary that made an indexed dataset, which does not
-            say so itself.
-        held_out: an indexed dataset that is kept out of training, if there is one.
+        path: A directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
+        tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
+            not say so itself.
+        held_out: An indexed dataset that is kept out of training, if there is one.
+
+    Returns:
+        The tokens and the vocabulary that made them.
 
     Raises:
-        DataError: something is missing, damaged, or does not fit together.
+        DataError: Something is missing, damaged, or does not fit together.
+        CheckpointError: There is no such tokenizer.
     """
     prefix = indexed_prefix(path)
     if prefix is None:
@@ -73,13 +81,14 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
         raise DataError(
             f"{prefix}.idx does not say which vocabulary made it; name one with --tokenizer"
         )
-    codec = Codec.load(tokenizer)
-    eos = codec.id_of(END_OF_TEXT)
+    directory = find_tokenizer(tokenizer)
+    codec = Codec.load(directory)
+    eos = codec.token_to_id(END_OF_TEXT)
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
     size = len(codec)
     train = open_indexed(prefix, size, eos)
-    kept = TokenStream([])
+    kept = ShardedTokens([])
     if held_out is not None:
         kept_prefix = indexed_prefix(held_out)
         if kept_prefix is None:
@@ -87,7 +96,7 @@ def open_data(path: Path, tokenizer: Path | None, held_out: Path | None = None) 
         kept = open_indexed(kept_prefix, size, eos)
     index = prefix.with_name(prefix.name + ".idx").read_bytes()
     digest = hashlib.sha256(index + codec.fingerprint.encode()).hexdigest()
-    return RunData(train, kept, _density(kept, codec), tokenizer, codec, eos, digest)
+    return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest)
 
 
 def _open_prepared(directory: Path) -> RunData:
@@ -106,7 +115,7 @@ def _open_prepared(directory: Path) -> RunData:
     )
 
 
-def _density(stream: TokenStream, codec: Codec) -> float:
+def _density(stream: ShardedTokens, codec: Codec) -> float:
     """Tokens per character, by the first million tokens."""
     ids = stream.read(0, min(len(stream), 10**6))
     return len(ids) / max(len(codec.decode(ids)), 1)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 
-__all__ = ["Manifest", "PreparedData", "Split", "TokenStream"]
+__all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split"]
 
 FORMAT_VERSION = 1
 TRAIN = "train-{:05d}.bin"
@@ -46,16 +46,16 @@ class Manifest:
     """What a prepared directory holds and which vocabulary made it.
 
     Attributes:
-        version: the layout's version.
+        version: The layout's version.
         dtype: `uint16` or `uint32`, little endian.
         vocabulary_fingerprint: `Vocabulary.fingerprint` of the vocabulary that made the tokens.
-        vocabulary_size: number of ids.
-        eos_token_id: the id that follows every document.
-        held_out_fraction: the fraction that was asked for.
-        sources: names of the corpus files, without their directories.
-        train: the training part.
-        held_out: the held-out part.
-        skipped: broken documents that were passed over.
+        vocabulary_size: Number of ids.
+        eos_token_id: The id that follows every document.
+        held_out_fraction: The fraction that was asked for.
+        sources: Names of the corpus files, without their directories.
+        train: The training part.
+        held_out: The held-out part.
+        skipped: Broken documents that were passed over.
     """
 
     version: int
@@ -70,7 +70,7 @@ class Manifest:
     skipped: int = 0
 
     def save(self, directory: Path) -> None:
-        """Write `manifest.json`."""
+        """Write `manifest.json` into a directory."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
         (directory / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 
@@ -78,8 +78,14 @@ class Manifest:
     def load(cls, directory: Path) -> Manifest:
         """Read `manifest.json`.
 
+        Args:
+            directory: A directory that `prepare` made.
+
+        Returns:
+            What it says.
+
         Raises:
-            DataError: it is missing, broken, or of another version.
+            DataError: It is missing, broken, or of another version.
         """
         path = directory / MANIFEST
         try:
@@ -110,12 +116,19 @@ def _split(fields: dict[str, Any]) -> Split:
     return Split(**{**fields, "shards": tuple((name, n) for name, n in fields["shards"])})
 
 
-class TokenStream:
+class ShardedTokens:
     """The shards of a split as one array of tokens, memory-mapped.
 
     Args:
-        shards: integer arrays [tokens].
-        vocabulary_size: what every id must be below; None if it is known to be.
+        shards: Integer arrays [tokens], of any length each.
+        vocabulary_size: What every id must be below; None if it is known to be.
+
+    Example:
+        >>> tokens = ShardedTokens([np.array([1, 2, 3]), np.array([4, 5])], vocabulary_size=6)
+        >>> len(tokens)
+        5
+        >>> tokens.read(1, 3)
+        array([2, 3, 4])
     """
 
     def __init__(self, shards: Sequence[Tokens], vocabulary_size: int | None = None) -> None:
@@ -127,13 +140,21 @@ class TokenStream:
         return int(self._ends[-1]) if self._shards else 0
 
     def read(self, start: int, length: int) -> NDArray[np.int64]:
-        """Tokens `start` … `start + length - 1`, int64 [length], copied out of the shards.
+        """Copy consecutive tokens out of the shards.
+
+        Args:
+            start: The first of them, counted over all shards.
+            length: How many.
+
+        Returns:
+            int64 [length].
 
         Raises:
-            DataError: one of them is no id of the vocabulary.
+            IndexError: They lie outside the shards.
+            DataError: One of them is no id of the vocabulary.
         """
         if not 0 <= start <= start + length <= len(self):
-            raise IndexError(f"tokens {start}+{length} lie outside the stream of {len(self)}")
+            raise IndexError(f"tokens {start}+{length} lie outside the {len(self)} tokens")
         parts: list[Tokens] = []
         first, missing = start, length
         index = int(np.searchsorted(self._ends, start, side="right"))
@@ -163,17 +184,20 @@ class PreparedData:
     """A prepared directory, checked and opened.
 
     Attributes:
-        directory: where it lies.
-        manifest: its description.
-        train: the training tokens.
-        held_out: the held-out tokens.
+        directory: Where it lies.
+        manifest: Its description.
+        train: The training tokens.
+        held_out: The held-out tokens.
     """
 
     def __init__(self, directory: Path) -> None:
         """Open a prepared directory.
 
+        Args:
+            directory: What `prepare` made.
+
         Raises:
-            DataError: something is missing, truncated, or does not fit the manifest.
+            DataError: Something is missing, truncated, or does not fit the manifest.
         """
         self.directory = directory
         self.manifest = Manifest.load(directory)
@@ -187,7 +211,7 @@ class PreparedData:
         self.train = self._open(self.manifest.train, expected)
         self.held_out = self._open(self.manifest.held_out, expected)
 
-    def _open(self, split: Split, dtype: np.dtype[Any]) -> TokenStream:
+    def _open(self, split: Split, dtype: np.dtype[Any]) -> ShardedTokens:
         shards = []
         for name, tokens in split.shards:
             if Path(name).name != name:
@@ -204,21 +228,21 @@ class PreparedData:
                     "prepare the corpus again"
                 )
             shards.append(np.memmap(path, dtype, mode="r"))
-        return TokenStream(shards, self.manifest.vocabulary_size)
+        return ShardedTokens(shards, self.manifest.vocabulary_size)
 
     def check_vocabulary(self, fingerprint: str, owner: Path) -> None:
         """Make sure the tokens were made with the vocabulary of `owner`.
 
         Args:
             fingerprint: `Vocabulary.fingerprint` of the vocabulary found at `owner`.
-            owner: the directory it came from, for the message.
+            owner: The directory it came from, for the message.
 
         Raises:
-            DataError: they were not.
+            DataError: They were not.
         """
         if fingerprint != self.manifest.vocabulary_fingerprint:
             raise DataError(
                 f"{self.directory} was prepared with vocabulary "
                 f"{self.manifest.vocabulary_fingerprint[:12]}…, {owner} has {fingerprint[:12]}…; "
-                f"prepare the corpus again with --model {owner}"
+                f"prepare the corpus again with --tokenizer {owner}"
             )

@@ -1,4 +1,4 @@
-"""Subword regularisation: the training text, cut into other pieces in every epoch.
+"""Subword regularisation: the training text, encoded into other tokens in every epoch.
 
 The text is what the stored ids stand for, so nothing but the prepared corpus is needed. Each epoch
 is encoded when it begins, into a file without a name that goes with the process.
@@ -14,52 +14,54 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.tokenization.arrays import token_dtype
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.data.shards import TokenStream
+from gpt_neox_japanese.training.data.shards import ShardedTokens
 
-__all__ = ["RecutEpochs"]
+__all__ = ["SubwordDropoutEpochs"]
 
 _CHUNK = 2**20
 
 
-class RecutEpochs:
-    """Gives the tokens of an epoch; the same ones for the same seed, epoch and text.
+class SubwordDropoutEpochs:
+    """Encodes the text anew for every epoch, with dropout as BPE-dropout has it.
+
+    The same seed, epoch and text give the same tokens.
 
     Args:
-        stream: the training tokens, every document followed by the end-of-text id.
-        codec: what they were encoded with.
-        eos_token_id: the end-of-text id.
-        dropout: probability of passing over the best piece wherever there is a choice.
-        seed: selects the draws.
+        stream: The training tokens, every document followed by the end-of-text id.
+        codec: What they were encoded with.
+        eos_token_id: The end-of-text id.
+        dropout: Probability of passing over the best piece wherever there is a choice.
+        seed: Selects the draws.
     """
 
     def __init__(
-        self, stream: TokenStream, codec: Codec, eos_token_id: int, dropout: float, seed: int
+        self, stream: ShardedTokens, codec: Codec, eos_token_id: int, dropout: float, seed: int
     ) -> None:
         self._stream, self._codec, self._eos = stream, codec, eos_token_id
         self._dropout, self._seed = dropout, seed
         self._epoch = -1
         self._tokens = stream
 
-    def __call__(self, epoch: int) -> TokenStream:
-        """The tokens of an epoch; the last one asked for is kept."""
+    def __call__(self, epoch: int) -> ShardedTokens:
+        """The tokens of an epoch, counted from 0; the last one asked for is kept."""
         if epoch != self._epoch:
-            self._tokens = self._recut(epoch)
+            self._tokens = self._encode_epoch(epoch)
             self._epoch = epoch
         return self._tokens
 
-    def _recut(self, epoch: int) -> TokenStream:
+    def _encode_epoch(self, epoch: int) -> ShardedTokens:
         dtype = token_dtype(len(self._codec))
         eos = np.array([self._eos], dtype)
         # No name, so nothing is left behind whatever ends the process.
         with tempfile.TemporaryFile() as file:
             for number, ids in enumerate(self._documents()):
                 seed = int(np.random.SeedSequence((self._seed, epoch, number)).generate_state(1)[0])
-                pieces = self._codec.encode(
+                pieces = self._codec.encode_to_numpy(
                     self._codec.decode(ids), dropout=self._dropout, seed=seed
                 )
                 file.write(pieces.astype(dtype).tobytes() + eos.tobytes())
             file.flush()
-            return TokenStream([np.memmap(file, dtype, mode="r")])
+            return ShardedTokens([np.memmap(file, dtype, mode="r")])
 
     def _documents(self) -> Iterator[NDArray[np.int64]]:
         """The ids of each document, without the end-of-text id."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["muon_step", "orthogonalized"]
+__all__ = ["muon_step", "orthogonalize"]
 
 # Jordan et al. 2024, https://kellerjordan.github.io/posts/muon: the quintic iteration that is
 # steepest at zero; it ends with singular values between about 0.7 and 1.2.
@@ -27,8 +27,8 @@ def muon_step(group: MutableMapping[str, Any], state: MutableMapping[Tensor, Any
     """Update the matrices of a parameter group once.
 
     Args:
-        group: `params` (matrices), `lr`, `weight_decay`, `momentum`.
-        state: parameter → `{"momentum_buffer": …}`, of the parameter's shape.
+        group: `params` (matrices [rows, columns]), `lr`, `weight_decay`, `momentum`.
+        state: Parameter → `{"momentum_buffer": …}`, of the parameter's shape.
     """
     for parameter in group["params"]:
         if parameter.grad is None:
@@ -37,21 +37,25 @@ def muon_step(group: MutableMapping[str, Any], state: MutableMapping[Tensor, Any
         if "momentum_buffer" not in memory:
             memory["momentum_buffer"] = torch.zeros_like(parameter.grad)
         momentum = memory["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-        update = orthogonalized(parameter.grad.lerp(momentum, group["momentum"]))
+        update = orthogonalize(parameter.grad.lerp(momentum, group["momentum"]))
         # The size that AdamW's step would have (Liu et al. 2025, arXiv:2502.16982).
         rate = group["lr"] * 0.2 * math.sqrt(max(parameter.shape))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update, alpha=-rate)
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """The matrix with its singular values brought near one, by Newton and Schulz's iteration.
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Bring the singular values of a matrix near one, by Newton and Schulz's iteration.
 
     Args:
-        matrix: float32 [rows, columns]; may be spread over processes.
+        matrix: float32 [rows, columns]; may be sharded over processes, which makes this a
+            collective.
+
+    Returns:
+        A new matrix of the same shape, dtype and sharding.
     """
     if isinstance(matrix, DTensor):
-        whole = orthogonalized(matrix.full_tensor())
+        whole = orthogonalize(matrix.full_tensor())
         mesh, placements = matrix.device_mesh, matrix.placements
         return distribute_tensor(whole, mesh, placements, src_data_rank=None)
     tall = matrix.shape[0] > matrix.shape[1]

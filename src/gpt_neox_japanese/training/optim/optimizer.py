@@ -1,4 +1,4 @@
-"""The optimizers of a run: Muon with AdamW behind one face, or AdamW alone."""
+"""The optimizers of a run: Muon with AdamW as one optimizer, or AdamW alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ _BETAS = (0.9, 0.95)
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
-    """AdamW for everything that is trained; norms and biases have no weight decay."""
+    """Make AdamW for everything that is trained.
+
+    Args:
+        model: Whose parameters with `requires_grad` are trained.
+        lr: Learning rate.
+        weight_decay: Of matrices; norms and biases have none.
+
+    Returns:
+        Torch's fused AdamW.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim == 2]},
@@ -39,11 +48,23 @@ class MuonAndAdamW(Optimizer):
     schedules, `state_dict` and accelerate work as with any other optimizer.
 
     Args:
-        model: a causal language model with `get_input_embeddings` and `get_output_embeddings`.
-        lr: learning rate.
-        weight_decay: decoupled weight decay of all matrices; norms and biases have none.
+        model: A causal language model with `get_input_embeddings` and `get_output_embeddings`.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay of all matrices; norms and biases have none.
         betas: AdamW's decay rates.
         momentum: Muon's momentum.
+
+    Example:
+        >>> from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+        >>> config = GPTNeoXJapaneseConfig(
+        ...     vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        ...     bos_token_id=0, eos_token_id=0,
+        ... )
+        >>> model = GPTNeoXJapaneseForCausalLM(config)
+        >>> optimizer = MuonAndAdamW(model, lr=1e-3, weight_decay=0.1)
+        >>> ids = torch.tensor([[1, 2, 3]])
+        >>> model(ids, labels=ids).loss.backward()
+        >>> optimizer.step()
     """
 
     def __init__(
@@ -70,7 +91,14 @@ class MuonAndAdamW(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter once."""
+        """Update every parameter once.
+
+        Args:
+            closure: Computes the loss anew, with gradients, if the caller wants that.
+
+        Returns:
+            What `closure` gave.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

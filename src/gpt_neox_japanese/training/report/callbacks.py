@@ -1,4 +1,4 @@
-"""What a run tells while it trains: progress bar, loss log, held-out bits, samples; and Ctrl-C."""
+"""Callbacks of transformers' Trainer: progress bar, loss log, samples, and Ctrl-C."""
 
 # The trainer decides which arguments its callbacks have.
 
@@ -18,11 +18,11 @@ import torch.distributed as dist
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gpt_neox_japanese.files.atomic import replace_file
-from gpt_neox_japanese.training.report.mfu import Speedometer
+from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.page import read_log
 
-__all__ = ["LOSS_LOG", "Interruption", "Report", "Samples"]
+__all__ = ["LOSS_LOG", "InterruptCallback", "LossLogCallback", "SamplesCallback"]
 
 LOSS_LOG = "loss.jsonl"
 SAMPLES = "samples.jsonl"
@@ -30,7 +30,7 @@ SAMPLES = "samples.jsonl"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Report(TrainerCallback):
+class LossLogCallback(TrainerCallback):
     """Writes `loss.jsonl` and draws the progress bar on stderr.
 
     A line of the log has `step`, `tokens`, `seconds` (since the run was last started) and either
@@ -38,10 +38,10 @@ class Report(TrainerCallback):
     `grad_norm`, `tokens_per_second` and `mfu`, or `held_out_bits_per_character`.
 
     Args:
-        output: the run's directory.
-        tokens_per_step: tokens of one optimizer step.
-        tokens_per_character: of the held-out part; turns nats per token into bits per character.
-        speedometer: knows how fast the device is.
+        output: The run's directory.
+        tokens_per_step: Tokens of one optimizer step.
+        tokens_per_character: Of the held-out part; turns nats per token into bits per character.
+        mfu_meter: Turns tokens per second into MFU.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Report(TrainerCallback):
         output: Path,
         tokens_per_step: int,
         tokens_per_character: float,
-        speedometer: Speedometer,
+        mfu_meter: MfuMeter,
     ) -> None:
         self._log = output / LOSS_LOG
-        self._speedometer = speedometer
+        self._mfu_meter = mfu_meter
         self._tokens_per_step = tokens_per_step
         self._bits_per_nat_per_token = tokens_per_character / math.log(2)
         self._shown: dict[str, str] = {}
@@ -104,12 +104,12 @@ class Report(TrainerCallback):
             learning_rate=logs["learning_rate"],
             grad_norm=logs["grad_norm"],
             tokens_per_second=round(rate),
-            mfu=round(self._speedometer.share(rate), 4),
+            mfu=round(self._mfu_meter.mfu(rate), 4),
         )
         self._show(
             loss=f"{logs['loss']:.3f}",
             tokens=f"{rate:,.0f}/s",
-            mfu=f"{self._speedometer.share(rate):.0%}",
+            mfu=f"{self._mfu_meter.mfu(rate):.0%}",
         )
 
     def on_evaluate(
@@ -141,7 +141,7 @@ class Report(TrainerCallback):
         """Drop what a resumed run has logged and is about to do again."""
         if self._log.exists():
             kept = [line for line in read_log(self._log) if line["step"] <= step]
-            replace_file(self._log, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_file(self._log, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def _write(self, state: TrainerState, **values: float) -> None:
         line = {
@@ -158,15 +158,15 @@ class Report(TrainerCallback):
         self._bar.set_postfix(self._shown)
 
 
-class Samples(TrainerCallback):
+class SamplesCallback(TrainerCallback):
     """Lets the model write at each measurement; `samples.jsonl` has a line for each.
 
     Args:
-        output: the run's directory; None on processes that write with the others, but no file.
-        write: makes the texts of the moment.
+        output: The run's directory; None on processes that write with the others, but no file.
+        write: Makes the texts of the moment.
 
     Attributes:
-        texts: the last ones.
+        texts: The last ones.
     """
 
     def __init__(self, output: Path | None, write: Callable[[], list[str]]) -> None:
@@ -181,7 +181,7 @@ class Samples(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write them."""
+        """Let the model write, and log the texts."""
         self.texts = self._write()
         if self._output is not None:
             line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
@@ -189,14 +189,14 @@ class Samples(TrainerCallback):
                 file.write(line + "\n")
 
 
-class Interruption(TrainerCallback):
+class InterruptCallback(TrainerCallback):
     """Makes the first Ctrl-C end the run after the step it is in, saved; the second one kills it.
 
     SIGTERM, which schedulers and torchrun send, is taken the same way. Of several processes all
     stop after the same step. A context manager: signals have this meaning inside its block.
 
     Attributes:
-        happened: whether Ctrl-C was pressed.
+        happened: Whether Ctrl-C was pressed.
     """
 
     def __init__(self) -> None:
@@ -216,7 +216,7 @@ class Interruption(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop and save if it was pressed; have the finished model measured in any case."""
+        """Stop and save after a signal; have the finished model measured in any case."""
         if state.global_step >= state.max_steps and args.eval_strategy != "no":
             control.should_evaluate = True
         if args.world_size > 1:

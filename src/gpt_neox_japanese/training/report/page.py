@@ -1,4 +1,4 @@
-"""The run on one page: `report.md`, with `loss.svg` beside it."""
+"""The report of a run on one page: `report.md`, with `loss.svg` beside it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from typing import Any
 
 import torch
 
-from gpt_neox_japanese.files.atomic import replace_file
+from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.training.report.plot import draw_curves
 
-__all__ = ["read_log", "write_summary"]
+__all__ = ["read_log", "write_report"]
 
 REPORT = "report.md"
 PICTURE = "loss.svg"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a loss log; one that a kill has cut short is left out."""
+    """Read a loss log.
+
+    Args:
+        path: `loss.jsonl`; it may be missing.
+
+    Returns:
+        Its lines; one that a kill has cut short is left out.
+    """
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -31,21 +38,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def write_summary(
+def write_report(
     output: Path,
     log: Sequence[dict[str, Any]],
     settings: dict[str, Any],
     parameters: int,
     samples: Sequence[str],
 ) -> None:
-    """Write both files.
+    """Write `report.md` and `loss.svg`.
 
     Args:
-        output: the run's directory.
-        log: the lines of its loss log.
-        settings: what `train.json` holds.
-        parameters: of the model.
-        samples: the last texts that it wrote.
+        output: The run's directory.
+        log: The lines of its loss log.
+        settings: What `train.json` holds.
+        parameters: Of the model.
+        samples: The last texts that it wrote.
     """
     losses = [line for line in log if "loss" in line]
     held_out = [line for line in log if "held_out_bits_per_character" in line]
@@ -53,9 +60,9 @@ def write_summary(
     curves["held out"] = [(x["tokens"], x["held_out_bits_per_character"]) for x in held_out]
     curves = {name: points for name, points in curves.items() if points}
     picture = draw_curves(curves, "tokens", "bits per character", log_x=False)
-    replace_file(output / PICTURE, picture.encode())
+    write_file(output / PICTURE, picture.encode())
     page = _page(output, losses, held_out, settings, parameters, samples)
-    replace_file(output / REPORT, page.encode())
+    write_file(output / REPORT, page.encode())
 
 
 def _page(

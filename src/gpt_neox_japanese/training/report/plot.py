@@ -19,10 +19,10 @@ def draw_curves(curves: Mapping[str, Points], x_name: str, y_name: str, *, log_x
     """A picture of some curves.
 
     Args:
-        curves: name → points (x, y), in order of x; points that are not finite are left out.
-        x_name: what x is, with its unit.
-        y_name: what y is, with its unit.
-        log_x: whether equal factors of x, instead of equal steps, are equally far apart.
+        curves: Name → points (x, y), in order of x; points that are not finite are left out.
+        x_name: What x is, with its unit.
+        y_name: What y is, with its unit.
+        log_x: Whether equal factors of x, instead of equal steps, are equally far apart.
 
     Returns:
         An SVG document.

@@ -16,16 +16,16 @@ __all__ = ["write_samples"]
 
 
 def write_samples(
-    model: Any, codec: Codec, eos_token_id: int, prompts: Sequence[str], tokens: int
+    model: Any, codec: Codec, eos_token_id: int, prompts: Sequence[str], max_new_tokens: int
 ) -> list[str]:
     """Continue each prompt; the same way every time, and without a trace in the run.
 
     Args:
-        model: a causal language model, or PEFT's around one.
-        codec: its tokenizer.
-        eos_token_id: what stands before a document's beginning.
-        prompts: beginnings; an empty one lets the model begin.
-        tokens: of each continuation, at most.
+        model: A causal language model, or PEFT's around one.
+        codec: Its tokenizer.
+        eos_token_id: What stands before a document's beginning.
+        prompts: Beginnings; an empty one lets the model begin.
+        max_new_tokens: Of each continuation, at most.
 
     Returns:
         Prompt and continuation of each.
@@ -41,7 +41,7 @@ def write_samples(
         model.eval()
         for prompt in prompts:
             torch.manual_seed(0)
-            ids = [eos_token_id, *codec.encode(prompt).tolist()]
+            ids = [eos_token_id, *codec.encode(prompt)]
             inputs = torch.tensor([ids], device=model.device)
             output = model.generate(
                 input_ids=inputs,
@@ -49,7 +49,7 @@ def write_samples(
                 do_sample=True,
                 top_p=0.95,
                 temperature=0.8,
-                max_new_tokens=tokens,
+                max_new_tokens=max_new_tokens,
                 pad_token_id=eos_token_id,
                 eos_token_id=eos_token_id,
                 suppress_tokens=list(padding) or None,
