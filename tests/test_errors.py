@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,13 @@ def test_the_drawn_tree_has_every_class_in_its_group() -> None:
 
 def test_a_full_queue_is_not_taken_for_a_prompt_that_cannot_be_used() -> None:
     assert not issubclass(errors.QueueFullError, errors.GenerationError)
+
+
+def test_every_raised_error_says_who_is_to_blame() -> None:
+    package = Path(errors.__file__).parent
+    bare = [
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if "raise NeoXJapaneseError" in file.read_text(encoding="utf-8")
+    ]
+    assert not bare

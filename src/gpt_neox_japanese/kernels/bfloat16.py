@@ -16,7 +16,15 @@ __all__ = ["bits_of", "float_of", "matrix_at", "to_float32", "to_stored"]
 
 @intrinsic
 def bits_of(typing_context, value):
-    """The bits of a float32 as int32."""
+    """The bits of a float32.
+
+    Args:
+        typing_context: Numba's.
+        value: float32.
+
+    Returns:
+        int32.
+    """
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
@@ -26,7 +34,15 @@ def bits_of(typing_context, value):
 
 @intrinsic
 def float_of(typing_context, bits):
-    """The float32 of 32 bits."""
+    """The float32 of 32 bits.
+
+    Args:
+        typing_context: Numba's.
+        bits: int32.
+
+    Returns:
+        float32.
+    """
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
@@ -69,7 +85,14 @@ def matrix_at(typing_context, address, rows, columns, like):
 
 
 def to_float32(value: Number) -> Number:
-    """A stored number as float32: float32 itself, or the bits of a bfloat16 as uint16."""
+    """A stored number as float32.
+
+    Args:
+        value: float32, or bfloat16 as uint16.
+
+    Returns:
+        float32.
+    """
     raise NotImplementedError
 
 

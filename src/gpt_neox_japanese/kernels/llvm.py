@@ -48,6 +48,9 @@ def vector(scalar: Value, lanes: int) -> Value:
     Args:
         scalar: LLVM type of a lane.
         lanes: How many there are.
+
+    Returns:
+        An LLVM type.
     """
     return ir.VectorType(scalar, lanes)
 
@@ -58,6 +61,9 @@ def constant(kind: Value, number: int) -> Value:
     Args:
         kind: A vector type.
         number: In each lane.
+
+    Returns:
+        An LLVM constant.
     """
     return ir.Constant(kind, [number] * kind.count)
 
@@ -95,6 +101,9 @@ def load(builder: Builder, row: Value, byte: Value, kind: Value) -> Value:
         row: Byte pointer to the row.
         byte: Offset from there, int64.
         kind: LLVM type of what is loaded.
+
+    Returns:
+        A value of this type.
     """
     pointer = builder.bitcast(builder.gep(row, [byte]), kind.as_pointer())
     return builder.load(pointer, align=1)
@@ -132,6 +141,9 @@ def splat(builder: Builder, scalar: Value, lanes: int) -> Value:
         builder: Writes the code.
         scalar: LLVM value.
         lanes: How many there are.
+
+    Returns:
+        A vector.
     """
     start = ir.Constant(vector(scalar.type, lanes), ir.Undefined)
     return _shuffle(builder, builder.insert_element(start, scalar, INT32(0)), [0] * lanes)
@@ -181,6 +193,9 @@ def fmuladd(builder: Builder, left: Value, right: Value, total: Value) -> Value:
         left: float32, or a vector of them.
         right: As `left`.
         total: As `left`.
+
+    Returns:
+        A value of the type of `left`.
     """
     kind = left.type
     lanes = "" if kind == FLOAT else f"v{kind.count}"
@@ -196,6 +211,9 @@ def reduce_add(builder: Builder, value: Value) -> Value:
     Args:
         builder: Writes the code.
         value: A vector of integers or float32, its lanes a power of two.
+
+    Returns:
+        A scalar.
     """
     add = builder.fadd if value.type.element == FLOAT else builder.add
     lanes = value.type.count

@@ -31,7 +31,7 @@ def _floats(*numbers: float) -> tuple[np.float32, ...]:
 _LOG2_E = np.float32(1 / math.log(2))
 _LOG_2 = np.float32(0.693359375)  # few digits: its product with n is exact
 _LOG_2_REST = np.float32(math.log(2) - 0.693359375)
-_SMALLEST = np.float32(-87)
+_EXP_MIN = np.float32(-87)
 _EXP = _floats(0.0013941108, 0.008375126, 0.04166635, 0.16666415, 0.5, 1.0, 1.0)
 
 # erf(x) = x p(t) up to |x| = 4, with t = x**2 / 8 - 1; from there on it is 1 to within 2e-8. Short
@@ -65,8 +65,15 @@ def _polynomial(coefficients: tuple[np.float32, ...], t: Number) -> Number:
 
 @arithmetic
 def exp(x: Number) -> Number:
-    """e**x for float32 x from -87 to 88; below, as at -87, which is 1.6e-38."""
-    x = x if x > _SMALLEST else _SMALLEST
+    """The exponential function.
+
+    Args:
+        x: float32, at most 88; below -87 it counts as -87.
+
+    Returns:
+        float32, 1.6e-38 or more.
+    """
+    x = x if x > _EXP_MIN else _EXP_MIN
     whole = np.floor(multiply_add(x, _LOG2_E, _HALF))
     rest = multiply_add(-whole, _LOG_2_REST, multiply_add(-whole, _LOG_2, x))
     power = float_of((np.int32(whole) + np.int32(127)) << np.int32(23))

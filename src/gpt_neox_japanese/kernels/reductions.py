@@ -84,13 +84,23 @@ def dot(typing_context, left, right):
 
     Channel i is added to sum i modulo 16; then the sums are added in halves, and then what is left
     over at the end of the rows, one after the other, and not fused: see `multiply_add`.
+
+    Args:
+        typing_context: Numba's.
+        left: [channels].
+        right: [channels].
     """
     return types.float32(left, right), _sum
 
 
 @intrinsic
 def total(typing_context, row):
-    """The sum of a row's channels, in the order of `dot`."""
+    """The sum of a row's channels, in the order of `dot`.
+
+    Args:
+        typing_context: Numba's.
+        row: [channels], float32 or bfloat16 as uint16.
+    """
     return types.float32(row), _sum
 
 
@@ -101,6 +111,12 @@ def multiply_add(typing_context, left, right, addend):
     Not for the sum of a loop, such as `total = multiply_add(a[i], b[i], total)`: LLVM may turn it
     into a vector of products, rounded by themselves, whose lanes it then adds one after the other.
     It does so on Arm.
+
+    Args:
+        typing_context: Numba's.
+        left: float32.
+        right: float32.
+        addend: float32.
     """
 
     def generate(context, builder, signature, arguments):

@@ -209,11 +209,24 @@ class Quantizer(HfQuantizer):
             )
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """What is not quantised is float32, as are all activations."""
+        """Choose the dtype of what is not quantised, and of all activations.
+
+        Args:
+            dtype: What the caller of `from_pretrained` wants; not read.
+
+        Returns:
+            float32, always.
+        """
         return torch.float32
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> None:
-        """Keep every tensor as it is stored."""
+        """Keep every tensor as it is stored.
+
+        Args:
+            converter: Not read.
+            param: Not read.
+            dtype: Not read.
+        """
         return
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:

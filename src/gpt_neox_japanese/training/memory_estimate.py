@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.machine import available_memory
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.settings import Settings
@@ -88,7 +88,7 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
         settings: How it is trained.
 
     Raises:
-        NeoXJapaneseError: It does not; the message says what would.
+        ArgumentError: It does not; the message says what would.
     """
     if torch.cuda.is_available():
         free, where = torch.cuda.mem_get_info()[0], "on the GPU"
@@ -104,7 +104,7 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
                 file=sys.stderr,
             )
         return
-    raise NeoXJapaneseError(
+    raise ArgumentError(
         f"a step needs at least {_gigabytes(whole)} of memory ({_gigabytes(size.fixed)} for "
         f"weights, gradients and optimizer, {_gigabytes(size.per_window)} for each of "
         f"--batch-size {settings.batch_size} windows), and {_gigabytes(free)} are free {where}; "

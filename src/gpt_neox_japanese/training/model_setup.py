@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
@@ -39,7 +39,7 @@ def make_model(
 
     Raises:
         DataError: The model does not fit the data or the length of the windows.
-        NeoXJapaneseError: There is not enough memory, no attention of that name, or adapters are
+        ArgumentError: There is not enough memory, no attention of that name, or adapters are
             wanted and PEFT is not installed.
     """
     peft = _import_peft() if settings.lora_rank else None
@@ -72,7 +72,7 @@ def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
     try:
         model.set_attn_implementation(name)
     except (ValueError, ImportError) as error:
-        raise NeoXJapaneseError(f"--attention {name} cannot be used: {error}") from error
+        raise ArgumentError(f"--attention {name} cannot be used: {error}") from error
 
 
 def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
@@ -128,7 +128,7 @@ def _import_peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             "--lora-rank needs PEFT: pip install 'gpt-neox-japanese[lora]'"
         ) from None
     return peft

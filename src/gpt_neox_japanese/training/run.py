@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.training.checkpoints.export import export
@@ -81,7 +81,7 @@ def train(
         OutputError: `output` is not empty or cannot be written.
         TrainingError: A loss is not finite, or nothing more can be saved.
         CheckpointError: There is no such model.
-        NeoXJapaneseError: A step does not fit into the memory, or an option cannot be used here.
+        ArgumentError: A step does not fit into the memory, or an option cannot be used here.
     """
     with InterruptCallback() as interrupt:
         checkpoint = _checkpoint_to_resume(output, resume)
@@ -254,7 +254,7 @@ def _check_same(
 def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> TrainingArguments:
     if settings.shard and not torch.cuda.is_available():
         # accelerate would copy the model into every process, and say nothing.
-        raise NeoXJapaneseError("--shard needs GPUs; on CPUs leave it out: each process has a copy")
+        raise ArgumentError("--shard needs GPUs; on CPUs leave it out: each process has a copy")
     wsd = settings.schedule == "wsd"
     options: dict[str, Any] = _checkpointing(settings)
     if not settings.shard:  # every parameter has a gradient in every pass, and no buffer changes
@@ -311,7 +311,7 @@ def _checkpointing(settings: Settings) -> dict[str, Any]:
 
 def _tensorboard() -> str:
     if importlib.util.find_spec("tensorboard") is None:
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             "--tensorboard needs TensorBoard: pip install 'gpt-neox-japanese[tensorboard]'"
         )
     return "tensorboard"

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.atomic import write_file
 
 __all__ = [
@@ -61,7 +61,7 @@ class Architecture:
     """The shape of a model that is trained from scratch.
 
     Raises:
-        NeoXJapaneseError: A number is none, or out of range.
+        ArgumentError: A number is none, or out of range.
     """
 
     hidden_size: int = 256
@@ -111,7 +111,7 @@ class Settings:
         tensorboard: Whether to write logs for TensorBoard as well.
 
     Raises:
-        NeoXJapaneseError: A value is out of its range, or two cannot go together.
+        ArgumentError: A value is out of its range, or two cannot go together.
     """
 
     sequence_length: int = 512
@@ -148,23 +148,21 @@ class Settings:
     def __post_init__(self) -> None:
         _check_values(self)
         if self.warmup + (self.decay if self.schedule == "wsd" else 0) > 1:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"warmup {self.warmup} and decay {self.decay} are more than the whole run; "
                 "their sum must not exceed 1"
             )
         if self.steps * self.batch_size * self.gradient_accumulation > 2**53:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"{self.steps} steps of {self.batch_size} x {self.gradient_accumulation} windows "
                 "are more than can be counted; give fewer"
             )
         if self.lora_rank and self.optimizer == "muon":
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 "optimizer muon does not suit the thin matrices of LoRA; use adamw or auto"
             )
         if self.merge and not self.lora_rank:
-            raise NeoXJapaneseError(
-                "--merge requires --lora-rank; give a rank, or leave --merge out"
-            )
+            raise ArgumentError("--merge requires --lora-rank; give a rank, or leave --merge out")
 
     @property
     def uses_muon(self) -> bool:
@@ -176,7 +174,7 @@ def _check_values(settings: Architecture | Settings) -> None:
     """Hold every value to what it may be, and make Python's own numbers of NumPy's."""
     for name, value in vars(settings).items():
         if name in _CHOICES and value not in _CHOICES[name]:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"{name} is {value!r}; it must be one of {', '.join(_CHOICES[name])}"
             )
         if name in INTEGER_RANGES:
@@ -191,7 +189,7 @@ def _whole(name: str, value: Any) -> int:
         number = int(value)
         if low <= number <= high:
             return number
-    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a whole number, {low} to {high}")
+    raise ArgumentError(f"{name} is {value!r}; it must be a whole number, {low} to {high}")
 
 
 def _real(name: str, value: Any) -> float:
@@ -200,7 +198,7 @@ def _real(name: str, value: Any) -> float:
     if math.isfinite(number) and low <= number <= (math.inf if high is None else high):
         return number
     upper = "or more" if high is None else f"to {high}"
-    raise NeoXJapaneseError(f"{name} is {value!r}; it must be a finite number, {low} {upper}")
+    raise ArgumentError(f"{name} is {value!r}; it must be a finite number, {low} {upper}")
 
 
 def record_settings(
