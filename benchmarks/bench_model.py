@@ -29,7 +29,7 @@ from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTre
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseForCausalLM as InTreeModel
 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.model.decode.cache_names import named
+from gpt_neox_japanese.model.decode.cache_names import cache_kwargs
 from gpt_neox_japanese.model.decode.linear import half_is_slow
 from gpt_neox_japanese.training.cpu_attention import NAME as PLAIN_PRODUCTS
 
@@ -140,7 +140,7 @@ def decoded(model: nn.Module, cache: DynamicCache, batch: int) -> None:
     """Decode some tokens; leave the cache as it was."""
     ids = torch.full((batch, 1), 20)
     for _ in range(DECODED):
-        logits = model(ids, use_cache=True, **named(cache)).logits
+        logits = model(ids, use_cache=True, **cache_kwargs(cache)).logits
         ids = logits[:, -1:].argmax(-1)
     cache.crop(-DECODED)
 
@@ -335,7 +335,7 @@ def gpu_decoded(called: Any, config: Any, ids: Tensor) -> None:
     """Decode some tokens into a static cache."""
     cache = StaticCache(config=config, max_cache_len=1024)
     for _ in range(DECODED):
-        logits = called(ids, use_cache=True, **named(cache)).logits
+        logits = called(ids, use_cache=True, **cache_kwargs(cache)).logits
         ids = logits[:, -1:].argmax(-1)
 
 

@@ -21,8 +21,8 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty tree of control groups; the process is in `/box/job` of version 2."""
     (tmp_path / "of-process").write_text("0::/box/job\n", encoding="ascii")
     (tmp_path / "groups" / "box" / "job").mkdir(parents=True)
-    monkeypatch.setattr(machine, "_GROUPS_OF_PROCESS", tmp_path / "of-process")
-    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_PROCESS_CGROUPS", tmp_path / "of-process")
+    monkeypatch.setattr(machine, "_CGROUP_ROOT", tmp_path / "groups")
     machine._quota_in_cores.cache_clear()
     yield tmp_path / "groups"
     machine._quota_in_cores.cache_clear()
@@ -73,7 +73,7 @@ def test_a_quota_of_version_1_counts_too(
     groups: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    machine._GROUPS_OF_PROCESS.write_text("3:cpu,cpuacct:/box\n0::/\n", encoding="ascii")
+    machine._PROCESS_CGROUPS.write_text("3:cpu,cpuacct:/box\n0::/\n", encoding="ascii")
     (groups / "cpu" / "box").mkdir(parents=True)
     (groups / "cpu" / "box" / "cpu.cfs_quota_us").write_text(quota, encoding="ascii")
     (groups / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000", encoding="ascii")
@@ -96,7 +96,7 @@ def test_memory_is_what_the_container_leaves_without_what_is_only_cached(groups:
 def test_memory_of_a_container_of_version_1_is_read_too(groups: Path) -> None:
     pytest.importorskip("psutil")
     # As Docker shows it inside: the host's path, and only the container's own files.
-    machine._GROUPS_OF_PROCESS.write_text("4:memory:/docker/0123\n", encoding="ascii")
+    machine._PROCESS_CGROUPS.write_text("4:memory:/docker/0123\n", encoding="ascii")
     (groups / "memory").mkdir()
     (groups / "memory" / "memory.limit_in_bytes").write_text("900", encoding="ascii")
     (groups / "memory" / "memory.usage_in_bytes").write_text("1000", encoding="ascii")

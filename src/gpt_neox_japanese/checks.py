@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "shown"]
+__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "short_repr"]
 
 
 def check_integer(
@@ -26,7 +26,7 @@ def check_integer(
     minimum: int,
     maximum: int | None = None,
 ) -> int:
-    """Return `value` as Python's int.
+    """Check an integer.
 
     Args:
         name: What the caller calls it.
@@ -35,13 +35,16 @@ def check_integer(
         minimum: The least that is allowed.
         maximum: The most that is allowed; None for no bound.
 
+    Returns:
+        `value` as Python's int.
+
     Raises:
         error: It is no integer, or out of range.
     """
     fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not fits or value < minimum or (maximum is not None and value > maximum):
         range_ = f"{minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
-        raise error(f"{name} is {shown(value)}; it must be an integer, {range_}")
+        raise error(f"{name} is {short_repr(value)}; it must be an integer, {range_}")
     return int(value)
 
 
@@ -52,7 +55,7 @@ def check_number(
     holds: Callable[[float], bool],
     range_: str,
 ) -> float:
-    """Return `value` as Python's float.
+    """Check a number.
 
     Args:
         name: What the caller calls it.
@@ -60,6 +63,9 @@ def check_number(
         error: What is raised.
         holds: Whether a number is in range; it is not asked about NaN.
         range_: The range, in words.
+
+    Returns:
+        `value` as Python's float.
 
     Raises:
         error: It is no number, or out of range.
@@ -69,44 +75,50 @@ def check_number(
     except OverflowError:  # an integer of 400 digits
         number = math.nan
     if isinstance(value, bool) or math.isnan(number) or not holds(number):
-        raise error(f"{name} is {shown(value)}; it must be {range_}")
+        raise error(f"{name} is {short_repr(value)}; it must be {range_}")
     return number
 
 
 def check_bool(name: str, value: Any, error: type[NeoXJapaneseError]) -> bool:
-    """Return `value` if it is True or False.
+    """Check a bool.
 
     Args:
         name: What the caller calls it.
         value: Any object.
         error: What is raised.
+
+    Returns:
+        `value`.
 
     Raises:
         error: It is something else.
     """
     if not isinstance(value, bool):
-        raise error(f"{name} is {shown(value)}; it must be True or False")
+        raise error(f"{name} is {short_repr(value)}; it must be True or False")
     return value
 
 
 def check_text(name: str, value: Any, error: type[NeoXJapaneseError]) -> str:
-    """Return `value` if it is a string.
+    """Check a string.
 
     Args:
         name: What the caller calls it.
         value: Any object.
         error: What is raised.
 
+    Returns:
+        `value`.
+
     Raises:
         error: It is none.
     """
     if not isinstance(value, str):
-        raise error(f"{name} is {shown(value)}; it must be a string")
+        raise error(f"{name} is {short_repr(value)}; it must be a string")
     return value
 
 
 def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size: int) -> list[int]:
-    """Return token ids as a list of Python's int.
+    """Check token ids.
 
     Args:
         name: Whose ids they are.
@@ -114,24 +126,27 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
         error: What is raised.
         vocab_size: Ids are below it.
 
+    Returns:
+        Python's ints.
+
     Raises:
         error: It is no sequence, or one of its members is no id.
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise error(f"{name} is {shown(values)}; it must be a list of token ids")
+        raise error(f"{name} is {short_repr(values)}; it must be a list of token ids")
     ids = []
     for value in values.tolist() if isinstance(values, np.ndarray) else values:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise error(f"{name} holds {shown(value)}, which is no token id")
+            raise error(f"{name} holds {short_repr(value)}, which is no token id")
         token_id = int(value)
         if not 0 <= token_id < vocab_size:
-            raise error(f"{name} holds id {shown(token_id)}; ids are 0 to {vocab_size - 1}")
+            raise error(f"{name} holds id {short_repr(token_id)}; ids are 0 to {vocab_size - 1}")
         ids.append(token_id)
     return ids
 
 
-def shown(value: object) -> str:
-    """A value as it would be typed, cut to what fits a line.
+def short_repr(value: object) -> str:
+    """Write a value as Python code, shortened to fit a line of a message.
 
     Args:
         value: Any object.

@@ -1,7 +1,7 @@
 """What this process may use of the machine: processor cores and memory.
 
-A container usually sees all cores and all memory of its host, and is stopped or slowed when it uses
-more than its share. The share is written in Linux's control groups, of version 1 or 2.
+A container usually sees all cores and all memory of its host, and is killed or throttled when it
+uses more than its limits. The limits are in Linux's control groups, of version 1 or 2.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from pathlib import Path
 
 __all__ = ["available_memory", "performance_cores", "usable_cores"]
 
-_GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
-_GROUPS = Path("/sys/fs/cgroup")
+_PROCESS_CGROUPS = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, at least 1.
+    """Count the cores that this process may use.
 
     Affinity (`taskset`) and a container's quota count where the system has them: Linux has both;
     macOS and Windows give a process all cores.
+
+    Returns:
+        At least 1.
     """
     # Looked at each time, because a process may change its own.
     affinity = getattr(os, "sched_getaffinity", None)
@@ -52,14 +55,17 @@ def performance_cores() -> int | None:
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take before the system swaps or ends it.
+    """Measure how much memory this process may still take before the system swaps or kills it.
 
     Needs psutil, which comes with the extra `train`.
+
+    Returns:
+        Bytes; 0 or more.
     """
     import psutil
 
     free = [int(psutil.virtual_memory().available)]
-    for group in _groups("memory"):
+    for group in _cgroups("memory"):
         limit = _first_number(group, "memory.max", "memory.limit_in_bytes")
         used = _first_number(group, "memory.current", "memory.usage_in_bytes")
         if limit is not None and used is not None:
@@ -71,7 +77,7 @@ def available_memory() -> int:
 def _quota_in_cores() -> int:
     """The smallest quota of processor time, rounded up to whole cores."""
     quotas = [2**16]
-    for group in _groups("cpu"):
+    for group in _cgroups("cpu"):
         text = _read(group / "cpu.max")  # "QUOTA PERIOD" or "max PERIOD"
         if text is None:
             text = f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
@@ -82,7 +88,7 @@ def _quota_in_cores() -> int:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of a group that only repeat what is on the disk, and are given up when asked for."""
+    """Bytes of a group's page cache, which the system gives up when memory is short."""
     for line in (_read(group / "memory.stat") or "").splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
@@ -96,14 +102,14 @@ def _first_number(group: Path, *names: str) -> int | None:
     return next((int(text) for text in texts if text is not None and text.isdecimal()), None)
 
 
-def _groups(controller: str) -> Iterator[Path]:
+def _cgroups(controller: str) -> Iterator[Path]:
     """The control groups of this process, from the innermost outward; none but on Linux."""
-    for line in (_read(_GROUPS_OF_PROCESS) or "").splitlines():
+    for line in (_read(_PROCESS_CGROUPS) or "").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:  # version 2
-            root = _GROUPS
+            root = _CGROUP_ROOT
         elif controller in controllers.split(","):
-            root = _GROUPS / controller
+            root = _CGROUP_ROOT / controller
         else:
             continue
         # Inside a container the path may be the host's, and only its end, or nothing, is there.

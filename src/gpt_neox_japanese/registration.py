@@ -13,7 +13,7 @@ from transformers.models.auto.tokenization_auto import (
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.loading.auto import give_peft_its_targets
+from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.tokenizer.hf.tokenizer import GPTNeoXJapaneseTokenizer
 
 __all__ = ["register", "register_with_auto_classes"]
@@ -40,13 +40,13 @@ def register() -> None:
 
 
 def register_with_auto_classes() -> None:
-    """Make transformers' Auto classes give this package's classes, and leave its names alone."""
+    """Make transformers' Auto classes give this package's classes, but not `transformers.GPT…`."""
     _model_modules()  # these register themselves as they are imported
     REGISTERED_TOKENIZER_CLASSES[GPTNeoXJapaneseTokenizer.__name__] = GPTNeoXJapaneseTokenizer
     for config_class in (GPTNeoXJapaneseConfig, InTreeConfig):
         # Not `AutoTokenizer.register`: before 5.23 it ignores config classes of transformers' own.
         TOKENIZER_MAPPING._extra_content[config_class] = GPTNeoXJapaneseTokenizer
-    give_peft_its_targets()
+    register_peft_targets()
 
 
 def _copies_of_transformers() -> list[ModuleType]:

@@ -55,13 +55,8 @@ def test_a_hub_id_is_a_tokenizer_a_start_and_a_model(
     text, data, run = tmp_path / "a.txt", tmp_path / "data", tmp_path / "run"
     text.write_text("猫犬犬" * 100, encoding="utf-8")
     name = "someone/small"
-<<<<<<< HEAD
     commands: list[list[object]] = [
-        ["tokenize", "猫", "--model", name],
-=======
-    commands = [
         ["tokenize", "猫", "--tokenizer", name],
->>>>>>> w-tok
         ["prepare", text, "--tokenizer", name, "--held-out", 0, "--output", data],
         ["evaluate", "--model", name, "--data", text],
         ["convert", name, "--to", "int8", "--output", tmp_path / "int8"],

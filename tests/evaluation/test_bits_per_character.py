@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.evaluation.bits_per_character import Bits, bits_per_character
+from gpt_neox_japanese.evaluation.bits_per_character import LanguageModelMetrics, bits_per_character
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -68,7 +68,9 @@ def padded(model: GPTNeoXJapaneseForCausalLM) -> GPTNeoXJapaneseForCausalLM:
     return twin
 
 
-def measure(model: GPTNeoXJapaneseForCausalLM, codec: Codec, texts: list[str], **k: int) -> Bits:
+def measure(
+    model: GPTNeoXJapaneseForCausalLM, codec: Codec, texts: list[str], **k: int
+) -> LanguageModelMetrics:
     return bits_per_character(model, codec, texts, **k)
 
 

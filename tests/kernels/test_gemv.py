@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -73,7 +74,7 @@ def product(kind: str, columns: int) -> Product:
 
 @pytest.mark.parametrize("kind", ["float", "bfloat", "int8", "int4"])
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_a_product_is_the_same_whatever_is_computed_beside_it(kind, columns):
+def test_a_product_is_the_same_whatever_is_computed_beside_it(kind: str, columns: int) -> None:
     if kind == "int4":
         columns = -(-columns // GROUP) * GROUP
     x, run = random(ROWS, columns), product(kind, columns)
@@ -87,7 +88,7 @@ def test_a_product_is_the_same_whatever_is_computed_beside_it(kind, columns):
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_float_products_are_near_those_of_float64(columns):
+def test_float_products_are_near_those_of_float64(columns: int) -> None:
     x, weights = random(3, columns), random(OUTPUTS, columns, seed=1)
     rounded = bfloat_to_float(float_to_bfloat(weights))
     for kind, exact in (("float", weights), ("bfloat", rounded)):
@@ -97,7 +98,7 @@ def test_float_products_are_near_those_of_float64(columns):
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_int8_products_are_exact(columns):
+def test_int8_products_are_exact(columns: int) -> None:
     x, weights, scales = random(ROWS, columns), int8_weights(columns), np.abs(random(OUTPUTS))
     q, x_scales, _ = quantized(x)
     expected = numpy_twin.gemv_int8(weights, scales, q, x_scales)
@@ -105,7 +106,7 @@ def test_int8_products_are_exact(columns):
 
 
 @pytest.mark.parametrize("columns", [64, 128, 2560, 8256])
-def test_int4_products_are_those_of_the_twin(columns):
+def test_int4_products_are_those_of_the_twin(columns: int) -> None:
     x = random(ROWS, columns)
     q, x_scales, _ = quantized(x)
     expected = numpy_twin.gemv_int4(*int4_weights(columns), q, x_scales)
@@ -113,7 +114,7 @@ def test_int4_products_are_those_of_the_twin(columns):
 
 
 @pytest.mark.parametrize("rows", [1, 8])
-def test_the_largest_int8_sums_do_not_overflow(rows):
+def test_the_largest_int8_sums_do_not_overflow(rows: int) -> None:
     columns = 40_000
     weights = np.full((1, columns), 127, np.int8)
     q = np.full((rows, columns), QMAX, np.int16)
@@ -123,7 +124,7 @@ def test_the_largest_int8_sums_do_not_overflow(rows):
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_activations_are_rounded_as_the_twin_does(columns):
+def test_activations_are_rounded_as_the_twin_does(columns: int) -> None:
     x = random(ROWS, columns)
     x[1] *= 1e-20
     x[2] = 0
@@ -132,7 +133,7 @@ def test_activations_are_rounded_as_the_twin_does(columns):
         np.testing.assert_array_equal(result, expected)
 
 
-def test_activations_that_are_no_numbers_make_their_own_row_nan():
+def test_activations_that_are_no_numbers_make_their_own_row_nan() -> None:
     x = random(4, 100)
     x[1, 3], x[2, 5] = np.nan, -np.inf
     out = product("int8", 100)(x, 0, OUTPUTS)
@@ -142,7 +143,7 @@ def test_activations_that_are_no_numbers_make_their_own_row_nan():
         np.testing.assert_array_equal(result, expected)
 
 
-def test_nibbles_come_back():
+def test_nibbles_come_back() -> None:
     values = np.random.default_rng(0).integers(-8, 8, (5, 192)).astype(np.int8)
     packed = pack_int4(values)
     assert packed.shape == (5, 96)
@@ -160,7 +161,7 @@ np.save(sys.argv[1], np.stack(results))
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
-def test_other_processors_come_to_the_same_bits(tmp_path):
+def test_other_processors_come_to_the_same_bits(tmp_path: Path) -> None:
     # Without features, x86-64 has neither AVX2 nor fused multiply-adds. `generic` is any other's.
     processor = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
     environment = os.environ | {

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 import torch
+from torch import nn
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseForCausalLM as InTreeModel
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 TINY: dict[str, Any] = {
     "vocab_size": 61,
@@ -30,8 +34,13 @@ class Pair:
     theirs: InTreeModel
 
 
+MakeConfig: TypeAlias = Callable[..., GPTNeoXJapaneseConfig]
+MakeModel: TypeAlias = Callable[..., GPTNeoXJapaneseForCausalLM]
+MakePair: TypeAlias = Callable[..., Pair]
+
+
 @pytest.fixture
-def tiny_config():
+def tiny_config() -> MakeConfig:
     def make(**changes: Any) -> GPTNeoXJapaneseConfig:
         return GPTNeoXJapaneseConfig(**(TINY | changes))
 
@@ -39,7 +48,7 @@ def tiny_config():
 
 
 @pytest.fixture
-def tiny_model(tiny_config):
+def tiny_model(tiny_config: MakeConfig) -> MakeModel:
     def make(seed: int = 0, **changes: Any) -> GPTNeoXJapaneseForCausalLM:
         torch.manual_seed(seed)
         model = GPTNeoXJapaneseForCausalLM(tiny_config(**changes)).eval()
@@ -49,7 +58,7 @@ def tiny_model(tiny_config):
 
 
 @pytest.fixture
-def pair():
+def pair() -> MakePair:
     def make(seed: int = 0, **changes: Any) -> Pair:
         torch.manual_seed(seed)
         theirs = with_lively_weights(InTreeModel(InTreeConfig(**(TINY | changes))).eval())
@@ -60,7 +69,7 @@ def pair():
     return make
 
 
-def with_lively_weights(model):
+def with_lively_weights(model: _Model) -> _Model:
     """Weights so large, and biases so unlike zero, that any difference of two models shows."""
     with torch.no_grad():
         for parameter in model.parameters():

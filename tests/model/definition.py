@@ -9,11 +9,12 @@ import math
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 __all__ = ["forward"]
 
 
-def forward(weights: dict[str, Tensor], config, ids: list[int]) -> Tensor:
+def forward(weights: dict[str, Tensor], config: PreTrainedConfig, ids: list[int]) -> Tensor:
     """The logits, float64 [tokens, vocab], of one text.
 
     Args:
@@ -34,13 +35,13 @@ def forward(weights: dict[str, Tensor], config, ids: list[int]) -> Tensor:
     return norm(w, "final_layer_norm", hidden, config) @ w["embed_out.weight"].T
 
 
-def norm(weights, name, x, config):
+def norm(weights: dict[str, Tensor], name: str, x: Tensor, config: PreTrainedConfig) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     deviation = (centred.pow(2).mean(-1, keepdim=True) + config.layer_norm_eps).sqrt()
     return centred / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def attention(weights, config, x):
+def attention(weights: dict[str, Tensor], config: PreTrainedConfig, x: Tensor) -> Tensor:
     tokens, width = x.shape
     size = width // config.num_attention_heads
     packed = x @ weights["attention.query_key_value.weight"].T
@@ -56,7 +57,7 @@ def attention(weights, config, x):
     return output + weights.get("attention.dense_bias", 0.0)
 
 
-def turned(x, config):
+def turned(x: Tensor, config: PreTrainedConfig) -> Tensor:
     """Channels i and i + R/2 of [tokens, size], turned by position / base^(2i/R) radians."""
     rotated = int(x.shape[1] * config.rotary_pct)
     half = rotated // 2

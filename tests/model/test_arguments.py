@@ -1,29 +1,42 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES, cache_of
+from tests.model.conftest import MakeModel
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
 @pytest.mark.parametrize("part", ["whole", "base"])
-def test_an_unknown_keyword_raises(tiny_model, part):
+def test_an_unknown_keyword_raises(tiny_model: MakeModel, part: str) -> None:
     model = tiny_model()
     model = model if part == "whole" else model.gpt_neox_japanese
     with pytest.raises(TypeError, match="attention_maks"):
         model(IDS, attention_maks=torch.ones_like(IDS))
 
 
-def test_a_keyword_of_the_attention_implementation_reaches_it(tiny_model, monkeypatch):
+def test_a_keyword_of_the_attention_implementation_reaches_it(
+    tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
 
-    def engine(module, query, key, value, attention_mask, attention_instances=None, **kwargs):
+    def engine(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        attention_instances: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
         seen.append(attention_instances)
         return torch.zeros_like(query).transpose(1, 2), None
 
@@ -34,12 +47,12 @@ def test_a_keyword_of_the_attention_implementation_reaches_it(tiny_model, monkey
     assert seen == ["these", "these"]
 
 
-def test_none_says_nothing_under_any_name(tiny_model) -> None:
+def test_none_says_nothing_under_any_name(tiny_model: MakeModel) -> None:
     assert tiny_model()(IDS, task_ids=None).logits.shape == (2, 4, 61)
 
 
 @pytest.mark.parametrize("chosen", [[0, -1], (1,), -1, 0, [7], []])
-def test_hidden_states_are_chosen_by_index(tiny_model, chosen) -> None:
+def test_hidden_states_are_chosen_by_index(tiny_model: MakeModel, chosen: Any) -> None:
     model = tiny_model()
     every = model(IDS, output_hidden_states=True).hidden_states
     output = model(IDS, output_hidden_states=chosen)
@@ -55,14 +68,16 @@ def test_hidden_states_are_chosen_by_index(tiny_model, chosen) -> None:
 
 
 @pytest.mark.parametrize("chosen", ["all", 1.5, [0.5], [True]])
-def test_a_choice_that_is_none_is_refused(tiny_model, chosen) -> None:
+def test_a_choice_that_is_none_is_refused(tiny_model: MakeModel, chosen: Any) -> None:
     with pytest.raises(ValueError, match=r"give True, False, or indices such as \[0, -1\]"):
         tiny_model()(IDS, output_hidden_states=chosen)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("names", [CACHE_NAMES, CACHE_NAMES[::-1]])
-def test_an_empty_cache_continues_one_under_the_other_name(tiny_model, names) -> None:
+def test_an_empty_cache_continues_one_under_the_other_name(
+    tiny_model: MakeModel, names: Any
+) -> None:
     model = tiny_model()
     prefix, empty = cache_of(model(IDS)), DynamicCache()
     output = model(IDS[:, :2], **dict(zip(names, (empty, prefix), strict=True)))
@@ -74,7 +89,7 @@ def test_an_empty_cache_continues_one_under_the_other_name(tiny_model, names) ->
     assert cache_of(again).get_seq_length() == 7
 
 
-def test_segment_ids_are_ignored_with_a_warning(tiny_model):
+def test_segment_ids_are_ignored_with_a_warning(tiny_model: MakeModel) -> None:
     model = tiny_model()
     with pytest.warns(UserWarning, match="token_type_ids is ignored"):
         out = model(IDS, token_type_ids=torch.ones_like(IDS))
@@ -82,7 +97,9 @@ def test_segment_ids_are_ignored_with_a_warning(tiny_model):
 
 
 @pytest.mark.parametrize("part", ["whole", "base"])
-def test_return_dict_false_gives_the_same_values_as_a_tuple(tiny_model, part):
+def test_return_dict_false_gives_the_same_values_as_a_tuple(
+    tiny_model: MakeModel, part: str
+) -> None:
     model = tiny_model(attn_implementation="eager")
     model = model if part == "whole" else model.gpt_neox_japanese
     flags = {"output_hidden_states": True, "output_attentions": True}
@@ -96,7 +113,7 @@ def test_return_dict_false_gives_the_same_values_as_a_tuple(tiny_model, part):
     assert torch.equal(plain[3][1], named.attentions[1])
 
 
-def test_a_tuple_begins_with_the_loss_if_there_are_labels(tiny_model):
+def test_a_tuple_begins_with_the_loss_if_there_are_labels(tiny_model: MakeModel) -> None:
     model = tiny_model()
     loss, logits, _ = model(IDS, labels=IDS, return_dict=False)
     assert loss.shape == ()
@@ -105,7 +122,7 @@ def test_a_tuple_begins_with_the_loss_if_there_are_labels(tiny_model):
 
 
 @pytest.mark.parametrize("part", ["whole", "base"])
-def test_the_config_answers_for_what_is_not_given(tiny_model, part):
+def test_the_config_answers_for_what_is_not_given(tiny_model: MakeModel, part: str) -> None:
     model = tiny_model(output_hidden_states=True, return_dict=False, use_cache=False)
     model = model if part == "whole" else model.gpt_neox_japanese
     _, hidden_states = model(IDS, output_hidden_states=None, return_dict=None)
@@ -114,7 +131,7 @@ def test_the_config_answers_for_what_is_not_given(tiny_model, part):
     assert model(IDS, return_dict=True, output_hidden_states=False).hidden_states is None
 
 
-def test_arguments_may_be_positional(tiny_model):
+def test_arguments_may_be_positional(tiny_model: MakeModel) -> None:
     model = tiny_model(attn_implementation="eager").gpt_neox_japanese
     positions = torch.arange(4)[None]
     out = model(IDS, torch.ones_like(IDS), positions, None, None, False, True, True, True)
@@ -123,7 +140,7 @@ def test_arguments_may_be_positional(tiny_model):
     assert len(out.hidden_states) == 3
 
 
-def test_attentions_are_computed_by_eager_and_it_says_so(tiny_model):
+def test_attentions_are_computed_by_eager_and_it_says_so(tiny_model: MakeModel) -> None:
     model = tiny_model()
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     with pytest.warns(UserWarning, match="'sdpa' attention has no weights to return"):
@@ -137,25 +154,25 @@ def test_attentions_are_computed_by_eager_and_it_says_so(tiny_model):
 
 
 @pytest.mark.parametrize("given", [{}, {"input_ids": IDS, "inputs_embeds": torch.zeros(2, 4, 32)}])
-def test_one_kind_of_input_is_needed(tiny_model, given):
+def test_one_kind_of_input_is_needed(tiny_model: MakeModel, given: Any) -> None:
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         tiny_model()(**given)
 
 
-def test_embeddings_may_be_given_instead_of_ids(tiny_model):
+def test_embeddings_may_be_given_instead_of_ids(tiny_model: MakeModel) -> None:
     model = tiny_model()
     embedded = model.get_input_embeddings()(IDS)
     assert torch.equal(model(inputs_embeds=embedded).logits, model(IDS).logits)
 
 
-def test_a_past_of_another_depth_is_refused(tiny_model):
+def test_a_past_of_another_depth_is_refused(tiny_model: MakeModel) -> None:
     pair = (torch.zeros(1, 4, 2, 8),) * 2
     with pytest.raises(ValueError, match="pair for each of the 2 layers"):
         tiny_model()(IDS[:1], past_key_values=(pair,))
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_cache_goes_by_either_name(tiny_model, whole):
+def test_the_cache_goes_by_either_name(tiny_model: MakeModel, whole: bool) -> None:
     model = tiny_model()
     model = model if whole else model.gpt_neox_japanese
     cached = [cache_of(model(IDS)) for _ in range(2)]
@@ -168,7 +185,7 @@ def test_the_cache_goes_by_either_name(tiny_model, whole):
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
-def test_layers_that_run_twice_extend_no_cache(tiny_model):
+def test_layers_that_run_twice_extend_no_cache(tiny_model: MakeModel) -> None:
     model = tiny_model().train()
     with torch.no_grad():
         past = cache_of(model(IDS))
@@ -177,13 +194,13 @@ def test_layers_that_run_twice_extend_no_cache(tiny_model):
         model(IDS, cache=past)
 
 
-def test_a_head_mask_of_another_shape_is_refused(tiny_model):
+def test_a_head_mask_of_another_shape_is_refused(tiny_model: MakeModel) -> None:
     with pytest.raises(ValueError, match=r"head_mask has shape \(3,\); it must be \(4,\)"):
         tiny_model()(IDS, head_mask=torch.ones(3))
 
 
 @pytest.mark.parametrize("pad", [0, None], ids=["pad id", "padding with the end of text"])
-def test_left_padding_without_a_mask_is_warned_of(tiny_model, pad):
+def test_left_padding_without_a_mask_is_warned_of(tiny_model: MakeModel, pad: int | None) -> None:
     model = tiny_model(pad_token_id=pad)
     padded = IDS.clone()
     padded[0, :2] = 2 if pad is None else pad
@@ -195,7 +212,7 @@ def test_left_padding_without_a_mask_is_warned_of(tiny_model, pad):
         model(padded[:1])  # one row alone needs no padding: it is a text that begins so
 
 
-def test_going_past_the_longest_sequence_is_warned_of(tiny_model):
+def test_going_past_the_longest_sequence_is_warned_of(tiny_model: MakeModel) -> None:
     model = tiny_model(max_position_embeddings=6)
     past = model(IDS).past_key_values
     model(IDS[:, :2], past_key_values=past)

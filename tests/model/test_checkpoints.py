@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from tests.model.conftest import MakeModel, MakePair
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 EMBEDDING, HEAD = "gpt_neox_japanese.embed_in.weight", "embed_out.weight"
 
 
 @pytest.fixture
-def notices(caplog, monkeypatch):
+def notices(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], list[str]]]:
     """What transformers logs, one string for each message that is at least a warning."""
     logger = logging.getLogger("transformers")
     # Where CI is set, transformers hands its messages on, and they would arrive twice.
@@ -26,14 +33,16 @@ def notices(caplog, monkeypatch):
     logger.removeHandler(caplog.handler)
 
 
-def write_checkpoint(model, directory, tensors):
+def write_checkpoint(model: nn.Module, directory: Path, tensors: dict[str, Tensor]) -> None:
     model.config.save_pretrained(directory)
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_saved_model_is_the_same_model_and_so_is_its_copy(tiny_model, tmp_path, notices, tied):
+def test_a_saved_model_is_the_same_model_and_so_is_its_copy(
+    tiny_model: MakeModel, tmp_path: Path, notices: Callable[[], list[str]], tied: bool
+) -> None:
     model = tiny_model(tie_word_embeddings=tied)
     model.save_pretrained(tmp_path / "0")
     for generation in range(2):
@@ -48,7 +57,9 @@ def test_a_saved_model_is_the_same_model_and_so_is_its_copy(tiny_model, tmp_path
 
 
 @pytest.mark.parametrize("shard_size", ["10KB", "1GB"])
-def test_weights_in_pytorch_files_and_in_shards_are_loaded(tiny_model, tmp_path, shard_size):
+def test_weights_in_pytorch_files_and_in_shards_are_loaded(
+    tiny_model: MakeModel, tmp_path: Path, shard_size: str
+) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path / "shards", max_shard_size=shard_size)
     model.config.save_pretrained(tmp_path / "pickled")
@@ -59,7 +70,7 @@ def test_weights_in_pytorch_files_and_in_shards_are_loaded(tiny_model, tmp_path,
         assert loaded.config.tie_word_embeddings
 
 
-def test_shards_of_pytorch_files_are_loaded(tiny_model, tmp_path):
+def test_shards_of_pytorch_files_are_loaded(tiny_model: MakeModel, tmp_path: Path) -> None:
     model = tiny_model()
     model.config.save_pretrained(tmp_path)
     names = sorted(model.state_dict())
@@ -74,7 +85,9 @@ def test_shards_of_pytorch_files_are_loaded(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "auto"], ids=str)
-def test_a_dtype_may_be_given_in_every_spelling(tiny_model, tmp_path, dtype):
+def test_a_dtype_may_be_given_in_every_spelling(
+    tiny_model: MakeModel, tmp_path: Path, dtype: str | torch.dtype
+) -> None:
     tiny_model().bfloat16().save_pretrained(tmp_path)
     loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path, dtype=dtype)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
@@ -82,7 +95,9 @@ def test_a_dtype_may_be_given_in_every_spelling(tiny_model, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)
-def test_a_device_map_is_followed(tiny_model, tmp_path, device_map):
+def test_a_device_map_is_followed(
+    tiny_model: MakeModel, tmp_path: Path, device_map: dict[str, Any] | str
+) -> None:
     pytest.importorskip("accelerate")
     model = tiny_model()
     model.save_pretrained(tmp_path)
@@ -90,7 +105,7 @@ def test_a_device_map_is_followed(tiny_model, tmp_path, device_map):
     assert torch.equal(loaded(IDS).logits, model(IDS).logits)
 
 
-def test_layers_may_be_offloaded_to_disk(tiny_model, tmp_path):
+def test_layers_may_be_offloaded_to_disk(tiny_model: MakeModel, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     model = tiny_model()
     model.save_pretrained(tmp_path)
@@ -103,13 +118,15 @@ def test_layers_may_be_offloaded_to_disk(tiny_model, tmp_path):
     assert torch.equal(loaded(IDS).logits, model(IDS).logits)
 
 
-def test_checkpoint_names_are_those_of_transformers(pair):
+def test_checkpoint_names_are_those_of_transformers(pair: MakePair) -> None:
     models = pair()
     ours, theirs = models.ours.state_dict(), models.theirs.state_dict()
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
 
 
-def test_a_checkpoint_of_transformers_4_loads_without_noise(tiny_model, tmp_path, notices):
+def test_a_checkpoint_of_transformers_4_loads_without_noise(
+    tiny_model: MakeModel, tmp_path: Path, notices: Callable[[], list[str]]
+) -> None:
     model = tiny_model()
     tensors = dict(model.state_dict())
     for index in range(2):
@@ -125,7 +142,9 @@ def test_a_checkpoint_of_transformers_4_loads_without_noise(tiny_model, tmp_path
     assert notices() == []
 
 
-def test_two_different_embeddings_are_both_kept_with_one_notice(tiny_model, tmp_path, notices):
+def test_two_different_embeddings_are_both_kept_with_one_notice(
+    tiny_model: MakeModel, tmp_path: Path, notices: Callable[[], list[str]]
+) -> None:
     model = tiny_model()
     assert model.config.tie_word_embeddings
     tensors = dict(model.state_dict())
@@ -145,7 +164,7 @@ def test_two_different_embeddings_are_both_kept_with_one_notice(tiny_model, tmp_
     assert len(notices()) == 1
 
 
-def test_a_state_dict_with_two_embeddings_unties_the_model(tiny_model):
+def test_a_state_dict_with_two_embeddings_unties_the_model(tiny_model: MakeModel) -> None:
     model = tiny_model()
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tensors[HEAD] += 1
@@ -156,13 +175,15 @@ def test_a_state_dict_with_two_embeddings_unties_the_model(tiny_model):
     assert model.config.tie_word_embeddings is False
 
 
-def test_a_state_dict_with_one_embedding_twice_leaves_it_tied(tiny_model):
+def test_a_state_dict_with_one_embedding_twice_leaves_it_tied(tiny_model: MakeModel) -> None:
     model = tiny_model()
     model.load_state_dict(tiny_model(seed=1).state_dict())
     assert model.embed_out.weight is model.gpt_neox_japanese.embed_in.weight
 
 
-def test_a_missing_weight_is_not_silent(tiny_model, tmp_path, notices):
+def test_a_missing_weight_is_not_silent(
+    tiny_model: MakeModel, tmp_path: Path, notices: Callable[[], list[str]]
+) -> None:
     model = tiny_model()
     tensors = dict(model.state_dict())
     tensors.pop(HEAD)
@@ -175,7 +196,7 @@ def test_a_missing_weight_is_not_silent(tiny_model, tmp_path, notices):
     assert any("dense_bias" in notice for notice in notices())
 
 
-def test_a_grown_vocabulary_keeps_the_old_rows(tiny_model):
+def test_a_grown_vocabulary_keeps_the_old_rows(tiny_model: MakeModel) -> None:
     model = tiny_model()
     before = model(IDS).logits
     model.resize_token_embeddings(70, mean_resizing=False)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from tests.model.conftest import MakeModel
 
 PUBLISHED = {
     "architectures": ["GPTNeoXJapaneseForCausalLM"],
@@ -31,12 +34,12 @@ PUBLISHED = {
 }
 
 
-def test_defaults_are_those_of_transformers():
+def test_defaults_are_those_of_transformers() -> None:
     ours, theirs = GPTNeoXJapaneseConfig().to_dict(), InTreeConfig().to_dict()
     assert {name: ours[name] for name in theirs} == theirs
 
 
-def test_documented_rotary_arguments_are_answered():
+def test_documented_rotary_arguments_are_answered() -> None:
     config = GPTNeoXJapaneseConfig()
     assert (config.rotary_pct, config.rotary_emb_base) == (1.0, 10000)
     config = GPTNeoXJapaneseConfig(rotary_pct=0.25, rotary_emb_base=500)
@@ -48,7 +51,7 @@ def test_documented_rotary_arguments_are_answered():
     }
 
 
-def test_rope_parameters_mean_the_same():
+def test_rope_parameters_mean_the_same() -> None:
     config = GPTNeoXJapaneseConfig(
         rope_parameters={"rope_theta": 500.0, "partial_rotary_factor": 0.25}
     )
@@ -59,26 +62,26 @@ def test_rope_parameters_mean_the_same():
     assert config.rope_parameters["rope_theta"] == 70.0
 
 
-def test_the_callers_rope_parameters_are_not_written_to():
+def test_the_callers_rope_parameters_are_not_written_to() -> None:
     rope = {"rope_theta": 500.0}
     GPTNeoXJapaneseConfig(rope_parameters=rope)
     assert rope == {"rope_theta": 500.0}
 
 
-def test_a_saved_config_is_the_same_config(tmp_path):
+def test_a_saved_config_is_the_same_config(tmp_path: Path) -> None:
     config = GPTNeoXJapaneseConfig(rotary_pct=0.25, hidden_size=64, num_attention_heads=4)
     config.save_pretrained(tmp_path)
     assert GPTNeoXJapaneseConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
-def test_transformers_4_and_5_find_their_rotary_names_in_a_saved_config(tmp_path):
+def test_transformers_4_and_5_find_their_rotary_names_in_a_saved_config(tmp_path: Path) -> None:
     GPTNeoXJapaneseConfig(rotary_pct=0.25).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert (saved["rotary_pct"], saved["rotary_emb_base"]) == (0.25, 10000)
     assert InTreeConfig.from_pretrained(tmp_path).rope_parameters == saved["rope_parameters"]
 
 
-def test_the_published_config_loads(tmp_path):
+def test_the_published_config_loads(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
     config = GPTNeoXJapaneseConfig.from_pretrained(tmp_path)
     assert (config.rotary_pct, config.rotary_emb_base) == (0.5, 20000)
@@ -87,7 +90,7 @@ def test_the_published_config_loads(tmp_path):
     assert str(config.dtype) == "torch.float32"
 
 
-def test_an_override_at_loading_wins_over_the_file(tmp_path):
+def test_an_override_at_loading_wins_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
     assert GPTNeoXJapaneseConfig.from_pretrained(tmp_path, rotary_pct=1.0).rotary_pct == 1.0
 
@@ -115,11 +118,13 @@ def test_an_override_at_loading_wins_over_the_file(tmp_path):
     ],
     ids=str,
 )
-def test_absurd_values_are_refused(arguments, message):
+def test_absurd_values_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GPTNeoXJapaneseConfig(**arguments)
 
 
-def test_asking_for_attentions_chooses_the_implementation_that_has_them(tiny_model):
+def test_asking_for_attentions_chooses_the_implementation_that_has_them(
+    tiny_model: MakeModel,
+) -> None:
     assert tiny_model(output_attentions=True).config._attn_implementation == "eager"
     assert tiny_model().config._attn_implementation == "sdpa"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.model import definition
+from tests.model.conftest import MakeModel, MakePair
 
 
-def random_shape(seed):
+def random_shape(seed: int) -> dict[str, Any]:
     """A small configuration drawn by chance."""
     chance = random.Random(seed)
     heads = chance.choice([1, 2, 3, 5])
@@ -29,7 +32,7 @@ def random_shape(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_random_model_computes_its_definition(tiny_model, seed):
+def test_a_random_model_computes_its_definition(tiny_model: MakeModel, seed: int) -> None:
     model = tiny_model(seed, **random_shape(seed)).double()
     texts = torch.randint(3, 61, (3, 10), generator=torch.Generator().manual_seed(seed))
     # Padding, a cache and pieces: nothing of that is in the definition.
@@ -57,7 +60,9 @@ def test_a_random_model_computes_its_definition(tiny_model, seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_random_model_learns_and_continues_like_the_one_in_transformers(pair, seed):
+def test_a_random_model_learns_and_continues_like_the_one_in_transformers(
+    pair: MakePair, seed: int
+) -> None:
     models = pair(seed, **random_shape(seed))
     ids = torch.randint(3, 61, (2, 9), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(ids)
@@ -79,7 +84,7 @@ def test_a_random_model_learns_and_continues_like_the_one_in_transformers(pair, 
     )
 
 
-def error(model, expected, ids):
+def error(model: nn.Module, expected: Any, ids: Tensor) -> Any:
     """Relative error of the last sixteen positions: one position's rounding is a matter of luck."""
     logits = model(ids, use_cache=False).logits[0, -16:].double()
     return ((logits - expected[-16:]).norm(dim=-1) / expected[-16:].norm(dim=-1)).mean()
@@ -88,7 +93,9 @@ def error(model, expected, ids):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("position", "models"), [(16, 10), (500, 3), (1500, 1), (2047, 1)])
 @torch.no_grad()
-def test_half_precision_is_more_exact_than_transformers_at_its_best(pair, dtype, position, models):
+def test_half_precision_is_more_exact_than_transformers_at_its_best(
+    pair: MakePair, dtype: torch.dtype, position: int, models: int
+) -> None:
     ids = torch.randint(3, 61, (1, position + 1), generator=torch.Generator().manual_seed(1))
     ours = theirs = 0.0
     for seed in range(models):

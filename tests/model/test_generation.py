@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import GenerationConfig, TextIteratorStreamer, pipeline
 from transformers.generation import ContinuousBatchingConfig
 
 import gpt_neox_japanese
-from gpt_neox_japanese.model.decode.cache_names import cache_of, named
+from gpt_neox_japanese.model.decode.cache_names import cache_kwargs, cache_of
+from tests.model.conftest import MakeModel
 
 TEXTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [5, 6, 5, 6, 5]]
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": 60, "pad_token_id": 0}
 
 
-def alone(model, text, **options):
+def alone(model: nn.Module, text: list[int], **options: Any) -> list[int]:
     """The continuation of one text by itself."""
     ids = torch.tensor([text])
     output = model.generate(ids, attention_mask=torch.ones_like(ids), **(GREEDY | options))
     return output[0, len(text) :].tolist()
 
 
-def left_padded(texts):
+def left_padded(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
     longest = max(map(len, texts))
     ids = torch.tensor([[0] * (longest - len(text)) + text for text in texts])
     return ids, (ids != 0).long()
 
 
-def by_hand(model, text, tokens):
+def by_hand(model: nn.Module, text: list[int], tokens: int) -> list[int]:
     """Greedy search without a cache, a batch, or `generate`."""
     ids = list(text)
     for _ in range(tokens):
@@ -41,7 +44,7 @@ def by_hand(model, text, tokens):
     return ids[len(text) :]
 
 
-def test_greedy_search_takes_the_best_token_each_time(tiny_model):
+def test_greedy_search_takes_the_best_token_each_time(tiny_model: MakeModel) -> None:
     model = tiny_model()
     for text in TEXTS:
         assert alone(model, text) == by_hand(model, text, 8)
@@ -49,7 +52,9 @@ def test_greedy_search_takes_the_best_token_each_time(tiny_model):
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("cache", [None, "static"])
-def test_a_left_padded_batch_continues_like_its_texts_alone(tiny_model, implementation, cache):
+def test_a_left_padded_batch_continues_like_its_texts_alone(
+    tiny_model: MakeModel, implementation: str, cache: str | None
+) -> None:
     model = tiny_model()
     model.set_attn_implementation(implementation)
     ids, mask = left_padded(TEXTS)
@@ -60,7 +65,7 @@ def test_a_left_padded_batch_continues_like_its_texts_alone(tiny_model, implemen
         assert set(continued[len(expected) :]) <= {0}
 
 
-def test_beams_find_a_likelier_text_than_greedy_search(tiny_model):
+def test_beams_find_a_likelier_text_than_greedy_search(tiny_model: MakeModel) -> None:
     model = tiny_model()
     beams = {"num_beams": 4, "num_return_sequences": 3, "length_penalty": 0.0}
     ids = torch.tensor([TEXTS[0]])
@@ -69,7 +74,7 @@ def test_beams_find_a_likelier_text_than_greedy_search(tiny_model):
     assert found.shape == (3, 14)
     assert len({tuple(row) for row in found.tolist()}) == 3
 
-    def likelihood(row):
+    def likelihood(row: Any) -> float:
         scores = model(row[None]).logits[0].log_softmax(-1)
         return scores[5:-1].gather(1, row[6:, None]).sum().item()
 
@@ -78,7 +83,7 @@ def test_beams_find_a_likelier_text_than_greedy_search(tiny_model):
     assert likelihoods[0] >= likelihood(greedy[0]) - 1e-5
 
 
-def test_samples_of_one_text_differ_and_a_seed_repeats_them(tiny_model):
+def test_samples_of_one_text_differ_and_a_seed_repeats_them(tiny_model: MakeModel) -> None:
     model = tiny_model()
     ids = torch.tensor([TEXTS[0]])
     options = {"do_sample": True, "num_return_sequences": 4, "max_new_tokens": 8}
@@ -91,7 +96,7 @@ def test_samples_of_one_text_differ_and_a_seed_repeats_them(tiny_model):
 
 
 @pytest.mark.parametrize("assistant", ["the model itself", "another model"])
-def test_an_assistant_changes_no_token(tiny_model, assistant):
+def test_an_assistant_changes_no_token(tiny_model: MakeModel, assistant: str) -> None:
     model = tiny_model()
     helper = tiny_model(seed=0 if assistant == "the model itself" else 9)
     for text in TEXTS:
@@ -122,7 +127,9 @@ def default() -> tuple[Any, Any]:
     ],
     ids=str,
 )
-def test_what_generate_drags_along_does_not_disturb_the_model(default, options) -> None:
+def test_what_generate_drags_along_does_not_disturb_the_model(
+    default: tuple[Any, Any], options: dict[str, Any]
+) -> None:
     model, tokenizer = default
     given = tokenizer("吾輩は猫である。名前は", return_tensors="pt")
     options = options | {"max_new_tokens": 12, "do_sample": False}
@@ -137,13 +144,13 @@ def test_what_generate_drags_along_does_not_disturb_the_model(default, options) 
         assert written == tokenizer.decode(model.generate(**given, **plain)[0])
 
 
-def test_a_misspelt_argument_of_generate_is_refused(default) -> None:
+def test_a_misspelt_argument_of_generate_is_refused(default: tuple[Any, Any]) -> None:
     model, tokenizer = default
     with pytest.raises(ValueError, match="stop_strngs"):
         model.generate(**tokenizer("吾輩は", return_tensors="pt"), stop_strngs=["。"])
 
 
-def test_the_pipeline_stops_at_a_sequence(default) -> None:
+def test_the_pipeline_stops_at_a_sequence(default: tuple[Any, Any]) -> None:
     write = pipeline("text-generation", model=default[0], tokenizer=default[1])
     options = {"do_sample": False, "max_new_tokens": 60, "return_full_text": False}
     (answer,) = write("吾輩は猫である。名前は", stop_sequence="。", **options)
@@ -151,13 +158,13 @@ def test_the_pipeline_stops_at_a_sequence(default) -> None:
     assert answer["generated_text"].count("。") == 1
 
 
-def test_prompt_lookup_changes_no_token(tiny_model):
+def test_prompt_lookup_changes_no_token(tiny_model: MakeModel) -> None:
     model = tiny_model()
     for text in TEXTS:
         assert alone(model, text, prompt_lookup_num_tokens=3) == alone(model, text)
 
 
-def test_a_text_may_be_given_as_embeddings(tiny_model):
+def test_a_text_may_be_given_as_embeddings(tiny_model: MakeModel) -> None:
     model = tiny_model()
     ids, mask = left_padded(TEXTS)
     embedded = model.get_input_embeddings()(ids)
@@ -166,7 +173,7 @@ def test_a_text_may_be_given_as_embeddings(tiny_model):
     assert continued.tolist() == whole[:, ids.shape[1] :].tolist()
 
 
-def test_a_cache_carries_a_conversation_on(tiny_model):
+def test_a_cache_carries_a_conversation_on(tiny_model: MakeModel) -> None:
     model = tiny_model()
     first = torch.tensor([TEXTS[0]])
     result = model.generate(
@@ -174,12 +181,14 @@ def test_a_cache_carries_a_conversation_on(tiny_model):
     )
     longer = torch.cat([result.sequences, torch.tensor([TEXTS[1]])], dim=1)
     mask = torch.ones_like(longer)
-    carried = model.generate(longer, attention_mask=mask, **named(cache_of(result)), **GREEDY)
+    carried = model.generate(
+        longer, attention_mask=mask, **cache_kwargs(cache_of(result)), **GREEDY
+    )
     assert carried.tolist() == model.generate(longer, attention_mask=mask, **GREEDY).tolist()
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
-def test_a_model_in_training_that_checkpoints_generates_with_a_cache(tiny_model):
+def test_a_model_in_training_that_checkpoints_generates_with_a_cache(tiny_model: MakeModel) -> None:
     model = tiny_model(attention_dropout=0.0)
     expected = alone(model, TEXTS[0])
     model.train()
@@ -188,7 +197,7 @@ def test_a_model_in_training_that_checkpoints_generates_with_a_cache(tiny_model)
 
 
 @pytest.mark.filterwarnings("ignore")  # of accelerators that are not there
-def test_continuous_batching_continues_like_generate(tiny_model):
+def test_continuous_batching_continues_like_generate(tiny_model: MakeModel) -> None:
     model = tiny_model()
     expected = [alone(model, text) for text in TEXTS]
     for implementation in ("sdpa", "paged|eager"):
@@ -206,7 +215,7 @@ def test_continuous_batching_continues_like_generate(tiny_model):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own modules
-def test_a_static_cache_compiles_to_one_graph(tiny_model):
+def test_a_static_cache_compiles_to_one_graph(tiny_model: MakeModel) -> None:
     model = tiny_model()
     ids, mask = left_padded(TEXTS)
     expected = model.generate(ids, attention_mask=mask, **GREEDY)
@@ -219,11 +228,11 @@ def test_a_static_cache_compiles_to_one_graph(tiny_model):
 class Letters:
     """As much of a tokenizer as a streamer needs."""
 
-    def decode(self, ids, **_):
+    def decode(self, ids: list[int], **_: Any) -> str:
         return "".join(chr(0x4E00 + i) for i in ids)
 
 
-def test_a_streamer_tells_the_text_as_it_grows(tiny_model):
+def test_a_streamer_tells_the_text_as_it_grows(tiny_model: MakeModel) -> None:
     model = tiny_model()
     expected = Letters().decode(alone(model, TEXTS[0]))
     streamer = TextIteratorStreamer(Letters(), skip_prompt=True, timeout=60)
@@ -235,7 +244,9 @@ def test_a_streamer_tells_the_text_as_it_grows(tiny_model):
     assert len([piece for piece in pieces if piece]) > 1
 
 
-def test_the_pipeline_writes_on(tiny_model, reference_directory, tmp_path):
+def test_the_pipeline_writes_on(
+    tiny_model: MakeModel, reference_directory: Path, tmp_path: Path
+) -> None:
     gpt_neox_japanese.register()
     tiny_model(vocab_size=32000).save_pretrained(tmp_path)
     for name in ("vocab.txt", "emoji.json"):
@@ -248,7 +259,7 @@ def test_the_pipeline_writes_on(tiny_model, reference_directory, tmp_path):
     assert text["generated_text"].startswith("吾輩は猫")
 
 
-def test_the_warnings_of_a_generation_come_once(tiny_model):
+def test_the_warnings_of_a_generation_come_once(tiny_model: MakeModel) -> None:
     model = tiny_model(max_position_embeddings=8)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")

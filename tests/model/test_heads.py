@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,6 +14,7 @@ from gpt_neox_japanese.model.heads import (
     GPTNeoXJapaneseForSequenceClassification,
     GPTNeoXJapaneseForTokenClassification,
 )
+from tests.model.conftest import MakeConfig, MakeModel
 
 HEADS = [
     GPTNeoXJapaneseForQuestionAnswering,
@@ -20,8 +25,8 @@ IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
 @pytest.fixture
-def head(tiny_config):
-    def make(model_class, **changes):
+def head(tiny_config: MakeConfig) -> Callable[..., Any]:
+    def make(model_class: Any, **changes: Any) -> Any:
         torch.manual_seed(0)
         return model_class(tiny_config(num_labels=3, **changes)).eval()
 
@@ -29,7 +34,9 @@ def head(tiny_config):
 
 
 @pytest.mark.parametrize("model_class", HEADS)
-def test_a_language_model_becomes_a_judge(tiny_model, tmp_path, model_class):
+def test_a_language_model_becomes_a_judge(
+    tiny_model: MakeModel, tmp_path: Path, model_class: Any
+) -> None:
     language_model = tiny_model()
     language_model.save_pretrained(tmp_path)
     judge, report = model_class.from_pretrained(tmp_path, output_loading_info=True)
@@ -40,14 +47,16 @@ def test_a_language_model_becomes_a_judge(tiny_model, tmp_path, model_class):
 
 
 @pytest.mark.parametrize("model_class", HEADS)
-def test_a_saved_judge_is_the_same_judge(head, tmp_path, model_class):
+def test_a_saved_judge_is_the_same_judge(
+    head: Callable[..., Any], tmp_path: Path, model_class: Any
+) -> None:
     judge = head(model_class)
     judge.save_pretrained(tmp_path)
     assert torch.equal(model_class.from_pretrained(tmp_path)(IDS)[0], judge(IDS)[0])
 
 
 @pytest.mark.parametrize("model_class", HEADS)
-def test_embeddings_can_be_replaced(head, model_class):
+def test_embeddings_can_be_replaced(head: Callable[..., Any], model_class: Any) -> None:
     judge = head(model_class)
     judge.resize_token_embeddings(70, mean_resizing=False)
     assert judge.get_input_embeddings() is judge.gpt_neox_japanese.embed_in
@@ -55,7 +64,7 @@ def test_embeddings_can_be_replaced(head, model_class):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_does_not_change_the_class_of_a_text(head, side):
+def test_padding_does_not_change_the_class_of_a_text(head: Callable[..., Any], side: str) -> None:
     judge = head(GPTNeoXJapaneseForSequenceClassification)
     text = IDS[:1]
     pad = (2, 0) if side == "left" else (0, 2)
@@ -64,7 +73,7 @@ def test_padding_does_not_change_the_class_of_a_text(head, side):
     torch.testing.assert_close(judge(padded, attention_mask=mask).logits[:1], judge(text).logits)
 
 
-def test_every_head_learns(head):
+def test_every_head_learns(head: Callable[..., Any]) -> None:
     sequences = head(GPTNeoXJapaneseForSequenceClassification)
     tokens = head(GPTNeoXJapaneseForTokenClassification)
     spans = head(GPTNeoXJapaneseForQuestionAnswering)

@@ -6,10 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from tests.hub import environment_of
+from tests.model.conftest import MakeModel
 
 IDS = [[5, 6, 7, 8]]
 
@@ -31,7 +34,7 @@ torch.save(results, sys.argv[2])
 """
 
 
-def publish(model, published):
+def publish(model: PreTrainedModel, published: Path) -> None:
     """A model in one file, the same in many, and one whose index points elsewhere."""
     model.save_pretrained(published / "whole")
     for name in ("sharded", "hostile"):
@@ -43,7 +46,9 @@ def publish(model, published):
     shutil.copy(published / "whole/model.safetensors", published / "hostile/escaped.safetensors")
 
 
-def test_models_are_loaded_from_a_hub_and_only_into_its_cache(tiny_model, hub, tmp_path):
+def test_models_are_loaded_from_a_hub_and_only_into_its_cache(
+    tiny_model: MakeModel, hub: str, tmp_path: Path
+) -> None:
     model = tiny_model()
     publish(model, tmp_path / "published")
     environment = environment_of(hub, tmp_path)

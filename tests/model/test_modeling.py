@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
+from gpt_neox_japanese.model import modeling
+from tests.model.conftest import MakeModel, MakePair
 
 SHAPES = [
     {"num_attention_heads": heads, "num_hidden_layers": layers, "rotary_pct": pct}
@@ -14,15 +20,15 @@ SHAPES = [
 IMPLEMENTATIONS = ["eager", "sdpa"]
 
 
-def close(actual, expected):
+def close(actual: Any, expected: Any) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def some_ids(batch: int = 2, tokens: int = 9, seed: int = 0):
+def some_ids(batch: int = 2, tokens: int = 9, seed: int = 0) -> Tensor:
     return torch.randint(3, 61, (batch, tokens), generator=torch.Generator().manual_seed(seed))
 
 
-def left_padded(ids):
+def left_padded(ids: Tensor) -> tuple[Tensor, Tensor]:
     """The first row of `ids` with three tokens of padding on the left, and the mask."""
     ids, mask = ids.clone(), torch.ones_like(ids)
     ids[0, :3], mask[0, :3] = 0, 0
@@ -31,7 +37,9 @@ def left_padded(ids):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_logits_and_hidden_states_are_those_of_transformers(pair, shape, implementation):
+def test_logits_and_hidden_states_are_those_of_transformers(
+    pair: MakePair, shape: Any, implementation: str
+) -> None:
     models = pair(**shape)
     models.ours.set_attn_implementation(implementation)
     ids = some_ids()
@@ -45,7 +53,9 @@ def test_logits_and_hidden_states_are_those_of_transformers(pair, shape, impleme
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("shape", SHAPES[1::3], ids=str)
-def test_loss_and_gradients_are_those_of_transformers(pair, shape, tied):
+def test_loss_and_gradients_are_those_of_transformers(
+    pair: MakePair, shape: Any, tied: bool
+) -> None:
     models = pair(**shape, tie_word_embeddings=tied)
     ids = some_ids()
     labels = ids.clone()
@@ -60,7 +70,7 @@ def test_loss_and_gradients_are_those_of_transformers(pair, shape, tied):
         close(parameter.grad, reference[name].grad)
 
 
-def test_attention_weights_are_those_of_transformers(pair):
+def test_attention_weights_are_those_of_transformers(pair: MakePair) -> None:
     models = pair()
     models.ours.set_attn_implementation("eager")
     ids, mask = left_padded(some_ids())
@@ -71,7 +81,9 @@ def test_attention_weights_are_those_of_transformers(pair):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_left_padding_does_not_change_the_logits_of_the_text(pair, implementation):
+def test_left_padding_does_not_change_the_logits_of_the_text(
+    pair: MakePair, implementation: str
+) -> None:
     models = pair()
     models.ours.set_attn_implementation(implementation)
     ids, mask = left_padded(some_ids())
@@ -83,7 +95,7 @@ def test_left_padding_does_not_change_the_logits_of_the_text(pair, implementatio
     close(ours[0, 3:], models.ours(ids[:1, 3:]).logits[0])
 
 
-def test_given_positions_are_used(pair):
+def test_given_positions_are_used(pair: MakePair) -> None:
     models = pair(rotary_pct=0.5)
     ids = some_ids()
     positions = torch.tensor([[0, 1, 2, 3, 14, 15, 16, 17, 18]] * 2)
@@ -93,7 +105,7 @@ def test_given_positions_are_used(pair):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_text_in_pieces_is_the_text_in_one(tiny_model, implementation):
+def test_a_text_in_pieces_is_the_text_in_one(tiny_model: MakeModel, implementation: str) -> None:
     model = tiny_model()
     model.set_attn_implementation(implementation)
     ids = some_ids(tokens=12)
@@ -106,7 +118,7 @@ def test_a_text_in_pieces_is_the_text_in_one(tiny_model, implementation):
     close(torch.cat(pieces, dim=1), whole)
 
 
-def test_a_tuple_of_pasts_is_a_past(tiny_model):
+def test_a_tuple_of_pasts_is_a_past(tiny_model: MakeModel) -> None:
     model = tiny_model()
     ids = some_ids(tokens=8)
     whole = model(ids).logits
@@ -117,7 +129,9 @@ def test_a_tuple_of_pasts_is_a_past(tiny_model):
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 @pytest.mark.parametrize("shape", SHAPES[::4], ids=str)
-def test_generate_continues_like_transformers(pair, shape, options):
+def test_generate_continues_like_transformers(
+    pair: MakePair, shape: Any, options: dict[str, Any]
+) -> None:
     models = pair(**shape)
     ids, mask = left_padded(some_ids())
     settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, **options}
@@ -126,7 +140,7 @@ def test_generate_continues_like_transformers(pair, shape, options):
     assert ours.tolist() == theirs.tolist()
 
 
-def test_sampling_continues_like_transformers(pair):
+def test_sampling_continues_like_transformers(pair: MakePair) -> None:
     models = pair()
     ids = some_ids()
     texts = []
@@ -140,7 +154,7 @@ def test_sampling_continues_like_transformers(pair):
     assert texts[0].tolist() == texts[1].tolist()
 
 
-def test_only_the_asked_logits_are_computed(tiny_model):
+def test_only_the_asked_logits_are_computed(tiny_model: MakeModel) -> None:
     model = tiny_model()
     ids = some_ids()
     every = model(ids).logits
@@ -149,7 +163,7 @@ def test_only_the_asked_logits_are_computed(tiny_model):
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
-def test_gradient_checkpointing_changes_no_gradient(tiny_model):
+def test_gradient_checkpointing_changes_no_gradient(tiny_model: MakeModel) -> None:
     ids = some_ids()
     gradients = []
     for checkpointing in (False, True):
@@ -162,7 +176,7 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_model):
     close(gradients[1], gradients[0])
 
 
-def test_attention_dropout_works_in_training_only(tiny_model):
+def test_attention_dropout_works_in_training_only(tiny_model: MakeModel) -> None:
     model = tiny_model(attention_dropout=0.5)
     ids = some_ids()
     calm = model(ids).logits
@@ -171,7 +185,7 @@ def test_attention_dropout_works_in_training_only(tiny_model):
     assert (model(ids).logits - calm).abs().max() > 1e-3
 
 
-def test_a_step_compiles_to_one_graph(tiny_model):
+def test_a_step_compiles_to_one_graph(tiny_model: MakeModel) -> None:
     model = tiny_model(attention_dropout=0.0).train()
     ids = some_ids()
     expected = model(ids, labels=ids, use_cache=False).loss
@@ -185,7 +199,7 @@ def test_a_step_compiles_to_one_graph(tiny_model):
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own modules
 @torch.no_grad()  # on a CPU it has no backward pass
-def test_flex_attention_agrees(tiny_model):
+def test_flex_attention_agrees(tiny_model: MakeModel) -> None:
     model = tiny_model(hidden_size=64)
     ids = some_ids()
     expected = model(ids).logits
@@ -199,7 +213,9 @@ def test_flex_attention_agrees(tiny_model):
     ("implementation", "package"),
     [("sdpa", "torch"), ("flash_attention_2", "flash_attn"), ("flash_attention_3", "flash_attn_3")],
 )
-def test_attention_on_a_gpu_agrees(tiny_model, implementation, package):
+def test_attention_on_a_gpu_agrees(
+    tiny_model: MakeModel, implementation: str, package: str
+) -> None:
     pytest.importorskip(package)
     model = tiny_model(hidden_size=128, attn_implementation="eager").bfloat16().cuda()
     ids, mask = (tensor.cuda() for tensor in left_padded(some_ids()))
@@ -209,8 +225,14 @@ def test_attention_on_a_gpu_agrees(tiny_model, implementation, package):
     assert (actual - expected).norm() < 0.02 * expected.norm()
 
 
-def test_the_trainers_item_count_normalises_the_loss(tiny_model):
+def test_the_trainers_item_count_normalises_the_loss(tiny_model: MakeModel) -> None:
     model = tiny_model()
     ids = some_ids(batch=1, tokens=5)
     mean = model(ids, labels=ids).loss
     close(model(ids, labels=ids, num_items_in_batch=torch.tensor(8)).loss, mean * 4 / 8)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    failed, attempted = doctest.testmod(modeling)
+    assert not failed
+    assert attempted

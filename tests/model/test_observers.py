@@ -13,16 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES, cache_of
 from gpt_neox_japanese.model.decode.linear import linear
+from tests.model.conftest import MakeModel
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
-# Wide enough for the kernels of a step of decoding.
+# Wide enough for the kernels of a decode step.
 WIDE: dict[str, Any] = {"hidden_size": 512, "vocab_size": 2048, "num_hidden_layers": 1}
 
 
 @pytest.fixture(params=[True, False], ids=["AVX2", "AVX-512"])
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine is, treat it as one without units for half precision, or with."""
-    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._BEFORE_AVX512", request.param)
+    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", request.param)
 
 
 def compiled(model: nn.Module) -> Callable[..., Any]:
@@ -33,7 +34,9 @@ def compiled(model: nn.Module) -> Callable[..., Any]:
 @pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("given", [{}, {"attention_mask": torch.ones_like(IDS)}, {"labels": IDS}])
-def test_a_model_compiles_to_one_graph(tiny_model, grad: bool, given: dict[str, Any]) -> None:
+def test_a_model_compiles_to_one_graph(
+    tiny_model: MakeModel, grad: bool, given: dict[str, Any]
+) -> None:
     model = tiny_model()
     with torch.set_grad_enabled(grad):
         logits = compiled(model)(input_ids=IDS, **given).logits
@@ -43,7 +46,9 @@ def test_a_model_compiles_to_one_graph(tiny_model, grad: bool, given: dict[str, 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("name", CACHE_NAMES)
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the cache, read by the compiler
-def test_a_step_on_an_eager_cache_compiles_to_one_graph(tiny_model, grad: bool, name: str) -> None:
+def test_a_step_on_an_eager_cache_compiles_to_one_graph(
+    tiny_model: MakeModel, grad: bool, name: str
+) -> None:
     model = tiny_model()
     step = compiled(model)
     with torch.set_grad_enabled(grad):
@@ -60,7 +65,9 @@ def test_a_step_on_an_eager_cache_compiles_to_one_graph(tiny_model, grad: bool, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("tokens", [1, 12])
-def test_a_model_can_be_traced_and_saved(tiny_model, dtype, grad: bool, tokens: int) -> None:
+def test_a_model_can_be_traced_and_saved(
+    tiny_model: MakeModel, dtype: torch.dtype, grad: bool, tokens: int
+) -> None:
     model = tiny_model(use_cache=False, return_dict=False, **WIDE).to(dtype)
     with torch.set_grad_enabled(grad):
         traced = torch.jit.trace(model, (IDS[:, :tokens],))
@@ -75,7 +82,7 @@ def test_a_model_can_be_traced_and_saved(tiny_model, dtype, grad: bool, tokens: 
 @pytest.mark.usefixtures("processor")
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's own attention
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_function_transforms_see_through_a_model(tiny_model, dtype) -> None:
+def test_function_transforms_see_through_a_model(tiny_model: MakeModel, dtype: torch.dtype) -> None:
     model = tiny_model().to(dtype)
     states = torch.randn(3, 2, 5, 32, dtype=dtype)
 
@@ -92,7 +99,7 @@ def test_function_transforms_see_through_a_model(tiny_model, dtype) -> None:
 
 
 @torch.no_grad()
-def test_operations_are_counted_whoever_computes_them(tiny_model) -> None:
+def test_operations_are_counted_whoever_computes_them(tiny_model: MakeModel) -> None:
     counts = []
     for dtype in (torch.float32, torch.bfloat16):
         model = tiny_model(**WIDE).to(dtype)
@@ -102,14 +109,14 @@ def test_operations_are_counted_whoever_computes_them(tiny_model) -> None:
     assert counts[0] == counts[1] >= 2 * (12 * 512**2 + 2048 * 512)
 
 
-def test_every_linear_layer_is_of_the_plain_type(tiny_model) -> None:
+def test_every_linear_layer_is_of_the_plain_type(tiny_model: MakeModel) -> None:
     layers = [m for m in tiny_model().modules() if isinstance(m, nn.Linear)]
     assert len(layers) == 2 * 4 + 1
     assert {type(layer) for layer in layers} == {nn.Linear}
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own: deprecated
-def test_dynamic_quantisation_finds_every_linear_layer(tiny_model) -> None:
+def test_dynamic_quantisation_finds_every_linear_layer(tiny_model: MakeModel) -> None:
     model = tiny_model()
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
     found = [m for m in quantised.modules() if type(m).__module__.startswith("torch.ao.")]
@@ -123,7 +130,7 @@ def test_dynamic_quantisation_finds_every_linear_layer(tiny_model) -> None:
 @pytest.mark.usefixtures("processor")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the states, read by the compiler
 @pytest.mark.parametrize("how", ["hook", "pre-hook", "own forward", "compiled"])
-def test_what_is_put_around_a_layer_is_called(tiny_model, how: str) -> None:
+def test_what_is_put_around_a_layer_is_called(tiny_model: MakeModel, how: str) -> None:
     model, expected = tiny_model(), tiny_model()
     layer, called = model.embed_out, []
     if how == "hook":

@@ -6,15 +6,18 @@ import os
 import socket
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from tests.model.conftest import MakeModel
 
 PROCESSES = 2
 # One text for each process of data parallelism, of one length: then the mean of their losses is
@@ -22,7 +25,7 @@ PROCESSES = 2
 IDS = torch.randint(3, 60, (PROCESSES, 8), generator=torch.Generator().manual_seed(0))
 
 
-def take_steps(model, ids):
+def take_steps(model: nn.Module, ids: Tensor) -> Tensor:
     """The losses of three steps."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     losses = []
@@ -35,7 +38,7 @@ def take_steps(model, ids):
     return torch.stack(losses)
 
 
-def tensor_parallel(directory: Path):
+def tensor_parallel(directory: str) -> Any:
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, tp_plan="auto")
     part = model.gpt_neox_japanese.layers[0].attention.query_key_value.weight
     local = part.to_local() if hasattr(part, "to_local") else part
@@ -47,7 +50,7 @@ def tensor_parallel(directory: Path):
     }
 
 
-def data_parallel(directory: Path):
+def data_parallel(directory: str) -> Any:
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory)
     mesh = init_device_mesh("cpu", (PROCESSES,))
     for layer in model.gpt_neox_japanese.layers:
@@ -58,7 +61,7 @@ def data_parallel(directory: Path):
     return {"losses": losses / PROCESSES}
 
 
-def work(rank, port, directories):
+def work(rank: int, port: int, directories: list[Path]) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -77,7 +80,7 @@ def work(rank, port, directories):
     dist.destroy_process_group()
 
 
-def small_model(*, tied):
+def small_model(*, tied: bool) -> GPTNeoXJapaneseForCausalLM:
     torch.manual_seed(0)
     config = GPTNeoXJapaneseConfig(
         vocab_size=62,
@@ -98,7 +101,7 @@ def small_model(*, tied):
 
 
 @pytest.fixture(scope="module")
-def split_results(tmp_path_factory):
+def split_results(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
     """What each process computed, for a tied and an untied model."""
     directories = {tied: tmp_path_factory.mktemp("split") for tied in (True, False)}
     for tied, directory in directories.items():
@@ -114,7 +117,9 @@ def split_results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_tensor_parallel_logits_and_texts_are_those_of_one_process(split_results, tied):
+def test_tensor_parallel_logits_and_texts_are_those_of_one_process(
+    split_results: dict[bool, Any], tied: bool
+) -> None:
     model = small_model(tied=tied).eval()
     options = {"attention_mask": torch.ones_like(IDS), "max_new_tokens": 5, "do_sample": False}
     expected = model(IDS).logits.detach()
@@ -125,14 +130,16 @@ def test_tensor_parallel_logits_and_texts_are_those_of_one_process(split_results
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_sharded_data_parallel_training_is_that_of_one_process(split_results, tied):
+def test_sharded_data_parallel_training_is_that_of_one_process(
+    split_results: dict[bool, Any], tied: bool
+) -> None:
     expected = take_steps(small_model(tied=tied).eval(), IDS)
     assert expected[2] < expected[0]
     for result in (each["data_parallel"]["losses"] for each in split_results[tied]):
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_pipeline_plan_names_the_parts_in_their_order(tiny_model):
+def test_the_pipeline_plan_names_the_parts_in_their_order(tiny_model: MakeModel) -> None:
     """Runs the model as a pipeline engine would: part by part, by the plan alone."""
     model = tiny_model()
     base = model.gpt_neox_japanese

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-import gpt_neox_japanese.model.decode.linear as linear_module
+from tests.model.conftest import MakeModel
+from tests.model.operations import Operations
 
 peft = pytest.importorskip("peft")
 
@@ -59,7 +60,9 @@ def next_logits(model: Any, base: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_a_learned_prompt_changes_the_text_as_computed_by_hand(tiny_model, kind: str) -> None:
+def test_a_learned_prompt_changes_the_text_as_computed_by_hand(
+    tiny_model: MakeModel, kind: str
+) -> None:
     base = tiny_model(eos_token_id=None)
     plain = base.generate(IDS, **OPTIONS).sequences
     model = with_large_prompt(base, kind)
@@ -74,7 +77,7 @@ def test_a_learned_prompt_changes_the_text_as_computed_by_hand(tiny_model, kind:
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_beams_and_samples_begin_with_a_learned_prompt(tiny_model, kind: str) -> None:
+def test_beams_and_samples_begin_with_a_learned_prompt(tiny_model: MakeModel, kind: str) -> None:
     model = with_large_prompt(tiny_model(eos_token_id=None), kind)
     greedy = model.generate(input_ids=IDS, **OPTIONS).sequences
     one_beam = model.generate(input_ids=IDS, **(OPTIONS | {"num_beams": 3, "max_new_tokens": 1}))
@@ -83,7 +86,7 @@ def test_beams_and_samples_begin_with_a_learned_prompt(tiny_model, kind: str) ->
     assert torch.equal(sampled.sequences, greedy)
 
 
-def test_a_learned_prefix_is_trained(tiny_model) -> None:
+def test_a_learned_prefix_is_trained(tiny_model: MakeModel) -> None:
     model = peft.get_peft_model(tiny_model(), PROMPTS["prefix"]()).train()
     model(input_ids=IDS, attention_mask=MASK, labels=IDS).loss.backward()
     gradients = [p.grad for p in model.prompt_encoder.parameters()]
@@ -91,7 +94,7 @@ def test_a_learned_prefix_is_trained(tiny_model) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["GloraConfig", "LoraConfig", "IA3Config"])
-def test_adapters_stand_around_plain_linear_layers(tiny_model, adapter: str) -> None:
+def test_adapters_stand_around_plain_linear_layers(tiny_model: MakeModel, adapter: str) -> None:
     targets = {"target_modules": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]}
     if adapter == "IA3Config":
         targets["feedforward_modules"] = ["dense_h_to_4h", "dense_4h_to_h"]
@@ -100,21 +103,22 @@ def test_adapters_stand_around_plain_linear_layers(tiny_model, adapter: str) -> 
     assert any(p.grad is not None for p in model.parameters())
 
 
-def test_the_layer_inside_an_adapter_has_the_fast_product(tiny_model, monkeypatch) -> None:
-    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._BEFORE_AVX512", True)
-    widths = []
-    inner = linear_module._multiplied
-    monkeypatch.setattr(
-        "gpt_neox_japanese.model.decode.linear._multiplied",
-        lambda *given: widths.append(len(given[1])) or inner(*given),
-    )
+def test_the_layer_inside_an_adapter_has_the_fast_product(
+    tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = peft.LoraConfig(target_modules=["query_key_value", "dense"])
     model = peft.get_peft_model(tiny_model().bfloat16(), config)
-    model(input_ids=IDS, attention_mask=MASK)
-    assert widths == [96, 32, 128, 32] * 2 + [61]
+    for without_half_units in (True, False):
+        monkeypatch.setattr(
+            "gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", without_half_units
+        )
+        with Operations() as operations:
+            model(input_ids=IDS, attention_mask=MASK)
+        # The adapters themselves are float32.
+        assert (torch.bfloat16 in operations.product_dtypes) == (not without_half_units)
 
 
-def test_tasks_of_a_poly_adapter_reach_it_through_generate(tiny_model) -> None:
+def test_tasks_of_a_poly_adapter_reach_it_through_generate(tiny_model: MakeModel) -> None:
     config = peft.PolyConfig(task_type="CAUSAL_LM", target_modules=["dense"], n_tasks=2)
     model = peft.get_peft_model(tiny_model(eos_token_id=None), config).eval()
     written = model.generate(input_ids=IDS, task_ids=torch.tensor([0, 1]), **OPTIONS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import TorchAoConfig
 
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from tests.model.conftest import MakeModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchao's own
 
@@ -14,7 +17,9 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 @pytest.mark.parametrize(("bits", "error"), [(8, 0.05), (4, 0.5)])
-def test_a_quantised_model_is_nearly_the_model(tiny_model, tmp_path, bits, error):
+def test_a_quantised_model_is_nearly_the_model(
+    tiny_model: MakeModel, tmp_path: Path, bits: int, error: float
+) -> None:
     quantization = pytest.importorskip("torchao.quantization")
     model = tiny_model(hidden_size=128)
     model.save_pretrained(tmp_path)

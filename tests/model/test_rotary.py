@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding, rotate
+from tests.model.conftest import MakeConfig, MakeModel, MakePair
 
 
-def tables(config, positions, dtype=torch.float32):
+def tables(
+    config: Any, positions: list[int], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     rotary = GPTNeoXJapaneseRotaryEmbedding(config)
     return rotary(torch.zeros(1, dtype=dtype), torch.tensor([positions]))
 
 
-def test_each_pair_of_channels_turns_by_its_own_angle(tiny_config):
+def test_each_pair_of_channels_turns_by_its_own_angle(tiny_config: MakeConfig) -> None:
     config = tiny_config(rotary_pct=0.5, rotary_emb_base=100)  # 4 of 8 channels: 2 pairs
     states = torch.randn(1, 1, 1, 8, dtype=torch.float64)
     turned = rotate(states, *tables(config, [3]))
@@ -24,7 +32,7 @@ def test_each_pair_of_channels_turns_by_its_own_angle(tiny_config):
     assert torch.equal(turned[..., 4:], states[..., 4:])
 
 
-def test_scores_depend_on_distance_only(tiny_config):
+def test_scores_depend_on_distance_only(tiny_config: MakeConfig) -> None:
     query, key = torch.randn(2, 1, 1, 1, 8).unbind()
     scores = [
         (
@@ -46,7 +54,9 @@ CASTS = {
 
 
 @pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
-def test_frequencies_stay_exact_under_a_cast(tiny_model, cast):
+def test_frequencies_stay_exact_under_a_cast(
+    tiny_model: MakeModel, cast: Callable[[Any], Any]
+) -> None:
     exact = tiny_model().gpt_neox_japanese.rotary_emb.inv_freq
     rotary = cast(tiny_model()).gpt_neox_japanese.rotary_emb
     assert rotary.inv_freq.dtype == torch.float32
@@ -54,7 +64,9 @@ def test_frequencies_stay_exact_under_a_cast(tiny_model, cast):
     assert torch.equal(rotary.original_inv_freq, exact)
 
 
-def test_frequencies_stay_exact_when_loaded_in_half_precision(tiny_model, tmp_path):
+def test_frequencies_stay_exact_when_loaded_in_half_precision(
+    tiny_model: MakeModel, tmp_path: Path
+) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path)
     loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
@@ -64,7 +76,9 @@ def test_frequencies_stay_exact_when_loaded_in_half_precision(tiny_model, tmp_pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_frequencies_are_right_in_a_model_built_without_memory(tiny_config, tiny_model, dtype):
+def test_frequencies_are_right_in_a_model_built_without_memory(
+    tiny_config: MakeConfig, tiny_model: MakeModel, dtype: torch.dtype
+) -> None:
     expected = tiny_model()
     with torch.device("meta"):
         model = GPTNeoXJapaneseForCausalLM(tiny_config())
@@ -74,19 +88,19 @@ def test_frequencies_are_right_in_a_model_built_without_memory(tiny_config, tiny
     assert torch.equal(rotary.inv_freq, expected.gpt_neox_japanese.rotary_emb.inv_freq)
 
 
-def test_tables_are_float32_for_half_precision_states(tiny_config):
+def test_tables_are_float32_for_half_precision_states(tiny_config: MakeConfig) -> None:
     cos, sin = tables(tiny_config(), [0, 1999], dtype=torch.float16)
     assert cos.dtype == sin.dtype == torch.float32
     assert cos.shape == (1, 1, 2, 4)
     assert cos[0, 0, 1, 0].item() == pytest.approx(torch.tensor(1999.0).double().cos().item(), 1e-4)
 
 
-def test_frequencies_are_no_part_of_a_checkpoint(tiny_model):
+def test_frequencies_are_no_part_of_a_checkpoint(tiny_model: MakeModel) -> None:
     assert not [name for name in tiny_model().state_dict() if "inv_freq" in name]
 
 
 @pytest.mark.parametrize("rope_type", ["linear", "dynamic", "yarn"])
-def test_other_rope_types_are_those_of_transformers(pair, rope_type):
+def test_other_rope_types_are_those_of_transformers(pair: MakePair, rope_type: str) -> None:
     models = pair(
         max_position_embeddings=16,
         rope_parameters={"rope_type": rope_type, "rope_theta": 10000.0, "factor": 2.0},

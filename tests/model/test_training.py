@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import Trainer, TrainingArguments
 
 import gpt_neox_japanese
+from tests.model.conftest import MakeModel
 
 TEXTS = [{"input_ids": row, "labels": row} for row in torch.arange(3, 43).view(8, 5).tolist()]
 
 
-def trained(model, directory, **options):
+def trained(model: nn.Module, directory: Path, **options: Any) -> Any:
     arguments = TrainingArguments(
         output_dir=str(directory),
         use_cpu=True,
@@ -36,7 +40,9 @@ def trained(model, directory, **options):
 
 
 @pytest.mark.filterwarnings("ignore")  # of accelerators that are not there
-def test_trainer_accumulates_to_what_one_large_batch_gives(tiny_model, tmp_path):
+def test_trainer_accumulates_to_what_one_large_batch_gives(
+    tiny_model: MakeModel, tmp_path: Path
+) -> None:
     pytest.importorskip("accelerate")
     model = tiny_model(attention_dropout=0.0)
     other = copy.deepcopy(model)
@@ -47,7 +53,7 @@ def test_trainer_accumulates_to_what_one_large_batch_gives(tiny_model, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")  # of accelerators that are not there
-def test_trainer_checkpoints_gradients(tiny_model, tmp_path):
+def test_trainer_checkpoints_gradients(tiny_model: MakeModel, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     model = tiny_model(attention_dropout=0.0)
     other = copy.deepcopy(model)
@@ -60,7 +66,9 @@ def test_trainer_checkpoints_gradients(tiny_model, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's and its dependencies' own
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_lora_has_default_targets(tiny_model, tmp_path, gradient_checkpointing):
+def test_lora_has_default_targets(
+    tiny_model: MakeModel, tmp_path: Path, gradient_checkpointing: bool
+) -> None:
     peft = pytest.importorskip("peft")
     gpt_neox_japanese.register()
     base = tiny_model()

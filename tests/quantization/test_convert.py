@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def source_with(path: Path, tensors: dict[str, torch.Tensor], **config: object) 
     return path
 
 
-def test_everything_else_of_a_directory_comes_along(tmp_path):
+def test_everything_else_of_a_directory_comes_along(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     source, output = default_model_directory(), tmp_path / "out"
     size = convert(source, output, 4, read=read_tensors, progress=lambda *n: seen.append(n))
@@ -41,7 +43,7 @@ def test_everything_else_of_a_directory_comes_along(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
-def test_tensors_begin_at_multiples_of_64_bytes(tmp_path, bits):
+def test_tensors_begin_at_multiples_of_64_bytes(tmp_path: Path, bits: int) -> None:
     convert(default_model_directory(), tmp_path / "out", bits, read=read_tensors)
     data = (tmp_path / "out" / "model.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
@@ -51,7 +53,7 @@ def test_tensors_begin_at_multiples_of_64_bytes(tmp_path, bits):
     assert starts == [0] * len(starts)
 
 
-def test_bf16_is_the_rounded_checkpoint_and_no_more(tmp_path):
+def test_bf16_is_the_rounded_checkpoint_and_no_more(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.randn(5, 7), "a.bias": torch.randn(3, dtype=torch.float16)}
     source = source_with(tmp_path / "source", tensors)
     convert(source, tmp_path / "out", 16, read=read_tensors)
@@ -61,13 +63,13 @@ def test_bf16_is_the_rounded_checkpoint_and_no_more(tmp_path):
     assert "quantization_config" not in json.loads((tmp_path / "out/config.json").read_text())
 
 
-def test_matrices_without_whole_groups_get_eight_bits(tmp_path):
+def test_matrices_without_whole_groups_get_eight_bits(tmp_path: Path) -> None:
     source = source_with(tmp_path / "source", {"a.weight": torch.randn(5, 100)})
     convert(source, tmp_path / "out", 4, read=read_tensors)
     assert load_file(tmp_path / "out" / "model.safetensors")["a.weight"].dtype == torch.int8
 
 
-def test_a_tied_head_is_stored_once_and_another_head_is_kept(tmp_path):
+def test_a_tied_head_is_stored_once_and_another_head_is_kept(tmp_path: Path) -> None:
     embedding = torch.randn(8, 64)
     names = ("gpt_neox_japanese.embed_in.weight", "embed_out.weight")
     for tied, head in ((True, embedding.clone()), (False, embedding + 1)):
@@ -81,7 +83,7 @@ def test_a_tied_head_is_stored_once_and_another_head_is_kept(tmp_path):
         assert (names[1] in written) is not tied
 
 
-def test_computed_tables_of_old_checkpoints_are_left_out(tmp_path):
+def test_computed_tables_of_old_checkpoints_are_left_out(tmp_path: Path) -> None:
     tensors = {
         "gpt_neox_japanese.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool),
         "gpt_neox_japanese.layers.0.attention.masked_bias": torch.tensor(-1e9),
@@ -92,7 +94,7 @@ def test_computed_tables_of_old_checkpoints_are_left_out(tmp_path):
     assert set(load_file(tmp_path / "out/model.safetensors")) == {"a.weight", "a.weight_scale"}
 
 
-def test_a_failed_conversion_leaves_nothing(tmp_path):
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     weight = torch.ones(4, 64)
     weight[1, 2] = torch.nan
     source = source_with(tmp_path / "source", {"a.weight": torch.ones(4, 64), "b.weight": weight})
@@ -101,14 +103,14 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["source"]
 
 
-def test_what_is_there_is_not_overwritten(tmp_path):
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
     with pytest.raises(OutputError, match="not empty"):
         convert(default_model_directory(), tmp_path / "out", 8, read=read_tensors)
 
 
-def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path):
+def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path: Path) -> None:
     convert(default_model_directory(), tmp_path / "once", 8, read=read_tensors)
     with pytest.raises(CheckpointError, match="quantised already"):
         convert(tmp_path / "once", tmp_path / "twice", 4, read=read_tensors)
@@ -118,8 +120,14 @@ def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000])
-def test_a_broken_config_is_refused(tmp_path, text):
+def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
     source = source_with(tmp_path / "source", {"a.weight": torch.ones(4, 64)})
     (source / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         convert(source, tmp_path / "out", 8, read=read_tensors)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    failed, attempted = doctest.testmod(sys.modules[convert.__module__])
+    assert not failed
+    assert attempted

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ IDS = torch.arange(10, 60)[None]
 
 
 @pytest.fixture(scope="module", params=[8, 4])
-def quantised(request, tmp_path_factory) -> Path:
+def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("converted") / f"int{request.param}"
     convert(default_model_directory(), output, request.param, read=read_tensors)
     return output
@@ -47,7 +48,7 @@ def dequantised(model: GPTNeoXJapaneseForCausalLM) -> GPTNeoXJapaneseForCausalLM
     return original
 
 
-def test_a_loaded_model_computes_what_its_weights_say(quantised):
+def test_a_loaded_model_computes_what_its_weights_say(quantised: Path) -> None:
     model = load(quantised)
     expected, result = logits(dequantised(model)), logits(model)
     assert (result - expected).norm() < 2e-3 * expected.norm()
@@ -58,26 +59,26 @@ def test_a_loaded_model_computes_what_its_weights_say(quantised):
     assert not any(p.requires_grad for m in (head, embedding) for p in m.parameters())
 
 
-def test_both_ways_of_reading_int4_agree(quantised):
+def test_both_ways_of_reading_int4_agree(quantised: Path) -> None:
     module = load(quantised).gpt_neox_japanese.layers[0].mlp.dense_h_to_4h
     matrix = module.matrix()
     assert matrix.shape == (module.out_features, module.in_features)
     assert torch.equal(torch.from_numpy(matrix.floats()), module.dequantize())
 
 
-def test_gradients_reach_the_input(quantised):
+def test_gradients_reach_the_input(quantised: Path) -> None:
     layer = load(quantised).gpt_neox_japanese.layers[0].attention.dense
     x = torch.randn(3, layer.in_features, requires_grad=True)
     layer(x).sum().backward()
     torch.testing.assert_close(x.grad[0], layer.dequantize().sum(0), atol=1e-4, rtol=1e-4)
 
 
-def test_a_dtype_does_not_change_what_is_stored(quantised):
+def test_a_dtype_does_not_change_what_is_stored(quantised: Path) -> None:
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(quantised, dtype=torch.float16)
     assert torch.equal(logits(model.eval()), logits(load(quantised)))
 
 
-def test_saving_keeps_every_tensor(quantised, tmp_path):
+def test_saving_keeps_every_tensor(quantised: Path, tmp_path: Path) -> None:
     model = load(quantised)
     model.save_pretrained(tmp_path)
     before, after = (load_file(d / "model.safetensors") for d in (quantised, tmp_path))
@@ -86,7 +87,7 @@ def test_saving_keeps_every_tensor(quantised, tmp_path):
     assert torch.equal(logits(load(tmp_path)), logits(model))
 
 
-def test_it_writes_text(quantised):
+def test_it_writes_text(quantised: Path) -> None:
     model = load(quantised)
     ids = model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=3)
     assert ids.shape == (1, IDS.shape[1] + 3)
@@ -112,12 +113,14 @@ def changed(source: Path, target: Path, **changes: object) -> Path:
         ({"modules": {"embed_out": "eight"}}, "modules must"),
     ],
 )
-def test_an_absurd_description_is_refused(quantised, tmp_path, changes, said):
+def test_an_absurd_description_is_refused(
+    quantised: Path, tmp_path: Path, changes: Any, said: str
+) -> None:
     with pytest.raises(CheckpointError, match=said):
         load(changed(quantised, tmp_path, **changes))
 
 
-def test_a_truncated_file_is_refused(quantised, tmp_path):
+def test_a_truncated_file_is_refused(quantised: Path, tmp_path: Path) -> None:
     directory = changed(quantised, tmp_path)
     os.truncate(directory / "model.safetensors", 1_000_000)
     with pytest.raises(CheckpointError):
@@ -127,7 +130,9 @@ def test_a_truncated_file_is_refused(quantised, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["rows", "shape", "dtype", "scale"])
-def test_tensors_that_are_not_what_was_described_are_refused(quantised, tmp_path, change):
+def test_tensors_that_are_not_what_was_described_are_refused(
+    quantised: Path, tmp_path: Path, change: str
+) -> None:
     directory = changed(quantised, tmp_path)
     tensors = load_file(directory / "model.safetensors")
     name = "gpt_neox_japanese.layers.0.attention.dense.weight"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat_to_float, float_to_bfloat
@@ -24,7 +27,7 @@ def squared_error(weight: np.ndarray, bits: int, *, search: bool) -> float:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_searching_beats_plain_rounding_in_every_row(bits):
+def test_searching_beats_plain_rounding_in_every_row(bits: int) -> None:
     for row in weights(20, 256):
         searched = squared_error(row[None], bits, search=True)
         assert searched <= squared_error(row[None], bits, search=False)
@@ -32,7 +35,7 @@ def test_searching_beats_plain_rounding_in_every_row(bits):
     assert squared_error(weight, 4, search=True) < 0.8 * squared_error(weight, 4, search=False)
 
 
-def test_plain_rounding_is_what_numpy_makes_of_it():
+def test_plain_rounding_is_what_numpy_makes_of_it() -> None:
     weight = weights(9, 130)
     result = quantize(weight, 8, search=False)
     scales = np.abs(weight).max(axis=1) / np.float32(127)
@@ -48,14 +51,14 @@ def test_plain_rounding_is_what_numpy_makes_of_it():
     assert np.abs(unpack_int4(result.numbers) - np.clip(steps, -8, 7)).max() <= 0.5 + 1e-4
 
 
-def test_the_side_that_reaches_farther_gets_the_integer_more():
+def test_the_side_that_reaches_farther_gets_the_integer_more() -> None:
     weight = np.linspace(0, 1, 64, dtype=np.float32)[None]
     assert (quantize(weight, 4).scales >> 15).all()  # negative
     assert not (quantize(-weight, 4).scales >> 15).any()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_zeros_stay_zeros_and_tiny_weights_do_no_harm(bits):
+def test_zeros_stay_zeros_and_tiny_weights_do_no_harm(bits: int) -> None:
     weight = np.zeros((3, 64), np.float32)
     weight[1] = 1e-38
     assert (quantize(weight, bits).floats() == 0).all()
@@ -71,13 +74,15 @@ def test_zeros_stay_zeros_and_tiny_weights_do_no_harm(bits):
         (np.zeros((2, 64), np.float32), 3, "3 bits"),
     ],
 )
-def test_what_cannot_be_rounded_is_refused(weight, bits, said):
+def test_what_cannot_be_rounded_is_refused(
+    weight: NDArray[np.float32], bits: int, said: str
+) -> None:
     with pytest.raises(CheckpointError, match=said):
         quantize(weight, bits)
 
 
 @pytest.mark.parametrize("kind", ["float", "bfloat", "int8", "int4"])
-def test_a_matrix_product_is_that_of_the_dequantised_weights(kind):
+def test_a_matrix_product_is_that_of_the_dequantised_weights(kind: str) -> None:
     matrix, x = weights(300, 192), weights(70, 192)
     weight = {
         "float": lambda: Matrix(matrix),
@@ -94,7 +99,7 @@ def test_a_matrix_product_is_that_of_the_dequantised_weights(kind):
     assert matmul(x[:0], weight).shape == (0, 300)
 
 
-def test_a_stored_matrix_is_read_without_a_copy():
+def test_a_stored_matrix_is_read_without_a_copy() -> None:
     tensors = {"a": float_to_bfloat(np.ones((4, 64), np.float32))}
     weight = matrix_of(tensors, "a", (4, 64))
     tensors["a"][0, 0] = 0x4000
@@ -117,11 +122,13 @@ def test_a_stored_matrix_is_read_without_a_copy():
         ({"w": np.zeros((4, 64), "i8")}, "w has shape .* of int64"),
     ],
 )
-def test_tensors_that_fit_no_format_are_refused(tensors, said):
+def test_tensors_that_fit_no_format_are_refused(
+    tensors: dict[str, NDArray[Any]], said: str
+) -> None:
     with pytest.raises(CheckpointError, match=said):
         matrix_of(tensors, "w", (4, 64))
 
 
-def test_int4_needs_whole_groups():
+def test_int4_needs_whole_groups() -> None:
     with pytest.raises(CheckpointError, match="multiple of 64"):
         matrix_of({"w": np.zeros((4, 16), np.uint8)}, "w", (4, 32))

@@ -19,21 +19,21 @@ from transformers import PreTrainedModel
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["Bits", "bits_per_character"]
+__all__ = ["LanguageModelMetrics", "bits_per_character"]
 
 
 @dataclass(frozen=True)
-class Bits:
-    """What a model makes of some texts.
+class LanguageModelMetrics:
+    """How well a model predicts some texts.
 
     Attributes:
-        bits_per_character: bits for a Unicode character.
-        bits_per_byte: bits for a byte of UTF-8.
-        perplexity: per token; only comparable between models with the same vocabulary.
-        documents: number of texts.
+        bits_per_character: Bits for a Unicode character.
+        bits_per_byte: Bits for a byte of UTF-8.
+        perplexity: Per token; only comparable between models with the same vocabulary.
+        documents: Number of texts.
         characters: Unicode characters of the texts.
         bytes: UTF-8 bytes of the texts.
-        tokens: predicted tokens, the end of each text among them.
+        tokens: Predicted tokens, the end of each text among them.
     """
 
     bits_per_character: float
@@ -47,10 +47,10 @@ class Bits:
 
 @dataclass(frozen=True)
 class _Window:
-    """`ids`, int32 [tokens], of which the last `scored` are to be predicted."""
+    """`ids`, int32 [tokens], of which the last `num_targets` are to be predicted."""
 
     ids: NDArray[np.int32]
-    scored: int
+    num_targets: int
 
 
 def bits_per_character(
@@ -60,7 +60,7 @@ def bits_per_character(
     *,
     stride: int | None = None,
     batch_size: int = 8,
-) -> Bits:
+) -> LanguageModelMetrics:
     """Measure a causal language model on texts, each on its own.
 
     A text is read from the end-of-text id, as in training, where it precedes every document, to
@@ -68,21 +68,24 @@ def bits_per_character(
     that overlap: each predicts `stride` tokens and knows at least `window - stride` before them.
 
     Args:
-        model: on the device where it shall run.
-        codec: the model's.
-        texts: read one by one.
-        stride: half the model's window when None; smaller is slower and gives fewer bits.
-        batch_size: windows in one forward pass.
+        model: A causal language model, on the device where it shall run.
+        codec: The model's tokenizer.
+        texts: Read one by one.
+        stride: Half the model's window when None; smaller is slower and gives fewer bits.
+        batch_size: Windows in one forward pass.
+
+    Returns:
+        The metrics of all texts together.
 
     Raises:
-        DataError: there is no text at all, or `stride` is not between 1 and the window.
+        DataError: There is no text at all, or `stride` is not between 1 and the window.
     """
     window = int(model.config.max_position_embeddings)
     stride = window // 2 if stride is None else stride
     if not 1 <= stride <= window:
         raise DataError(f"stride {stride} is not between 1 and the model's window, {window}")
 
-    sizes = _Sizes()
+    sizes = _TextSizes()
     nats = 0.0
     batch: list[_Window] = []
     model.train(False)
@@ -90,14 +93,14 @@ def bits_per_character(
         for item in _windows(texts, codec, window, stride, sizes):
             batch.append(item)
             if len(batch) == batch_size:
-                nats += _nats(model, batch, len(codec))
+                nats += _negative_log_likelihood(model, batch, len(codec))
                 batch = []
         if batch:
-            nats += _nats(model, batch, len(codec))
+            nats += _negative_log_likelihood(model, batch, len(codec))
     if not sizes.characters:
         raise DataError("there is no text to evaluate on")
     bits = nats / math.log(2)
-    return Bits(
+    return LanguageModelMetrics(
         bits_per_character=bits / sizes.characters,
         bits_per_byte=bits / sizes.bytes,
         perplexity=math.exp(nats / sizes.tokens),
@@ -109,7 +112,7 @@ def bits_per_character(
 
 
 @dataclass
-class _Sizes:
+class _TextSizes:
     documents: int = 0
     characters: int = 0
     bytes: int = 0
@@ -117,7 +120,7 @@ class _Sizes:
 
 
 def _windows(
-    texts: Iterable[str], codec: Codec, window: int, stride: int, sizes: _Sizes
+    texts: Iterable[str], codec: Codec, window: int, stride: int, sizes: _TextSizes
 ) -> Iterator[_Window]:
     """Windows of at most `window + 1` ids: the model reads all but the last of them."""
     eos = codec.eot_token
@@ -130,15 +133,15 @@ def _windows(
         end = min(window + 1, len(ids))
         yield _Window(ids[:end], end - 1)
         while end < len(ids):
-            scored = min(stride, len(ids) - end)
-            end += scored
-            yield _Window(ids[end - window - 1 : end], scored)
+            num_targets = min(stride, len(ids) - end)
+            end += num_targets
+            yield _Window(ids[end - window - 1 : end], num_targets)
 
 
-def _nats(model: PreTrainedModel, batch: list[_Window], num_ids: int) -> float:
-    """The negative log-likelihood of all scored tokens of a batch, in nats.
+def _negative_log_likelihood(model: PreTrainedModel, batch: list[_Window], num_ids: int) -> float:
+    """The negative log-likelihood of all target tokens of a batch, in nats.
 
-    Rows of the model from `num_ids` on only pad it; they are no continuation that it could choose.
+    Logits from `num_ids` on belong to rows that only pad the model; they are left out.
     """
     device = model.device
     length = max(len(item.ids) for item in batch) - 1
@@ -149,13 +152,13 @@ def _nats(model: PreTrainedModel, batch: list[_Window], num_ids: int) -> float:
         ids = torch.from_numpy(item.ids.astype(np.int64))
         # Padding stands on the right, where a causal model's earlier positions cannot see it.
         inputs[row, :size] = ids[:-1]
-        targets[row, size - item.scored : size] = ids[1:][-item.scored :]
+        targets[row, size - item.num_targets : size] = ids[1:][-item.num_targets :]
     targets = targets.to(device)
     inputs = inputs.to(device)
     hidden = model.base_model(
         input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False
     ).last_hidden_state
-    # The output matrix is the dearest part of a small model: only for the scored positions.
+    # The head is the most expensive part of a small model: only for the target positions.
     chosen = targets >= 0
     head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
     logits = cast(Tensor, head(hidden[chosen]))[:, :num_ids]

@@ -1,7 +1,7 @@
 """A cloze: which of four continuations is the true one?
 
 The questions are made of held-out works, the same ones for the same works. Unlike bits per
-character the score is understood at once: a coin with four sides gets 25 %.
+character the score is understood at once: chance gets 25 %.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from transformers import PreTrainedModel
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["Cloze", "Question", "cloze", "make_questions"]
+__all__ = ["ClozeResult", "Question", "cloze", "make_questions"]
 
-CHOICES = 4
+_CHOICES = 4
 
-# Characters before the gap, and of a continuation at the least and at the most.
-_CONTEXT = 200
-_SHORTEST, _LONGEST = 15, 60
+# Characters before the gap, and of a continuation.
+_CONTEXT_CHARACTERS = 200
+_MIN_CHARACTERS, _MAX_CHARACTERS = 15, 60
 
-_SENTENCE = re.compile(rf"[^。！？\n]{{{_SHORTEST - 1},{_LONGEST - 1}}}[。！？]")
+_SENTENCE = re.compile(rf"[^。！？\n]{{{_MIN_CHARACTERS - 1},{_MAX_CHARACTERS - 1}}}[。！？]")
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Question:
     """A beginning and four continuations.
 
     Attributes:
-        context: what stands before the gap.
-        choices: four sentences; the wrong ones are from elsewhere in the same works.
-        answer: index of the true one.
+        context: What stands before the gap.
+        choices: Four sentences; the wrong ones are from elsewhere in the same works.
+        answer: Index of the true one.
     """
 
     context: str
@@ -46,12 +46,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Cloze:
-    """How a model did.
+class ClozeResult:
+    """How well a model did.
 
     Attributes:
-        accuracy: share of the questions that it answered rightly.
-        questions: number of questions.
+        accuracy: Fraction of the questions that it answered rightly.
+        questions: Number of questions.
     """
 
     accuracy: float
@@ -59,63 +59,69 @@ class Cloze:
 
 
 def make_questions(texts: Iterable[str], number: int) -> list[Question]:
-    """Questions of texts: gaps spread over them, wrong sentences of nearly the true one's length.
+    """Make questions from texts: gaps spread over them, wrong sentences of about the true length.
 
     Everything is decided by the texts themselves, in their order, and by `number`.
 
     Args:
-        texts: held-out works.
-        number: how many questions at most.
+        texts: Held-out works.
+        number: How many questions at most.
+
+    Returns:
+        The questions, in an order that only the texts decide.
 
     Raises:
-        DataError: there are too few sentences.
+        DataError: There are too few sentences.
     """
     gaps = [
-        (text[max(0, found.start() - _CONTEXT) : found.start()], found.group())
+        (text[max(0, found.start() - _CONTEXT_CHARACTERS) : found.start()], found.group())
         for text in texts
-        for found in _SENTENCE.finditer(text, _CONTEXT)
+        for found in _SENTENCE.finditer(text, _CONTEXT_CHARACTERS)
     ]
     sentences = sorted({sentence for _, sentence in gaps}, key=lambda s: (len(s), _hash(s)))
-    if len(sentences) < CHOICES:
+    if len(sentences) < _CHOICES:
         raise DataError(
-            f"{len(sentences)} sentences of {_SHORTEST} to {_LONGEST} characters are too few for a "
-            "cloze; give longer texts"
+            f"{len(sentences)} sentences of {_MIN_CHARACTERS} to {_MAX_CHARACTERS} characters are "
+            "too few for a cloze; give longer texts"
         )
-    place = {sentence: index for index, sentence in enumerate(sentences)}
+    rank = {sentence: index for index, sentence in enumerate(sentences)}
     chosen = sorted(gaps, key=lambda gap: _hash("".join(gap)))[:number]
-    return [_question(context, true, sentences, place[true]) for context, true in chosen]
+    return [_question(context, true, sentences, rank[true]) for context, true in chosen]
 
 
-def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -> Cloze:
-    """Let a model choose: it takes the continuation with the fewest bits per character.
+def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -> ClozeResult:
+    """Let a model answer: it takes the continuation with the fewest bits per character.
 
     Args:
-        model: a causal language model, on the device where it shall run.
-        codec: its tokenizer.
-        questions: at least one.
+        model: A causal language model, on the device where it shall run.
+        codec: Its tokenizer.
+        questions: At least one.
+
+    Returns:
+        The fraction of right answers.
     """
     model.train(False)
     with torch.inference_mode():
         right = [_choice(model, codec, question) == question.answer for question in questions]
-    return Cloze(sum(right) / len(right), len(right))
+    return ClozeResult(sum(right) / len(right), len(right))
 
 
-def _question(context: str, true: str, sentences: Sequence[str], place: int) -> Question:
+def _question(context: str, true: str, sentences: Sequence[str], rank: int) -> Question:
     # Neighbours in the list of all sentences by length are nearly as long as the true one.
-    near = range(max(0, place - 16), min(len(sentences), place + 17))
+    near = range(max(0, rank - 16), min(len(sentences), rank + 17))
     others = sorted(
-        (sentences[i] for i in near if i != place), key=lambda other: _hash(context + other)
+        (sentences[i] for i in near if i != rank), key=lambda other: _hash(context + other)
     )
-    choices = sorted([true, *others[: CHOICES - 1]], key=lambda each: _hash(each + context))
+    choices = sorted([true, *others[: _CHOICES - 1]], key=lambda each: _hash(each + context))
     return Question(context, tuple(choices), choices.index(true))
 
 
 def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
     eos = codec.eot_token
     start = [eos, *codec.encode(question.context)]
-    longest = int(model.config.max_position_embeddings)
+    window = int(model.config.max_position_embeddings)
     rows = [codec.encode(choice) for choice in question.choices]
-    start = start[-(longest - max(map(len, rows))) :]
+    start = start[-(window - max(map(len, rows))) :]
     inputs = torch.zeros(len(rows), len(start) + max(map(len, rows)), dtype=torch.long)
     targets = torch.full_like(inputs, -100)
     for row, ids in enumerate(rows):

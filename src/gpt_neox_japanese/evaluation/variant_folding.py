@@ -10,17 +10,21 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 __all__ = ["folded_characters"]
 
 # Lines are compared one by one; matching is quadratic.
-_LONGEST_LINE = 1000
+_MAX_LINE_CHARACTERS = 1000
 
 
 def folded_characters(codec: Codec, texts: Iterable[str]) -> tuple[int, int]:
-    """How many characters of some texts come back as others: variants, rare symbols.
+    """Count the characters of some texts that are decoded as others: variants, rare symbols.
 
     Bits per character count them as characters, although nothing of their difference is predicted.
-    Two tokenizers are comparable as far as this share is small for both.
+    Two tokenizers are comparable as far as this fraction is small for both.
+
+    Args:
+        codec: The tokenizer.
+        texts: Read one by one.
 
     Returns:
-        Folded characters and all characters.
+        The number of folded characters and of all characters.
     """
     folded = total = 0
     for line in _lines(texts):
@@ -39,5 +43,5 @@ def folded_characters(codec: Codec, texts: Iterable[str]) -> tuple[int, int]:
 def _lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         for line in text.splitlines(keepends=True):
-            for start in range(0, len(line), _LONGEST_LINE):
-                yield line[start : start + _LONGEST_LINE]
+            for start in range(0, len(line), _MAX_LINE_CHARACTERS):
+                yield line[start : start + _MAX_LINE_CHARACTERS]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.checks import shown
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError
 
 __all__ = ["DEFAULT", "TOKENIZER_FILES", "find_model", "find_tokenizer"]
@@ -103,7 +103,7 @@ def _find(
     local_files_only: bool,
 ) -> Path:
     if not isinstance(name, (str, os.PathLike)) or not str(name):
-        raise CheckpointError(f"the model is {shown(name)}; give a directory or a Hub id")
+        raise CheckpointError(f"the model is {short_repr(name)}; give a directory or a Hub id")
     if Path(name).is_dir():
         return Path(name)
     if name == DEFAULT:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, shown
+from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, short_repr
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.files.model_directory import DEFAULT
 from gpt_neox_japanese.inference.detokenizer import Detokenizer
@@ -355,7 +355,7 @@ class TextGenerator:
         check_bool("echo", echo, GenerationError)
         if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
             raise GenerationError(
-                f"sampling_params is {shown(sampling_params)}; it must be SamplingParams or None"
+                f"sampling_params is {short_repr(sampling_params)}; give SamplingParams or None"
             )
         text = ""
         if echo:
@@ -380,7 +380,7 @@ class TextGenerator:
             return self.codec.encode(prompt)
         if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, (Sequence, np.ndarray)):
             raise GenerationError(
-                f"the prompt is {shown(prompt)}; it must be a string or a list of token ids"
+                f"the prompt is {short_repr(prompt)}; it must be a string or a list of token ids"
             )
         return check_ids("the prompt", prompt, GenerationError, len(self.codec))
 

@@ -1,6 +1,6 @@
-"""Arithmetic that is compiled: what the engine, the model and quantised weights have in common.
+"""Compiled arithmetic that the engine, the model and quantised weights share: start with `gemv`.
 
-`ops` does what surrounds matrix products, `gemv` the products of a few rows with weights in every
-format, out of the tiles of `microkernel`, which are written in LLVM's vectors (`llvm`). `compile`
-says how all of it is compiled and kept.
+`gemv` multiplies weights of every format by up to eight rows, tile by tile with the inner loops of
+`microkernel`, which are LLVM vectors (`llvm`). `ops` is what surrounds the products. `compile` says
+how all of it is compiled, `compile_cache` where it is kept.
 """

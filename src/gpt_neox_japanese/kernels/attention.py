@@ -22,15 +22,15 @@ def attend_last(
     first: Number,
     last: Number,
 ) -> None:
-    """Mix the values of some heads.
+    """Attend with some heads: weights from the scores of all keys, and the values mixed by them.
 
     Args:
-        query: float32 `(heads, head_dim)`, of all texts.
+        query: float32 [heads, head_dim], of all texts.
         kind: Empty; its dtype says how the cache is stored, float32 or bfloat16 as uint16.
-        keys: int64 `(heads,)`, the address of each head's `(length, head_dim)`.
+        keys: int64 [heads], the address of each head's [length, head_dim].
         values: As `keys`.
         length: Tokens of the cache.
-        out: float32 `(heads, head_dim)`, of which rows `first` to `last` are written.
+        out: float32 [heads, head_dim], of which rows `first` to `last` are written.
         first: First head.
         last: Head after the last.
     """

@@ -1,4 +1,4 @@
-"""Numbers as bits: float32 to and from bfloat16, and addresses of tensors, in compiled code."""
+"""bfloat16 in compiled code, which has it as the uint16 of its bits; arrays at an address."""
 # What generates code for Numba carries no annotations: llvmlite has none.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
@@ -36,9 +36,17 @@ def float_of(typing_context, bits):
 
 @intrinsic
 def matrix_at(typing_context, address, rows, columns, like):
-    """The matrix that lies at an address, with the dtype of the array `like`. Nothing is copied.
+    """View memory as a matrix. Nothing is copied, and the memory must outlive the view.
 
-    Whoever gives the address sees to it that the memory stays.
+    Args:
+        typing_context: Numba's.
+        address: Of the first number, int64.
+        rows: int64.
+        columns: int64.
+        like: An array of the matrix's dtype.
+
+    Returns:
+        [rows, columns].
     """
     kind = types.Array(like.dtype, 2, "C")
 
@@ -73,7 +81,15 @@ def _to_float32(value):
 
 
 def to_stored(value: Number, like: Number) -> Number:
-    """A float32 as it is stored in arrays of the dtype of `like`, rounded to nearest even."""
+    """A float32 as it is stored, rounded to nearest even.
+
+    Args:
+        value: float32.
+        like: An array of float32, or of bfloat16 as uint16.
+
+    Returns:
+        A number of the dtype of `like`.
+    """
     raise NotImplementedError
 
 

@@ -84,7 +84,11 @@ _INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx512bw", "avx2", "dotprod", "neon")
 
 
 def processor() -> str:
-    """What kernels are compiled for: a processor's name, and what it has for them."""
+    """What kernels are compiled for.
+
+    Returns:
+        The processor's name in LLVM, and the best of its instructions that multiply integers.
+    """
     _, name, features = cpu_target.target_context.codegen().magic_tuple()
     if features in ("", _BASE):  # no more and no less than the name says
         return str(name)
@@ -106,7 +110,14 @@ _INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_w
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function that compiled functions call."""
+    """Compile a function that compiled functions call.
+
+    Args:
+        function: Written for Numba.
+
+    Returns:
+        What other compiled functions call; Python cannot, unless JIT is off.
+    """
     return cast(_Function, _njit(**_INNER)(function))
 
 
@@ -115,6 +126,12 @@ def leaf(function: _Function) -> _Function:
 
     Arrays passed to it are not counted as referenced once more, which makes the innermost loops
     twice as fast. It may return a view of an array only to another leaf.
+
+    Args:
+        function: Written for Numba.
+
+    Returns:
+        What other compiled functions call; Python cannot, unless JIT is off.
     """
     return cast(_Function, _njit(**_INNER, _nrt=False)(function))
 
@@ -124,7 +141,13 @@ def arithmetic(function: _Function) -> _Function:
 
     Every operation is rounded as it is written. The compiler may neither reorder sums nor fuse a
     product with a sum: how it would do so depends on the processor, and so would the result.
-    `sums.multiply_add` is for what should be fused.
+    `reductions.multiply_add` is for what should be fused.
+
+    Args:
+        function: Written for Numba.
+
+    Returns:
+        What other compiled functions call; Python cannot, unless JIT is off.
     """
     options = {**_INNER, "_nrt": False, "error_model": "numpy"}
     return cast(_Function, _njit(**options)(function))
@@ -135,15 +158,22 @@ def entry(function: _Function) -> _Function:
 
     Numba notices when the file of a cached function changes, but not when a function that it calls
     or a constant that it reads changes in another file. So the cache is told of all sources.
+
+    Args:
+        function: Written for Numba.
+
+    Returns:
+        What Python and compiled functions call; it is compiled, or loaded, at its first call with
+        arguments of these types.
     """
     dispatcher = _njit(nogil=True)(function)
     if not _config.DISABLE_JIT:
         dispatcher._cache = cache_of(function, _DIGEST)
-        dispatcher.compile = _undisturbed(dispatcher.compile)
+        dispatcher.compile = _compile_in_thread(dispatcher.compile)
     return cast(_Function, dispatcher)
 
 
-def _undisturbed(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _compile_in_thread(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Let Numba compile, or load what it compiled, in a thread that no interrupt reaches.
 
     Python interrupts the main thread alone. Numba, interrupted, forgets what it was about to

@@ -41,6 +41,10 @@ def cache_of(function: Callable[..., Any], sources: str) -> FunctionCache | Null
     Args:
         function: What is compiled.
         sources: A digest of every file that its code depends on.
+
+    Returns:
+        Numba's interface to files beside the source, in the user's cache or in `NUMBA_CACHE_DIR`;
+        or one that keeps nothing, where none of them can be written.
     """
     try:
         return _KernelCache(function, sources)
@@ -63,7 +67,15 @@ class _KernelCache(FunctionCache):
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The function compiled for `sig`, or None if it has to be compiled now."""
+        """Load what was compiled.
+
+        Args:
+            sig: Numba's types of the arguments.
+            target_context: Numba's, for this processor.
+
+        Returns:
+            The function compiled for `sig`, or None if it has to be compiled now.
+        """
         target_context.refresh()
         path = self._path(sig, target_context.codegen())
         try:
@@ -75,11 +87,16 @@ class _KernelCache(FunctionCache):
             _remove(path)
         except Exception as error:  # unreadable, or of no use here: what is compiled replaces it
             _log.warning("gpt-neox-japanese: cannot use compiled code in %s: %s", path, error)
-        _say_compiling(self._function, "once")
+        _log_compiling(self._function, "once")
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled; a full disk or the like is no reason to stop."""
+        """Keep what was compiled; a full disk or the like is no reason to stop.
+
+        Args:
+            sig: Numba's types of the arguments.
+            data: Numba's result of compiling.
+        """
         if not self._impl.check_cachable(data):
             return
         path = self._path(sig, data.codegen)
@@ -114,13 +131,13 @@ class _NoCache(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> None:
         """Nothing."""
-        _say_compiling(
+        _log_compiling(
             self._function,
             "at every start: NUMBA_CACHE_DIR does not name a directory that can be written",
         )
 
 
-def _say_compiling(function: Callable[..., Any], how_often: str) -> None:
+def _log_compiling(function: Callable[..., Any], how_often: str) -> None:
     if parent_process() is None:  # the workers of a pool are many, and say nothing
         name = f"{function.__module__}.{function.__name__}".removeprefix("gpt_neox_japanese.")
         _log.warning("gpt-neox-japanese: compiling %s for this processor, %s …", name, how_often)
@@ -142,14 +159,14 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that others see all of it or nothing."""
-    unfinished = path.with_name(f"{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(f"{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with unfinished.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(hashlib.sha256(content).digest())
             file.write(content)
-        unfinished.replace(path)
+        temporary.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

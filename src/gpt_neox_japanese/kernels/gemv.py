@@ -1,13 +1,13 @@
-"""Weights times one to eight rows of activations, at the speed at which memory gives the weights.
+"""GEMV: weights times one to eight rows of activations, at the speed of memory.
 
-All functions write `out[:, first:last]` and start no threads: whoever calls them shares the outputs
-out. They may be called from Python and from compiled functions. The product of one row of weights
-and one row of activations is the same to the bit whatever else is computed with it.
+All functions write `out[:, first:last]` and start no threads: their callers split the outputs among
+threads. They may be called from Python and from compiled functions. The product of one row of
+weights and one row of activations is the same to the bit whatever else is computed with it.
 
-With one row of activations, weights are read in the order in which they lie. With several, outputs
-are taken in blocks and columns in stretches, such that the activations of a stretch stay in the
-innermost cache and the weights of a block in the next; while one block is multiplied, the next is
-on its way from memory.
+With one row of activations, weights are read in the order in which they lie. With several, the
+outputs are taken in panels and the columns in blocks, such that the activations of a block stay in
+the L1 cache and the weights of a panel in the L2 cache; while one panel is multiplied, the next is
+prefetched. A panel is computed tile by tile by the micro-kernel of its format.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.kernels.compile import Number, compiled, entry
 from gpt_neox_japanese.kernels.constants import GROUP, QMAX
 from gpt_neox_japanese.kernels.microkernel import (
-    dot_bfloat,
-    dot_float,
+    dot_bfloat16,
+    dot_float32,
     dot_int4,
     dot_int8,
 )
@@ -38,47 +38,47 @@ Floats: TypeAlias = NDArray[np.float32]
 Words: TypeAlias = NDArray[np.int16]
 
 
-_SMALLEST = 1e-30  # activations that are nowhere larger than this count as zero
+_MIN_ABSMAX = 1e-30  # a row whose largest activation is smaller counts as zero
 _ROUNDING = 12582912.0  # 1.5 * 2**23: what is added to it becomes whole
 
-_OUTPUTS = 32  # of a block
-_AHEAD = 1024  # bytes between what is read in order and what is asked for
+_PANEL_OUTPUTS = 32
+_PREFETCH_BYTES = 1024  # how far ahead of what is read in order
 
-_COLUMNS = 2048  # of a stretch of floats; part of the result, because it decides the order of sums
-_INT8_COLUMNS = 2560  # of a stretch: four rows of activations take 20 KB of the innermost cache
-_INT8_COLUMNS_ONE_ROW = 8192  # QMAX * 127 * 8192 < 2**31
-_GROUPS = _COLUMNS // GROUP
+_BLOCK_COLUMNS = 2048  # of floats; part of the result, because it decides the order of sums
+_INT8_BLOCK_COLUMNS = 2560  # four rows of activations take 20 KB of the L1 cache
+_INT8_BLOCK_COLUMNS_ONE_ROW = 8192  # QMAX * 127 * 8192 < 2**31
+_BLOCK_GROUPS = _BLOCK_COLUMNS // GROUP
 
 
 @entry
 def quantize_rows(x: Floats, q: Words, scales: Floats, corrections: NDArray[np.int32]) -> None:
-    """Round every row to whole numbers up to ±QMAX of its own scale.
+    """Quantize every row of activations to integers up to ±QMAX with a scale of its own.
 
     A row with an infinity or a NaN gets the scale NaN, and so will every product with it.
 
     Args:
-        x: float32 `(rows, columns)`.
-        q: int16 `(rows, columns)`, becomes `x / scale`, halves to even.
-        scales: float32 `(rows,)`.
+        x: float32 [rows, columns].
+        q: int16 [rows, columns], becomes `x / scale`, halves to even.
+        scales: float32 [rows].
         corrections: int32 `(rows, ceil(columns / GROUP))`, becomes -8 times the sum of each
             group of `q`, for int4.
     """
-    rounding, largest = np.float32(_ROUNDING), np.float32(QMAX)
+    rounding, qmax = np.float32(_ROUNDING), np.float32(QMAX)
     for row in range(x.shape[0]):
         values = x[row]
         bits = values.view(np.uint32)
         peak = np.uint32(0)  # floats without sign are ordered as their bits are
         for column in range(bits.size):
             peak = max(peak, bits[column] & np.uint32(0x7FFFFFFF))
-        top = np.empty(1, np.float32)
-        top.view(np.uint32)[0] = peak
-        if not np.isfinite(top[0]) or top[0] < np.float32(_SMALLEST):
-            scales[row] = np.float32(0) if np.isfinite(top[0]) else np.float32(np.nan)
+        absmax = np.empty(1, np.float32)
+        absmax.view(np.uint32)[0] = peak
+        if not np.isfinite(absmax[0]) or absmax[0] < np.float32(_MIN_ABSMAX):
+            scales[row] = np.float32(0) if np.isfinite(absmax[0]) else np.float32(np.nan)
             q[row] = 0
             corrections[row] = 0
             continue
-        scales[row] = top[0] / largest
-        factor = largest / top[0]
+        scales[row] = absmax[0] / qmax
+        factor = qmax / absmax[0]
         for column in range(values.size):
             q[row, column] = np.int16((values[column] * factor + rounding) - rounding)
         for group in range(corrections.shape[1]):
@@ -88,10 +88,15 @@ def quantize_rows(x: Floats, q: Words, scales: Floats, corrections: NDArray[np.i
             corrections[row, group] = np.int32(-8) * total
 
 
-def _adds_tiles(dot: Any, outputs: int, rows: int) -> Any:
-    """Make the function that adds products of a block and a stretch to `totals`.
+def _make_tile_kernel(dot: Any, outputs: int, rows: int) -> Any:
+    """Make the loop over a panel's tiles; it adds the products of a block to `totals`.
 
-    The number of outputs of the block is a multiple of `outputs`.
+    The number of outputs of the panel is a multiple of `outputs`.
+
+    Args:
+        dot: The micro-kernel.
+        outputs: Height of a tile.
+        rows: Width of a tile.
     """
 
     @compiled
@@ -115,21 +120,23 @@ def _adds_tiles(dot: Any, outputs: int, rows: int) -> Any:
     return add
 
 
-def _multiplies(
-    dot: Any, finish: Any, total: Any, tile: tuple[int, int], stretch: int, stretch_of_one_row: int
+def _make_gemv(
+    dot: Any, finish: Any, total: Any, tile: tuple[int, int], block: int, block_of_one_row: int
 ) -> Any:
-    """Make the product of a format.
+    """Make the GEMV of a format.
 
     Args:
-        dot: Its function of `tiles`.
+        dot: Its micro-kernel.
         finish: `(total, matrix, inputs, output, row)` → element of the result.
-        total: Type of sums over several stretches.
-        tile: Outputs and rows that are computed together, as many as there are registers for.
-        stretch: Columns, or groups, that are computed together.
-        stretch_of_one_row: The same for one row.
+        total: Type of sums over several blocks.
+        tile: Outputs and rows of a tile, as many as there are registers for.
+        block: Columns, or groups, of a block.
+        block_of_one_row: The same with one row of activations.
     """
     outputs, max_rows = tile
-    add_most, add_2, add_1 = (_adds_tiles(dot, outputs, rows) for rows in (max_rows, 2, 1))
+    add_max_rows, add_2, add_1 = (
+        _make_tile_kernel(dot, outputs, rows) for rows in (max_rows, 2, 1)
+    )
 
     @compiled
     def multiply_row(
@@ -137,9 +144,9 @@ def _multiplies(
     ) -> None:
         for output in range(first, last):
             sum_ = total(0)
-            for start in range(0, size, stretch_of_one_row):
-                stop = min(start + stretch_of_one_row, size)
-                sum_ += dot(matrix, inputs, output, row, start, stop, _AHEAD, 1, 1)[0]
+            for start in range(0, size, block_of_one_row):
+                stop = min(start + block_of_one_row, size)
+                sum_ += dot(matrix, inputs, output, row, start, stop, _PREFETCH_BYTES, 1, 1)[0]
             out[row, output] = finish(sum_, matrix, inputs, output, row)
 
     @compiled
@@ -150,20 +157,20 @@ def _multiplies(
         if rows == 1:
             multiply_row(matrix, inputs, out, 0, first, last, size)
             return
-        totals = np.empty((rows, _OUTPUTS), total)
-        for output in range(first, last, _OUTPUTS):
-            end = min(output + _OUTPUTS, last)
+        totals = np.empty((rows, _PANEL_OUTPUTS), total)
+        for output in range(first, last, _PANEL_OUTPUTS):
+            end = min(output + _PANEL_OUTPUTS, last)
             if (end - output) % outputs:
                 end -= 1
                 for row in range(rows):
                     multiply_row(matrix, inputs, out, row, end, end + 1, size)
-            ahead = _OUTPUTS * matrix[0].strides[0] if end < last else 0
+            ahead = _PANEL_OUTPUTS * matrix[0].strides[0] if end < last else 0
             totals[:] = 0
-            for start in range(0, size, stretch):
-                stop = min(start + stretch, size)
+            for start in range(0, size, block):
+                stop = min(start + block, size)
                 row = 0
                 while rows - row >= max_rows:
-                    add_most(matrix, inputs, totals, row, output, end, start, stop, ahead)
+                    add_max_rows(matrix, inputs, totals, row, output, end, start, stop, ahead)
                     row += max_rows
                 if rows - row >= 2:
                     add_2(matrix, inputs, totals, row, output, end, start, stop, ahead)
@@ -179,7 +186,7 @@ def _multiplies(
 
 
 @compiled
-def _sum_alone(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
+def _unscaled(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
     return total
 
 
@@ -193,14 +200,14 @@ def _scale_int4(total: Number, matrix: Any, inputs: Any, output: Number, row: Nu
     return total * inputs[2][row]
 
 
-_float_product, _bfloat_product = (
-    _multiplies(dot, _sum_alone, np.float32, (1, 2), _COLUMNS, _COLUMNS)
-    for dot in (dot_float, dot_bfloat)
+_product_float32, _product_bfloat16 = (
+    _make_gemv(dot, _unscaled, np.float32, (1, 2), _BLOCK_COLUMNS, _BLOCK_COLUMNS)
+    for dot in (dot_float32, dot_bfloat16)
 )
-_int8_product = _multiplies(
-    dot_int8, _scale_int8, np.int64, (2, 4), _INT8_COLUMNS, _INT8_COLUMNS_ONE_ROW
+_product_int8 = _make_gemv(
+    dot_int8, _scale_int8, np.int64, (2, 4), _INT8_BLOCK_COLUMNS, _INT8_BLOCK_COLUMNS_ONE_ROW
 )
-_int4_product = _multiplies(dot_int4, _scale_int4, np.float32, (2, 4), _GROUPS, _GROUPS)
+_product_int4 = _make_gemv(dot_int4, _scale_int4, np.float32, (2, 4), _BLOCK_GROUPS, _BLOCK_GROUPS)
 
 
 @entry
@@ -208,21 +215,29 @@ def gemv_float32(weights: Floats, x: Floats, out: Floats, first: Number, last: N
     """float32 weights times float32 activations.
 
     Args:
-        weights: float32 `(outputs, columns)`.
-        x: float32 `(rows, columns)`.
-        out: float32 `(rows, outputs)`, of which columns `first` to `last` are written.
+        weights: float32 [outputs, columns].
+        x: float32 [rows, columns].
+        out: float32 [rows, outputs], of which columns `first` to `last` are written.
         first: First output.
         last: Output after the last.
     """
-    _float_product((weights,), (x,), out, first, last, x.shape[1])
+    _product_float32((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
 def gemv_bfloat16(
     weights: NDArray[np.uint16], x: Floats, out: Floats, first: Number, last: Number
 ) -> None:
-    """bfloat16 weights, as bit patterns, times float32 activations; otherwise `gemv_float32`."""
-    _bfloat_product((weights,), (x,), out, first, last, x.shape[1])
+    """bfloat16 weights times float32 activations.
+
+    Args:
+        weights: bfloat16 as bit patterns, uint16 [outputs, columns].
+        x: float32 [rows, columns].
+        out: float32 [rows, outputs], of which columns `first` to `last` are written.
+        first: First output.
+        last: Output after the last.
+    """
+    _product_bfloat16((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
@@ -235,18 +250,18 @@ def gemv_int8(
     first: Number,
     last: Number,
 ) -> None:
-    """int8 weights times activations of `quantize_rows`. Sums are exact, then rounded once.
+    """int8 weights times activations quantized by `quantize_rows`; sums are exact, then rounded.
 
     Args:
-        weights: int8 `(outputs, columns)`, not -128.
-        weight_scales: float32 `(outputs,)`.
-        q: int16 `(rows, columns)`.
-        x_scales: float32 `(rows,)`.
-        out: float32 `(rows, outputs)`, of which columns `first` to `last` are written.
+        weights: int8 [outputs, columns], not -128.
+        weight_scales: float32 [outputs].
+        q: int16 [rows, columns].
+        x_scales: float32 [rows].
+        out: float32 [rows, outputs], of which columns `first` to `last` are written.
         first: First output.
         last: Output after the last.
     """
-    _int8_product((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
+    _product_int8((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
 
 
 @entry
@@ -260,17 +275,17 @@ def gemv_int4(
     first: Number,
     last: Number,
 ) -> None:
-    """int4 weights in groups, times activations of `quantize_rows`.
+    """int4 weights in groups, times activations quantized by `quantize_rows`.
 
     Args:
-        packed: uint8 `(outputs, columns / 2)`; `reference.pack_int4` tells the order.
-        group_scales: bfloat16 as bit patterns, uint16 `(outputs, columns / GROUP)`.
-        q: int16 `(rows, columns)`; columns must be a multiple of GROUP.
-        x_scales: float32 `(rows,)`.
-        corrections: int32 `(rows, columns / GROUP)`.
-        out: float32 `(rows, outputs)`, of which columns `first` to `last` are written.
+        packed: uint8 [outputs, columns / 2]; `quantization.int4.pack_int4` tells the order.
+        group_scales: bfloat16 as bit patterns, uint16 [outputs, columns / GROUP].
+        q: int16 [rows, columns]; columns must be a multiple of GROUP.
+        x_scales: float32 [rows].
+        corrections: int32 [rows, columns / GROUP].
+        out: float32 [rows, outputs], of which columns `first` to `last` are written.
         first: First output.
         last: Output after the last.
     """
     matrix, inputs = (packed, group_scales), (q, corrections, x_scales)
-    _int4_product(matrix, inputs, out, first, last, group_scales.shape[1])
+    _product_int4(matrix, inputs, out, first, last, group_scales.shape[1])

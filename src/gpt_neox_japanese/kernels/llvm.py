@@ -1,4 +1,4 @@
-"""Vectors of LLVM: the few operations that the kernels' inner loops are written in.
+"""LLVM vectors: the few operations that the micro-kernels are written in.
 
 Numba has no vector type, and no plain loop makes LLVM multiply pairs of 16-bit integers the way
 that processors do best. These functions write generic vector code, nothing of one processor: LLVM
@@ -22,14 +22,14 @@ __all__ = [
     "INT16",
     "INT32",
     "INT64",
-    "add_lanes",
     "add_products",
     "constant",
-    "fused",
+    "fmuladd",
     "load",
     "prefetch",
-    "rows_of",
-    "spread",
+    "reduce_add",
+    "row_pointers",
+    "splat",
     "vector",
 ]
 
@@ -43,19 +43,41 @@ _ARM = binding.get_process_triple().startswith(("aarch64", "arm64"))
 
 
 def vector(scalar: Value, lanes: int) -> Value:
-    """The type of `lanes` scalars."""
+    """Make a vector type.
+
+    Args:
+        scalar: LLVM type of a lane.
+        lanes: How many there are.
+    """
     return ir.VectorType(scalar, lanes)
 
 
 def constant(kind: Value, number: int) -> Value:
-    """The same number in each lane of a vector type."""
+    """Make a constant with the same number in each lane.
+
+    Args:
+        kind: A vector type.
+        number: In each lane.
+    """
     return ir.Constant(kind, [number] * kind.count)
 
 
-def rows_of(
+def row_pointers(
     context: Any, builder: Builder, kind: Any, array: Value, first: Value, count: int
 ) -> Any:
-    """Where `count` rows of a two-dimensional array begin: byte pointers."""
+    """Find where some rows of a two-dimensional array begin.
+
+    Args:
+        context: Numba's target.
+        builder: Writes the code.
+        kind: Numba type of the array.
+        array: LLVM value of the array, [rows, columns].
+        first: The first of the rows, int64.
+        count: How many.
+
+    Returns:
+        `count` byte pointers.
+    """
     fields = context.make_array(kind)(context, builder, array)
     start = builder.bitcast(fields.data, INT8.as_pointer())
     stride = builder.extract_value(fields.strides, 0)
@@ -66,13 +88,26 @@ def rows_of(
 
 
 def load(builder: Builder, row: Value, byte: Value, kind: Value) -> Value:
-    """Load a vector or a scalar from a row; nothing is asked of the address."""
+    """Load a vector or a scalar from a row; the address need not be aligned.
+
+    Args:
+        builder: Writes the code.
+        row: Byte pointer to the row.
+        byte: Offset from there, int64.
+        kind: LLVM type of what is loaded.
+    """
     pointer = builder.bitcast(builder.gep(row, [byte]), kind.as_pointer())
     return builder.load(pointer, align=1)
 
 
 def prefetch(builder: Builder, row: Value, byte: Value) -> None:
-    """Ask for a line of memory that will be read soon; no address is wrong."""
+    """Prefetch a cache line that will be read soon; no address is wrong.
+
+    Args:
+        builder: Writes the code.
+        row: Byte pointer.
+        byte: Offset from there, int64.
+    """
     pointer = INT8.as_pointer()
     function = cgutils.get_or_insert_function(
         builder.module,
@@ -83,17 +118,23 @@ def prefetch(builder: Builder, row: Value, byte: Value) -> None:
     builder.call(function, [builder.gep(row, [byte]), read, keep, data])
 
 
-def _choose(builder: Builder, value: Value, lanes: Sequence[int]) -> Value:
+def _shuffle(builder: Builder, value: Value, lanes: Sequence[int]) -> Value:
     undefined = ir.Constant(value.type, ir.Undefined)
     return builder.shuffle_vector(
         value, undefined, ir.Constant(vector(INT32, len(lanes)), list(lanes))
     )
 
 
-def spread(builder: Builder, scalar: Value, lanes: int) -> Value:
-    """A scalar in each lane."""
+def splat(builder: Builder, scalar: Value, lanes: int) -> Value:
+    """Broadcast a scalar to each lane of a vector.
+
+    Args:
+        builder: Writes the code.
+        scalar: LLVM value.
+        lanes: How many there are.
+    """
     start = ir.Constant(vector(scalar.type, lanes), ir.Undefined)
-    return _choose(builder, builder.insert_element(start, scalar, INT32(0)), [0] * lanes)
+    return _shuffle(builder, builder.insert_element(start, scalar, INT32(0)), [0] * lanes)
 
 
 def add_products(
@@ -112,25 +153,34 @@ def add_products(
         right: As `left`.
         neighbours: Lanes 2 i and 2 i + 1 go to sum i. Otherwise any two may.
         arm: Write it as Arm needs it.
+
+    Returns:
+        The new sums, int32 lanes.
     """
     lanes = left.type.count
     even, odd = range(0, lanes, 2), range(1, lanes, 2)
     if not arm:
         wide = vector(INT32, lanes)
         products = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
-        pairs = builder.add(_choose(builder, products, even), _choose(builder, products, odd))
+        pairs = builder.add(_shuffle(builder, products, even), _shuffle(builder, products, odd))
         return builder.add(sums, pairs)
     halves = range(lanes // 2), range(lanes // 2, lanes)
     for part in (even, odd) if neighbours else halves:
-        wide = [builder.sext(_choose(builder, each, part), sums.type) for each in (left, right)]
+        wide = [builder.sext(_shuffle(builder, each, part), sums.type) for each in (left, right)]
         sums = builder.add(sums, builder.mul(*wide))
     return sums
 
 
-def fused(builder: Builder, left: Value, right: Value, total: Value) -> Value:
+def fmuladd(builder: Builder, left: Value, right: Value, total: Value) -> Value:
     """`left * right + total` of float32s or their lanes, rounded once where the processor can.
 
     Every processor but the first x86-64 ones can; those round the product, too.
+
+    Args:
+        builder: Writes the code.
+        left: float32, or a vector of them.
+        right: As `left`.
+        total: As `left`.
     """
     kind = left.type
     lanes = "" if kind == FLOAT else f"v{kind.count}"
@@ -140,12 +190,17 @@ def fused(builder: Builder, left: Value, right: Value, total: Value) -> Value:
     return builder.call(function, [left, right, total])
 
 
-def add_lanes(builder: Builder, value: Value) -> Value:
-    """The sum of all lanes: the upper half is added to the lower until one is left."""
+def reduce_add(builder: Builder, value: Value) -> Value:
+    """Sum all lanes: the upper half is added to the lower until one is left.
+
+    Args:
+        builder: Writes the code.
+        value: A vector of integers or float32, its lanes a power of two.
+    """
     add = builder.fadd if value.type.element == FLOAT else builder.add
     lanes = value.type.count
     while lanes > 1:
         lanes //= 2
-        lower = _choose(builder, value, range(lanes))
-        value = add(lower, _choose(builder, value, range(lanes, 2 * lanes)))
+        lower = _shuffle(builder, value, range(lanes))
+        value = add(lower, _shuffle(builder, value, range(lanes, 2 * lanes)))
     return builder.extract_element(value, INT32(0))

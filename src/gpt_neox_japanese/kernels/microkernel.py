@@ -1,6 +1,6 @@
-"""Inner products of a few rows of weights with a few rows of activations: a tile of the result.
+"""Micro-kernels: a tile of a product, some rows of weights times some rows of activations.
 
-Each function here becomes a loop inside its caller. `outputs` and `rows` are constants, so that all
+Each micro-kernel becomes a loop inside its caller. `outputs` and `rows` are constants, so that all
 sums stay in registers. One sum takes the same steps whatever the size of the tile.
 """
 # Numba's own functions carry no annotations.
@@ -23,21 +23,21 @@ from gpt_neox_japanese.kernels.llvm import (
     INT16,
     INT32,
     INT64,
-    add_lanes,
     add_products,
     constant,
-    fused,
+    fmuladd,
     load,
     prefetch,
-    rows_of,
-    spread,
+    reduce_add,
+    row_pointers,
+    splat,
     vector,
 )
 
-__all__ = ["dot_bfloat", "dot_float", "dot_int4", "dot_int8"]
+__all__ = ["dot_bfloat16", "dot_float32", "dot_int4", "dot_int8"]
 
 
-_LINE = 64  # bytes that come from memory together
+_CACHE_LINE = 64  # bytes
 
 # Lanes of one sum of floats. They are part of the result: another number rounds differently.
 _FLOAT_LANES = 32
@@ -88,19 +88,19 @@ def _for_each_step(
         step(rest, INT64(0))
 
 
-def _ask_for(builder: Builder, row: Value, byte: Value, size: int, ahead: Value) -> None:
-    """Prefetch the lines that lie `ahead` bytes from the next `size` of a row."""
-    for line in range(0, size, _LINE):
+def _prefetch_lines(builder: Builder, row: Value, byte: Value, size: int, ahead: Value) -> None:
+    """Prefetch the cache lines `ahead` bytes beyond the next `size` bytes of a row."""
+    for line in range(0, size, _CACHE_LINE):
         prefetch(builder, row, builder.add(byte, builder.add(ahead, INT64(line))))
 
 
-def _sums(builder: Builder, kind: Value, count: int) -> list[Value]:
-    """Places for sums that begin at zero; LLVM keeps them in registers."""
+def _accumulators(builder: Builder, kind: Value, count: int) -> list[Value]:
+    """Sums that begin at zero; LLVM keeps them in registers."""
     return [cgutils.alloca_once_value(builder, ir.Constant(kind, None)) for _ in range(count)]
 
 
-def _tile(result: Any, generate: Callable[..., list[Value]]) -> Any:
-    """A function of compiled code whose result is the sums of a tile.
+def _make_microkernel(result: Any, generate: Callable[..., list[Value]]) -> Any:
+    """Make a function of compiled code whose result is the sums of a tile.
 
     `(matrix, inputs, output, row, first, last, ahead, outputs, rows)` → tuple of `outputs * rows`,
     the sums of the first output in front.
@@ -111,7 +111,7 @@ def _tile(result: Any, generate: Callable[..., list[Value]]) -> Any:
         row       first row of activations
         first     column, or group
         last      column, or group
-        ahead     how many bytes beyond what is read the weights lie that will be read soon
+        ahead     prefetch distance: how many bytes ahead lie the weights that will be read soon
         outputs   constant
         rows      constant
 
@@ -142,7 +142,7 @@ def _tile(result: Any, generate: Callable[..., list[Value]]) -> Any:
         def code(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
             matrix, inputs, output, row, first, last, ahead, *_ = arguments
             arrays = [
-                rows_of(context, builder, kind, array, start, count)
+                row_pointers(context, builder, kind, array, start, count)
                 for kinds, tuple_, start, count in (
                     (signature.args[0], matrix, output, height),
                     (signature.args[1], inputs, row, width),
@@ -158,7 +158,7 @@ def _tile(result: Any, generate: Callable[..., list[Value]]) -> Any:
     return dot
 
 
-def _dot(
+def _make_dot(
     weight_type: Value,
     input_type: Value,
     scalar: Value,
@@ -166,7 +166,7 @@ def _dot(
     add: Callable[[Builder, Value, Value, Value], Value],
     lanes: Callable[[int], tuple[int, int]],
 ) -> Any:
-    """A tile's function for matrices without groups.
+    """Make the micro-kernel of a format without groups.
 
     Args:
         weight_type: Element of the weights.
@@ -184,8 +184,8 @@ def _dot(
         height = len(weights)
         columns, sum_lanes = lanes(height * len(inputs))
         size = _size_of(weight_type)
-        size_of_step = max(columns * size, _LINE)
-        sums = _sums(builder, vector(scalar, sum_lanes), height * len(inputs))
+        size_of_step = max(columns * size, _CACHE_LINE)
+        sums = _accumulators(builder, vector(scalar, sum_lanes), height * len(inputs))
 
         def part(row: Value, kind: Value, column: Value) -> Value:
             byte = builder.mul(column, INT64(_size_of(kind)))
@@ -193,7 +193,7 @@ def _dot(
 
         def step(rows: list[Value], column: Value) -> None:
             for row in rows[:height]:
-                _ask_for(builder, row, builder.mul(column, INT64(size)), size_of_step, ahead)
+                _prefetch_lines(builder, row, builder.mul(column, INT64(size)), size_of_step, ahead)
             for offset in range(0, size_of_step // size, columns):
                 at = builder.add(column, INT64(offset))
                 ready = [prepare(builder, part(row, weight_type, at)) for row in rows[:height]]
@@ -205,22 +205,22 @@ def _dot(
 
         sources = [(row, weight_type) for row in weights] + [(row, input_type) for row in inputs]
         _for_each_step(builder, first, last, size_of_step // size, sources, step)
-        return [add_lanes(builder, builder.load(place)) for place in sums]
+        return [reduce_add(builder, builder.load(place)) for place in sums]
 
-    return _tile(types.float32 if scalar == FLOAT else types.int32, generate)
+    return _make_microkernel(types.float32 if scalar == FLOAT else types.int32, generate)
 
 
-def _widen_int8(builder: Builder, weights: Value) -> Value:
+def _int8_to_int16(builder: Builder, weights: Value) -> Value:
     return builder.sext(weights, vector(INT16, weights.type.count))
 
 
-def _widen_bfloat(builder: Builder, weights: Value) -> Value:
+def _bfloat16_to_float32(builder: Builder, weights: Value) -> Value:
     kind = vector(INT32, weights.type.count)
     bits = builder.shl(builder.zext(weights, kind), constant(kind, 16))
     return builder.bitcast(bits, vector(FLOAT, weights.type.count))
 
 
-def _keep(_: Builder, weights: Value) -> Value:
+def _identity(_: Builder, weights: Value) -> Value:
     return weights
 
 
@@ -229,7 +229,7 @@ def _add_integers(builder: Builder, sums: Value, weights: Value, inputs: Value) 
 
 
 def _add_floats(builder: Builder, sums: Value, weights: Value, inputs: Value) -> Value:
-    return fused(builder, weights, inputs, sums)
+    return fmuladd(builder, weights, inputs, sums)
 
 
 def _int_lanes(sums: int) -> tuple[int, int]:
@@ -240,16 +240,16 @@ def _float_lanes(_: int) -> tuple[int, int]:
     return _FLOAT_LANES, _FLOAT_LANES
 
 
-# int8 `(outputs, columns)` with int16 `(rows, columns)`; sums of int32, so that 8,192 columns with
+# int8 [outputs, columns] with int16 [rows, columns]; sums of int32, so that 8,192 columns with
 # activations up to 2,047 are the most.
-dot_int8 = _dot(INT8, INT16, INT32, _widen_int8, _add_integers, _int_lanes)
+dot_int8 = _make_dot(INT8, INT16, INT32, _int8_to_int16, _add_integers, _int_lanes)
 # Bit patterns of bfloat16 as uint16, with float32.
-dot_bfloat = _dot(INT16, FLOAT, FLOAT, _widen_bfloat, _add_floats, _float_lanes)
+dot_bfloat16 = _make_dot(INT16, FLOAT, FLOAT, _bfloat16_to_float32, _add_floats, _float_lanes)
 # float32 with float32.
-dot_float = _dot(FLOAT, FLOAT, FLOAT, _keep, _add_floats, _float_lanes)
+dot_float32 = _make_dot(FLOAT, FLOAT, FLOAT, _identity, _add_floats, _float_lanes)
 
 
-def _dot_groups(
+def _generate_int4(
     builder: Builder, arrays: list[list[Value]], first: Value, last: Value, ahead: Value
 ) -> list[Value]:
     """Code for int4: inner products over the groups `first` to `last`.
@@ -261,26 +261,26 @@ def _dot_groups(
 
     Args:
         builder: Writes the code.
-        arrays: Rows of the packed weights, uint8 `(outputs, columns / 2)`; of their scales, bit
-            patterns of bfloat16, `(outputs, groups)`; of the activations, int16 `(rows, columns)`;
-            and of the corrections, int32 `(rows, groups)`: -8 times the sum of a group's
+        arrays: Rows of the packed weights, uint8 [outputs, columns / 2]; of their scales, bit
+            patterns of bfloat16, [outputs, groups]; of the activations, int16 [rows, columns];
+            and of the corrections, int32 [rows, groups]: -8 times the sum of a group's
             activations.
         first: Group.
         last: Group.
-        ahead: See `_tile`.
+        ahead: See `_make_microkernel`.
     """
     packed, scales, inputs, corrections = arrays
     lanes, count = vector(FLOAT, 8), len(inputs)
-    sums = _sums(builder, lanes, len(packed) * count)
+    sums = _accumulators(builder, lanes, len(packed) * count)
     with cgutils.for_range_slice(builder, first, last, INT64(1)) as (group, _):
         byte = builder.mul(group, INT64(GROUP // 2))
         words = []
         for row in packed:
-            _ask_for(builder, row, byte, GROUP // 2, ahead)
+            _prefetch_lines(builder, row, byte, GROUP // 2, ahead)
             words.append(load(builder, row, byte, vector(INT16, 16)))
         totals = [_correction(builder, row, group) for _ in packed for row in corrections]
         for place in range(4):
-            weights = [_nibbles(builder, each, place) for each in words]
+            weights = [_extract_nibbles(builder, each, place) for each in words]
             column = builder.mul(group, INT64(2 * GROUP))
             for index, row in enumerate(inputs):
                 at = builder.add(column, INT64(32 * place))
@@ -296,10 +296,10 @@ def _dot_groups(
                 here = output * count + index
                 scaled = builder.fmul(builder.sitofp(totals[here], lanes), scale)
                 builder.store(builder.fadd(builder.load(sums[here]), scaled), sums[here])
-    return [add_lanes(builder, builder.load(place)) for place in sums]
+    return [reduce_add(builder, builder.load(place)) for place in sums]
 
 
-def _nibbles(builder: Builder, words: Value, place: int) -> Value:
+def _extract_nibbles(builder: Builder, words: Value, place: int) -> Value:
     """The nibbles at a place of 16 words, int16 from 0 to 15."""
     kind = words.type
     shifted = builder.lshr(words, constant(kind, 4 * place)) if place else words
@@ -315,8 +315,8 @@ def _correction(builder: Builder, row: Value, group: Value) -> Value:
 def _group_scale(builder: Builder, row: Value, group: Value) -> Value:
     """A group's scale in eight lanes; the other half of each lane is shifted out."""
     bits = load(builder, row, builder.mul(group, INT64(2)), INT16)
-    lanes = builder.bitcast(spread(builder, bits, 16), vector(INT32, 8))
+    lanes = builder.bitcast(splat(builder, bits, 16), vector(INT32, 8))
     return builder.bitcast(builder.shl(lanes, constant(lanes.type, 16)), vector(FLOAT, 8))
 
 
-dot_int4 = _tile(types.float32, _dot_groups)
+dot_int4 = _make_microkernel(types.float32, _generate_int4)

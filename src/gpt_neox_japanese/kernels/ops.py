@@ -1,4 +1,4 @@
-"""What surrounds the matrix products, one row at a time: normalization, rotation, GELU, softmax.
+"""What surrounds the matrix products, row by row: LayerNorm, RoPE, GELU, attention.
 
 Each function does the same arithmetic in the same order for a row whatever rows there are beside
 it, so a request's numbers do not depend on its neighbours; nor do they on the processor, if it can
@@ -85,7 +85,12 @@ def _erf(x: Number) -> Number:
 
 @arithmetic
 def gelu(row: Floats, tanh: bool) -> None:
-    """Replace a row by its GELU: exact, or by the approximation with tanh."""
+    """GELU of a row, in place.
+
+    Args:
+        row: float32 [channels].
+        tanh: Use the approximation with tanh instead of the exact function.
+    """
     if tanh:
         for i in range(len(row)):
             x = row[i]
@@ -105,10 +110,10 @@ def normalize(row: Floats, norm: Floats, epsilon: Number, out: Floats) -> None:
     """LayerNorm of a row.
 
     Args:
-        row: float32 `(channels,)`.
-        norm: float32 `(2, channels)`, weight and bias.
+        row: float32 [channels].
+        norm: float32 [2, channels], weight and bias.
         epsilon: float32, added to the variance.
-        out: float32 `(channels,)`.
+        out: float32 [channels].
     """
     count = np.float32(len(row))
     mean = total(row) / count
@@ -121,11 +126,11 @@ def normalize(row: Floats, norm: Floats, epsilon: Number, out: Floats) -> None:
 
 @arithmetic
 def rotate(head: Floats, cos: Floats, sin: Floats) -> None:
-    """Turn the pairs of channels (i, i + R / 2) of one head by the angles of its position.
+    """RoPE: turn the pairs of channels (i, i + R / 2) of one head by the angles of its position.
 
     Args:
-        head: float32 `(head_dim,)`, changed in place.
-        cos: float32 `(R / 2,)`.
+        head: float32 [head_dim], changed in place.
+        cos: float32 [R / 2].
         sin: As `cos`.
     """
     half = len(cos)
@@ -139,15 +144,15 @@ def rotate(head: Floats, cos: Floats, sin: Floats) -> None:
 def attend(
     query: Floats, keys: Floats, values: Floats, length: Number, scores: Floats, out: Floats
 ) -> None:
-    """What one head takes from the tokens up to its own.
+    """Attention of one head: softmax of the scores, and the values mixed by it.
 
     Args:
-        query: float32 `(head_dim,)`.
-        keys: `(capacity, head_dim)`, float32 or bfloat16 as uint16.
+        query: float32 [head_dim].
+        keys: [capacity, head_dim], float32 or bfloat16 as uint16.
         values: As `keys`.
-        length: How many tokens there are.
-        scores: float32, room for `length`.
-        out: float32 `(head_dim,)`.
+        length: How many tokens are in the cache.
+        scores: float32 [length or more], a buffer.
+        out: float32 [head_dim], is written.
     """
     channels = len(query)
     scale = _ONE / np.sqrt(np.float32(channels))
@@ -169,13 +174,23 @@ def attend(
 
 @arithmetic
 def add_rows(row: Floats, other: Floats) -> None:
-    """Add one row onto another."""
+    """Add one row onto another.
+
+    Args:
+        row: float32 [channels], changed in place.
+        other: float32 [channels].
+    """
     for i in range(len(row)):
         row[i] += other[i]
 
 
 @arithmetic
 def store(row: Floats, place: Number) -> None:
-    """Write a row into the cache: float32, or bfloat16 as uint16."""
+    """Write a row into the KV cache.
+
+    Args:
+        row: float32 [channels].
+        place: [channels], float32 or bfloat16 as uint16.
+    """
     for i in range(len(row)):
         place[i] = to_stored(row[i], place)

@@ -1,4 +1,4 @@
-"""Sharing work out to threads. Kernels hold no lock of Python's while they compute."""
+"""A parallel for loop. Kernels hold no lock of Python's while they compute."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ __all__ = ["parallel_for"]
 def parallel_for(
     work: Callable[[int, int], object], count: int, threads: int, *, multiple: int = 1
 ) -> None:
-    """Call `work(first, last)` for shares of `count` things, and return when all are done.
+    """Call `work(first, last)` for ranges that make up `range(count)`; return when all are done.
 
     Args:
-        work: Called by the caller's thread and by others, with shares that do not overlap.
-        count: How many things there are.
-        threads: How many shares are made, at most.
-        multiple: A share has a multiple of so many things, unless it is the last.
+        work: Called by the caller's thread and by others, with ranges that do not overlap.
+        count: End of the whole range.
+        threads: The number of ranges, at most.
+        multiple: The length of every range but the last is a multiple of this.
+
+    Raises:
+        Exception: Whatever `work` raised; no call of it is running any more.
     """
     size = max(-(-count // threads // multiple) * multiple, multiple)
-    shares = [(first, min(first + size, count)) for first in range(0, count, size)]
-    if len(shares) < 2:
+    ranges = [(first, min(first + size, count)) for first in range(0, count, size)]
+    if len(ranges) < 2:
         work(0, count)
         return
-    jobs = [_pool(os.getpid(), threads - 1).submit(work, *share) for share in shares[1:]]
+    jobs = [_pool(os.getpid(), threads - 1).submit(work, *range_) for range_ in ranges[1:]]
     try:
-        work(*shares[0])
+        work(*ranges[0])
     finally:  # nobody writes to the arrays of a caller that has gone on
         for job in jobs:
             job.exception()

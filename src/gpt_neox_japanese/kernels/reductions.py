@@ -1,4 +1,4 @@
-"""Sums of floats in an order that is written down, with the operations that are fused.
+"""Reductions of floats in an order that is written down, with the operations that are fused.
 
 A loop that the compiler may turn into vectors as it likes may give sums that differ in the last bit
 between two copies of one function. A request's numbers would then depend on which thread had
@@ -21,10 +21,10 @@ from gpt_neox_japanese.kernels.llvm import (
     INT16,
     INT32,
     INT64,
-    add_lanes,
     constant,
-    fused,
+    fmuladd,
     load,
+    reduce_add,
     vector,
 )
 
@@ -68,9 +68,9 @@ def _sum(context, builder, signature, arguments):
         before = builder.load(sums)
         after = builder.fadd(first, before)
         if second:
-            after = fused(builder, first, second[0], before)
+            after = fmuladd(builder, first, second[0], before)
         builder.store(after, sums)
-    result = cgutils.alloca_once_value(builder, add_lanes(builder, builder.load(sums)))
+    result = cgutils.alloca_once_value(builder, reduce_add(builder, builder.load(sums)))
     with cgutils.for_range_slice(builder, whole, count, INT64(1)) as (column, _):
         first, *second = channels(column, 1)
         product = builder.fmul(first, second[0]) if second else first
@@ -80,7 +80,7 @@ def _sum(context, builder, signature, arguments):
 
 @intrinsic
 def dot(typing_context, left, right):
-    """The inner product of two rows of one length, as float32.
+    """The inner product of two rows of one length, float32 or bfloat16 as uint16, as float32.
 
     Channel i is added to sum i modulo 16; then the sums are added in halves, and then what is left
     over at the end of the rows, one after the other, and not fused: see `multiply_add`.
@@ -96,7 +96,7 @@ def total(typing_context, row):
 
 @intrinsic
 def multiply_add(typing_context, left, right, addend):
-    """`left * right + addend` of float32, rounded once where the processor can: see `fused`.
+    """`left * right + addend` of float32, rounded once where the processor can: see `fmuladd`.
 
     Not for the sum of a loop, such as `total = multiply_add(a[i], b[i], total)`: LLVM may turn it
     into a vector of products, rounded by themselves, whose lanes it then adds one after the other.
@@ -104,6 +104,6 @@ def multiply_add(typing_context, left, right, addend):
     """
 
     def generate(context, builder, signature, arguments):
-        return fused(builder, *arguments)
+        return fmuladd(builder, *arguments)
 
     return types.float32(types.float32, types.float32, types.float32), generate

@@ -1,1 +1,6 @@
-"""The GPT-NeoX-Japanese transformer: configuration, layers, language-model head."""
+"""The GPT-NeoX-Japanese transformer in torch, with the interface of transformers' models.
+
+`modeling` is the model with its language-model head; `transformer`, `layer`, `attention` and
+`rotary` read in this order from the outside in. `decode` makes `generate` fast, `loading` is
+`from_pretrained`.
+"""

@@ -18,28 +18,28 @@ from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.quantization.torch_matmul import is_recorded
+from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.quantization.torch_matmul import is_compiling_or_tracing
 
 __all__ = [
+    "HiddenStatesChoice",
     "Past",
-    "StatesChoice",
     "as_cache",
-    "choose_states",
-    "first_given",
     "head_mask_per_layer",
-    "refuse_cache",
+    "keep_hidden_states",
+    "or_default",
+    "reject_cache",
     "reject_unknown_keywords",
     "unread_keywords",
+    "wanted_hidden_states",
     "warn_of_extrapolation",
     "warn_of_unmasked_padding",
-    "which_states",
 ]
 
 Past = Cache | PagedAttentionCache | Sequence[tuple[Tensor, Tensor]]
 """Keys and values of earlier tokens; the sequence of pairs is transformers 4's spelling."""
 
-StatesChoice = bool | int | Sequence[int] | None
+HiddenStatesChoice = bool | int | Sequence[int] | None
 """Which hidden states to return: all or none, or one or some by index; None leaves it open."""
 
 # What the attention implementations and the loss of transformers read. An implementation may name
@@ -64,7 +64,15 @@ _KNOWN_KEYWORDS = frozenset(
 
 
 def unread_keywords(keywords: Mapping[str, object], config: PreTrainedConfig) -> set[str]:
-    """Return the names of keyword arguments that nothing would read; None says nothing anyway."""
+    """Find keyword arguments that nothing would read; those that are None say nothing anyway.
+
+    Args:
+        keywords: Keyword arguments of `forward` that it does not name itself.
+        config: Tells the attention implementation.
+
+    Returns:
+        Their names.
+    """
     unknown = {name for name, value in keywords.items() if value is not None} - _KNOWN_KEYWORDS
     implementation = ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation)
     if unknown and implementation is not None:
@@ -73,8 +81,16 @@ def unread_keywords(keywords: Mapping[str, object], config: PreTrainedConfig) ->
 
 
 def reject_unknown_keywords(keywords: Mapping[str, object], config: PreTrainedConfig) -> None:
-    """Raise TypeError for a keyword argument that nothing would read."""
-    unknown = set() if is_recorded() else unread_keywords(keywords, config)
+    """Refuse keyword arguments that nothing would read; nothing is checked in a captured graph.
+
+    Args:
+        keywords: Keyword arguments of `forward` that it does not name itself.
+        config: Tells the attention implementation.
+
+    Raises:
+        TypeError: There are such; the message names them.
+    """
+    unknown = set() if is_compiling_or_tracing() else unread_keywords(keywords, config)
     if unknown:
         raise TypeError(
             f"forward() got an unexpected keyword argument: {', '.join(sorted(unknown))}; neither "
@@ -98,21 +114,21 @@ def as_cache(
         under the newer one.
 
     Raises:
-        NeoXJapaneseError: If two were given and none of them is empty, or if there is not one pair
+        ArgumentError: If two were given and none of them is empty, or if there is not one pair
             for each layer.
     """
     past = past_key_values if cache is None else cache
     if cache is not None and past_key_values is not None and cache is not past_key_values:
         past = _filled(cache, past_key_values) or _filled(past_key_values, cache)
         if past is None:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 "cache and past_key_values are two names of one argument; give one of them"
             )
     if past is None or isinstance(past, Cache | PagedAttentionCache):
         return past
     layers = config.num_hidden_layers
     if len(past) != layers or any(pair is None or len(pair) != 2 for pair in past):
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             f"the cache is a sequence of {len(past)}; pass a Cache, or a (keys, values) pair "
             f"for each of the {layers} layers, or None for a fresh start"
         )
@@ -130,30 +146,52 @@ def _filled(empty: Past, prefix: Past) -> Cache | None:
     return empty
 
 
-def first_given(value: bool | None, default: bool | None) -> bool:
-    """Return an argument that may be left to the config."""
+def or_default(value: bool | None, default: bool | None) -> bool:
+    """Return an argument, or what the config says where it was left out.
+
+    Args:
+        value: What the caller gave, if anything.
+        default: What the config says.
+    """
     return bool(default if value is None else value)
 
 
-def which_states(chosen: StatesChoice, default: StatesChoice) -> bool | list[int]:
+def wanted_hidden_states(
+    chosen: HiddenStatesChoice, default: HiddenStatesChoice
+) -> bool | list[int]:
     """Return which hidden states are wanted: all, none, or those with these indices.
 
+    Args:
+        chosen: What the caller gave, if anything.
+        default: What the config says.
+
+    Returns:
+        True for all, False for none, or a list of indices.
+
     Raises:
-        NeoXJapaneseError: If it is neither a flag nor indices.
+        ArgumentError: If it is neither a flag nor indices.
     """
     wanted = default if chosen is None else chosen
     if wanted is None or isinstance(wanted, bool):
         return bool(wanted)
     indices = [wanted] if isinstance(wanted, int) else wanted
     if not isinstance(indices, Iterable) or not all(type(index) is int for index in indices):
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             f"output_hidden_states is {wanted!r}; give True, False, or indices such as [0, -1]"
         )
     return list(indices)
 
 
-def choose_states(states: tuple[Tensor, ...], wanted: list[int]) -> tuple[Tensor | None, ...]:
-    """Keep the hidden states with these indices, and None in the others' places."""
+def keep_hidden_states(states: tuple[Tensor, ...], wanted: list[int]) -> tuple[Tensor | None, ...]:
+    """Keep the hidden states with these indices, and None in the others' places.
+
+    Args:
+        states: [batch, tokens, hidden] each.
+        wanted: Indices; negative ones count from the end, those out of range count for nothing.
+
+    Returns:
+        As many as `states`.
+    """
     kept = {index % len(states) for index in wanted if -len(states) <= index < len(states)}
     return tuple(state if index in kept else None for index, state in enumerate(states))
 
@@ -161,33 +199,49 @@ def choose_states(states: tuple[Tensor, ...], wanted: list[int]) -> tuple[Tensor
 def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | None:
     """Return `head_mask` as [layers, heads].
 
+    Args:
+        head_mask: [heads], [layers, heads], or None.
+        config: Tells the numbers of layers and heads.
+
     Raises:
-        NeoXJapaneseError: If it is neither [heads] nor [layers, heads].
+        ArgumentError: If it is neither [heads] nor [layers, heads].
     """
     if head_mask is None:
         return None
     shape = (config.num_hidden_layers, config.num_attention_heads)
     if tuple(head_mask.shape) not in (shape, shape[1:]):
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             f"head_mask has shape {tuple(head_mask.shape)}; it must be {shape[1:]} (heads) or "
             f"{shape} (layers, heads)"
         )
     return head_mask.expand(shape)
 
 
-def refuse_cache(cache: object) -> None:
-    """Raise NeoXJapaneseError if there is a cache, for layers that will run twice."""
+def reject_cache(cache: object) -> None:
+    """Refuse a cache for layers that will run twice.
+
+    Args:
+        cache: What the caller gave, if anything.
+
+    Raises:
+        ArgumentError: There is a cache.
+    """
     if cache is not None:
-        raise NeoXJapaneseError(
+        raise ArgumentError(
             "gradient checkpointing runs every layer twice, which would extend the cache twice; "
             "pass no cache, or call gradient_checkpointing_disable()"
         )
 
 
 def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:
-    """Warn if rows of a batch that came without a mask, int64 [batch, tokens], look left-padded."""
+    """Warn if rows of a batch that came without a mask look left-padded.
+
+    Args:
+        input_ids: int64 [batch, tokens].
+        config: Tells the padding id.
+    """
     pad = config.eos_token_id if config.pad_token_id is None else config.pad_token_id
-    if is_recorded() or not isinstance(pad, int) or input_ids.numel() == 0:
+    if is_compiling_or_tracing() or not isinstance(pad, int) or input_ids.numel() == 0:
         return
     starts_with_pad = input_ids[:, 0] == pad
     if starts_with_pad.any() and not starts_with_pad.all():
@@ -199,9 +253,15 @@ def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> Non
 
 
 def warn_of_extrapolation(past_length: int | Tensor, tokens: int, config: PreTrainedConfig) -> None:
-    """Warn if past and new tokens together are more than the model was made for."""
+    """Warn if past and new tokens together are more than the model was made for.
+
+    Args:
+        past_length: Tokens in the cache.
+        tokens: New tokens.
+        config: Tells `max_position_embeddings` and the rope type.
+    """
     # The other rope types exist to go past it.
-    if is_recorded() or config.rope_parameters["rope_type"] != "default":
+    if is_compiling_or_tracing() or config.rope_parameters["rope_type"] != "default":
         return
     # A compiled cache counts in a tensor: reading it would wait for the device at every token.
     if isinstance(past_length, Tensor):

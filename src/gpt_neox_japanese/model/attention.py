@@ -30,7 +30,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attend step by step: the readable twin of the fused kernels, and the one that has weights.
+    """Attend step by step: slower than the fused kernels, and the only way to get the weights.
 
     Scores and softmax are float32 whatever the model's dtype, so that no score overflows, and a
     blocked position is set, not added, to the lowest score, so that nothing leaks through.
@@ -44,6 +44,7 @@ def eager_attention_forward(
             or added to the scores, the dtype's lowest value (or -inf) meaning blocked.
         scaling: Factor of the scores.
         dropout: Probability of dropping a weight.
+        **_: Arguments of other implementations.
 
     Returns:
         The mixed values, [batch, queries, heads, head_dim], and the weights, [batch, heads,
@@ -108,9 +109,9 @@ class GPTNeoXJapaneseAttention(nn.Module):
         batch_and_tokens = hidden_states.shape[:-1]
         # [batch, tokens, heads * 3 * head] -> three of [batch, heads, tokens, head]. The number of
         # heads is left open: a tensor-parallel device holds some of them.
-        packed = linear(self.query_key_value, hidden_states)
-        packed = packed.view(*batch_and_tokens, -1, 3 * self.head_size)
-        query, key, value = packed.transpose(1, 2).chunk(3, dim=-1)
+        qkv = linear(self.query_key_value, hidden_states)
+        qkv = qkv.view(*batch_and_tokens, -1, 3 * self.head_size)
+        query, key, value = qkv.transpose(1, 2).chunk(3, dim=-1)
         query = rotate(query, *position_embeddings)
         key = rotate(key, *position_embeddings)
         if cache is not None:
@@ -126,7 +127,7 @@ class GPTNeoXJapaneseAttention(nn.Module):
             attention_interface = eager_attention_forward
         elif attention_interface is sdpa_attention_forward and not paged:
             attention_interface = sdpa
-        mixed, weights = attention_interface(
+        attn_out, weights = attention_interface(
             self,
             query,
             key,
@@ -137,10 +138,10 @@ class GPTNeoXJapaneseAttention(nn.Module):
             **kwargs,
         )
         if head_mask is not None:  # weights and values mix linearly: scaling after is the same
-            mixed = mixed * head_mask[:, None]
+            attn_out = attn_out * head_mask[:, None]
             weights = weights * head_mask[:, None, None] if weights is not None else None
 
-        output = linear(self.dense, mixed.reshape(*batch_and_tokens, -1))
+        output = linear(self.dense, attn_out.reshape(*batch_and_tokens, -1))
         if self.dense_bias is not None:
             output = output + self.dense_bias
         return output, weights

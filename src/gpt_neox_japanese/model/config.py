@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 
 __all__ = ["GPTNeoXJapaneseConfig"]
 
-# Each size with the most that is believed. Building a model takes memory for every layer even
+# Each size and the maximum that is accepted. Building a model takes memory for every layer even
 # before there are weights, so a damaged or hostile file must not name any number it likes.
 _SIZES = {
     "vocab_size": 2**24,
@@ -31,7 +31,7 @@ _ROTARY_KEYS = {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_
 
 @strict
 class GPTNeoXJapaneseConfig(PreTrainedConfig):
-    """Shape and hyperparameters of a GPT-NeoX-Japanese model; the defaults are those of the 2.7B.
+    """The hyper-parameters of a GPT-NeoX-Japanese model; the defaults are those of the 2.7B.
 
     Args:
         vocab_size: Number of token ids.
@@ -58,7 +58,7 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         is_decoder: Kept for old configuration files; the model is always a decoder.
 
     Raises:
-        NeoXJapaneseError: (a `ValueError`) if a value makes no sense, or if `rope_parameters`
+        ArgumentError: (a `ValueError`) if a value makes no sense, or if `rope_parameters`
             contradicts `rotary_pct` or `rotary_emb_base`.
         huggingface_hub.errors.StrictDataclassFieldValidationError: If a value has the wrong type.
     """
@@ -140,12 +140,21 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
         transformers calls this from `__post_init__` with every argument that is not a field, and
         goes on with what is returned.
+
+        Args:
+            **kwargs: Arguments that are no fields, such as `rotary_pct` and `rope_scaling`.
+
+        Returns:
+            Those that are not rotary.
+
+        Raises:
+            ArgumentError: Two spellings contradict each other.
         """
         rope = dict(kwargs.pop("rope_scaling", None) or self.rope_parameters or {})
         for argument, key in _ROTARY_KEYS.items():
             value = kwargs.pop(argument, None)
             if value is not None and rope.setdefault(key, value) != value:
-                raise NeoXJapaneseError(
+                raise ArgumentError(
                     f"{argument}={value!r} contradicts rope_parameters[{key!r}]={rope[key]!r}; "
                     "give one of them, or the same value twice"
                 )
@@ -168,28 +177,28 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         return fields
 
     def _check_values(self) -> None:
-        for name, most in _SIZES.items():
-            if not 1 <= getattr(self, name) <= most:
-                raise NeoXJapaneseError(
-                    f"{name}={getattr(self, name)} must be from 1 to {most}; the default is "
+        for name, maximum in _SIZES.items():
+            if not 1 <= getattr(self, name) <= maximum:
+                raise ArgumentError(
+                    f"{name}={getattr(self, name)} must be from 1 to {maximum}; the default is "
                     f"{getattr(type(self), name)}"
                 )
         if self.hidden_size % self.num_attention_heads:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"hidden_size={self.hidden_size} is not divisible by "
                 f"num_attention_heads={self.num_attention_heads}; choose a multiple, such as "
                 f"{self.num_attention_heads * max(1, self.hidden_size // self.num_attention_heads)}"
             )
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise NeoXJapaneseError(
+                raise ArgumentError(
                     f"{name}={getattr(self, name)} is a probability; it must be in [0, 1)"
                 )
         for name in ("layer_norm_eps", "rotary_emb_base"):
             if not getattr(self, name) > 0:
-                raise NeoXJapaneseError(f"{name}={getattr(self, name)} must be positive")
+                raise ArgumentError(f"{name}={getattr(self, name)} must be positive")
         if self.initializer_range < 0:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"initializer_range={self.initializer_range} is a standard deviation; it cannot "
                 "be negative"
             )
@@ -197,14 +206,14 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
     def _check_rotary_channels(self) -> None:
         if not 0 < self.rotary_pct <= 1:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"rotary_pct={self.rotary_pct} must be in (0, 1]: the fraction of each head's "
                 "channels to rotate"
             )
         head_dim = self.hidden_size // self.num_attention_heads
         rotated = int(head_dim * self.rotary_pct)
         if rotated == 0 or rotated % 2:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 f"rotary_pct={self.rotary_pct} rotates {rotated} of the {head_dim} channels of a "
                 "head; rotation works on pairs, so choose rotary_pct, hidden_size and "
                 "num_attention_heads that give an even number above zero"

@@ -1,4 +1,4 @@
-"""Head and loss in one: the gradients of a slice are made while its logits are at hand.
+"""Fused head and cross-entropy: a slice's gradients are computed while its logits are at hand.
 
 The gradient of cross-entropy with respect to the logits is softmax minus one-hot, which is nearly
 there when the loss is. So the head's product is not computed twice, as it is when the forward pass
@@ -15,19 +15,33 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from gpt_neox_japanese.model.decode.linear import for_states, for_weight, is_bare_product, multiply
-from gpt_neox_japanese.quantization.torch_matmul import is_recorded
+from gpt_neox_japanese.model.decode.linear import (
+    grad_of_states,
+    grad_of_weight,
+    is_plain_linear,
+    multiply,
+)
+from gpt_neox_japanese.quantization.torch_matmul import is_compiling_or_tracing
 
-__all__ = ["head_loss", "suits_head_loss"]
+__all__ = ["can_use_head_loss", "head_loss"]
 
 
-def suits_head_loss(head: nn.Module, states: Tensor) -> TypeGuard[nn.Linear]:
-    """Whether `head` is a product and nothing else: not quantised, split, hooked or adapted."""
+def can_use_head_loss(head: nn.Module, states: Tensor) -> TypeGuard[nn.Linear]:
+    """Whether `head` multiplies by its weight and does nothing else.
+
+    Args:
+        head: The language-model head.
+        states: [positions, hidden], what it would be applied to.
+
+    Returns:
+        False if the head is quantised, split, hooked or adapted, if a graph is captured, or if
+        float16 takes part.
+    """
     device = states.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return (
-        is_bare_product(head)
-        and not is_recorded()  # such a function cannot be
+        is_plain_linear(head)
+        and not is_compiling_or_tracing()  # such a function cannot be
         and type(head.weight) is nn.Parameter
         # Gradients of float16 vanish before they are scaled up.
         and torch.float16 not in (head.weight.dtype, states.dtype, autocast)
@@ -44,7 +58,7 @@ def head_loss(
         weight: [vocab, hidden].
         targets: int64 [positions].
         ignore_index: Target of positions that do not count.
-        positions: Of a slice.
+        positions: How many positions a slice has.
 
     Returns:
         Scalar, float32, or float64 for float64 weights.
@@ -54,7 +68,7 @@ def head_loss(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The sum; with it, what the backward pass only has to scale."""
+    """The sum; the forward pass computes the gradients too, and the backward pass scales them."""
 
     @staticmethod
     def forward(
@@ -68,21 +82,21 @@ class _HeadLoss(torch.autograd.Function):
         exact = torch.promote_types(weight.dtype, torch.float32)
         needs_states, needs_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=exact, device=states.device)
-        of_states = torch.empty_like(states) if needs_states else None
-        of_weight = torch.zeros_like(weight, dtype=exact) if needs_weight else None
+        states_grad = torch.empty_like(states) if needs_states else None
+        weight_grad = torch.zeros_like(weight, dtype=exact) if needs_weight else None
         for first in range(0, len(states), positions):
             part = slice(first, first + positions)
             scores = multiply(states[part], weight)
             loss, gradient = _loss_and_gradient(scores.to(exact), targets[part], ignore_index)
             total += loss
             gradient = gradient.to(scores.dtype)
-            if of_states is not None:
-                of_states[part] = for_states(gradient, weight)
-            if of_weight is not None:
-                of_weight += for_weight(gradient, states[part])
-        if of_weight is not None:
-            of_weight = of_weight.to(weight.dtype)
-        ctx.save_for_backward(of_states, of_weight)
+            if states_grad is not None:
+                states_grad[part] = grad_of_states(gradient, weight)
+            if weight_grad is not None:
+                weight_grad += grad_of_weight(gradient, states[part])
+        if weight_grad is not None:
+            weight_grad = weight_grad.to(weight.dtype)
+        ctx.save_for_backward(states_grad, weight_grad)
         return total
 
     @staticmethod

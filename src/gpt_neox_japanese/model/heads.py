@@ -21,7 +21,7 @@ from transformers.modeling_layers import (
     GenericForTokenClassification,
 )
 
-from gpt_neox_japanese.model.loading.auto import registered
+from gpt_neox_japanese.model.loading.auto import register_with
 from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 
@@ -34,7 +34,7 @@ __all__ = [
 _PREFIX = GPTNeoXJapanesePreTrainedModel.base_model_prefix
 
 
-@registered(AutoModelForSequenceClassification)
+@register_with(AutoModelForSequenceClassification)
 class GPTNeoXJapaneseForSequenceClassification(
     GenericForSequenceClassification, GPTNeoXJapanesePreTrainedModel
 ):
@@ -47,7 +47,7 @@ class GPTNeoXJapaneseForSequenceClassification(
     gpt_neox_japanese: GPTNeoXJapaneseModel
 
 
-@registered(AutoModelForTokenClassification)
+@register_with(AutoModelForTokenClassification)
 class GPTNeoXJapaneseForTokenClassification(
     GenericForTokenClassification, GPTNeoXJapanesePreTrainedModel
 ):
@@ -60,7 +60,7 @@ class GPTNeoXJapaneseForTokenClassification(
     gpt_neox_japanese: GPTNeoXJapaneseModel
 
 
-@registered(AutoModelForQuestionAnswering)
+@register_with(AutoModelForQuestionAnswering)
 class GPTNeoXJapaneseForQuestionAnswering(
     GenericForQuestionAnswering, GPTNeoXJapanesePreTrainedModel
 ):
@@ -77,5 +77,9 @@ class GPTNeoXJapaneseForQuestionAnswering(
         return self.gpt_neox_japanese.embed_in
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
+        """Replace the token embedding.
+
+        Args:
+            value: An embedding of `hidden_size` channels.
+        """
         self.gpt_neox_japanese.embed_in = cast(nn.Embedding, value)

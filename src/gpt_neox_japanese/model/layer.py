@@ -18,7 +18,7 @@ __all__ = ["GPTNeoXJapaneseLayer", "GPTNeoXJapaneseMLP"]
 
 
 class GPTNeoXJapaneseMLP(nn.Module):
-    """Widen, apply the activation, to_stored; no biases."""
+    """Up-projection, activation, down-projection; no biases."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
@@ -28,7 +28,14 @@ class GPTNeoXJapaneseMLP(nn.Module):
         self.act = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Map [batch, tokens, hidden] to the same shape."""
+        """Apply the MLP.
+
+        Args:
+            hidden_states: [batch, tokens, hidden].
+
+        Returns:
+            The same shape and dtype.
+        """
         return linear(self.dense_4h_to_h, self.act(linear(self.dense_h_to_4h, hidden_states)))
 
 
@@ -45,7 +52,15 @@ class GPTNeoXJapaneseLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """Map [batch, tokens, hidden] to the same shape; `kwargs` are the attention's arguments."""
+        """Apply the layer.
+
+        Args:
+            hidden_states: [batch, tokens, hidden].
+            **kwargs: Arguments of `GPTNeoXJapaneseAttention.forward`.
+
+        Returns:
+            The same shape and dtype.
+        """
         attended, _ = self.attention(self.input_layernorm(hidden_states), **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         transformed = self.mlp(self.post_attention_layernorm(hidden_states))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt_neox_japanese.model.decode.linear import linear
-from gpt_neox_japanese.model.head_loss import head_loss, suits_head_loss
+from gpt_neox_japanese.model.head_loss import can_use_head_loss, head_loss
 
 __all__ = ["causal_lm_loss"]
 
@@ -66,7 +66,7 @@ def causal_lm_loss(
         )
 
     positions = max(1, _SLICE // vocab_size)
-    if head is not None and suits_head_loss(head, states):
+    if head is not None and can_use_head_loss(head, states):
         total = head_loss(states, head.weight, targets, ignore_index, positions)
     elif len(targets) <= positions:
         total = summed(states, targets)

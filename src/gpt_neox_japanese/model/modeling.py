@@ -1,4 +1,4 @@
-"""The transformer with its language-model head, in the shape transformers expects of a model."""
+"""The transformer with its language-model head, as transformers expects a model to be."""
 # transformers' methods carry no annotations, and its class attributes are declared as instance
 # variables, which ClassVar would contradict.
 # mypy: disallow-untyped-calls=False
@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
-from gpt_neox_japanese.model.arguments import Past, StatesChoice, first_given, unread_keywords
+from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.model.arguments import HiddenStatesChoice, Past, or_default, unread_keywords
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.decode.cache_names import CACHE_NAME, CACHE_NAMES, cache_of, named
+from gpt_neox_japanese.model.decode.cache_names import (
+    CACHE_NAME,
+    CACHE_NAMES,
+    cache_kwargs,
+    cache_of,
+)
 from gpt_neox_japanese.model.decode.linear import linear
-from gpt_neox_japanese.model.loading.auto import registered
+from gpt_neox_japanese.model.loading.auto import register_with
 from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.loss import causal_lm_loss
 from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
@@ -34,9 +39,25 @@ __all__ = [
 ]
 
 
-@registered(AutoModelForCausalLM)
+@register_with(AutoModelForCausalLM)
 class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin):
-    """The transformer with a head that scores every next token."""
+    """The transformer with a head that scores every next token.
+
+    Args:
+        config: The model's hyper-parameters.
+
+    Example:
+        >>> from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM, GPTNeoXJapaneseTokenizer
+        >>> from gpt_neox_japanese import default_model_directory
+        >>> model = GPTNeoXJapaneseForCausalLM.from_pretrained(default_model_directory())
+        >>> tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+        >>> prompt = tokenizer("吾輩は猫である。", return_tensors="pt")
+        >>> model(**prompt).logits.shape[-1] == model.config.vocab_size
+        True
+        >>> ids = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+        >>> tokenizer.decode(ids[0]).startswith("吾輩は猫である。")
+        True
+    """
 
     _tied_weights_keys = {"embed_out.weight": "gpt_neox_japanese.embed_in.weight"}
     _tp_plan = {"embed_out": "colwise_gather_output"}
@@ -57,7 +78,11 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         return self.embed_out
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the head."""
+        """Replace the head.
+
+        Args:
+            new_embeddings: A linear layer, hidden → vocab, without a bias.
+        """
         self.embed_out = cast(nn.Linear, new_embeddings)
 
     # `generate` and PEFT read in the signature what can be handed on.
@@ -65,9 +90,16 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Collect what `generate` passes to `forward`; the arguments are those of transformers.
 
-        Left out is what `generate` drags along for itself, such as `tokenizer`: of what its caller
-        gave, it has refused by now what nobody reads. The cache has both of its names, because
-        PEFT looks for the older one.
+        Left out is what `generate` carries along for itself, such as `tokenizer`: of what its
+        caller gave, it has refused by now what nobody reads. The cache has both of its names,
+        because PEFT looks for the older one.
+
+        Args:
+            *args: As of `GenerationMixin.prepare_inputs_for_generation`.
+            **kwargs: The same.
+
+        Returns:
+            Keyword arguments of `forward`.
         """
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
         if inputs.get(CACHE_NAME) is not None:
@@ -87,7 +119,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: StatesChoice = None,
+        output_hidden_states: HiddenStatesChoice = None,
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         head_mask: Tensor | None = None,
@@ -98,21 +130,38 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Score the next token at every position, and compare with `labels` if given.
 
-        The arguments are those of `GPTNeoXJapaneseModel.forward`, and these:
-
-        - `labels`: the input ids again, int64 [batch, tokens], shifted here; positions labelled
-          -100 do not count, and if none counts the loss is zero.
-        - `logits_to_keep`: score only the last n positions (0: all), or the positions listed in
-          this int64 tensor.
-        - `skip_logits`: return the loss alone, `logits` being None. The logits of a long batch are
-          then never in memory together. None stands for `skip_logits_in_training` while the model
-          is training and for False otherwise.
-        - `kwargs` may also hold arguments of the loss: `num_items_in_batch`, `ignore_index` and
-          `shift_labels` (labels that are shifted already).
+        Args:
+            input_ids: Token ids, int64 [batch, tokens]; or give `inputs_embeds`.
+            attention_mask: As of `GPTNeoXJapaneseModel.forward`.
+            position_ids: Position of each token, int64 [batch, tokens].
+            inputs_embeds: [batch, tokens, hidden], instead of `input_ids`.
+            past_key_values: Keys and values of earlier calls.
+            labels: The input ids again, int64 [batch, tokens], shifted here; positions labelled
+                -100 do not count, and if none counts the loss is zero.
+            use_cache: Return keys and values for the next call.
+            output_attentions: Return each layer's weights.
+            output_hidden_states: Return each layer's input and the final output.
+            return_dict: False for a plain tuple; `config.return_dict` if None.
+            logits_to_keep: Score only the last n positions (0: all), or the positions listed in
+                this int64 tensor, [kept tokens].
+            head_mask: [heads] or [layers, heads]: 1 keeps a head, 0 silences it.
+            token_type_ids: Ignored, with a warning.
+            skip_logits: Return the loss alone, `logits` being None. The logits of a long batch are
+                then never in memory together. None stands for `skip_logits_in_training` while the
+                model is training and for False otherwise.
+            cache: The new name of `past_key_values`.
+            **kwargs: Arguments of the attention implementation, and of the loss:
+                `num_items_in_batch`, `ignore_index` and `shift_labels` (labels that are shifted
+                already).
 
         Returns:
             `loss` (a scalar, if there are labels), `logits` [batch, kept tokens, vocab], and
             the cache, `hidden_states` and `attentions` as `GPTNeoXJapaneseModel.forward`.
+
+        Raises:
+            ArgumentError: (a `ValueError`) `skip_logits` is True without labels or with a loss
+                function of one's own; or as `GPTNeoXJapaneseModel.forward`.
+            TypeError: For a keyword argument that nothing would read.
         """
         outputs = self.gpt_neox_japanese(
             input_ids,
@@ -138,9 +187,9 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            **named(cache_of(outputs)),
+            **cache_kwargs(cache_of(outputs)),
         )
-        return result if first_given(return_dict, self.config.return_dict) else result.to_tuple()
+        return result if or_default(return_dict, self.config.return_dict) else result.to_tuple()
 
     def _score(
         self,
@@ -161,7 +210,7 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
             logits = linear(self.embed_out, hidden_states)
             return logits, self.loss_function(logits=logits, **kwargs) if learning else None
         if not learning or self.loss_function is not causal_lm_loss:
-            raise NeoXJapaneseError(
+            raise ArgumentError(
                 "skip_logits=True leaves only the model's own loss to return; give labels, and no "
                 "loss_function, or use skip_logits=False"
             )
@@ -172,6 +221,10 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
 
         transformers then keeps both and says so. The config is made to agree, so that no later
         call, nor a reload of a saved copy, ties them after all and loses one.
+
+        Args:
+            *args: As of `PreTrainedModel.tie_weights`.
+            **kwargs: The same.
         """
         super().tie_weights(*args, **kwargs)
         if "embed_out.weight" not in self.all_tied_weights_keys:

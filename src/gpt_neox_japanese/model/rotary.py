@@ -52,7 +52,14 @@ class GPTNeoXJapaneseRotaryEmbedding(nn.Module):
 
     @staticmethod
     def compute_default_rope_parameters(config: PreTrainedConfig, **_: Any) -> tuple[Tensor, float]:
-        """Return the frequencies base^(-2i/R), float32 [R/2], and the scale of the tables, 1."""
+        """Compute the frequencies base^(-2i/R).
+
+        Args:
+            config: Tells the base and how many channels of a head are rotated.
+
+        Returns:
+            The frequencies, float32 [R/2], and the scale of the tables, 1.
+        """
         rope = config.rope_parameters
         head_dim = config.hidden_size // config.num_attention_heads
         rotated = int(head_dim * rope.get("partial_rotary_factor", 1.0))

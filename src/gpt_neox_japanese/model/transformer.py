@@ -22,34 +22,38 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.arguments import (
+    HiddenStatesChoice,
     Past,
-    StatesChoice,
     as_cache,
-    choose_states,
-    first_given,
     head_mask_per_layer,
-    refuse_cache,
+    keep_hidden_states,
+    or_default,
+    reject_cache,
     reject_unknown_keywords,
+    wanted_hidden_states,
     warn_of_extrapolation,
     warn_of_unmasked_padding,
-    which_states,
 )
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.decode.cache_names import named
-from gpt_neox_japanese.model.decode.kv_cache import give_room
+from gpt_neox_japanese.model.decode.cache_names import cache_kwargs
+from gpt_neox_japanese.model.decode.kv_cache import preallocate
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
-from gpt_neox_japanese.model.loading.auto import registered
+from gpt_neox_japanese.model.loading.auto import register_with
 from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
 
 __all__ = ["GPTNeoXJapaneseModel"]
 
 
-@registered(AutoModel)
+@register_with(AutoModel)
 class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
-    """Token ids to final hidden states."""
+    """Token ids to final hidden states.
+
+    Args:
+        config: The model's hyper-parameters.
+    """
 
     def __init__(self, config: GPTNeoXJapaneseConfig) -> None:
         super().__init__(config)
@@ -67,7 +71,11 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         return self.embed_in
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
+        """Replace the token embedding.
+
+        Args:
+            value: An embedding of `hidden_size` channels.
+        """
         self.embed_in = cast(nn.Embedding, value)
 
     def forward(
@@ -79,7 +87,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         past_key_values: Past | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: StatesChoice = None,
+        output_hidden_states: HiddenStatesChoice = None,
         return_dict: bool | None = None,
         head_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
@@ -113,7 +121,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             tokens, hidden]) and `attentions` (layers of [batch, heads, tokens, past + tokens]).
 
         Raises:
-            NeoXJapaneseError: (a `ValueError`) unless exactly one of `input_ids` and
+            ArgumentError: (a `ValueError`) unless exactly one of `input_ids` and
                 `inputs_embeds` is given, if the cache or `head_mask` has the wrong shape, if two
                 caches are given, if a cache is given while gradients are checkpointed, or if
                 `output_hidden_states` is neither a flag nor indices.
@@ -124,14 +132,14 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         if token_type_ids is not None:
             warnings.warn("token_type_ids is ignored: the model has no segments", stacklevel=2)
         if (input_ids is None) == (inputs_embeds is None):
-            raise NeoXJapaneseError("give exactly one of input_ids and inputs_embeds")
+            raise ArgumentError("give exactly one of input_ids and inputs_embeds")
         if input_ids is not None:
             if attention_mask is None and cache is None and not self.training:
                 warn_of_unmasked_padding(input_ids, self.config)
             inputs_embeds = self.embed_in(input_ids)
 
         config = self.config
-        wanted = which_states(output_hidden_states, config.output_hidden_states)
+        wanted = wanted_hidden_states(output_hidden_states, config.output_hidden_states)
         outputs: BaseModelOutputWithPast = self._run_layers(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -140,15 +148,15 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             use_cache=use_cache,
             head_mask=head_mask_per_layer(head_mask, config),
             # The decorators would take None for False.
-            output_attentions=first_given(output_attentions, config.output_attentions),
+            output_attentions=or_default(output_attentions, config.output_attentions),
             output_hidden_states=wanted,
             return_dict=True,
             **kwargs,
         )
         if isinstance(wanted, list) and outputs.hidden_states is not None:
             # Before 5.24 transformers knows of no choice.
-            outputs.hidden_states = choose_states(outputs.hidden_states, wanted)  # type: ignore[assignment]
-        return outputs if first_given(return_dict, config.return_dict) else outputs.to_tuple()
+            outputs.hidden_states = keep_hidden_states(outputs.hidden_states, wanted)  # type: ignore[assignment]
+        return outputs if or_default(return_dict, config.return_dict) else outputs.to_tuple()
 
     @merge_with_config_defaults  # type: ignore[untyped-decorator]
     @capture_outputs  # type: ignore[untyped-decorator]
@@ -165,10 +173,10 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            refuse_cache(cache)
+            reject_cache(cache)
         elif use_cache and cache is None:
             cache = DynamicCache(config=self.config)
-        past = give_room(cache) if isinstance(cache, Cache) else None
+        past = preallocate(cache) if isinstance(cache, Cache) else None
         past_length = 0 if past is None else past.get_seq_length()
         tokens = inputs_embeds.shape[1]
         warn_of_extrapolation(past_length, tokens, self.config)
@@ -180,7 +188,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            **named(past),
+            **cache_kwargs(past),
         )
         position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
         hidden_states = inputs_embeds
@@ -199,7 +207,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             )
         return BaseModelOutputWithPast(
             last_hidden_state=self.final_layer_norm(hidden_states),
-            **named(past),
+            **cache_kwargs(past),
         )
 
     def _config_that_has_weights(self) -> GPTNeoXJapaneseConfig:

@@ -1,4 +1,5 @@
-"""Weights in fewer bits, and the products with them.
+"""Weights in int8 and int4: conversion of checkpoints, and the products with them.
 
-`kernels.multiply` computes, `reference` says the same in NumPy.
+`convert` makes a checkpoint, `formats` says how its tensors are stored, `matmul` multiplies by
+them with the kernels of `kernels.gemv`, `hf_modules` lets `from_pretrained` load them.
 """

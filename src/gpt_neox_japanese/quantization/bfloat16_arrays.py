@@ -1,4 +1,4 @@
-"""One kind of float to another. NumPy has no bfloat16: its bits are kept as uint16."""
+"""bfloat16 in NumPy, which has no such dtype: arrays hold its bits as uint16."""
 
 from __future__ import annotations
 
@@ -11,26 +11,54 @@ __all__ = ["as_bfloat", "as_float", "bfloat_to_float", "float_to_bfloat"]
 
 
 def as_float(numbers: NDArray[Any]) -> NDArray[np.float32]:
-    """float32, float16, or bfloat16 as uint16, of any shape, as float32."""
+    """Convert to float32.
+
+    Args:
+        numbers: float32, float16, or bfloat16 as uint16, of any shape.
+
+    Returns:
+        float32 of the same shape; the same array if it is float32 already.
+    """
     if numbers.dtype == np.uint16:
         return bfloat_to_float(numbers)
     return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
 def as_bfloat(numbers: NDArray[Any]) -> NDArray[np.uint16]:
-    """The same as bfloat16, rounded to nearest even."""
+    """Convert to bfloat16, rounded to nearest even.
+
+    Args:
+        numbers: float32, float16, or bfloat16 as uint16, of any shape.
+
+    Returns:
+        bfloat16 as uint16 of the same shape; the same array if it is bfloat16 already.
+    """
     if numbers.dtype == np.uint16:
         return np.ascontiguousarray(numbers)
     return float_to_bfloat(np.ascontiguousarray(numbers, dtype=np.float32))
 
 
 def bfloat_to_float(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """float32 from bit patterns of bfloat16."""
+    """Convert bfloat16 to float32.
+
+    Args:
+        bits: bfloat16 as uint16, of any shape.
+
+    Returns:
+        float32 of the same shape.
+    """
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def float_to_bfloat(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Bit patterns of bfloat16, halves to even, from float32 without NaN."""
+    """Convert float32 to bfloat16, rounded to nearest even.
+
+    Args:
+        values: float32 without NaN, of any shape.
+
+    Returns:
+        bfloat16 as uint16 of the same shape.
+    """
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     return (rounded >> np.uint32(16)).astype(np.uint16)

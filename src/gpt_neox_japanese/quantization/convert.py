@@ -1,4 +1,4 @@
-"""Checkpoint directory → converted checkpoint directory."""
+"""Converts checkpoints: a model directory → one with weights in bfloat16, int8 or int4."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from torch import Tensor
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.quantization.safetensors_writer import description, plan_of, write_weights
+from gpt_neox_japanese.quantization.safetensors_writer import (
+    allocate_bits,
+    quantization_config,
+    write_weights,
+)
 
 __all__ = ["convert"]
 
@@ -42,10 +46,11 @@ def convert(
     The directory appears when it is complete.
 
     Args:
-        source: A checkpoint directory.
+        source: A model directory.
         output: Directory to make.
         bits: 16 (bfloat16), 8 or 4.
-        read: Gives a directory's tensors by name; mapped, if they shall not all be in memory.
+        read: Gives a directory's tensors by name; memory-mapped, if they shall not all be in
+            memory.
         search: See `quantize`.
         progress: Called with the number of bytes written and of all bytes.
 
@@ -55,23 +60,36 @@ def convert(
     Raises:
         CheckpointError: The source cannot be read or converted.
         OutputError: The output exists or cannot be written.
+        OSError: The disk is full or fails.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from gpt_neox_japanese import default_model_directory
+        >>> from gpt_neox_japanese.files.tensor_files import read_tensors
+        >>> from gpt_neox_japanese.quantization.convert import convert
+        >>> with TemporaryDirectory() as directory:
+        ...     output = Path(directory, "int8")
+        ...     size = convert(default_model_directory(), output, bits=8, read=read_tensors)
+        ...     size == (output / "model.safetensors").stat().st_size
+        True
     """
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
     config = _read_config(source)
     tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
     _drop_tied_head(tensors, config)
-    plan = plan_of(tensors, bits, _LOOKUPS)
+    allocation = allocate_bits(tensors, bits, _LOOKUPS)
     config.pop("torch_dtype", None)
     config["dtype"] = "bfloat16" if bits == 16 else "float32"
-    if (quantization := description(plan, bits)) is not None:
+    if (quantization := quantization_config(allocation, bits)) is not None:
         config["quantization_config"] = quantization
 
     shutil.rmtree(partial, ignore_errors=True)
     outputs.make_partial(partial, output)
     try:
         weights = partial / "model.safetensors"
-        write_weights(weights, tensors, plan, search=search, progress=progress)
+        write_weights(weights, tensors, allocation, search=search, progress=progress)
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)

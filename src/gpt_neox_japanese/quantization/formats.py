@@ -1,6 +1,6 @@
-"""Weights of one matrix in each of the formats, as they lie in a checkpoint.
+"""The formats: how the weights of a matrix are stored in a checkpoint.
 
-A matrix `NAME.weight` of `outputs × columns` is stored as
+A matrix `NAME.weight`, [outputs, columns], is stored as
 
     ========  =====================================  ===================================
     format    NAME.weight                            NAME.weight_scale
@@ -11,7 +11,7 @@ A matrix `NAME.weight` of `outputs × columns` is stored as
     int4      U8 `[outputs, columns / 2]`            BF16 `[outputs, columns / 64]`
     ========  =====================================  ===================================
 
-A weight is its integer times its scale. `reference.pack_int4` tells the order of nibbles. In NumPy,
+A weight is its integer times its scale. `int4.pack_int4` tells the order of nibbles. In NumPy,
 which has no bfloat16, BF16 is the uint16 of its bits, and so each format has a dtype of its own.
 """
 
@@ -40,10 +40,10 @@ class Matrix(NamedTuple):
     """A matrix as it is stored; the dtype of its numbers tells how.
 
     Attributes:
-        numbers: float32 or bfloat16 as uint16, `(outputs, columns)`; int8 of that shape; or int4,
-            two to a byte, uint8 `(outputs, columns / 2)`.
-        scales: None for floats; float32 `(outputs,)` for int8; bfloat16 as uint16
-            `(outputs, columns / GROUP)` for int4.
+        numbers: float32 or bfloat16 as uint16, [outputs, columns]; int8 of that shape; or int4,
+            two to a byte, uint8 [outputs, columns / 2].
+        scales: None for floats; float32 [outputs] for int8; bfloat16 as uint16
+            [outputs, columns / GROUP] for int4.
     """
 
     numbers: NDArray[Any]
@@ -62,11 +62,18 @@ class Matrix(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a product reads."""
+        """Bytes of the numbers and scales: what a product reads."""
         return self.numbers.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def floats(self, rows: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.float32]:
-        """Some of its rows in float32, `(rows, columns)`."""
+        """Dequantize.
+
+        Args:
+            rows: Which rows; all of them if left out.
+
+        Returns:
+            float32 [rows, columns].
+        """
         numbers = self.numbers[rows]
         if self.scales is None:
             return as_float(numbers)
@@ -80,7 +87,7 @@ class Matrix(NamedTuple):
 
 
 def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
-    """A matrix of a checkpoint in the format in which it is stored, without a copy.
+    """Find a matrix of a checkpoint, in the format in which it is stored, without a copy.
 
     float16 and float64 are the exceptions: they become float32.
 
@@ -88,6 +95,9 @@ def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, 
         tensors: The checkpoint's, by name; bfloat16 as uint16.
         name: Such as `embed_out.weight`.
         shape: Outputs and columns that it must have.
+
+    Returns:
+        The matrix.
 
     Raises:
         CheckpointError: It is missing, or its type, shape or scales fit no format.
@@ -113,7 +123,16 @@ def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, 
 def tensor_of(
     tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], *kinds: DTypeLike
 ) -> NDArray[Any]:
-    """A tensor of a checkpoint, which must have a shape and one of some dtypes (any float if none).
+    """Find a tensor of a checkpoint.
+
+    Args:
+        tensors: The checkpoint's, by name; bfloat16 as uint16.
+        name: Such as `final_layer_norm.weight`.
+        shape: What it must have.
+        *kinds: Dtypes of which it must have one; any float if there are none.
+
+    Returns:
+        The tensor, without a copy.
 
     Raises:
         CheckpointError: It is missing or has another shape or dtype.

@@ -1,7 +1,6 @@
-"""Checkpoints of `storing` in transformers: `from_pretrained` builds modules that keep integers.
+"""Quantised checkpoints in transformers: `from_pretrained` builds modules that keep integers.
 
-On the CPU their products are those of `products`; elsewhere they are made from weights that are
-converted back for each product.
+On the CPU `matmul` multiplies by them; elsewhere the weights are dequantized for each product.
 """
 # transformers' methods carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -23,7 +22,7 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import METHOD, Matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
-from gpt_neox_japanese.quantization.torch_matmul import is_unobserved, product
+from gpt_neox_japanese.quantization.torch_matmul import can_bypass_torch, matmul_tensor
 
 __all__ = ["QuantizationConfig", "QuantizedEmbedding", "QuantizedLinear"]
 
@@ -63,7 +62,7 @@ class QuantizationConfig(QuantizationConfigMixin):
 
 
 class _Quantized(nn.Module):
-    """A matrix of integers with scales, `(outputs, columns)`, which is not trained."""
+    """A matrix of integers with scales, [outputs, columns], which is not trained."""
 
     def __init__(self, outputs: int, columns: int, bits: int) -> None:
         super().__init__()
@@ -81,7 +80,7 @@ class _Quantized(nn.Module):
             scale = torch.empty(outputs, columns // GROUP, dtype=torch.bfloat16)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = nn.Parameter(scale, requires_grad=False)
-        self._kinds = weight.dtype, scale.dtype
+        self._dtypes = weight.dtype, scale.dtype
 
     def extra_repr(self) -> str:
         """What `print` says of this module."""
@@ -90,10 +89,13 @@ class _Quantized(nn.Module):
     def check(self, name: str) -> None:
         """Refuse parameters that loading gave another type than this module's.
 
+        Args:
+            name: Of this module, for the message.
+
         Raises:
-            CheckpointError: The message has `name`.
+            CheckpointError: A parameter has another dtype.
         """
-        for parameter, kind in zip((self.weight, self.weight_scale), self._kinds, strict=True):
+        for parameter, kind in zip((self.weight, self.weight_scale), self._dtypes, strict=True):
             if parameter.dtype != kind:
                 raise CheckpointError(
                     f"{name} has {parameter.dtype} where {self.bits} bits take {kind}; convert the"
@@ -101,18 +103,25 @@ class _Quantized(nn.Module):
                 )
 
     def matrix(self) -> Matrix:
-        """The matrix in NumPy's arrays, without a copy; on the CPU only."""
+        """Return the matrix in NumPy's arrays, without a copy; on the CPU only."""
         scale = self.weight_scale.detach()
         scale = scale.view(torch.uint16) if scale.dtype == torch.bfloat16 else scale
         return Matrix(self.weight.detach().numpy(), scale.numpy())
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weights as floating-point numbers, `(outputs, columns)`."""
+        """Return the weights as floats.
+
+        Args:
+            dtype: Of the result.
+
+        Returns:
+            [outputs, columns].
+        """
         return _dequantize(self.weight, self.weight_scale, self.bits).to(dtype)
 
 
 def _dequantize(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """float32 `(outputs, columns)`, on any device; `formats` says the same in NumPy."""
+    """float32 [outputs, columns], on any device; `formats` says the same in NumPy."""
     if bits == 8:
         return weight.float() * scale.float()[:, None]
     # Byte 2 i holds columns i and 16 + i of its group, byte 2 i + 1 columns 32 + i and 48 + i.
@@ -123,7 +132,14 @@ def _dequantize(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
 
 
 class QuantizedLinear(_Quantized):
-    """`nn.Linear` on a quantised matrix; the bias, if there is one, is float."""
+    """`nn.Linear` with a quantised weight; the bias, if there is one, is float.
+
+    Args:
+        in_features: Columns.
+        out_features: Outputs.
+        bits: 8 or 4.
+        bias: Whether there is one.
+    """
 
     def __init__(self, in_features: int, out_features: int, bits: int, *, bias: bool) -> None:
         super().__init__(out_features, in_features, bits)
@@ -131,20 +147,40 @@ class QuantizedLinear(_Quantized):
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(…, in_features)` → `(…, out_features)`, both in the dtype of `x`."""
+        """Apply the layer.
+
+        Args:
+            x: [..., in_features], any floating dtype.
+
+        Returns:
+            [..., out_features] in the dtype of `x`.
+        """
         learning = x.requires_grad and torch.is_grad_enabled()
-        if learning or not is_unobserved(x, self.weight):
+        if learning or not can_bypass_torch(x, self.weight):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return functional.linear(x, self.dequantize(x.dtype), bias)
-        out = product(x.float(), self.matrix())
+        out = matmul_tensor(x.float(), self.matrix())
         return (out if self.bias is None else out + self.bias).to(x.dtype)
 
 
 class QuantizedEmbedding(_Quantized):
-    """`nn.Embedding` on a quantised matrix."""
+    """`nn.Embedding` with a quantised weight.
+
+    Args:
+        outputs: Ids.
+        columns: Channels.
+        bits: 8 or 4.
+    """
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Integers `(…)` → float32 `(…, columns)`."""
+        """Look up ids.
+
+        Args:
+            ids: Any integer dtype, [...].
+
+        Returns:
+            float32 [..., columns].
+        """
         rows = ids.reshape(-1)
         values = _dequantize(self.weight[rows], self.weight_scale[rows], self.bits)
         return values.reshape(*ids.shape, self.columns)
@@ -157,7 +193,15 @@ class Quantizer(HfQuantizer):
     quantization_config: QuantizationConfig
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to quantise while loading."""
+        """Refuse to quantise while loading.
+
+        Args:
+            *args: Not read.
+            **kwargs: Not read.
+
+        Raises:
+            CheckpointError: The checkpoint is not quantised.
+        """
         if not self.pre_quantized:
             raise CheckpointError(
                 "this checkpoint is not quantised; make one that is: neox-ja convert DIR --to int8"

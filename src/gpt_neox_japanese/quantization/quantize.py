@@ -1,4 +1,4 @@
-"""Weights of a matrix → int8 or int4, with the scales that lose least."""
+"""Quantizes weights to int8 or int4 with the scales of least squared error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpt_neox_japanese.quantization.kernel_quantize import (
 __all__ = ["quantize"]
 
 # The largest weight that is not clipped, over the largest of the row; 1 is plain rounding.
-_INT8_RATIOS = np.array(
+_INT8_CLIPPING = np.array(
     [1, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7], dtype=np.float32
 )
 
@@ -27,13 +27,16 @@ _INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
 
 
 def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> Matrix:
-    """Round a matrix to integers with scales.
+    """Quantize a matrix: integers with scales.
 
     Args:
-        weight: float32 `(outputs, columns)`.
+        weight: float32 [outputs, columns].
         bits: 8 (a scale a row) or 4 (a scale for GROUP columns).
         search: Try several scales and keep the one with the least squared error; otherwise the
             largest weight decides.
+
+    Returns:
+        The matrix, int8 or int4.
 
     Raises:
         CheckpointError: A weight is not finite, or the number of columns allows no groups.
@@ -48,7 +51,9 @@ def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> 
     quantized = np.empty(weight.shape, np.int8)
     if bits == 8:
         scales = np.empty(outputs, np.float32)
-        quantize_int8_rows(weight, _INT8_RATIOS if search else _INT8_RATIOS[:1], quantized, scales)
+        quantize_int8_rows(
+            weight, _INT8_CLIPPING if search else _INT8_CLIPPING[:1], quantized, scales
+        )
         return Matrix(quantized, scales)
     if bits != 4:
         raise CheckpointError(f"{bits} bits are not written here; choose 4 or 8")

@@ -1,7 +1,7 @@
 """Writes converted checkpoints: one safetensors file, tensor by tensor, and its description.
 
-No more than one matrix is in memory. The file can be mapped and used as it lies: its tensors begin
-at multiples of 64 bytes as long as their sizes are such multiples, and those come first.
+No more than one matrix is in memory. The file can be memory-mapped and used as it lies: its tensors
+begin at multiples of 64 bytes as long as their sizes are such multiples, and those come first.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from gpt_neox_japanese.quantization.formats import METHOD
 from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.quantize import quantize
 
-__all__ = ["Plan", "description", "plan_of", "write_weights"]
+__all__ = ["BitAllocation", "allocate_bits", "quantization_config", "write_weights"]
 
 _ALIGNMENT = 64
 _BYTES = {"F32": 4, "BF16": 2, "I8": 1, "U8": 1}
 
-Plan = dict[str, int]  # name of a tensor → its bits: 4, 8, 16 (bfloat16) or 32
+BitAllocation = dict[str, int]  # name of a tensor → its bits: 4, 8, 16 (bfloat16) or 32
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _TensorLayout:
     name: str
     kind: str
     shape: tuple[int, ...]
@@ -44,8 +44,10 @@ class _Entry:
         return math.prod(self.shape) * _BYTES[self.kind]
 
 
-def plan_of(tensors: Mapping[str, Tensor], bits: int, lookups: tuple[str, ...] = ()) -> Plan:
-    """Decide the bits of each tensor.
+def allocate_bits(
+    tensors: Mapping[str, Tensor], bits: int, lookups: tuple[str, ...] = ()
+) -> BitAllocation:
+    """Decide in how many bits each tensor is stored.
 
     Args:
         tensors: A checkpoint's, by name.
@@ -53,13 +55,13 @@ def plan_of(tensors: Mapping[str, Tensor], bits: int, lookups: tuple[str, ...] =
         lookups: Ends of the names of embeddings and heads, which get 8 bits where others get 4.
 
     Returns:
-        Matrices get `bits`, or 8 where int4 has no whole groups; vectors float32, but bfloat16
-        with 16 bits.
+        Bits by name. Matrices get `bits`, or 8 where int4 has no whole groups; vectors 32
+        (float32), but 16 (bfloat16) where `bits` is 16.
 
     Raises:
         CheckpointError: The checkpoint is quantised already.
     """
-    plan: Plan = {}
+    allocation: BitAllocation = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise CheckpointError(
@@ -67,19 +69,27 @@ def plan_of(tensors: Mapping[str, Tensor], bits: int, lookups: tuple[str, ...] =
                 " this one was made of"
             )
         if bits == 16:
-            plan[name] = 16
+            allocation[name] = 16
         elif tensor.ndim != 2:
-            plan[name] = 32
+            allocation[name] = 32
         elif bits == 4 and (name.endswith(lookups) or tensor.shape[1] % GROUP):
-            plan[name] = 8
+            allocation[name] = 8
         else:
-            plan[name] = bits
-    return plan
+            allocation[name] = bits
+    return allocation
 
 
-def description(plan: Plan, bits: int) -> dict[str, Any] | None:
-    """`quantization_config` of config.json; None where nothing is quantised."""
-    modules = {name.removesuffix(".weight"): n for name, n in sorted(plan.items()) if n < 16}
+def quantization_config(allocation: BitAllocation, bits: int) -> dict[str, Any] | None:
+    """Describe an allocation for config.json.
+
+    Args:
+        allocation: Of `allocate_bits`.
+        bits: 4, 8 or 16, what was asked for.
+
+    Returns:
+        The `quantization_config` of config.json; None where nothing is quantised.
+    """
+    modules = {name.removesuffix(".weight"): n for name, n in sorted(allocation.items()) if n < 16}
     if not modules:
         return None
     return {"quant_method": METHOD, "bits": bits, "group_size": GROUP, "modules": modules}
@@ -88,7 +98,7 @@ def description(plan: Plan, bits: int) -> dict[str, Any] | None:
 def write_weights(
     path: Path,
     tensors: Mapping[str, Tensor],
-    plan: Plan,
+    allocation: BitAllocation,
     *,
     search: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -98,56 +108,63 @@ def write_weights(
     Args:
         path: A safetensors file to make.
         tensors: Floating point, by name.
-        plan: Of `plan_of`; the tensors that it names are written.
+        allocation: Of `allocate_bits`; the tensors that it names are written.
         search: See `quantize`.
         progress: Called with the number of bytes written and of all bytes.
 
     Raises:
         CheckpointError: A tensor holds numbers that are not finite.
+        OSError: The disk is full or fails.
     """
-    # What a tensor becomes lies together, and what keeps the alignment comes first.
-    parts = {name: _entries(name, tuple(tensors[name].shape), bits) for name, bits in plan.items()}
+    # A matrix and its scales lie together, and what keeps the alignment comes first.
+    parts = {
+        name: _layouts_of(name, tuple(tensors[name].shape), bits)
+        for name, bits in allocation.items()
+    }
     order = sorted(
-        plan, key=lambda name: (any(e.size % _ALIGNMENT for e in parts[name]), -plan[name], name)
+        allocation,
+        key=lambda name: (any(e.size % _ALIGNMENT for e in parts[name]), -allocation[name], name),
     )
-    entries = [entry for name in order for entry in parts[name]]
-    whole = sum(entry.size for entry in entries)
+    layouts = [layout for name in order for layout in parts[name]]
+    whole = sum(layout.size for layout in layouts)
     written = 0
     with path.open("xb") as stream:
-        stream.write(_header(entries))
+        stream.write(_header(layouts))
         for name in order:
-            for entry, array in zip(
-                parts[name], _converted(name, tensors[name], plan[name], search), strict=True
+            for layout, array in zip(
+                parts[name],
+                _stored_arrays(name, tensors[name], allocation[name], search),
+                strict=True,
             ):
-                assert array.nbytes == entry.size, entry
+                assert array.nbytes == layout.size, layout
                 stream.write(np.ascontiguousarray(array).data)
-                written += entry.size
+                written += layout.size
                 if progress is not None:
                     progress(written, whole)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _entries(name: str, shape: tuple[int, ...], bits: int) -> list[_Entry]:
+def _layouts_of(name: str, shape: tuple[int, ...], bits: int) -> list[_TensorLayout]:
     if bits >= 16:
-        return [_Entry(name, "F32" if bits == 32 else "BF16", shape)]
+        return [_TensorLayout(name, "F32" if bits == 32 else "BF16", shape)]
     outputs, columns = shape
     if bits == 8:
-        return [_Entry(name, "I8", shape), _Entry(name + SCALE, "F32", (outputs,))]
+        return [_TensorLayout(name, "I8", shape), _TensorLayout(name + SCALE, "F32", (outputs,))]
     return [
-        _Entry(name, "U8", (outputs, columns // 2)),
-        _Entry(name + SCALE, "BF16", (outputs, columns // GROUP)),
+        _TensorLayout(name, "U8", (outputs, columns // 2)),
+        _TensorLayout(name + SCALE, "BF16", (outputs, columns // GROUP)),
     ]
 
 
-def _header(entries: list[_Entry]) -> bytes:
+def _header(layouts: list[_TensorLayout]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for entry in entries:
-        end = offset + entry.size
-        header[entry.name] = {
-            "dtype": entry.kind,
-            "shape": list(entry.shape),
+    for layout in layouts:
+        end = offset + layout.size
+        header[layout.name] = {
+            "dtype": layout.kind,
+            "shape": list(layout.shape),
             "data_offsets": [offset, end],
         }
         offset = end
@@ -156,7 +173,9 @@ def _header(entries: list[_Entry]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _converted(name: str, tensor: Tensor, bits: int, search: bool) -> Iterator[NDArray[np.generic]]:
+def _stored_arrays(
+    name: str, tensor: Tensor, bits: int, search: bool
+) -> Iterator[NDArray[np.generic]]:
     if bits == 32:
         yield tensor.float().numpy()
     elif bits == 16:

@@ -1,4 +1,4 @@
-"""torch's tensors multiplied by the kernels, and when that may be: torch does not see it."""
+"""Products of torch's tensors by the kernels; and when torch may be bypassed."""
 # Methods of torch carry no annotations.
 # mypy: disallow-untyped-calls=False
 
@@ -11,36 +11,50 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.matmul import matmul
 
-__all__ = ["is_recorded", "is_traced", "is_unobserved", "product"]
+__all__ = ["can_bypass_torch", "is_compiling_or_tracing", "is_tracing", "matmul_tensor"]
 
 
-def is_traced() -> bool:
-    """Whether `torch.jit.trace` or `torch.func` follows: they know torch's own operations only."""
+def is_tracing() -> bool:
+    """Whether `torch.jit.trace` or `torch.func` is at work: they know torch's own operations only.
+
+    Returns:
+        True while tracing; False while compiling.
+    """
     return not torch.compiler.is_compiling() and (
         torch._C._is_tracing() or torch._C._are_functorch_transforms_active()
     )
 
 
-def is_recorded() -> bool:
-    """Whether a compiler or a tracer writes down what is computed, to compute it otherwise."""
-    return torch.compiler.is_compiling() or is_traced()
+def is_compiling_or_tracing() -> bool:
+    """Whether a compiler or a tracer captures a graph of what is computed.
+
+    Returns:
+        True within `torch.compile`, `torch.export`, `torch.jit.trace` and `torch.func`.
+    """
+    return torch.compiler.is_compiling() or is_tracing()
 
 
-def is_unobserved(*tensors: Tensor) -> bool:
-    """Whether nobody would miss what is computed on the memory of these tensors.
+def can_bypass_torch(*tensors: Tensor) -> bool:
+    """Whether the memory of these tensors may be read without torch's operations.
 
-    Recorders, modes that see every operation (such as `FlopCounterMode`) and subclasses of tensors
-    would. Autograd is for the caller to ask about.
+    Not while a graph is captured or a mode sees every operation (such as `FlopCounterMode`), and
+    not with subclasses of tensors. Whether autograd is on, the caller has to ask.
+
+    Args:
+        *tensors: Of any shape and dtype.
+
+    Returns:
+        True if all are plain tensors on the CPU and nothing observes them.
     """
     return not (
-        is_recorded()
+        is_compiling_or_tracing()
         or is_in_torch_dispatch_mode()
         or any(each.device.type != "cpu" for each in tensors)
         or any(type(each) not in (Tensor, torch.nn.Parameter) for each in tensors)
     )
 
 
-def product(states: Tensor, matrix: Matrix) -> Tensor:
+def matmul_tensor(states: Tensor, matrix: Matrix) -> Tensor:
     """Multiply activations by a stored matrix, with the threads that torch has.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from functools import cached_property
 from typing import Literal
 
-from gpt_neox_japanese.checks import shown
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import (
     AddedToken,
@@ -145,4 +145,6 @@ def _as_set(name: str, tokens: object) -> frozenset[str]:
         return tokens
     if not isinstance(tokens, str) and isinstance(tokens, Collection):
         return frozenset(tokens)
-    raise TokenizationError(f"{name} is {shown(tokens)}; give 'all' or a set of special tokens")
+    raise TokenizationError(
+        f"{name} is {short_repr(tokens)}; give 'all' or a set of special tokens"
+    )

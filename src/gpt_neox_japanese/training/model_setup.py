@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.loading.auto import give_peft_its_targets
+from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training import cpu_attention
@@ -60,7 +60,7 @@ def make_model(
         _set_attention(model, implementation)
     if peft is None:
         return model
-    give_peft_its_targets()
+    register_peft_targets()
     if settings.gradient_checkpointing:
         model.enable_input_require_grads()
     alpha = 2 * settings.lora_rank if settings.lora_alpha is None else settings.lora_alpha

@@ -1,9 +1,12 @@
-"""The roomy cache holds what transformers' own holds, and never writes over what it gave away."""
+"""The preallocated cache holds what transformers' own holds, and never writes over what it gave."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from gpt_neox_japanese.model.decode.cache_names import cache_of
-from gpt_neox_japanese.model.decode.kv_cache import RoomyLayer, give_room
+from gpt_neox_japanese.model.decode.kv_cache import PreallocatedLayer, preallocate
+from tests.model.conftest import MakeConfig, MakeModel
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -30,18 +34,20 @@ STEPS = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(steps=STEPS, data=st.randoms(use_true_random=False))
-def test_any_history_gives_what_a_plain_cache_gives(steps, data):
+def test_any_history_gives_what_a_plain_cache_gives(
+    steps: list[tuple[str, Any]], data: Random
+) -> None:
     torch.manual_seed(data.randrange(1000))
-    plain, roomy = DynamicCache(), give_room(DynamicCache())
+    plain, preallocated = DynamicCache(), preallocate(DynamicCache())
     given_away = []
     with torch.no_grad():
         for kind, argument in [("update", 3), *steps]:
             if kind == "update":
                 states = torch.randn(2, 2, 3, argument, 4).unbind()
-                expected, actual = (c.update(*states, 0) for c in (plain, roomy))
+                expected, actual = (c.update(*states, 0) for c in (plain, preallocated))
                 assert all(map(torch.equal, actual, expected))
                 given_away += [(tensor, tensor.clone()) for tensor in actual]
-            for cache in (plain, roomy):
+            for cache in (plain, preallocated):
                 if kind == "crop":
                     cache.crop(-min(argument, cache.get_seq_length()))
                 elif kind == "reorder":
@@ -49,13 +55,13 @@ def test_any_history_gives_what_a_plain_cache_gives(steps, data):
                 elif kind == "reset":
                     cache.reset()
             if kind == "copy":
-                roomy = copy.deepcopy(roomy)
-            assert roomy.get_seq_length() == plain.get_seq_length()
-    assert type(roomy.layers[0]) is RoomyLayer
+                preallocated = copy.deepcopy(preallocated)
+            assert preallocated.get_seq_length() == plain.get_seq_length()
+    assert type(preallocated.layers[0]) is PreallocatedLayer
     assert all(torch.equal(tensor, before) for tensor, before in given_away)
 
 
-def test_tokens_are_appended_without_moving_what_is_held(tiny_model):
+def test_tokens_are_appended_without_moving_what_is_held(tiny_model: MakeModel) -> None:
     model = tiny_model()
     with torch.no_grad():
         past = model(IDS[:, :6]).past_key_values
@@ -66,7 +72,7 @@ def test_tokens_are_appended_without_moving_what_is_held(tiny_model):
     assert len(places) == 1
 
 
-def test_a_cache_that_autograd_watches_is_not_written_to(tiny_model):
+def test_a_cache_that_autograd_watches_is_not_written_to(tiny_model: MakeModel) -> None:
     model = tiny_model()
     with torch.no_grad():
         past = model(IDS[:, :6]).past_key_values
@@ -76,7 +82,7 @@ def test_a_cache_that_autograd_watches_is_not_written_to(tiny_model):
     assert model.gpt_neox_japanese.embed_in.weight.grad.isfinite().all()
 
 
-def test_a_cache_made_in_inference_mode_can_be_used_outside_of_it(tiny_model):
+def test_a_cache_made_in_inference_mode_can_be_used_outside_of_it(tiny_model: MakeModel) -> None:
     model = tiny_model()
     with torch.inference_mode():
         past = model(IDS[:, :6]).past_key_values
@@ -94,13 +100,13 @@ def tensors_in(thing: object) -> list[torch.Tensor]:
         return [tensor for each in thing for tensor in tensors_in(each)]
     return (
         [t for each in vars(thing).values() for t in tensors_in(each)]
-        if isinstance(thing, DynamicCache | RoomyLayer)
+        if isinstance(thing, DynamicCache | PreallocatedLayer)
         else []
     )
 
 
 @torch.no_grad()
-def test_a_cache_holds_keys_and_values_and_no_other_tensor(tiny_model) -> None:
+def test_a_cache_holds_keys_and_values_and_no_other_tensor(tiny_model: MakeModel) -> None:
     model = tiny_model()
     past = cache_of(model(IDS[:, :6]))
     past = cache_of(model(IDS[:, 6:7], past_key_values=past))
@@ -112,7 +118,9 @@ def test_a_cache_holds_keys_and_values_and_no_other_tensor(tiny_model) -> None:
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
 )
-def test_two_copies_of_a_cache_go_on_apart(tiny_model, copied) -> None:
+def test_two_copies_of_a_cache_go_on_apart(
+    tiny_model: MakeModel, copied: Callable[[Any], Any]
+) -> None:
     model = tiny_model()
     past = cache_of(model(IDS[:, :6]))
     other = copied(past)
@@ -125,7 +133,7 @@ def test_two_copies_of_a_cache_go_on_apart(tiny_model, copied) -> None:
 
 
 @pytest.mark.parametrize("kind", ["static", "offloading"])
-def test_other_caches_are_left_alone(tiny_config, kind):
+def test_other_caches_are_left_alone(tiny_config: MakeConfig, kind: str) -> None:
     config = tiny_config()
     cache = (
         StaticCache(config=config, max_cache_len=8)
@@ -137,4 +145,4 @@ def test_other_caches_are_left_alone(tiny_config, kind):
     if cache is None:
         pytest.skip("offloading needs an accelerator")
     before = [type(layer) for layer in cache.layers]
-    assert [type(layer) for layer in give_room(cache).layers] == before
+    assert [type(layer) for layer in preallocate(cache).layers] == before

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -15,12 +18,14 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
 import gpt_neox_japanese
 from gpt_neox_japanese.model import heads
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM, GPTNeoXJapaneseModel
+from tests.model.conftest import MakeConfig, MakeModel, MakePair
 
 MODELS = [
     (AutoModel, GPTNeoXJapaneseModel),
@@ -33,8 +38,8 @@ MODELS = [
 
 @pytest.mark.parametrize(("auto_class", "model_class"), MODELS)
 def test_auto_classes_build_ours_for_a_directory_and_every_config(
-    tiny_model, pair, tmp_path, auto_class, model_class
-):
+    tiny_model: MakeModel, pair: MakePair, tmp_path: Path, auto_class: Any, model_class: Any
+) -> None:
     tiny_model().save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert type(config) is GPTNeoXJapaneseConfig
@@ -50,7 +55,7 @@ def test_auto_classes_build_ours_for_a_directory_and_every_config(
 
 
 @pytest.fixture
-def tokenizer_directory(reference_directory, tiny_config, tmp_path):
+def tokenizer_directory(reference_directory: Path, tiny_config: MakeConfig, tmp_path: Path) -> Path:
     """As transformers 4 published them: the tokenizer's class is named nowhere."""
     for name in ("vocab.txt", "emoji.json"):
         (tmp_path / name).write_bytes((reference_directory / name).read_bytes())
@@ -58,7 +63,9 @@ def tokenizer_directory(reference_directory, tiny_config, tmp_path):
     return tmp_path
 
 
-def test_the_auto_tokenizer_gives_ours_for_a_directory_and_every_config(tokenizer_directory):
+def test_the_auto_tokenizer_gives_ours_for_a_directory_and_every_config(
+    tokenizer_directory: Path,
+) -> None:
     gpt_neox_japanese.register()
     ours = gpt_neox_japanese.GPTNeoXJapaneseTokenizer
     assert type(AutoTokenizer.from_pretrained(tokenizer_directory)) is ours
@@ -87,7 +94,7 @@ for found in classes:
     "first_use",
     ["gpt_neox_japanese.register()", "from gpt_neox_japanese import GPTNeoXJapaneseTokenizer"],
 )
-def test_a_light_import_and_the_first_use_of_a_class_registers_all(first_use):
+def test_a_light_import_and_the_first_use_of_a_class_registers_all(first_use: str) -> None:
     code = FRESH.replace("{first_use}", first_use)
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -113,11 +120,30 @@ for copy in (sys.modules["transformers"], transformers):
     [("package.register()", "getattr(package, name)"), ("package.GPTNeoXJapaneseModel", "in_tree")],
     ids=["register()", "first use"],
 )
-def test_only_registering_gives_the_names_in_transformers_to_ours(before, expected) -> None:
+def test_only_registering_gives_the_names_in_transformers_to_ours(
+    before: str, expected: str
+) -> None:
     code = BY_NAME.replace("{before}", before)
     subprocess.run([sys.executable, "-c", code.replace("{expected}", expected)], check=True)
 
 
-def test_registering_twice_is_harmless():
+def classes_in_transformers() -> dict[str, object]:
+    """All that registering puts there, by where it is found."""
+    config = GPTNeoXJapaneseConfig()
+    found: dict[str, object] = {
+        "config": type(AutoConfig.for_model("gpt_neox_japanese")),
+        "tokenizers": [TOKENIZER_MAPPING[type(each)] for each in (config, InTreeConfig())],
+    }
+    for auto_class, _ in MODELS:
+        mapping = auto_class._model_mapping
+        found[auto_class.__name__] = [mapping[type(each)] for each in (config, InTreeConfig())]
+    names = [name for name in gpt_neox_japanese.__all__ if name.startswith("GPTNeoXJapanese")]
+    return found | {name: getattr(transformers, name) for name in names}
+
+
+def test_registering_twice_is_as_registering_once() -> None:
     gpt_neox_japanese.register()
+    once = classes_in_transformers()
+    assert once["AutoModel"] == [GPTNeoXJapaneseModel] * 2
     gpt_neox_japanese.register()
+    assert classes_in_transformers() == once

@@ -7,14 +7,17 @@ import os
 import pickle
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from tests.model.conftest import MakeModel
 
 
 class Program:
@@ -23,29 +26,29 @@ class Program:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.file,)
 
 
-def tensors(model):
+def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def write_safetensors(path, header, data=b""):
+def write_safetensors(path: Path, header: Any, data: bytes = b"") -> None:
     """A file with any header, however wrong."""
     encoded = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
     path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
 
 
 @pytest.fixture
-def directory(tiny_model, tmp_path):
+def directory(tiny_model: MakeModel, tmp_path: Path) -> Path:
     """A directory with a configuration and no weights."""
     path = tmp_path / "model"
     tiny_model().config.save_pretrained(path)
     return path
 
 
-def refused(directory, match):
+def refused(directory: Path, match: str) -> None:
     before = sorted(directory.parent.rglob("*"))
     for model_class in (GPTNeoXJapaneseForCausalLM, AutoModelForCausalLM):
         with pytest.raises(CheckpointError, match=match):
@@ -54,7 +57,9 @@ def refused(directory, match):
 
 
 @pytest.mark.parametrize("how", ["torch", "bare"])
-def test_a_pickle_that_runs_a_program_is_refused(tiny_model, directory, tmp_path, how):
+def test_a_pickle_that_runs_a_program_is_refused(
+    tiny_model: MakeModel, directory: Path, tmp_path: Path, how: str
+) -> None:
     content = {**tensors(tiny_model()), "more": Program(tmp_path / "it ran")}
     with (directory / "pytorch_model.bin").open("wb") as file:
         if how == "torch":
@@ -66,7 +71,9 @@ def test_a_pickle_that_runs_a_program_is_refused(tiny_model, directory, tmp_path
 
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "{}/outside.safetensors", "..", "", 3])
 @pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
-def test_an_index_that_names_a_file_outside_is_refused(tiny_model, directory, shard, index):
+def test_an_index_that_names_a_file_outside_is_refused(
+    tiny_model: MakeModel, directory: Path, shard: int | str, index: str
+) -> None:
     weights = tensors(tiny_model())
     save_file(weights, directory.parent / "outside.safetensors", metadata={"format": "pt"})
     if isinstance(shard, str):
@@ -77,7 +84,7 @@ def test_an_index_that_names_a_file_outside_is_refused(tiny_model, directory, sh
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "{}", "[" * 100_000])
-def test_a_broken_index_is_refused(directory, content):
+def test_a_broken_index_is_refused(directory: Path, content: Any) -> None:
     (directory / "model.safetensors.index.json").write_text(content)
     refused(directory, "index.json' (must hold a JSON object|is not JSON|has no weight_map)")
 
@@ -85,14 +92,16 @@ def test_a_broken_index_is_refused(directory, content):
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "pytorch_model.bin", "generation_config.json"]
 )
-def test_a_pipe_is_refused_and_not_waited_for(directory, name):
+def test_a_pipe_is_refused_and_not_waited_for(directory: Path, name: str) -> None:
     os.mkfifo(directory / name)
     refused(directory, "is not a regular file")
 
 
 @pytest.mark.parametrize("model_class", [GPTNeoXJapaneseForCausalLM, AutoModelForCausalLM])
 @pytest.mark.parametrize("shards", ["1GB", "20KB"])
-def test_a_directory_of_links_to_a_data_drive_is_loaded(tiny_model, tmp_path, model_class, shards):
+def test_a_directory_of_links_to_a_data_drive_is_loaded(
+    tiny_model: MakeModel, tmp_path: Path, model_class: Any, shards: str
+) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path / "drive", max_shard_size=shards)
     (tmp_path / "links").mkdir()
@@ -104,7 +113,7 @@ def test_a_directory_of_links_to_a_data_drive_is_loaded(tiny_model, tmp_path, mo
     assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
-def test_a_subfolder_of_a_hub_snapshot_is_loaded(tiny_model, tmp_path):
+def test_a_subfolder_of_a_hub_snapshot_is_loaded(tiny_model: MakeModel, tmp_path: Path) -> None:
     model = tiny_model()
     repository = tmp_path / "models--someone--tiny"
     snapshot = repository / "snapshots" / "0123abcd"
@@ -119,7 +128,9 @@ def test_a_subfolder_of_a_hub_snapshot_is_loaded(tiny_model, tmp_path):
     assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
-def test_an_index_of_weights_that_were_not_fetched_does_no_harm(tiny_model, directory):
+def test_an_index_of_weights_that_were_not_fetched_does_no_harm(
+    tiny_model: MakeModel, directory: Path
+) -> None:
     model = tiny_model()
     model.save_pretrained(directory)
     content = {"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}
@@ -129,7 +140,9 @@ def test_an_index_of_weights_that_were_not_fetched_does_no_harm(tiny_model, dire
     assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
-def test_links_of_the_hub_cache_and_inside_the_directory_are_followed(tiny_model, tmp_path):
+def test_links_of_the_hub_cache_and_inside_the_directory_are_followed(
+    tiny_model: MakeModel, tmp_path: Path
+) -> None:
     model = tiny_model()
     repository = tmp_path / "models--someone--tiny"
     snapshot = repository / "snapshots" / "0123abcd"
@@ -173,18 +186,18 @@ HEAD = 61 * 32 * 4  # bytes
     }.items(),
     ids=lambda case: case[0],
 )
-def test_tensors_that_do_not_fit_their_file_are_refused(directory, header):
+def test_tensors_that_do_not_fit_their_file_are_refused(directory: Path, header: Any) -> None:
     write_safetensors(directory / "model.safetensors", header[1], bytes(HEAD))
     refused(directory, "safetensors file is broken")
 
 
-def test_a_header_longer_than_its_file_is_refused(directory):
+def test_a_header_longer_than_its_file_is_refused(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes(struct.pack("<Q", 2**60) + bytes(10_000))
     refused(directory, "safetensors file is broken")
 
 
 @pytest.mark.parametrize("size", ["num_hidden_layers", "hidden_size", "vocab_size"])
-def test_an_absurd_size_is_refused(tiny_model, directory, size):
+def test_an_absurd_size_is_refused(tiny_model: MakeModel, directory: Path, size: str) -> None:
     tiny_model().save_pretrained(directory)
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {size: 10**9}))
@@ -192,7 +205,7 @@ def test_an_absurd_size_is_refused(tiny_model, directory, size):
         AutoModelForCausalLM.from_pretrained(directory)
 
 
-def test_a_large_config_with_few_weights_is_refused(tiny_model, directory):
+def test_a_large_config_with_few_weights_is_refused(tiny_model: MakeModel, directory: Path) -> None:
     tiny_model().save_pretrained(directory)
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 4096}))

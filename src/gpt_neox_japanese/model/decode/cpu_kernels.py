@@ -1,8 +1,8 @@
-"""A step of decoding on a CPU: few rows of activations, and the speed is that of memory.
+"""A decode step on a CPU: few rows of activations, so memory bandwidth decides the speed.
 
-torch reads bfloat16 weights slower than memory gives them, and converts a cache as a whole for
-every token. Here both are read once, by the kernels that the engine has too; the arithmetic is
-float32. While a step asks torch for nothing large, its threads sleep and leave the cores to the
+torch reads bfloat16 weights slower than memory delivers them, and converts the whole KV cache for
+every token. Here both are read once, by the kernels that the engine uses too; the arithmetic is
+float32. While a step asks torch for nothing large, torch's threads sleep and leave the cores to the
 kernels.
 """
 # Methods of torch carry no annotations.
@@ -22,45 +22,74 @@ from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization import torch_matmul
 from gpt_neox_japanese.quantization.formats import Matrix
 
-__all__ = ["attention", "product", "suits_attention", "suits_product"]
+__all__ = ["can_use_decode_attention", "can_use_gemv", "decode_attention", "gemv"]
 
 _MAX_ROWS = 8  # what the kernels are made for
-_SMALLEST = 1 << 20  # elements of a matrix that is worth a call
-# Elements of keys that one thread is done with before a second has begun.
-_SHARED = 1 << 18
+_MIN_WEIGHT_ELEMENTS = 1 << 20  # a smaller matrix is not worth a call
+# With fewer elements of keys, one thread is done before a second has begun.
+_MIN_KEY_ELEMENTS_FOR_THREADS = 1 << 18
 
 
-def suits_product(states: Tensor, weight: Tensor) -> bool:
-    """Whether `product` is the way to multiply [..., in] by [out, in]."""
+def can_use_gemv(states: Tensor, weight: Tensor) -> bool:
+    """Whether `gemv` can multiply, and faster than torch.
+
+    Args:
+        states: [..., in].
+        weight: [out, in].
+
+    Returns:
+        True for at most 8 rows of bfloat16 and a large bfloat16 weight, both on the CPU, while
+        neither autograd nor anything else observes torch's operations.
+    """
     return (
-        _plain(states, weight)
+        _are_unobserved_bfloat16(states, weight)
         and states.numel() <= _MAX_ROWS * weight.shape[1]
         and type(weight) is nn.Parameter  # not quantised or split over processes
         and weight.is_contiguous()
-        and weight.numel() >= _SMALLEST
+        and weight.numel() >= _MIN_WEIGHT_ELEMENTS
     )
 
 
-def product(states: Tensor, weight: Tensor) -> Tensor:
-    """Multiply bfloat16 [..., in] by bfloat16 [out, in]."""
-    return torch_matmul.product(states, Matrix(weight.detach().view(torch.uint16).numpy()))
+def gemv(states: Tensor, weight: Tensor) -> Tensor:
+    """Multiply a few rows by a transposed weight; `can_use_gemv` says when.
+
+    Args:
+        states: bfloat16 [..., in].
+        weight: bfloat16 [out, in].
+
+    Returns:
+        bfloat16 [..., out]; the arithmetic is float32.
+    """
+    return torch_matmul.matmul_tensor(states, Matrix(weight.detach().view(torch.uint16).numpy()))
 
 
-def suits_attention(
+def can_use_decode_attention(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float
 ) -> bool:
-    """Whether `attention` is the way to attend to everything that is in the cache."""
+    """Whether `decode_attention` can attend to the whole cache, and faster than torch.
+
+    Args:
+        query: [batch, heads, queries, head_dim].
+        key: [batch, heads, keys, head_dim].
+        value: As `key`.
+        attention_mask: Broadcastable to [batch, heads, queries, keys], or None.
+        dropout: Probability of dropping a weight.
+
+    Returns:
+        True for one query of each text, bfloat16 on the CPU, without a mask and dropout, while
+        neither autograd nor anything else observes torch's operations.
+    """
     return (
         attention_mask is None
         and dropout == 0
         and query.shape[2] == 1
-        and _plain(query, key, value)
+        and _are_unobserved_bfloat16(query, key, value)
         and all(states.stride()[2:] == (states.shape[3], 1) for states in (key, value))
     )
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend from the last token of every text.
+def decode_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend from the last token of every text; `can_use_decode_attention` says when.
 
     Args:
         query: bfloat16 [batch, heads, 1, head_dim].
@@ -75,24 +104,24 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     out = np.empty_like(rows)
     length = key.shape[2]
     kind = np.empty(0, np.uint16)
-    work = partial(attend_last, rows, kind, _addresses(key), _addresses(value), length)
-    threads = torch.get_num_threads() if key.numel() >= _SHARED else 1
+    work = partial(attend_last, rows, kind, _head_addresses(key), _head_addresses(value), length)
+    threads = torch.get_num_threads() if key.numel() >= _MIN_KEY_ELEMENTS_FOR_THREADS else 1
     parallel_for(lambda first, last: work(out, first, last), batch * heads, threads)
     return torch.from_numpy(out).to(query.dtype).view(batch, 1, heads, head_dim)
 
 
-def _plain(*tensors: Tensor) -> bool:
-    """Whether all are bfloat16 in the memory of this machine, and nobody follows what is done."""
+def _are_unobserved_bfloat16(*tensors: Tensor) -> bool:
+    """Whether all are bfloat16 on the CPU, and nothing observes torch's operations on them."""
     return (
         all(each.dtype == torch.bfloat16 for each in tensors)
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and torch_matmul.is_unobserved(*tensors)
+        and torch_matmul.can_bypass_torch(*tensors)
     )
 
 
-def _addresses(states: Tensor) -> NDArray[np.int64]:
-    """Where each head's numbers begin, text by text."""
+def _head_addresses(states: Tensor) -> NDArray[np.int64]:
+    """Where each head's keys or values begin, int64 [batch * heads], in bytes."""
     (batch, heads), (by_text, by_head) = states.shape[:2], states.stride()[:2]
     numbers = np.arange(batch)[:, None] * by_text + np.arange(heads) * by_head
     addresses: NDArray[np.int64] = states.data_ptr() + numbers.ravel() * states.element_size()

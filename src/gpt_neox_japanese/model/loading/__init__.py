@@ -1,1 +1,4 @@
-"""From a model directory to a model: checks, errors, the Auto classes."""
+"""From a model directory to a model: checks, errors, the Auto classes.
+
+Start with `pretrained`.
+"""

@@ -12,15 +12,21 @@ from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTre
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 
-__all__ = ["give_peft_its_targets", "registered"]
+__all__ = ["register_peft_targets", "register_with"]
 
 _Model = TypeVar("_Model", bound=type)
 
 
-def registered(auto_class: Any) -> Callable[[_Model], _Model]:
-    """Decorate the model class that `auto_class` is to build for the type `gpt_neox_japanese`.
+def register_with(auto_class: Any) -> Callable[[_Model], _Model]:
+    """Decorate the model class that an Auto class is to build for the type `gpt_neox_japanese`.
 
     The in-tree config class is mapped to it too, for code that imported that one directly.
+
+    Args:
+        auto_class: Such as `AutoModelForCausalLM`.
+
+    Returns:
+        A decorator that registers a class and returns it unchanged.
     """
     AutoConfig.register(GPTNeoXJapaneseConfig.model_type, GPTNeoXJapaneseConfig, exist_ok=True)
 
@@ -33,7 +39,7 @@ def registered(auto_class: Any) -> Callable[[_Model], _Model]:
     return register
 
 
-def give_peft_its_targets() -> None:
+def register_peft_targets() -> None:
     """Let PEFT, if there is one, adapt the layers it adapts in GPT-NeoX: they have these names."""
     if importlib.util.find_spec("peft") is None:
         return

@@ -19,7 +19,7 @@ from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
-from gpt_neox_japanese.model.loading.safety import check_directory, explained_errors
+from gpt_neox_japanese.model.loading.safety import check_directory, loading_errors
 from gpt_neox_japanese.quantization import hf_modules as _registers_quantized_checkpoints  # noqa: F401
 
 __all__ = ["GPTNeoXJapanesePreTrainedModel"]
@@ -56,6 +56,14 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
     ) -> Self:
         """Load a model from a directory or the Hub; the arguments are those of transformers.
 
+        Args:
+            pretrained_model_name_or_path: A model directory, or a Hub id.
+            *args: As of `PreTrainedModel.from_pretrained`.
+            **kwargs: The same.
+
+        Returns:
+            The model, ready for inference.
+
         Raises:
             CheckpointError: (a `ValueError`) if a file of the directory is broken or a trap.
             OSError: If there is no such model.
@@ -65,7 +73,7 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
         if pretrained_model_name_or_path is not None and directory.is_dir():
             config = kwargs.get("config")
             check_directory(directory, config if isinstance(config, PreTrainedConfig) else None)
-        with explained_errors(source):
+        with loading_errors(source):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files.json_files import check_regular, read_index, read_object
 
-__all__ = ["check_directory", "explained_errors"]
+__all__ = ["check_directory", "loading_errors"]
 
 # What the loader opens; anything else beside it does no harm.
 _LOADED = {".bin", ".json", ".safetensors"}
@@ -47,16 +47,20 @@ def check_directory(directory: Path, config: PreTrainedConfig | None = None) -> 
             read_index(path)
     weights = [path for path in files if path.suffix in {".bin", ".safetensors"}]
     if weights and not (directory / "adapter_config.json").exists():
-        described = config.to_dict() if config else _config_in(directory)
-        _check_size(directory, described, sum(path.stat().st_size for path in weights))
+        fields = config.to_dict() if config else _config_in(directory)
+        _check_size(directory, fields, sum(path.stat().st_size for path in weights))
 
 
 @contextmanager
-def explained_errors(source: str) -> Iterator[None]:
+def loading_errors(source: str) -> Iterator[None]:
     """Turn what broken weights raise into a `CheckpointError`.
 
     Args:
         source: The directory or Hub id that is loaded.
+
+    Raises:
+        CheckpointError: A .bin file holds something else than tensors, or a .safetensors file is
+            broken.
     """
     try:
         yield
@@ -78,7 +82,7 @@ def _check_size(directory: Path, config: dict[str, Any], weight_bytes: int) -> N
         return  # the configuration itself says what is wrong with it
     multiple = multiple if isinstance(multiple, int) else 4
     parameters = vocabulary * hidden + layers * (4 + 2 * multiple) * hidden**2
-    # No way to store weights takes less than a bit for each.
+    # No format takes less than a bit for each.
     if weight_bytes < parameters // 8:
         raise CheckpointError(
             f"{str(directory)!r}: config.json describes {parameters:,} parameters, but the weight "
