@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # editors and type checkers see what is loaded below
     from gpt_neox_japanese.assets import default_model_directory
     from gpt_neox_japanese.errors import (
+        ArgumentError,
         CheckpointError,
         CorpusError,
         DataError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # editors and type checkers see what is loaded below
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "ArgumentError": "errors",
     "AsyncTextIteratorStreamer": "tokenizer.hf.streamers",
     "CheckpointError": "errors",
     "Codec": "tokenizer.codec",
@@ -91,6 +93,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "ArgumentError",
     "AsyncTextIteratorStreamer",
     "CheckpointError",
     "Codec",

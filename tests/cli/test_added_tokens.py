@@ -120,7 +120,7 @@ def test_a_converted_model_keeps_its_tokenizer_and_writes(
     assert Codec.load(output).fingerprint == Codec.load(model).fingerprint
     result = run("generate", WORD, "--model", output, "--json", "--seed", 1)
     assert result.exit_code == 0, result.output
-    assert max(json.loads(result.stdout)["ids"]) < len(Codec.load(model))
+    assert max(json.loads(result.stdout)["token_ids"]) < len(Codec.load(model))
     result = run("evaluate", "--model", output, "--data", corpus, "--limit", 2, "--json")
     assert result.exit_code == 0, result.output
 

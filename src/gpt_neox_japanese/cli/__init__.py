@@ -78,8 +78,8 @@ class _Commands(click.Group):
         except click.UsageError as error:
             hint = f" (try '{error.ctx.command_path} --help')" if error.ctx else ""
             _exit(2, error.format_message() + hint)
-        except NeoXJapaneseError as error:
-            _exit(2, error)
+        except NeoXJapaneseError as error:  # misuse if the caller's value is to blame
+            _exit(2 if isinstance(error, ValueError) else 1, error)
         except UnicodeEncodeError as error:  # the name of a file: what is written is UTF-8
             named = error.object[error.start : error.end]
             _exit(1, f"no file can be named {named!r} in {error.encoding}; set PYTHONUTF8=1")

@@ -415,5 +415,6 @@ def _open_again(source: dict[str, Any]) -> TextGenerator:
 
 
 def _ids_of(tags: Iterable[str], codec: Codec) -> frozenset[int]:
-    ids = codec.vocabulary.ids
-    return frozenset(ids[tag] for tag in tags if tag in ids)
+    # Not of the vocabulary alone: an added token may have taken a tag's id.
+    found = (codec.token_to_id(tag) for tag in tags)
+    return frozenset(token_id for token_id in found if token_id is not None)
