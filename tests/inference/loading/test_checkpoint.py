@@ -23,9 +23,9 @@ def recommend(directory: Path, **options: object) -> Path:
 
 
 def test_recommended_sampling_is_taken_over(broken: Path) -> None:
-    fallback = Checkpoint.open(broken).sampling
+    fallback = Checkpoint.open(broken).sampling_params
     assert (fallback.temperature, fallback.top_p) == (0.8, 0.95)
-    chosen = Checkpoint.open(recommend(broken, temperature=0.5, top_k=None)).sampling
+    chosen = Checkpoint.open(recommend(broken, temperature=0.5, top_k=None)).sampling_params
     assert (chosen.temperature, chosen.top_k) == (0.5, 0)
 
 
