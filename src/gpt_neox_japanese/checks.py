@@ -150,6 +150,9 @@ def short_repr(value: object) -> str:
 
     Args:
         value: Any object.
+
+    Returns:
+        One line; of a huge number only what it is.
     """
     try:
         return reprlib.repr(value)

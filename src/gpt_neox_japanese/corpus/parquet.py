@@ -33,7 +33,15 @@ class RowGroup:
     index: int
 
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
-        """The rows of the group."""
+        """The rows of the group.
+
+        Args:
+            layout: Which fields or columns hold the text and the name.
+
+        Yields:
+            A document for each row, or an error in its place. A group that cannot be
+            read ends with an error.
+        """
         from pyarrow import ArrowException, parquet
 
         number = self.first

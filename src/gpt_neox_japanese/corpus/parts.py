@@ -36,7 +36,14 @@ class Part(Protocol):
         ...
 
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
-        """The documents in order, with an error in the place of each one that is broken."""
+        """The documents in order, with an error in the place of each one that is broken.
+
+        Args:
+            layout: Which fields or columns hold the text and the name.
+
+        Yields:
+            Each document, or a `CorpusError` that names file and line; none is raised.
+        """
         ...
 
 
@@ -48,7 +55,14 @@ class WholeText:
     size: int
 
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
-        """The file's text."""
+        """The file's text.
+
+        Args:
+            layout: Not used.
+
+        Yields:
+            One document, or one error.
+        """
         try:
             data = b"".join(chunk for chunk, _ in decompressed(self.file))
             yield Document(name_of(self.file), data.decode("utf-8-sig"), self.file, 1)
@@ -78,7 +92,14 @@ class Lines:
     data: bytes | None
 
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
-        """The lines that are not blank."""
+        """The lines that are not blank.
+
+        Args:
+            layout: Which fields or columns hold the text and the name.
+
+        Yields:
+            A document for each line, or an error in its place.
+        """
         is_text = kind_of(self.file) == ".txt"
         try:
             lines = self._read().split(b"\n")
@@ -112,7 +133,14 @@ class Broken:
     size: int = 0
 
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
-        """The error."""
+        """The error.
+
+        Args:
+            layout: Not used.
+
+        Yields:
+            One error.
+        """
         yield self.error
 
 

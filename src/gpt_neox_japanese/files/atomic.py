@@ -97,6 +97,9 @@ def publish_directory(partial: Path, final: Path) -> None:
 def discard_directory(directory: Path) -> None:
     """Remove a directory that nobody may find half removed.
 
+    Args:
+        directory: It exists.
+
     Raises:
         OSError: That is not possible; the directory is as it was.
     """
@@ -107,13 +110,27 @@ def discard_directory(directory: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return only when the file's contents are on the disk."""
+    """Return only when the file's contents are on the disk.
+
+    Args:
+        path: Of a file that may be written.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
     with path.open("r+b") as stream:  # Windows syncs no file that is only open for reading
         os.fsync(stream.fileno())
 
 
 def sync_directory(directory: Path) -> None:
-    """Return only when the names in a directory are on the disk, where a system can be asked."""
+    """Return only when the names in a directory are on the disk, where a system can be asked.
+
+    Args:
+        directory: It exists.
+
+    Raises:
+        OSError: The disk fails.
+    """
     if sys.platform == "win32":  # opens no directories; NTFS keeps a journal of names itself
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -124,7 +141,14 @@ def sync_directory(directory: Path) -> None:
 
 
 def checksum(path: Path) -> tuple[int, int]:
-    """How many bytes a file has, and their CRC-32."""
+    """How many bytes a file has, and their CRC-32.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     size = crc = 0
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

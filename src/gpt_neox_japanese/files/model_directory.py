@@ -73,6 +73,9 @@ def find_model(
         token: For private repositories; None for the one that `hf auth login` keeps.
         local_files_only: Fetch nothing, take what was fetched before.
 
+    Returns:
+        `name` itself, the package's own model, or where the Hub's cache keeps the files.
+
     Raises:
         CheckpointError: There is no such directory or repository, or it cannot be reached.
     """

@@ -133,10 +133,22 @@ def publish(partial: Path, output: Path, last: str) -> None:
 
 
 def publish_file(file: Path, output: Path) -> None:
-    """Move a complete file to its place, where there is none yet."""
+    """Move a complete file to its place, where there is none yet.
+
+    Args:
+        file: On the same file system as `output`.
+        output: Where it goes; links are followed.
+
+    Raises:
+        OSError: That is not possible.
+    """
     file.rename(target(output))
 
 
 def target(output: Path) -> Path:
-    """The place that `output` names, whatever links and `..` there are in it."""
+    """The place that `output` names, whatever links and `..` there are in it.
+
+    Args:
+        output: Any path; nothing needs to be there.
+    """
     return Path(os.path.realpath(output))

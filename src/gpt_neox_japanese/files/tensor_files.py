@@ -45,6 +45,9 @@ def read_weights(directory: Path) -> _Arrays:
     Args:
         directory: Of a model.
 
+    Returns:
+        Tensor by name, in the dtype and shape that it is stored in.
+
     Raises:
         CheckpointError: No weights are there, a file is broken, or an index points elsewhere.
     """
@@ -71,6 +74,12 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 
     Args:
         directory: Of a model.
+
+    Returns:
+        Tensor by name, in the dtype and shape that it is stored in.
+
+    Raises:
+        CheckpointError: No weights are there, a file is broken, or an index points elsewhere.
     """
     import torch
 
@@ -87,6 +96,9 @@ def map_safetensors(path: Path) -> _Arrays:
 
     Args:
         path: Of the file.
+
+    Returns:
+        Array by name; bfloat16 as its bits, uint16. Tensors of other dtypes are left out.
     """
     with safe_open(path, framework="numpy") as file:  # checks that the tensors fit the file
         names = file.keys()

@@ -55,6 +55,10 @@ class Detokenizer:
 
         Args:
             choice: The next id.
+
+        Returns:
+            Text and tokens that no later id changes; empty while a character is incomplete. With
+            `finish_reason` "stop" if a stop string was found.
         """
         if choice.id in self._hidden:
             text = self._decoder.finish()

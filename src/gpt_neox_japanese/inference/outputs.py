@@ -72,6 +72,9 @@ class Completion:
 
         Args:
             chunks: All of one text; the last has a `finish_reason`.
+
+        Returns:
+            The whole text with all its tokens.
         """
         texts: list[str] = []
         tokens: list[OutputToken] = []

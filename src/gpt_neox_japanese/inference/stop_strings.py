@@ -38,6 +38,9 @@ class StopStrings:
 
         Args:
             text: What follows the text so far.
+
+        Returns:
+            That text, without what was returned before; what may begin a stop string is held back.
         """
         if not self._strings:
             return text

@@ -152,6 +152,9 @@ def or_default(value: bool | None, default: bool | None) -> bool:
     Args:
         value: What the caller gave, if anything.
         default: What the config says.
+
+    Returns:
+        The value as a bool; None counts as False.
     """
     return bool(default if value is None else value)
 
@@ -202,6 +205,9 @@ def head_mask_per_layer(head_mask: Tensor | None, config: PreTrainedConfig) -> T
     Args:
         head_mask: [heads], [layers, heads], or None.
         config: Tells the numbers of layers and heads.
+
+    Returns:
+        The mask of every layer, or None if there is none.
 
     Raises:
         ArgumentError: If it is neither [heads] nor [layers, heads].

@@ -118,6 +118,11 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
     @rotary_pct.setter
     def rotary_pct(self, value: float) -> None:
+        """Change the fraction of rotated channels.
+
+        Args:
+            value: In (0, 1].
+        """
         self._rope["partial_rotary_factor"] = value
 
     @property
@@ -128,6 +133,11 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
     @rotary_emb_base.setter
     def rotary_emb_base(self, value: float) -> None:
+        """Change the base of the rotary frequencies.
+
+        Args:
+            value: Above 0.
+        """
         self._rope["rope_theta"] = value
 
     @property

@@ -56,6 +56,7 @@ class GPTNeoXJapaneseRotaryEmbedding(nn.Module):
 
         Args:
             config: Tells the base and how many channels of a head are rotated.
+            **_: Not used.
 
         Returns:
             The frequencies, float32 [R/2], and the scale of the tables, 1.

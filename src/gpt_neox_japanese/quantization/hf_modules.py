@@ -257,7 +257,14 @@ class Quantizer(HfQuantizer):
         return False
 
     def is_serializable(self, **_: Any) -> bool:
-        """`save_pretrained` writes the same tensors again."""
+        """`save_pretrained` writes the same tensors again.
+
+        Args:
+            **_: Not used.
+
+        Returns:
+            True.
+        """
         return True
 
 

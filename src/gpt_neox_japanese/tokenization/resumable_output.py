@@ -93,7 +93,14 @@ class ResumableOutput:
         self._safe = self._state()
 
     def size(self, name: str) -> int:
-        """Bytes of a file so far; 0 if it has not been begun."""
+        """Bytes of a file so far; 0 if it has not been begun.
+
+        Args:
+            name: Of the file, in the output directory.
+
+        Returns:
+            How many bytes were written.
+        """
         return self._sizes.get(name, 0)
 
     def append(self, name: str, data: bytes) -> None:

@@ -49,7 +49,19 @@ class TextEncoder:
         dropout: float,
         seed: int | None,
     ) -> NDArray[np.int32]:
-        """The ids of a text, int32 [tokens]."""
+        """The ids of a text, int32 [tokens].
+
+        Args:
+            text: Any string of Unicode scalar values.
+            allowed: Special tokens that become their ids, or "all".
+            disallowed: Special tokens that are an error, or "all".
+            dropout: How likely a piece is dropped, 0 to 1; 0 for none.
+            seed: Makes dropout repeatable; None draws anew.
+
+        Raises:
+            TokenizationError: The text holds a lone surrogate or a disallowed token, or an option
+                makes no sense.
+        """
         if self._finds_nothing and not (allowed or disallowed):
             return self._encoder.encode(text, dropout=dropout, seed=seed)
         finder, tags = self._policy((text,), allowed, disallowed)
@@ -58,7 +70,20 @@ class TextEncoder:
     def encode_with_offsets(
         self, text: str, allowed: AllowedSpecial, disallowed: DisallowedSpecial
     ) -> Encoding:
-        """The ids of a text and, for each, the characters that it stands for."""
+        """The ids of a text and, for each, the characters that it stands for.
+
+        Args:
+            text: Any string of Unicode scalar values.
+            allowed: Special tokens that become their ids, or "all".
+            disallowed: Special tokens that are an error, or "all".
+
+        Returns:
+            `ids`, int32 [tokens], and `offsets`, int32 [tokens, 2].
+
+        Raises:
+            TokenizationError: The text holds a lone surrogate or a disallowed token, or an option
+                makes no sense.
+        """
         finder, tags = self._policy((text,), allowed, disallowed)
         segments = _cut(text, finder)
         if not segments:
@@ -81,7 +106,21 @@ class TextEncoder:
         disallowed: DisallowedSpecial,
         num_threads: int | None,
     ) -> Ragged:
-        """The ids of many texts at once."""
+        """The ids of many texts at once.
+
+        Args:
+            texts: Strings of Unicode scalar values.
+            allowed: Special tokens that become their ids, or "all".
+            disallowed: Special tokens that are an error, or "all".
+            num_threads: How many threads to use; one for each usable core if None.
+
+        Returns:
+            `ids`, int32 [tokens of all texts], and `bounds`, int64 [texts + 1].
+
+        Raises:
+            TokenizationError: A text holds a lone surrogate or a disallowed token, or an option
+                makes no sense.
+        """
         finder, tags = self._policy(texts, allowed, disallowed)
         segments: list[list[Segment]] = []
         if finder.may_occur(texts):
@@ -118,7 +157,21 @@ class TextEncoder:
         disallowed: DisallowedSpecial,
         num_threads: int | None,
     ) -> NDArray[np.int32]:
-        """The ids of a UTF-8 text; no string is made of it unless that is needed."""
+        """The ids of a UTF-8 text; no string is made of it unless that is needed.
+
+        Args:
+            data: UTF-8, without a byte order mark.
+            allowed: Special tokens that become their ids, or "all".
+            disallowed: Special tokens that are an error, or "all".
+            num_threads: How many threads to use; one for each usable core if None.
+
+        Returns:
+            int32 [tokens].
+
+        Raises:
+            TokenizationError: The bytes are not UTF-8, the text holds a disallowed token, or an
+                option makes no sense.
+        """
         array = np.frombuffer(data, dtype=np.uint8)
         texts = (from_utf8(array),) if disallowed else ()
         finder, tags = self._policy(texts, allowed, disallowed)

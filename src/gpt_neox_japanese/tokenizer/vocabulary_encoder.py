@@ -97,7 +97,17 @@ class VocabularyEncoder:
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> NDArray[np.int32]:
-        """The ids of a text, int32 [tokens]."""
+        """The ids of a text, int32 [tokens].
+
+        Args:
+            text: Any string of Unicode scalar values.
+            allow_tags: Whether tags that the text spells out become their ids.
+            dropout: How likely a piece is dropped, 0 to 1; 0 for none.
+            seed: Makes dropout repeatable; None draws anew.
+
+        Raises:
+            TokenizationError: The text holds a lone surrogate, or `dropout` is no probability.
+        """
         dropout_threshold, rng_state = dropout_draws(dropout, seed) if dropout else (0, 1)
         if self._stays_in_python(len(text)):
             return self._in_python.encode(
@@ -122,7 +132,18 @@ class VocabularyEncoder:
         return ids
 
     def encode_with_offsets(self, text: str, *, allow_tags: bool = False) -> Encoding:
-        """The ids of a text and, for each, the characters that it stands for."""
+        """The ids of a text and, for each, the characters that it stands for.
+
+        Args:
+            text: Any string of Unicode scalar values.
+            allow_tags: Whether tags that the text spells out become their ids.
+
+        Returns:
+            `ids`, int32 [tokens], and `offsets`, int32 [tokens, 2].
+
+        Raises:
+            TokenizationError: The text holds a lone surrogate.
+        """
         if self._stays_in_python(len(text)):
             return self._in_python.encode(text, allow_tags=allow_tags)
         data = to_utf8(text)
@@ -135,7 +156,19 @@ class VocabularyEncoder:
     def encode_batch(
         self, texts: Sequence[str], *, allow_tags: bool = False, num_threads: int | None = None
     ) -> Ragged:
-        """The ids of many texts at once."""
+        """The ids of many texts at once.
+
+        Args:
+            texts: Strings of Unicode scalar values.
+            allow_tags: Whether tags that the text spells out become their ids.
+            num_threads: How many threads to use; one for each usable core if None.
+
+        Returns:
+            `ids`, int32 [tokens of all texts], and `bounds`, int64 [texts + 1].
+
+        Raises:
+            TokenizationError: A text holds a lone surrogate.
+        """
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         if self.clean or self._stays_in_python(int(lengths.sum())):
             rows = [self.encode(text, allow_tags=allow_tags) for text in texts]
@@ -160,7 +193,19 @@ class VocabularyEncoder:
         allow_tags: bool = False,
         num_threads: int | None = None,
     ) -> NDArray[np.int32]:
-        """The ids of a UTF-8 text; no string is made of it, unless it is to be cleaned."""
+        """The ids of a UTF-8 text; no string is made of it, unless it is to be cleaned.
+
+        Args:
+            data: UTF-8, without a byte order mark.
+            allow_tags: Whether tags that the text spells out become their ids.
+            num_threads: How many threads to use; one for each usable core if None.
+
+        Returns:
+            int32 [tokens].
+
+        Raises:
+            TokenizationError: The bytes are not UTF-8; the message names the first bad one.
+        """
         array = np.frombuffer(data, dtype=np.uint8)
         array.flags.writeable = False  # what the kernel is compiled for
         if self.clean:

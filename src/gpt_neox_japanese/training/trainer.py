@@ -57,7 +57,14 @@ class RunTrainer(Trainer):
         self._passes: list[tuple[Tensor, Tensor]] = []
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
-        """Make Muon with AdamW, or AdamW alone, where Trainer would make its own."""
+        """Make Muon with AdamW, or AdamW alone, where Trainer would make its own.
+
+        Args:
+            model: Whose parameters are trained; None for the trainer's own model.
+
+        Returns:
+            The optimizer; the same one at each call.
+        """
         if self.optimizer is None:
             make = MuonAndAdamW if self._use_muon else adamw
             of = cast(nn.Module, model or self.model)
@@ -67,7 +74,16 @@ class RunTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        """Run a forward and a backward pass, and remember what they saw."""
+        """Run a forward and a backward pass, and remember what they saw.
+
+        Args:
+            model: The model, maybe wrapped for several processes.
+            inputs: A batch; its `window` is taken out of it.
+            num_items_in_batch: How many labels the whole step has; None if it is not known.
+
+        Returns:
+            The loss, detached.
+        """
         windows = inputs.pop("window")
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._passes.append((loss, windows))
@@ -76,7 +92,17 @@ class RunTrainer(Trainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> tuple[Tensor, None, None]:
-        """Compute the loss without ever holding the scores of all positions."""
+        """Compute the loss without ever holding the scores of all positions.
+
+        Args:
+            model: The model, maybe wrapped for several processes.
+            inputs: A batch.
+            *args: Not used.
+            **kwargs: Not used.
+
+        Returns:
+            The loss; no scores and no labels.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = model(**inputs, skip_logits=True, use_cache=False).loss

@@ -123,6 +123,9 @@ def next_work_item(
         phase: Which phase, from 1.
         size: How much to take.
         total: How much there is.
+
+    Returns:
+        The first, and the one after the last.
     """
     first = add(counters, phase * STRIDE, size)
     return min(first, total), min(first + size, total)

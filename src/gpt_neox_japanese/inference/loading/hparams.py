@@ -36,6 +36,9 @@ class HParams:
         Args:
             config: What config.json says.
 
+        Returns:
+            The hyper-parameters; transformers' defaults where the configuration is silent.
+
         Raises:
             CheckpointError: A number is missing or makes no sense.
         """

@@ -67,6 +67,9 @@ def map_weights(
         bfloat16: Round floats to bfloat16. Otherwise they keep their value: what is stored in
             bfloat16 stays so, everything else becomes float32.
 
+    Returns:
+        The weights by their places in the network; a tied head is the embedding.
+
     Raises:
         CheckpointError: A tensor is missing or has another shape than the config says.
     """

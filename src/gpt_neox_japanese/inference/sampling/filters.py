@@ -49,6 +49,9 @@ def keep_top_p(weights: Row, top_p: float) -> Positions:
     Args:
         weights: 0 or more, proportional to probabilities, shape [count].
         top_p: Above 0, at most 1.
+
+    Returns:
+        Integers [kept], rising.
     """
     total = float(weights.sum())
     surplus = (1 - top_p) * total
@@ -90,6 +93,9 @@ def draw(weights: Row, uniform: float) -> int:
     Args:
         weights: 0 or more, not all 0, shape [count].
         uniform: From 0 up to, but not including, 1.
+
+    Returns:
+        From 0 up to, but not including, count.
     """
     return _first_beyond(weights, uniform * float(weights.sum()))
 

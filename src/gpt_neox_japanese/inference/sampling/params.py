@@ -121,6 +121,9 @@ def check_seed(seed: Any) -> int | None:
     Args:
         seed: Any object.
 
+    Returns:
+        `seed` as Python's int, or None.
+
     Raises:
         GenerationError: It is something else.
     """

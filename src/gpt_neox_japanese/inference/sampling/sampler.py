@@ -94,6 +94,9 @@ class Sampler:
         Args:
             logits: The model's scores, float32, shape [vocab_size]; left as they are.
 
+        Returns:
+            The id, with log-probabilities if the sampling params ask for them.
+
         Raises:
             GenerationError: The scores are not numbers, or all ids are forbidden.
         """

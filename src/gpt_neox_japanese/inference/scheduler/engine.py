@@ -96,6 +96,9 @@ class Engine:
             params: How each id is chosen.
             seed: The same seed gives the same ids; none gives new ones each time.
 
+        Returns:
+            The stream of ids, to iterate over.
+
         Raises:
             GenerationError: The prompt is empty, too long, or holds an id that does not exist; an
                 option is out of range; or the engine is closed.

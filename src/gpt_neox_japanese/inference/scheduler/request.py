@@ -89,6 +89,9 @@ class Request:
 
         Args:
             room: 0 or more.
+
+        Returns:
+            The ids; none without prompt lookup, or near the end.
         """
         if self._lookup is None:
             return []

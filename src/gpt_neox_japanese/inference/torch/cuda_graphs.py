@@ -37,6 +37,9 @@ class Graphs:
         Args:
             rows: int64 [3, MAX_ROWS] on the GPU.
             end: From 1 to the capacity.
+
+        Returns:
+            The scores, on the GPU.
         """
         end = min(-(-end // _STRETCH) * _STRETCH, self._capacity)
         self._rows.copy_(rows)

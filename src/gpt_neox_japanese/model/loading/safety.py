@@ -58,6 +58,9 @@ def loading_errors(source: str) -> Iterator[None]:
     Args:
         source: The directory or Hub id that is loaded.
 
+    Yields:
+        Nothing, once: the weights are loaded inside.
+
     Raises:
         CheckpointError: A .bin file holds something else than tensors, or a .safetensors file is
             broken.

@@ -245,6 +245,9 @@ class Padding(NamedTuple):
 
         Returns:
             Rows of one width, or the same if there is none.
+
+        Raises:
+            TokenizationError: The side is neither "left" nor "right".
         """
         if self.width is None:
             return rows

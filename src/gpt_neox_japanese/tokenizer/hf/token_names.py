@@ -135,7 +135,11 @@ class TokenTable:
         return self.foreign.get(token_id) or self.names.forms[token_id]
 
     def find(self, token: str | AddedToken | None) -> int | None:
-        """The id that a token has under any of its names; None if there is no such token."""
+        """The id that a token has under any of its names; None if there is no such token.
+
+        Args:
+            token: A name, or an added token; None for a mark that is not set.
+        """
         if token is None:
             return None
         name = str(token)

@@ -156,11 +156,25 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
 
     @classmethod
     def convert_to_native_format(cls, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Leave the arguments of a saved tokenizer as they are; `vocab.txt` needs no conversion."""
+        """Leave the arguments of a saved tokenizer as they are; `vocab.txt` needs no conversion.
+
+        Args:
+            **kwargs: Arguments of the tokenizer.
+
+        Returns:
+            The same arguments.
+        """
         return kwargs
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: vocabularies of this kind are made of whole corpora, by `neox-ja vocab build`.
+
+        Args:
+            *args: Not used.
+            **kwargs: Not used.
+
+        Returns:
+            Never.
 
         Raises:
             TokenizationError: Always.

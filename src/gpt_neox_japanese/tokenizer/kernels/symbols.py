@@ -92,7 +92,15 @@ def _is_line_feed(data: Bytes, position: Number) -> Number:
 
 @leaf
 def end_of_block(data: Bytes, position: Number) -> Number:
-    """Where to stop reading: after the first line break from one block on."""
+    """Where to stop reading: after the first line break from one block on.
+
+    Args:
+        data: uint8 [bytes], UTF-8.
+        position: Where the block begins.
+
+    Returns:
+        The position after the last byte of the block; the end of the text if no line break follows.
+    """
     end = position + BLOCK
     while end < data.size:
         if data[end] == 0x0A:
@@ -113,6 +121,16 @@ def read(
     hits: Ints,
 ) -> tuple[Number, Number, Number, Number]:
     """Read up to `most` characters from the bytes `position` to `end`.
+
+    Args:
+        data: uint8 [bytes], UTF-8.
+        position: Where reading begins, in bytes.
+        end: Where it ends, in bytes.
+        most: How many characters to read at most.
+        tables: int32, of `build_tables`.
+        symbols: int32, written: the symbols, and zeros after the last one.
+        starts: int32, written: the character at which each symbol begins, and the end.
+        hits: int32, written: the symbols at which an emoji may begin.
 
     Returns:
         The position reached, or -1 - p if the bytes at p are not UTF-8; the number of characters
@@ -146,6 +164,14 @@ def read(
 
 @leaf
 def terminate(symbols: Ints, starts: Ints, count: Number, end: Number) -> None:
+    """Write zeros after the last symbol, and where the text ends.
+
+    Args:
+        symbols: int32, written.
+        starts: int32, written: the character at which each symbol begins.
+        count: How many symbols there are.
+        end: The character after the last symbol.
+    """
     for place in range(count, count + PADDING):
         symbols[place] = 0
     starts[count] = end
@@ -153,7 +179,14 @@ def terminate(symbols: Ints, starts: Ints, count: Number, end: Number) -> None:
 
 @leaf
 def trie_of(tables: Ints) -> Trie:
-    """What following edges needs of the tables: nodes, bases, and the bits of a symbol."""
+    """What following edges needs of the tables: nodes, bases, and the bits of a symbol.
+
+    Args:
+        tables: int32, of `build_tables`.
+
+    Returns:
+        int32 nodes, int32 bases, and how many bits a symbol has.
+    """
     return tables[tables[NODES] :], tables[tables[BASES] :], np.int64(tables[WIDTH])
 
 
@@ -173,7 +206,13 @@ def follow(trie: Trie, node: Number, symbol: Number) -> tuple[Number, Number]:
 
 @leaf
 def child(trie: Trie, node: Number, symbol: Number) -> Number:
-    """The node that `symbol` leads to from a node, or 0."""
+    """The node that `symbol` leads to from a node, or 0.
+
+    Args:
+        trie: Of `trie_of`.
+        node: Where the edge begins.
+        symbol: Of the alphabet.
+    """
     place, is_there = follow(trie, node, symbol)
     return place * is_there
 
@@ -242,6 +281,16 @@ def replace_emoji(symbols: Ints, starts: Ints, count: Number, hits: Ints, tables
     same to list all occurrences, to go through them by rank and then by place, and to take each
     that overlaps none taken before. They are listed by place, and the sort by rank is stable. A
     place begins at most as many occurrences as its longest key has symbols, so all is linear.
+
+    Args:
+        symbols: int32, changed: the symbols, and zeros after the last one.
+        starts: int32, changed: the character at which each symbol begins, and the end.
+        count: How many symbols there are.
+        hits: int32, the symbols at which an emoji may begin, in order.
+        tables: int32, of `build_tables`.
+
+    Returns:
+        How many symbols are left.
     """
     nodes = tables[tables[NODES] :]
     total = _list_emoji(

@@ -80,6 +80,9 @@ def build_tables(
         emoji: Written emoji → class tag, in order of replacement.
         unknown_id: Id for bytes without one.
         joins: Whether emoji take their modifiers with them (`legacy=False`).
+
+    Returns:
+        int32, read-only; the head of this module says what lies where.
     """
     usable = {form: i for form, i in forms.items() if REPLACED.keys().isdisjoint(form)}
     tags = {form: i for form, i in usable.items() if form[0] == "<" and len(form) >= LONGEST_PIECE}

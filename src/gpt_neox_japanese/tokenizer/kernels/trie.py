@@ -77,6 +77,9 @@ def build_trie(
         roots: int64 [keys], the node at which each key begins.
         symbols: int64 [sum of lengths], the symbols of the keys, all in a row.
         lengths: int64 [keys].
+
+    Returns:
+        The trie: roots, edges, and the node that each key ends at.
     """
     edge_count = 0
     nodes = roots.astype(np.int64)
@@ -136,6 +139,9 @@ def place_rows(
         symbols: int64 [edges].
         node_count: How many nodes there are.
         width: Bits of a symbol.
+
+    Returns:
+        The base of each row and the slot of each edge.
     """
     owners, begins, sizes = np.unique(parents, return_index=True, return_counts=True)
     longest_first = np.argsort(-sizes, kind="stable")

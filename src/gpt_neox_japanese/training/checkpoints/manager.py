@@ -96,7 +96,11 @@ class CheckpointManager:
         self._output = output
 
     def partial(self, step: int) -> Path:
-        """The hidden directory in which the checkpoint of a step is written."""
+        """The hidden directory in which the checkpoint of a step is written.
+
+        Args:
+            step: Of the checkpoint.
+        """
         return self._output / f".checkpoint-{step}.partial"
 
     def begin(self, step: int) -> None:
@@ -218,17 +222,37 @@ def verify(directory: Path) -> None:
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:
-    """Read parameter → float32 tensor."""
+    """Read parameter → float32 tensor.
+
+    Args:
+        directory: Of a checkpoint.
+
+    Returns:
+        float32 tensors by the names of the parameters.
+    """
     return load_file(directory / MODEL)
 
 
 def load_optimizer(directory: Path) -> dict[str, Tensor]:
-    """Read `<parameter>/<name>` → tensor."""
+    """Read `<parameter>/<name>` → tensor.
+
+    Args:
+        directory: Of a checkpoint.
+
+    Returns:
+        Tensors by the name of the parameter and of the state.
+    """
     return load_file(directory / OPTIMIZER)
 
 
 def load_values(directory: Path) -> dict[str, Any]:
     """Read everything that is no tensor.
+
+    Args:
+        directory: Of a checkpoint.
+
+    Returns:
+        The values, by name, as JSON gives them.
 
     Raises:
         CheckpointError: It cannot be read.

@@ -70,7 +70,14 @@ class Manifest:
     skipped: int = 0
 
     def save(self, directory: Path) -> None:
-        """Write `manifest.json` into a directory."""
+        """Write `manifest.json` into a directory.
+
+        Args:
+            directory: It exists; a manifest that is there is overwritten.
+
+        Raises:
+            OSError: The disk is full or fails.
+        """
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
         (directory / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 

@@ -64,7 +64,14 @@ class LossLogCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Start the clock and the bar where the run stands."""
+        """Start the clock and the bar where the run stands.
+
+        Args:
+            args: Not used.
+            state: Tells the step that the run stands at, and the last one.
+            control: Not used.
+            **kwargs: Not used.
+        """
         self._forget_after(state.global_step)
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="train", unit="step"
@@ -79,7 +86,14 @@ class LossLogCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Move the bar."""
+        """Move the bar.
+
+        Args:
+            args: Not used.
+            state: Tells the step.
+            control: Not used.
+            **kwargs: Not used.
+        """
         self._bar.update(state.global_step - self._bar.n)
 
     def on_log(
@@ -89,7 +103,14 @@ class LossLogCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write a line of losses."""
+        """Write a line of losses.
+
+        Args:
+            args: Not used.
+            state: Tells the step.
+            control: Not used.
+            **kwargs: `logs`: what the trainer measured, by name.
+        """
         logs: dict[str, float] = kwargs["logs"]
         if "loss" not in logs:  # the trainer's summaries and evaluations
             return
@@ -119,7 +140,14 @@ class LossLogCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write a line of held-out bits per character."""
+        """Write a line of held-out bits per character.
+
+        Args:
+            args: Not used.
+            state: Tells the step.
+            control: Not used.
+            **kwargs: `metrics`: what the evaluation gave, by name.
+        """
         metrics: dict[str, float] = kwargs["metrics"]
         bits = metrics["eval_loss"] * self._bits_per_nat_per_token
         self._write(state, held_out_bits_per_character=bits)
@@ -134,7 +162,14 @@ class LossLogCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Leave the bar standing."""
+        """Leave the bar standing.
+
+        Args:
+            args: Not used.
+            state: Not used.
+            control: Not used.
+            **kwargs: Not used.
+        """
         self._bar.close()
 
     def _forget_after(self, step: int) -> None:
@@ -181,7 +216,14 @@ class SamplesCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Let the model write, and log the texts."""
+        """Let the model write, and log the texts.
+
+        Args:
+            args: Not used.
+            state: Tells the step.
+            control: Not used.
+            **kwargs: Not used.
+        """
         self.texts = self._write()
         if self._output is not None:
             line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
@@ -216,7 +258,14 @@ class InterruptCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop and save after a signal; have the finished model measured in any case."""
+        """Stop and save after a signal; have the finished model measured in any case.
+
+        Args:
+            args: Tells whether there is an evaluation, and how many processes take part.
+            state: Tells the step and the last one.
+            control: Changed: whether to evaluate, to save, and to stop.
+            **kwargs: Not used.
+        """
         if state.global_step >= state.max_steps and args.eval_strategy != "no":
             control.should_evaluate = True
         if args.world_size > 1:
