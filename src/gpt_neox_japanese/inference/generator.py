@@ -128,6 +128,9 @@ class TextGenerator:
             prompt_lookup: Draft several tokens at once from what was written before; the text
                 stays the same.
 
+        Returns:
+            A generator; close it, or use it in a `with` statement, to end its threads.
+
         Raises:
             CheckpointError: Something is missing, broken, does not fit together, or cannot be
                 fetched; or an argument is out of range.

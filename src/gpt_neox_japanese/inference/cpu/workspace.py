@@ -37,6 +37,9 @@ def make_workspace(
         keys: The cache, [layers, slots, heads, capacity, head_dim], float32 or bfloat16.
         values: As `keys`.
         threads: How many work together.
+
+    Returns:
+        Buffers, addresses of the weights, and what is constant in every step.
     """
     hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, MAX_ROWS
     capacity = keys.shape[3]

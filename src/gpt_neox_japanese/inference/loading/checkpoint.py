@@ -50,6 +50,9 @@ class Checkpoint:
             model: A directory, a Hub id, or "default".
             **place: Where on the Hub, and where it is kept; see `find_model`.
 
+        Returns:
+            The checkpoint, without its weights.
+
         Raises:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.

@@ -194,6 +194,11 @@ def trie_of(tables: Ints) -> Trie:
 def follow(trie: Trie, node: Number, symbol: Number) -> tuple[Number, Number]:
     """Follow the edge with a symbol from a node; see `trie`.
 
+    Args:
+        trie: Of `trie_of`.
+        node: Where the edge begins.
+        symbol: Of the alphabet, or any other, which no edge has.
+
     Returns:
         A node, and 1 if `symbol` leads to it, or 0 if there is no such edge.
     """
