@@ -25,6 +25,9 @@ def folded_characters(codec: Codec, texts: Iterable[str]) -> tuple[int, int]:
 
     Returns:
         The number of folded characters and of all characters.
+
+    Raises:
+        TokenizationError: A text holds a lone surrogate.
     """
     folded = total = 0
     for line in _lines(texts):

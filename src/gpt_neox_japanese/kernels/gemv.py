@@ -60,7 +60,7 @@ def quantize_rows(x: Floats, q: Words, scales: Floats, corrections: NDArray[np.i
         x: float32 [rows, columns].
         q: int16 [rows, columns], becomes `x / scale`, halves to even.
         scales: float32 [rows].
-        corrections: int32 `(rows, ceil(columns / GROUP))`, becomes -8 times the sum of each
+        corrections: int32 [rows, ceil(columns / GROUP)], becomes -8 times the sum of each
             group of `q`, for int4.
     """
     rounding, qmax = np.float32(_ROUNDING), np.float32(QMAX)

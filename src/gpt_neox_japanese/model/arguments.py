@@ -262,7 +262,7 @@ def warn_of_extrapolation(past_length: int | Tensor, tokens: int, config: PreTra
     """Warn if past and new tokens together are more than the model was made for.
 
     Args:
-        past_length: Tokens in the cache.
+        past_length: Tokens in the cache; an integer, or a tensor [], which is not read.
         tokens: New tokens.
         config: Tells `max_position_embeddings` and the rope type.
     """

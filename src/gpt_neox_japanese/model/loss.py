@@ -45,7 +45,7 @@ def causal_lm_loss(
         num_items_in_batch: Divide the sum by this number, not by the number of labels that count.
             `Trainer` counts over all the batches that make one step.
         ignore_index: Label of positions that do not count.
-        shift_labels: Labels that are shifted already, instead of `labels`.
+        shift_labels: Labels that are shifted already, int64 [batch, tokens], instead of `labels`.
         head: Computes the logits, [positions, vocab], of one slice of positions when needed.
 
     Returns:

@@ -69,7 +69,7 @@ class Matrix(NamedTuple):
         """Dequantize.
 
         Args:
-            rows: Which rows; all of them if left out.
+            rows: Which rows, a slice or integers [rows]; all of them if left out.
 
         Returns:
             float32 [rows, columns].

@@ -69,7 +69,8 @@ def quantize_int8_rows(
 
     Args:
         values: float32 [outputs, columns], finite.
-        ratios: float32; what is tried as the largest weight that is not clipped, over the largest.
+        ratios: float32 [tries]; what is tried as the largest weight that is not clipped, over the
+            largest.
         quantized: int8 [outputs, columns], becomes -127 to 127.
         scales: float32 [outputs].
     """
@@ -120,7 +121,7 @@ def quantize_int4_groups(
 
     Args:
         values: float32 [outputs, columns], finite; columns a multiple of GROUP.
-        steps: float32; what is tried as the largest weight over the scale.
+        steps: float32 [tries]; what is tried as the largest weight over the scale.
         quantized: int8 [outputs, columns], becomes -8 to 7.
         scales: bfloat16 as bit patterns, uint16 [outputs, columns / GROUP].
     """

@@ -544,7 +544,7 @@ class Codec:
         """The texts of several sequences of ids.
 
         Args:
-            sequences: Lists or arrays of ids, or a `Ragged`.
+            sequences: Lists or arrays of ids, each [tokens], or a `Ragged`.
 
         Returns:
             Their texts, in order.

@@ -84,6 +84,10 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
 
     Returns:
         The model, float32, on the CPU.
+
+    Raises:
+        ArgumentError: PEFT is not installed.
+        CheckpointError: The weights of the model are broken.
     """
     peft = _import_peft()
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)

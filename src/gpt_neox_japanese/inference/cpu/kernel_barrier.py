@@ -77,7 +77,7 @@ def spin_until(counters: Longs, index: Number, target: Number, max_spins: Number
     """Look at a counter until it has reached `target`.
 
     Args:
-        counters: int64.
+        counters: int64 [counters].
         index: Which of them.
         target: What it should be at least.
         max_spins: Give up after so many looks; -1 never does.
@@ -100,7 +100,7 @@ def barrier(counters: Longs, barriers: Number, threads: Number) -> Number:
     """Wait until all threads are here. Counter 0 counts every arrival there ever was.
 
     Args:
-        counters: int64.
+        counters: int64 [counters].
         barriers: How many barriers there were before this one.
         threads: How many must come.
 
@@ -119,7 +119,7 @@ def next_work_item(
     """Take the next part of a phase's work: `[first, last)` of `total`, empty when all is taken.
 
     Args:
-        counters: int64; the one of this phase is 0 before its first part is taken.
+        counters: int64 [counters]; the one of this phase is 0 before its first part is taken.
         phase: Which phase, from 1.
         size: How much to take.
         total: How much there is.

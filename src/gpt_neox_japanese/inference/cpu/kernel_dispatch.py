@@ -57,7 +57,7 @@ def quantize_activations(
 
     Args:
         kind: How the matrix is stored.
-        x: The activations.
+        x: The activations, float32 [rows, columns].
         quantized: Where their integers are written.
         thread_id: Whose part of it.
     """

@@ -154,6 +154,9 @@ def text_statistics(codec: Codec, texts: Iterable[str]) -> TextStatistics:
 
     Returns:
         The counts.
+
+    Raises:
+        TokenizationError: A text holds a lone surrogate.
     """
     kinds = _kinds(codec)
     counts = np.zeros(len(kinds), np.int64)

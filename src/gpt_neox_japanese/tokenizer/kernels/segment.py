@@ -119,11 +119,11 @@ def find_matches(symbols: Ints, count: Number, tables: Ints, matches: Ints, pend
     places where a third symbol may follow are noted down, and looked at afterwards.
 
     Args:
-        symbols: int32, of the block.
+        symbols: int32 [count + 2 or more], of the block.
         count: How many there are.
         tables: See `tables`.
-        matches: int32; becomes id << 3 | length << 1, or 0 for characters to be written as bytes.
-            The last bit means nothing.
+        matches: int32 [count or more]; becomes id << 3 | length << 1, or 0 for characters to be
+            written as bytes. The last bit means nothing.
         pending: int32 [count + 1, 2], for notes.
     """
     trie = trie_of(tables)
@@ -167,15 +167,15 @@ def segment(
     """Write the ids of a block, and offsets if there is room for them.
 
     Args:
-        symbols: int32, of the block.
-        starts: int32, character at which each begins, counted in the block.
+        symbols: int32 [count + 2 or more], of the block.
+        starts: int32 [count + 1 or more], character at which each begins, counted in the block.
         matches: See `find_matches`.
         count: How many there are of each.
         tables: See `tables`.
         allow_tags: Whether tags may be spelled out.
         dropout_threshold: Probability of dropping the best match, times 2**32.
         rng_state: State of the random numbers.
-        ids: int32, room for all.
+        ids: int32 [tokens], room for all.
         offsets: int32 [tokens, 2], room for all, or [0, 2].
         done: Ids written before.
         base: Characters of the text before this block.

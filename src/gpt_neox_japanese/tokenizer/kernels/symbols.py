@@ -127,10 +127,11 @@ def read(
         position: Where reading begins, in bytes.
         end: Where it ends, in bytes.
         most: How many characters to read at most.
-        tables: int32, of `build_tables`.
-        symbols: int32, written: the symbols, and zeros after the last one.
-        starts: int32, written: the character at which each symbol begins, and the end.
-        hits: int32, written: the symbols at which an emoji may begin.
+        tables: int32 [numbers], of `build_tables`.
+        symbols: int32 [bytes + 2 or more], written: the symbols, and zeros after the last one.
+        starts: int32 [bytes + 1 or more], written: the character at which each symbol begins,
+        and the end.
+        hits: int32 [bytes or more], written: the symbols at which an emoji may begin.
 
     Returns:
         The position reached, or -1 - p if the bytes at p are not UTF-8; the number of characters
@@ -167,8 +168,8 @@ def terminate(symbols: Ints, starts: Ints, count: Number, end: Number) -> None:
     """Write zeros after the last symbol, and where the text ends.
 
     Args:
-        symbols: int32, written.
-        starts: int32, written: the character at which each symbol begins.
+        symbols: int32 [count + 2 or more], written.
+        starts: int32 [count + 1 or more], written: the character at which each symbol begins.
         count: How many symbols there are.
         end: The character after the last symbol.
     """
@@ -182,7 +183,7 @@ def trie_of(tables: Ints) -> Trie:
     """What following edges needs of the tables: nodes, bases, and the bits of a symbol.
 
     Args:
-        tables: int32, of `build_tables`.
+        tables: int32 [numbers], of `build_tables`.
 
     Returns:
         int32 nodes, int32 bases, and how many bits a symbol has.
@@ -288,11 +289,12 @@ def replace_emoji(symbols: Ints, starts: Ints, count: Number, hits: Ints, tables
     place begins at most as many occurrences as its longest key has symbols, so all is linear.
 
     Args:
-        symbols: int32, changed: the symbols, and zeros after the last one.
-        starts: int32, changed: the character at which each symbol begins, and the end.
+        symbols: int32 [count + 2 or more], changed: the symbols, and zeros after the last one.
+        starts: int32 [count + 1 or more], changed: the character at which each symbol begins,
+        and the end.
         count: How many symbols there are.
-        hits: int32, the symbols at which an emoji may begin, in order.
-        tables: int32, of `build_tables`.
+        hits: int32 [hits], the symbols at which an emoji may begin, in order.
+        tables: int32 [numbers], of `build_tables`.
 
     Returns:
         How many symbols are left.
@@ -355,8 +357,8 @@ def replace_spans(
     """Put tags in the place of spans, in place.
 
     Args:
-        symbols: int32, of the block.
-        starts: int32, character at which each begins, counted in the block.
+        symbols: int32 [count + 2 or more], of the block.
+        starts: int32 [count + 1 or more], character at which each begins, counted in the block.
         count: How many there are.
         spans: int32 [spans, 3]: first symbol, end, and id of the tag, counted in the whole text.
         first_span: The first that is not yet replaced.
@@ -385,9 +387,9 @@ def plain(data: Bytes, tables: Ints, codes: Ints) -> Number:
     """Write the code points of a text without its emoji, spaces and breaks, which become 0.
 
     Args:
-        data: uint8, UTF-8.
+        data: uint8 [bytes], UTF-8.
         tables: See `tables`.
-        codes: int32 of the size of `data`.
+        codes: int32 [bytes], written.
 
     Returns:
         The number of symbols, or -1 - p if the bytes at p are not UTF-8.
