@@ -55,6 +55,9 @@ class RecordedStream:
     def check_process(self) -> None:
         """It is always of this process."""
 
+    def wait_for_many(self) -> None:
+        """Nobody has to be woken."""
+
     def cancel(self) -> None:
         self.cancelled = True
 

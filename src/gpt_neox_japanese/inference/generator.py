@@ -193,10 +193,12 @@ class TextGenerator:
             GenerationError: A prompt or an option cannot be used, or a step failed.
             TokenizationError: A prompt holds a lone surrogate.
         """
-        if _is_one(prompt):
-            return "".join(self.stream(cast(Prompt, prompt), **options))
+        one = _is_one(prompt)
+        if one:
+            prompt = [cast(str, prompt)]
         streams = self._side_by_side(cast(Prompts, prompt), options)
-        return ["".join(_texts(stream, options)) for stream in streams]
+        texts = ["".join(_texts(stream, options)) for stream in streams]
+        return texts[0] if one else texts
 
     @overload
     def generate_details(
@@ -340,7 +342,10 @@ class TextGenerator:
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
             own: GenerationKwargs = {**options, "seed": None if seed is None else seed + number}
-            begun.append(self._begin(prompt_ids, prompt, **own))
+            stream = self._begin(prompt_ids, prompt, **own)
+            if not own.get("stop"):  # a stop string must be found before more is written
+                stream.wait_for_many()
+            begun.append(stream)
         yield from begun
 
     def _begin(

@@ -84,6 +84,10 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
                 raise
         return chunk
 
+    def wait_for_many(self) -> None:
+        """See `TokenStream.wait_for_many`."""
+        self._tokens.wait_for_many()
+
     def close(self) -> None:
         """Write no more. Any thread may call it, at any time."""
         self._ended = True

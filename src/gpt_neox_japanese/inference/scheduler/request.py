@@ -39,7 +39,8 @@ class Request:
         finish_reason: "stop" after a stop id or a cancel, "length" where there is no more room;
             None as long as it is being written, or after an error.
         error: Why it could not be finished, if so.
-        notify: Called after each choice and at the end, by the engine's loop.
+        notify: Called after choices and at the end, by the engine's loop.
+        notify_every: So many choices lie between two calls: to wake a reader costs the loop time.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Request:
         self.finish_reason: FinishReason | None = None
         self.error: GenerationError | None = None
         self.notify: Callable[[], object] = lambda: None
+        self.notify_every = 1
         self._prompt_length = len(self.ids)
         self._max_new_tokens = max_new_tokens
         self._max_length = len(self.ids) + min(max_new_tokens, room)
@@ -134,7 +136,7 @@ class Request:
         self.chosen.append(choice)
         if len(self.ids) == self._max_length:
             self.finish("length")
-        else:
+        elif len(self.chosen) % self.notify_every == 0:
             self.notify()
         return not self.is_finished
 

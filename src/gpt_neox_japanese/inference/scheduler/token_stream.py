@@ -15,6 +15,8 @@ from gpt_neox_japanese.inference.scheduler.request import FinishReason, Request
 
 __all__ = ["TokenStream"]
 
+_MANY = 32
+
 
 class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
     """The ids that continue a prompt, as they are chosen, for `for` or for `async for`.
@@ -71,6 +73,10 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         except StopIteration:
             raise StopAsyncIteration from None
         return choice
+
+    def wait_for_many(self) -> None:
+        """Be woken less often: for a reader that wants the whole text and no part of it early."""
+        self._request.notify_every = _MANY
 
     def check_process(self) -> None:
         """Refuse to be read by a forked process: the text is written in the one it came from.
