@@ -3,9 +3,11 @@ from __future__ import annotations
 import copy
 import doctest
 import json
+import math
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +258,40 @@ print(codec.fingerprint, codec.encode("猫です"))"""
     expected = f"{CODEC.fingerprint} {CODEC.encode('猫です')}"
     assert run(code, **environment_of(hub, tmp_path)) == expected
     assert set(hub_requests) == {"vocab.txt", "emoji.json", "tokenizer_config.json"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda codec: codec.encode(3),
+        lambda codec: codec.encode(None),
+        lambda codec: codec.encode(b"a"),
+        lambda codec: codec.encode_to_numpy(3),
+        lambda codec: codec.encode_with_offsets(3),
+        lambda codec: codec.encode_batch("ab"),
+        lambda codec: codec.encode_batch([1, 2]),
+        lambda codec: codec.encode_batch(None),
+        lambda codec: codec.encode_batch(["a", "b"], num_threads=1.5),
+        lambda codec: codec.encode_batch(["a", "b"], num_threads=0),
+        lambda codec: codec.encode_bytes("a"),
+        lambda codec: codec.encode_bytes(5),
+        lambda codec: codec.encode_bytes(np.zeros(3)),
+        lambda codec: codec.encode_bytes(np.zeros((2, 2), np.uint8)),
+        lambda codec: codec.encode("a", dropout="a"),
+        lambda codec: codec.encode("a", dropout=math.nan),
+        lambda codec: codec.encode("a", dropout=0.5, seed=1.5),
+        lambda codec: codec.encode("a", dropout=0.5, seed=-1),
+        lambda codec: codec.decode(5),
+        lambda codec: codec.decode("12"),
+        lambda codec: codec.decode([1.5]),
+        lambda codec: codec.decode([True]),
+        lambda codec: codec.decode([10**30]),
+        lambda codec: codec.decode_batch(5),
+        lambda codec: codec.decode_single_token_bytes(1.5),
+        lambda codec: codec.id_to_token("a"),
+        lambda codec: codec.stream_decoder().feed(1.5),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(call: Callable[[Any], object]) -> None:
+    with pytest.raises(TokenizationError):
+        call(Codec.from_pretrained("default"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.checks import check_integer
+from gpt_neox_japanese.checks import check_integer, check_text, short_repr
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens, TokenFlags
@@ -325,6 +326,7 @@ class Codec:
             TokenizationError: The text holds a lone surrogate or a disallowed token, or an option
                 makes no sense.
         """
+        check_text("the text", text, TokenizationError)
         ids: list[int] = self._text_encoder.encode(
             text, allowed_special, disallowed_special, dropout, seed
         ).tolist()
@@ -357,6 +359,7 @@ class Codec:
         Raises:
             TokenizationError: See `encode`.
         """
+        check_text("the text", text, TokenizationError)
         return self._text_encoder.encode(text, allowed_special, disallowed_special, dropout, seed)
 
     def encode_with_offsets(
@@ -384,6 +387,7 @@ class Codec:
         Raises:
             TokenizationError: See `encode`.
         """
+        check_text("the text", text, TokenizationError)
         return self._text_encoder.encode_with_offsets(text, allowed_special, disallowed_special)
 
     def encode_batch(
@@ -411,6 +415,8 @@ class Codec:
         Raises:
             TokenizationError: See `encode`.
         """
+        _check_texts(texts)
+        _check_threads(num_threads)
         if len(texts) == 1:
             return [
                 self.encode(
@@ -454,6 +460,8 @@ class Codec:
         Raises:
             TokenizationError: See `encode`.
         """
+        _check_texts(texts)
+        _check_threads(num_threads)
         return self._text_encoder.encode_batch(
             texts, allowed_special, disallowed_special, num_threads
         )
@@ -486,6 +494,15 @@ class Codec:
             TokenizationError: The bytes are not UTF-8; the message names the first bad one. Or see
                 `encode`.
         """
+        if isinstance(data, np.ndarray):
+            fits = data.ndim == 1 and data.dtype == np.uint8
+        else:
+            fits = isinstance(data, (bytes, bytearray, memoryview, mmap.mmap))
+        if not fits:
+            raise TokenizationError(
+                f"data is {short_repr(data)}; it must be bytes, or a uint8 array [bytes]"
+            )
+        _check_threads(num_threads)
         return self._text_encoder.encode_bytes(
             data, allowed_special, disallowed_special, num_threads
         )
@@ -552,6 +569,8 @@ class Codec:
         Raises:
             TokenizationError: An id is outside the vocabulary.
         """
+        if not isinstance(sequences, Iterable):
+            raise TokenizationError(f"{short_repr(sequences)} is no list of lists of ids")
         return [self.decode(ids) for ids in sequences]
 
     def stream_decoder(
@@ -601,3 +620,15 @@ class Codec:
             for i, token in self._added.tokens.items()
             if i in self._foreign or not token.special
         }
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise TokenizationError(f"texts is {short_repr(texts)}; it must be a list of strings")
+    for text in texts:
+        check_text("one of the texts", text, TokenizationError)
+
+
+def _check_threads(num_threads: int | None) -> None:
+    if num_threads is not None:
+        check_integer("num_threads", num_threads, TokenizationError, minimum=1, maximum=1024)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
@@ -73,6 +74,8 @@ class Decoder:
         Raises:
             TokenizationError: No such id.
         """
+        if not isinstance(token_id, (int, np.integer)):
+            raise TokenizationError(f"{short_repr(token_id)} is no id; ids are integers")
         if not 0 <= token_id < len(self._decoded):
             raise TokenizationError(
                 f"id {token_id} is outside the vocabulary; ids are 0 to {len(self._decoded) - 1}"
@@ -96,6 +99,8 @@ class Decoder:
         Raises:
             TokenizationError: An id is outside the vocabulary, or what was given is no ids.
         """
+        if not isinstance(ids, Iterable):
+            raise TokenizationError(f"ids must be a list or an array, not {short_repr(ids)}")
         array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise TokenizationError(

@@ -12,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.checks import check_integer, check_number
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.batching import (
@@ -353,8 +354,9 @@ def dropout_draws(dropout: float, seed: int | None) -> tuple[int, int]:
     Raises:
         TokenizationError: `dropout` is no probability.
     """
-    if not 0 <= dropout <= 1:
-        raise TokenizationError(f"dropout is a probability, 0 to 1, not {dropout!r}")
+    check_number("dropout", dropout, TokenizationError, lambda x: 0 <= x <= 1, "from 0 to 1")
+    if seed is not None:
+        check_integer("seed", seed, TokenizationError, minimum=0)
     rng_state = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return math.ceil(dropout * 2**32), rng_state or 1
 
