@@ -425,11 +425,8 @@ class Codec:
                     disallowed_special=disallowed_special,
                 )
             ]
-        ragged = self.encode_batch_to_numpy(
-            texts,
-            allowed_special=allowed_special,
-            disallowed_special=disallowed_special,
-            num_threads=num_threads,
+        ragged = self._text_encoder.encode_batch(
+            texts, allowed_special, disallowed_special, num_threads
         )
         ids, bounds = ragged.ids.tolist(), ragged.bounds.tolist()
         return [ids[start:end] for start, end in pairwise(bounds)]
