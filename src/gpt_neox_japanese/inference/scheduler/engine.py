@@ -137,7 +137,8 @@ class Engine:
 
     def _wait_for_slot(self, request: Request) -> None:
         """Put a request into the queue, and see to it that a loop runs."""
-        self._refuse_if_closed()
+        if self._closed:
+            raise _closed_error()
         queues = (self._arrived, self._scheduler.waiting)
         if sum(map(len, queues)) >= self._max_waiting:
             waiting = sum(not each.cancelled for queue in queues for each in queue.copy())
@@ -197,10 +198,6 @@ class Engine:
             self._token.put(None)
 
     # ---- Checks ----------------------------------------------------------------------------------
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise _closed_error()
 
     def _checked(self, prompt_ids: Sequence[int]) -> list[int]:
         """The ids of a prompt as Python's integers."""
