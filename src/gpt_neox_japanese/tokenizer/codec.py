@@ -10,14 +10,14 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_integer, check_text, short_repr
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
-from gpt_neox_japanese.files.model_directory import find_tokenizer
+from gpt_neox_japanese.files.model_directory import HubKwargs, find_tokenizer
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens, TokenFlags
 from gpt_neox_japanese.tokenizer.decoding import Decoder, StreamDecoder
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
@@ -115,11 +115,8 @@ class Codec:
         cls,
         path_or_hub_id: str | os.PathLike[str],
         *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
         jit_threshold: int = JIT_THRESHOLD,
+        **hub: Unpack[HubKwargs],
     ) -> Codec:
         """Read a vocabulary, its options and its added tokens.
 
@@ -131,11 +128,9 @@ class Codec:
         Args:
             path_or_hub_id: A directory, or a Hub id such as "abeja/gpt-neox-japanese-2.7b", or
                 "default" for the vocabulary that comes with the package.
-            revision: A branch, tag or commit of the repository.
-            cache_dir: Where fetched files are kept; None for the Hub's default.
-            token: For private repositories; None for the one that `hf auth login` keeps.
-            local_files_only: Fetch nothing, take what was fetched before.
             jit_threshold: See `Codec`.
+            **hub: Of a repository: `revision`, `cache_dir`, `token` and `local_files_only`; see
+                `HubKwargs`.
 
         Returns:
             The codec.
@@ -144,13 +139,7 @@ class Codec:
             CheckpointError: There is no such directory or repository, or it cannot be reached.
             VocabularyError: A file is missing or broken.
         """
-        directory = find_tokenizer(
-            path_or_hub_id,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        directory = find_tokenizer(path_or_hub_id, **hub)
         vocabulary = Vocabulary.load(directory)
         config = read_tokenizer_config(directory, vocabulary)
         return cls(vocabulary, **config._asdict(), jit_threshold=jit_threshold)
