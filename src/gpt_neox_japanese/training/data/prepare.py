@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
+from gpt_neox_japanese.corpus import is_held_out, name_of
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
     Encoded,
-    OnError,
     Packed,
+    ReadingKwargs,
     corpus_fingerprint,
     encode_corpus,
 )
@@ -50,10 +50,8 @@ def prepare(
     output: Path,
     *,
     held_out: float = 0.01,
-    layout: Layout | None = None,
-    on_error: OnError = "stop",
-    workers: int | None = None,
     resume: bool = False,
+    **reading: Unpack[ReadingKwargs],
 ) -> Manifest:
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
@@ -63,10 +61,8 @@ def prepare(
             vocabulary of the model in this package.
         output: The directory to make; it must not exist, or be empty.
         held_out: The fraction of the documents kept out of training.
-        layout: Where in the files the documents are.
-        on_error: Whether a broken document ends the work or is passed over.
-        workers: Number of processes at most; as many as there are CPUs when None.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
+        **reading: `layout`, `on_error` and `workers`; see `ReadingKwargs`.
 
     Returns:
         What `manifest.json` holds.
@@ -76,9 +72,10 @@ def prepare(
         DataError: Nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
+        ArgumentError: `on_error` or `workers` cannot be used.
         CheckpointError: There is no such tokenizer.
     """
-    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
+    source = CorpusSource.find(corpus, **reading)
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
     eos_token_id = codec.token_to_id(END_OF_TEXT)
