@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.stdin import TEXT
 
 __all__ = [
     "MODEL",
+    "held_out_option",
     "layout_options",
     "renamed_option",
     "required_tokenizer_option",
@@ -98,6 +99,21 @@ def layout_options(command: _Command) -> _Command:
         click.option(
             "--split-lines", is_flag=True, help="In .txt files, every line is a document."
         ),
+    )
+
+
+def held_out_option(help_: str) -> Callable[[_Command], _Command]:
+    """Which documents are kept out of training: the same for the same fraction, everywhere.
+
+    Args:
+        help_: What the command does with them.
+    """
+    return click.option(
+        "--held-out",
+        type=Real(0, 1, max_open=True),
+        default=0.01,
+        show_default=True,
+        help=help_,
     )
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Real
 from gpt_neox_japanese.cli.options import (
+    held_out_option,
     layout_options,
     renamed_option,
     required_tokenizer_option,
@@ -31,13 +31,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="Directory to make; it must not exist, or be empty.",
 )
-@click.option(
-    "--held-out",
-    type=Real(0, 1, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Fraction of the documents kept out of training, to evaluate with.",
-)
+@held_out_option("Fraction of the documents kept out of training, to evaluate with.")
 @layout_options
 @run_options
 def command(

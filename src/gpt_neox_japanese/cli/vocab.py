@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.options import layout_options, tokenizer_option
+from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.options import held_out_option, layout_options, tokenizer_option
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
@@ -35,13 +35,7 @@ def command() -> None:
     required=True,
     help="Directory to make; it must not hold a vocabulary already.",
 )
-@click.option(
-    "--held-out",
-    type=Real(0, 1, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Fraction of the documents not to look at: the ones that `prepare` holds out.",
-)
+@held_out_option("Fraction of the documents not to look at: the ones that `prepare` holds out.")
 @layout_options
 def build(
     corpus: tuple[Path, ...],
