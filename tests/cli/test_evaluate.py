@@ -8,9 +8,8 @@ import torch
 from click.testing import CliRunner
 
 from gpt_neox_japanese.cli.evaluate import command
-from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.model.small import small_model
 from tests.tokenizer.small import vocabulary
 
 
@@ -18,16 +17,7 @@ from tests.tokenizer.small import vocabulary
 def model(tmp_path: Path) -> Path:
     """A model that gives every token the same probability."""
     codec = Codec(vocabulary(["猫", "犬"]))
-    config = GPTNeoXJapaneseConfig(
-        vocab_size=len(codec.vocabulary),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        max_position_embeddings=16,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = GPTNeoXJapaneseForCausalLM(config)
+    model = small_model(codec)
     torch.nn.init.zeros_(model.embed_out.weight)
     model.save_pretrained(tmp_path / "model")
     codec.save(tmp_path / "model")
