@@ -61,12 +61,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block is a document, and worth a worker."""
+    """A block is a document, and worth a worker; a line is joined from several chunks."""
     from gpt_neox_japanese.corpus import blocks, decompression, parts
     from gpt_neox_japanese.tokenization import encode_corpus
 
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 20)
+    monkeypatch.setattr(decompression, "_PACKED_BYTES", 20)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 
