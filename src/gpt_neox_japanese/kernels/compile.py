@@ -58,8 +58,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _SOURCES = (
     "**/kernels/*.py",
     "**/kernel_*.py",
-    "tokenizer/normalization.py",
-    "tokenizer/python_encoder.py",
+    "tokenizer/encoding/normalization.py",
+    "tokenizer/encoding/python_encoder.py",
 )
 
 

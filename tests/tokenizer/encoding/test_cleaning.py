@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.cleaning import find_cleanable
 
 # What transformers 4.37.2 cleans with: one pattern after the other rewrites the text. They are
 # exponential, so they see only short strings or tame ones here.

@@ -23,8 +23,8 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS, AllowedSpecial
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 from tests.conftest import SHARED
+from tests.tokenizer.encoding.test_python_encoder import FRAGMENTS, oracle_ids
 from tests.tokenizer.small import TAGS, vocabulary
-from tests.tokenizer.test_python_encoder import FRAGMENTS, oracle_ids
 
 SCALARS = [*map(chr, range(0xD800)), *map(chr, range(0xE000, 0x110000))]
 
@@ -231,7 +231,7 @@ def test_200_000_mixed_texts_have_the_ids_of_transformers() -> None:
 
 
 def test_batch_gives_what_single_calls_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.batching._CHARACTERS_PER_TASK", 10)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.encoding.batching._CHARACTERS_PER_TASK", 10)
     texts = ["です\r", "\nか", "", "🇦🇺", "🇸です" * 9, "", "a\0"]
     for codec in (small(), small(legacy=False, clean=True)):
         for threads in (1, 3, None):
@@ -253,7 +253,7 @@ def test_rows_of_a_batch_are_views() -> None:
 @given(SMALL_TEXT)
 def test_bytes_give_what_text_gives(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpt_neox_japanese.tokenizer.batching._BYTES_PER_TASK", 5)
+        patch.setattr("gpt_neox_japanese.tokenizer.encoding.batching._BYTES_PER_TASK", 5)
         for codec in (small(), small(clean=True)):
             expected = codec.encode(text)
             data = text.encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.cleaning import find_cleanable
 
 __all__ = [
     "BARRIER",

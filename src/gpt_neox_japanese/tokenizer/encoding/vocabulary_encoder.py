@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.checks import check_integer, check_number
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
-from gpt_neox_japanese.tokenizer.batching import (
+from gpt_neox_japanese.tokenizer.encoding.batching import (
     concatenate,
     cut_between_lines,
     cut_between_texts,
     map_in_threads,
 )
-from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.python_encoder import PythonEncoder
 from gpt_neox_japanese.tokenizer.kernels.tables import build_tables
-from gpt_neox_japanese.tokenizer.python_encoder import PythonEncoder
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
