@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # editors and type checkers see what is loaded below
         Completion,
         OutputToken,
         TextChunk,
+        TextScore,
     )
     from gpt_neox_japanese.inference.sampling.params import SamplingParams
     from gpt_neox_japanese.inference.text_stream import TextStream
@@ -82,6 +83,7 @@ _MODULE_OF = {
     "TextChunk": "inference.outputs",
     "TextGenerator": "inference.generator",
     "TextIteratorStreamer": "tokenizer.hf.streamers",
+    "TextScore": "inference.outputs",
     "TextStream": "inference.text_stream",
     "TextStreamer": "tokenizer.hf.streamers",
     "TokenizationError": "errors",
@@ -118,6 +120,7 @@ __all__ = [
     "TextChunk",
     "TextGenerator",
     "TextIteratorStreamer",
+    "TextScore",
     "TextStream",
     "TextStreamer",
     "TokenizationError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from gpt_neox_japanese.cli.help_sections import GroupedCommand, options_of
 from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
+from gpt_neox_japanese.inference.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.inference.generator import TextGenerator
@@ -26,6 +28,20 @@ _length = options_of("How much")
 _choice = options_of("Sampling")
 _output = options_of("What is shown")
 _model = options_of("What runs")
+# Where an option of sampling stands if not under "Sampling".
+_SECTION = {"min_new_tokens": _length, "logprobs": _output}
+
+
+def _sampling_options(command: Any) -> Any:
+    """Give a command an option for each field of `SamplingParams` that has a line of help."""
+    for field in reversed(fields(SamplingParams)):
+        if field.metadata["help"]:
+            command = _SECTION.get(field.name, _choice)(
+                f"--{field.name.replace('_', '-')}",
+                type=Whole() if field.type in ("int", "int | None") else Real(),
+                help=field.metadata["help"],
+            )(command)
+    return command
 
 
 @click.command(cls=GroupedCommand)
@@ -37,7 +53,6 @@ _model = options_of("What runs")
     show_default=True,
     help="How many tokens to write at most.",
 )
-@_length("--min-new-tokens", type=Whole(), help="Do not end the text before so many tokens.")
 @_length(
     "--stop", type=TEXT, multiple=True, help="End before this text. May be given several times."
 )
@@ -48,17 +63,7 @@ _model = options_of("What runs")
     show_default=True,
     help="How many continuations.",
 )
-@_choice("--temperature", type=Real(), help="Lower is more deterministic; 0 is greedy.")
-@_choice("--top-k", type=Whole(), help="Sample from this many likeliest tokens; 0 is all.")
-@_choice("--top-p", type=Real(), help="Sample from the likeliest that sum to this probability.")
-@_choice("--min-p", type=Real(), help="Drop tokens below this fraction of the likeliest.")
-@_choice("--repetition-penalty", type=Real(), help="Above 1: prompt and text are repeated less.")
-@_choice(
-    "--frequency-penalty",
-    type=Real(),
-    help="Above 0: less of what was often written.",
-)
-@_choice("--presence-penalty", type=Real(), help="Above 0: less of what was written at all.")
+@_sampling_options
 @_choice("--seed", type=Whole(min=0), help="The same seed writes the same text.")
 @_output(
     "--echo/--no-echo",
@@ -66,11 +71,6 @@ _model = options_of("What runs")
     help="Show the prompt before its continuation.  [default: echo, but not with --json]",
 )
 @_output("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
-@_output(
-    "--logprobs",
-    type=Whole(),
-    help="With --json: log-probabilities of the tokens, and of this many likeliest beside each.",
-)
 @_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
 @_model(
     "--model",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.inference.sampling.sampler import Choice
@@ -10,7 +11,7 @@ from gpt_neox_japanese.inference.scheduler.request import FinishReason
 from gpt_neox_japanese.inference.stop_strings import StopStrings
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["Detokenizer"]
+__all__ = ["Detokenizer", "place_tokens"]
 
 
 class Detokenizer:
@@ -25,6 +26,7 @@ class Detokenizer:
         hidden: Ids that are never shown.
         byte_ids: Ids that are one byte of a character.
         start: Offsets count from here; the length of the prompt where that is shown too.
+        errors: What becomes of bytes that form no character: "ignore" or "replace".
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class Detokenizer:
         hidden: Collection[int] = (),
         byte_ids: Collection[int] = (),
         start: int = 0,
+        errors: Literal["ignore", "replace"] = "ignore",
     ) -> None:
-        self._decoder = codec.stream_decoder(errors="ignore")
+        self._decoder = codec.stream_decoder(errors=errors)
         self._stop = stop
         self._byte_ids = byte_ids
         self._hidden = hidden
@@ -49,6 +52,11 @@ class Detokenizer:
     def stopped(self) -> bool:
         """Whether a stop string was found: nothing follows."""
         return self._stop.found is not None
+
+    @property
+    def num_shown(self) -> int:
+        """Where the text that was given out ends."""
+        return self._shown
 
     def feed(self, choice: Choice) -> TextChunk:
         """What the next id makes certain: text, and the tokens that stand in it.
@@ -68,7 +76,7 @@ class Detokenizer:
         is_byte = choice.id in self._byte_ids
         if is_byte and not text:
             return TextChunk("")
-        self._place(text, len(text.encode()) if is_byte else 1)
+        self._place(text, len(text.encode()) if is_byte else 1, self._decoder.num_pending)
         chunk = self._give(self._stop.feed(text))
         return chunk._replace(finish_reason="stop") if self.stopped else chunk
 
@@ -78,17 +86,23 @@ class Detokenizer:
         Args:
             reason: Why the text ends.
         """
-        self._place("", 0)
-        return self._give(self._stop.finish(), everything=True)._replace(finish_reason=reason)
+        text = self._decoder.finish()
+        self._place(text, len(self._open) if text else 0)
+        rest = self._stop.feed(text) + self._stop.finish()
+        return self._give(rest, everything=True)._replace(finish_reason=reason)
 
-    def _place(self, text: str, last: int) -> None:
-        """Give `text` to the `last` open choices; those before them stand for nothing."""
+    def _place(self, text: str, last: int, num_pending: int = 0) -> None:
+        """Give `text` to the `last` open choices; those before them stand for nothing.
+
+        The `num_pending` after them stay open.
+        """
         start, end = self._decoded, self._decoded + len(text)
-        first = len(self._open) - last
-        for number, (token_id, logprob, top) in enumerate(self._open):
+        placed = self._open[: len(self._open) - num_pending]
+        first = len(placed) - last
+        for number, (token_id, logprob, top) in enumerate(placed):
             token_end = end if number >= first else start
             self._held.append(OutputToken(token_id, start, token_end, logprob, top))
-        self._open.clear()
+        del self._open[: len(placed)]
         self._decoded = end
 
     def _give(self, text: str, *, everything: bool = False) -> TextChunk:
@@ -103,3 +117,24 @@ class Detokenizer:
             out = [token for token in self._held if token.end <= self._shown]
         del self._held[: len(out)]
         return TextChunk(text, tuple(out))
+
+
+def place_tokens(
+    codec: Codec, ids: Sequence[int], byte_ids: Collection[int]
+) -> tuple[str, list[tuple[int, int]]]:
+    """The text of ids, nothing hidden, and where in it each of them stands.
+
+    Args:
+        codec: Decodes.
+        ids: Of a prompt.
+        byte_ids: Ids that are one byte of a character.
+
+    Returns:
+        The text, as `Codec.decode` gives it, and for each id the character that it begins at and
+        the one after its last.
+    """
+    detokenizer = Detokenizer(codec, StopStrings(()), byte_ids=byte_ids, errors="replace")
+    chunks = [detokenizer.feed(Choice(token_id)) for token_id in ids]
+    chunks.append(detokenizer.finish("stop"))
+    text = "".join(chunk.text for chunk in chunks)
+    return text, [(token.start, token.end) for chunk in chunks for token in chunk.tokens]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, short_repr
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.files.model_directory import DEFAULT, HubKwargs
-from gpt_neox_japanese.inference.detokenizer import Detokenizer
-from gpt_neox_japanese.inference.outputs import Completion
+from gpt_neox_japanese.inference.detokenizer import Detokenizer, place_tokens
+from gpt_neox_japanese.inference.outputs import Completion, TextScore
 from gpt_neox_japanese.inference.sampling.params import (
     SamplingKwargs,
     SamplingParams,
@@ -48,7 +48,7 @@ class GenerationKwargs(SamplingKwargs, total=False):
     """What every method of `TextGenerator` that writes takes, beside prompts.
 
     Attributes:
-        max_new_tokens: How many tokens to write at most; 200 if not given.
+        max_new_tokens: How many tokens to write at most; 200 if not given, and 0 writes nothing.
         stop: The text ends before the first of these strings, which is no part of it.
         seed: The same seed gives the same text; without one each text is another.
         echo: The text begins with the prompt.
@@ -278,11 +278,19 @@ class TextGenerator:
                     yield chunk.text
             _warn_if_full(stream, options)
 
-    def stream_details(self, prompt: Prompt, **options: Unpack[GenerationKwargs]) -> TextStream:
+    def stream_details(
+        self,
+        prompt: Prompt,
+        *,
+        prompt_logprobs: int | None = None,
+        **options: Unpack[GenerationKwargs],
+    ) -> TextStream:
         """The continuation as it is written, with ids, offsets and log-probabilities.
 
         Args:
             prompt: Text or token ids.
+            prompt_logprobs: Score the prompt too, with so many of the likeliest ids beside each of
+                its own: see `TextStream.prompt_tokens`.
             **options: See `GenerationKwargs`.
 
         Returns:
@@ -292,7 +300,46 @@ class TextGenerator:
             GenerationError: The prompt or an option cannot be used.
             TokenizationError: The prompt holds a lone surrogate.
         """
-        return self._begin(self._prompt_ids(prompt), prompt, **options)
+        return self._begin(self._prompt_ids(prompt), prompt, prompt_logprobs, **options)
+
+    # ---- Scoring ---------------------------------------------------------------------------------
+
+    @overload
+    def score(self, text: str, *, top_logprobs: int = 0) -> TextScore: ...
+    @overload
+    def score(self, text: Prompts, *, top_logprobs: int = 0) -> list[TextScore]: ...
+    @overload
+    def score(self, text: Prompt, *, top_logprobs: int = 0) -> TextScore: ...
+    def score(
+        self, text: Prompt | Prompts, *, top_logprobs: int = 0
+    ) -> TextScore | list[TextScore]:
+        """How likely the model finds a text, or each of several, token by token.
+
+        >>> generator = TextGenerator.from_pretrained()
+        >>> good, bad = generator.score(["吾輩は猫である。", "吾輩を猫である。"])
+        >>> good.total_logprob > bad.total_logprob
+        True
+
+        Args:
+            text: Text or token ids, or a list of either.
+            top_logprobs: How many of the likeliest ids to tell at each place.
+
+        Returns:
+            A score, or for a list of texts a list of scores.
+
+        Raises:
+            GenerationError: A text is empty or longer than the model's context, or `top_logprobs`
+                is out of range.
+            TokenizationError: A text holds a lone surrogate.
+        """
+        one = _is_one(text)
+        texts = [cast(Prompt, text)] if one else cast(Prompts, text)
+        nothing: GenerationKwargs = {"max_new_tokens": 0, "echo": True}
+        scores = [
+            TextScore.from_tokens("".join(chunk.text for chunk in stream), stream.prompt_tokens)
+            for stream in self._side_by_side(texts, nothing, top_logprobs)
+        ]
+        return scores[0] if one else scores
 
     # ---- Its life --------------------------------------------------------------------------------
 
@@ -321,7 +368,10 @@ class TextGenerator:
     # ---- How a text begins -----------------------------------------------------------------------
 
     def _side_by_side(
-        self, prompts: Iterable[Prompt], options: GenerationKwargs
+        self,
+        prompts: Iterable[Prompt],
+        options: GenerationKwargs,
+        prompt_logprobs: int | None = None,
     ) -> Iterator[TextStream]:
         """The streams of many prompts, so many of them begun that the engine's queue takes them."""
         ids = [(self._prompt_ids(prompt), prompt) for prompt in prompts]  # all checked first
@@ -331,7 +381,7 @@ class TextGenerator:
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
             own: GenerationKwargs = {**options, "seed": None if seed is None else seed + number}
-            stream = self._begin(prompt_ids, prompt, **own)
+            stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
             if not own.get("stop"):  # a stop string must be found before more is written
                 stream.wait_for_many()
             begun.append(stream)
@@ -341,6 +391,7 @@ class TextGenerator:
         self,
         prompt_ids: list[int],
         prompt: Prompt,
+        prompt_logprobs: int | None,
         *,
         max_new_tokens: int = 200,
         stop: str | Sequence[str] = (),
@@ -355,22 +406,31 @@ class TextGenerator:
                 f"sampling_params is {short_repr(sampling_params)}; give SamplingParams or None"
             )
         text = ""
-        if echo:
-            text = prompt if isinstance(prompt, str) else self.codec.decode(prompt_ids)
+        offsets: Sequence[tuple[int, int]] = ()
+        if echo or prompt_logprobs is not None:
+            text, offsets = self._placed(prompt, prompt_ids)
         detokenizer = Detokenizer(
             self.codec,
             StopStrings(stop),
             hidden=self._hidden,
             byte_ids=self._byte_ids,
-            start=len(text),
+            start=len(text) if echo else 0,
         )
         tokens = self.engine.submit(
             prompt_ids,
             max_new_tokens=max_new_tokens,
             params=replace(sampling_params or self.sampling_params, **changes),
             seed=seed,
+            prompt_logprobs=prompt_logprobs,
         )
-        return TextStream(tokens, detokenizer, text)
+        placed = [] if prompt_logprobs is None else list(zip(prompt_ids, offsets, strict=True))
+        return TextStream(tokens, detokenizer, text if echo else "", placed)
+
+    def _placed(self, prompt: Prompt, ids: list[int]) -> tuple[str, Sequence[tuple[int, int]]]:
+        """The text of a prompt, and where in it each of its tokens stands."""
+        if isinstance(prompt, str):
+            return prompt, self.codec.encode_with_offsets(prompt).offsets.tolist()
+        return place_tokens(self.codec, ids, self._byte_ids)
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

@@ -1,12 +1,12 @@
 """What the engine needs of a network: tokens and where they stand in, logits of the next one out.
 
-Two classes are one. `compiled.CompiledNetwork` runs on the processor at the speed of its memory;
-`tensors.TensorNetwork` runs wherever torch does, and is the readable twin of the other.
+Two classes are one. `cpu.network.CompiledNetwork` runs on the processor at the speed of its memory;
+`torch.network.TensorNetwork` runs wherever torch does, and is the readable twin of the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -63,13 +63,27 @@ class Network(Protocol):
             [tokens - num_without_logits, vocabulary]. It may be overwritten by the next call.
         """
 
-    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
+    def prefill(
+        self,
+        ids: Sequence[int],
+        slot: int,
+        position: int,
+        *,
+        is_wanted: Callable[[], bool] = lambda: True,
+        with_logits: bool = False,
+    ) -> NDArray[np.float32] | None:
         """Compute one or more whole chunks of a prompt.
 
         Args:
             ids: A multiple of CHUNK.
             slot: Where the text is kept.
             position: Of the first id; a multiple of CHUNK.
+            is_wanted: Asked between layers; once it is false, the rest is not computed.
+            with_logits: Compute what may follow each id too.
+
+        Returns:
+            Logits, float32 [ids, vocabulary], or [0, vocabulary] without; None if it was given up:
+            then the slot holds nothing of these chunks.
         """
 
     def copy(self, source: int, target: int, length: int) -> None:

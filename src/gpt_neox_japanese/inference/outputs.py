@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpt_neox_japanese.inference.scheduler.request import FinishReason
 
-__all__ = ["Completion", "OutputToken", "TextChunk"]
+__all__ = ["Completion", "OutputToken", "TextChunk", "TextScore"]
 
 
 class OutputToken(NamedTuple):
@@ -93,3 +94,48 @@ class Completion:
             top_logprobs=tuple(dict(token.top) for token in tokens) if asked else None,
             finish_reason=reason,
         )
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How likely a model finds a text.
+
+    Attributes:
+        text: The text.
+        token_ids: Its ids.
+        offsets: For each token, where its text begins and ends in `text`.
+        logprobs: For each token its log-probability after those before it, natural logarithm; None
+            for the first, which nothing stands before.
+        top_logprobs: For each token the ids that were likeliest there and their log-probabilities,
+            likeliest first; empty for the first.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    logprobs: tuple[float | None, ...]
+    top_logprobs: tuple[dict[int, float], ...]
+
+    @classmethod
+    def from_tokens(cls, text: str, tokens: Sequence[OutputToken]) -> TextScore:
+        """Put the scored tokens of a text together.
+
+        Args:
+            text: The text.
+            tokens: All of its tokens.
+
+        Returns:
+            The whole.
+        """
+        return cls(
+            text=text,
+            token_ids=tuple(token.id for token in tokens),
+            offsets=tuple((token.start, token.end) for token in tokens),
+            logprobs=tuple(token.logprob for token in tokens),
+            top_logprobs=tuple(dict(token.top) for token in tokens),
+        )
+
+    @property
+    def total_logprob(self) -> float:
+        """The sum of all log-probabilities: that of the text after its first token."""
+        return math.fsum(logprob for logprob in self.logprobs if logprob is not None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.detokenizer import Detokenizer
-from gpt_neox_japanese.inference.outputs import TextChunk
+from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.inference.sampling.sampler import Choice
 from gpt_neox_japanese.inference.scheduler.token_stream import TokenStream
 
@@ -24,12 +24,20 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         tokens: The chosen ids.
         detokenizer: Makes text of them, and finds stop strings.
         echo: What is given out first.
+        prompt: The ids of a prompt that is scored, and where in its text each begins and ends.
     """
 
-    def __init__(self, tokens: TokenStream, detokenizer: Detokenizer, echo: str = "") -> None:
+    def __init__(
+        self,
+        tokens: TokenStream,
+        detokenizer: Detokenizer,
+        echo: str = "",
+        prompt: Sequence[tuple[int, tuple[int, int]]] = (),
+    ) -> None:
         self._tokens = tokens
         self._detokenizer = detokenizer
         self._echo = echo
+        self._prompt = prompt
         self._ended = False
         self._error: GenerationError | None = None
         self._lock = threading.RLock()  # two threads that read one stream get chunks in turn
@@ -39,6 +47,44 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
     def context_is_full(self) -> bool:
         """Whether the text ended before `max_new_tokens` because the model reads no more tokens."""
         return not self._detokenizer.stopped and self._tokens.context_is_full
+
+    @property
+    def prompt_tokens(self) -> tuple[OutputToken, ...]:
+        """The prompt's tokens with their log-probabilities, the first without.
+
+        Empty if `prompt_logprobs` was not asked for; complete once a chunk with tokens or the last
+        chunk is there. Offsets are those of the prompt's text.
+        """
+        choices = [Choice(token_id) for token_id, _ in self._prompt[:1]]
+        choices += self._tokens.prompt_choices
+        return tuple(
+            OutputToken(choice.id, *place, choice.logprob, choice.top)
+            for choice, (_, place) in zip(choices, self._prompt, strict=False)
+        )
+
+    @property
+    def stop_token(self) -> OutputToken | None:
+        """The stop id that ended the text, which is no part of it; None if something else did."""
+        choice = None if self._detokenizer.stopped else self._tokens.stop_choice
+        if choice is None:
+            return None
+        end = self._detokenizer.num_shown
+        return OutputToken(choice.id, end, end, choice.logprob, choice.top)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """How many tokens the prompt has."""
+        return self._tokens.num_prompt_tokens
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """How many of them did not have to be computed again."""
+        return self._tokens.num_cached_tokens
+
+    @property
+    def queue_position(self) -> int:
+        """See `TokenStream.queue_position`."""
+        return self._tokens.queue_position
 
     def __next__(self) -> TextChunk:
         """The next chunk; waits for it.

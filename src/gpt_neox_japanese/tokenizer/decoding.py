@@ -215,6 +215,11 @@ class StreamDecoder:
         self._inside_character = True
         return self._utf8.decode(decoded)
 
+    @property
+    def num_pending(self) -> int:
+        """How many of the last ids are bytes of a character that may still be completed."""
+        return len(self._utf8.getstate()[0])
+
     def finish(self) -> str:
         """What is left at the end, where a character was begun and never completed.
 

@@ -121,7 +121,7 @@ def test_writing_ends_where_the_context_is_full(network: Network) -> None:
         (np.array([[1]]), {}, r"\[1\]"),
         (np.array([1.0]), {}, "1.0"),
         ([10**5000], {}, "huge"),
-        ([1], {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ([1], {"max_new_tokens": -1}, "max_new_tokens is -1"),
         ([1], {"max_new_tokens": 1.5}, "max_new_tokens is 1.5"),
         ([1], {"max_new_tokens": math.nan}, "max_new_tokens is nan"),
         ([1], {"max_new_tokens": "3"}, "max_new_tokens is '3'"),
@@ -373,11 +373,12 @@ def test_a_failed_step_ends_what_runs_and_the_engine_goes_on(
         def __getattr__(self, name: str) -> Any:
             return getattr(network, name)
 
-        def prefill(self, *arguments: Any) -> None:
-            network.prefill(*arguments)
+        def prefill(self, *arguments: Any, **options: Any) -> Any:
+            logits = network.prefill(*arguments, **options)
             if self.armed:
                 self.armed = False
                 raise error
+            return logits
 
     failing = Failing()
     engine = Engine(failing, stop_ids=[])  # type: ignore[arg-type]

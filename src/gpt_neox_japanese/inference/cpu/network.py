@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,9 +88,20 @@ class CompiledNetwork:
         self._pool.step()
         return self._workspace.logits[num_without_logits:count]
 
-    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
+    def prefill(
+        self,
+        ids: Sequence[int],
+        slot: int,
+        position: int,
+        *,
+        is_wanted: Callable[[], bool] = lambda: True,
+        with_logits: bool = False,
+    ) -> NDArray[np.float32] | None:
         """See `Network.prefill`."""
-        self._prefill.prefill(ids, slot, position)
+        hidden = self._prefill.prefill(ids, slot, position, is_wanted)
+        if hidden is None:
+            return None
+        return self._prefill.logits(hidden if with_logits else hidden[:0])
 
     def copy(self, source: int, target: int, length: int) -> None:
         """See `Network.copy`."""

@@ -52,12 +52,39 @@ class ChunkedPrefill:
         self._workspace = workspace
         self._threads = len(workspace.normed)
 
-    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
-        """See `Network.prefill`."""
+    def prefill(
+        self, ids: Sequence[int], slot: int, position: int, is_wanted: Callable[[], bool]
+    ) -> Rows | None:
+        """See `Network.prefill`.
+
+        Args:
+            ids: A multiple of CHUNK.
+            slot: Where the text is kept.
+            position: Of the first id.
+            is_wanted: Asked before each layer.
+
+        Returns:
+            What the last layer gives, float32 [ids, hidden]; None if it is not wanted any more.
+        """
         hidden = self._weights.embedding.floats(np.asarray(ids))
         for index, layer in enumerate(self._weights.layers):
+            if not is_wanted():
+                return None
             self._attend(hidden, layer, index, slot, position)
             self._transform(hidden, layer)
+        return hidden
+
+    def logits(self, hidden: Rows) -> Rows:
+        """Scores of what may follow each token.
+
+        Args:
+            hidden: Of whole chunks, float32 [tokens, hidden].
+
+        Returns:
+            float32 [tokens, vocabulary].
+        """
+        weights = self._weights
+        return self._product(self._normalized(hidden, weights.final_norm), weights.head)
 
     def _attend(self, hidden: Rows, layer: Layer, index: int, slot: int, position: int) -> None:
         qkv = self._product(self._normalized(hidden, layer.input_norm), layer.query_key_value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
 from gpt_neox_japanese.checks import check_integer, check_number
@@ -13,25 +13,66 @@ from gpt_neox_japanese.errors import GenerationError
 __all__ = ["SamplingKwargs", "SamplingParams", "check_seed"]
 
 
-class SamplingKwargs(TypedDict, total=False):
-    """The fields of `SamplingParams` as keyword arguments."""
+def _option(default: Any, check: Callable[[str, Any], Any], help: str = "") -> Any:  # noqa: A002
+    """A field: its default, what makes a checked value of any, and a line for the command line.
 
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    logit_bias: Mapping[int, float]
-    bad_words_ids: Sequence[Sequence[int]]
-    min_new_tokens: int
-    logprobs: int | None
+    An option without such a line is not one of the command line.
+    """
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata={"check": check, "help": help})
+    return field(default=default, metadata={"check": check, "help": help})
+
+
+def _number(holds: Callable[[float], bool], range_: str) -> Callable[[str, Any], float]:
+    return lambda name, value: check_number(name, value, GenerationError, holds, range_)
+
+
+def _count(name: str, value: Any) -> int:
+    return check_integer(name, value, GenerationError, minimum=0)
+
+
+def _count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else _count(name, value)
+
+
+def _bias(name: str, value: Any) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise GenerationError(f"{name} is {value!r:.60}; it must be a mapping of ids to numbers")
+    checked = {}
+    for token_id, bias in value.items():
+        key = check_integer(f"an id of {name}", token_id, GenerationError, minimum=0)
+        checked[key] = check_number(
+            f"{name}[{token_id}]",
+            bias,
+            GenerationError,
+            lambda x: abs(x) <= 1e6 or x == -math.inf,
+            "-1e6 to 1e6, or minus infinity to forbid the id",
+        )
+    return checked
+
+
+def _sequences(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
+    def is_sequence(value: Any) -> bool:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+
+    if not is_sequence(value) or not all(is_sequence(each) and len(each) for each in value):
+        raise GenerationError(
+            f"{name} is {value!r:.60}; it must be a list of lists of one id or more"
+        )
+    return tuple(
+        tuple(
+            check_integer(f"an id of {name}", token_id, GenerationError, minimum=0)
+            for token_id in sequence
+        )
+        for sequence in value
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How the next id is chosen. The defaults change nothing: plain sampling.
+
+    This is where options are declared: `GenerationKwargs` and `neox-ja generate` have the same.
 
     Attributes:
         temperature: Below 1 sharpens the distribution, above 1 flattens it; 0 takes the likeliest
@@ -54,30 +95,51 @@ class SamplingParams:
         GenerationError: An option is out of its range.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    bad_words_ids: Sequence[Sequence[int]] = ()
-    min_new_tokens: int = 0
-    logprobs: int | None = None
+    temperature: float = _option(
+        1.0,
+        _number(lambda x: 0 <= x < math.inf, "0 or more"),
+        "Lower is more deterministic; 0 is greedy.",
+    )
+    top_k: int = _option(0, _count, "Sample from this many likeliest tokens; 0 is all.")
+    top_p: float = _option(
+        1.0,
+        _number(lambda x: 0 < x <= 1, "above 0, at most 1"),
+        "Sample from the likeliest that sum to this probability.",
+    )
+    min_p: float = _option(
+        0.0,
+        _number(lambda x: 0 <= x <= 1, "0 to 1"),
+        "Drop tokens below this fraction of the likeliest.",
+    )
+    repetition_penalty: float = _option(
+        1.0,
+        _number(lambda x: 0.01 <= x <= 100, "0.01 to 100; 1 is none"),
+        "Above 1 makes tokens of prompt and text less likely.",
+    )
+    frequency_penalty: float = _option(
+        0.0,
+        _number(math.isfinite, "finite; 0 is none"),
+        "Above 0 makes tokens less likely each time they are written.",
+    )
+    presence_penalty: float = _option(
+        0.0,
+        _number(math.isfinite, "finite; 0 is none"),
+        "Above 0 makes tokens less likely once they are written.",
+    )
+    logit_bias: Mapping[int, float] = _option({}, _bias)
+    bad_words_ids: Sequence[Sequence[int]] = _option((), _sequences)
+    min_new_tokens: int = _option(0, _count, "Do not end the text before so many tokens.")
+    logprobs: int | None = _option(
+        None,
+        _count_or_none,
+        "Log-probabilities of the tokens, and of this many likeliest beside each.",
+    )
 
     def __post_init__(self) -> None:
         # What is kept are Python's own numbers, and copies that nobody changes behind the check.
-        for name, (holds, range_) in _RANGES.items():
-            number = check_number(name, getattr(self, name), GenerationError, holds, range_)
-            object.__setattr__(self, name, number)
-        for name in ("top_k", "min_new_tokens", "logprobs"):
-            value = getattr(self, name)
-            if name != "logprobs" or value is not None:
-                value = check_integer(name, value, GenerationError, minimum=0)
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
-        object.__setattr__(self, "bad_words_ids", _checked_words(self.bad_words_ids))
+        for option in fields(self):
+            value = option.metadata["check"](option.name, getattr(self, option.name))
+            object.__setattr__(self, option.name, value)
 
     def check(self, vocab_size: int) -> None:
         """Hold the options to a model's vocabulary.
@@ -105,14 +167,20 @@ class SamplingParams:
             )
 
 
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "temperature": (lambda x: 0 <= x < math.inf, "0 or more"),
-    "top_p": (lambda x: 0 < x <= 1, "above 0, at most 1"),
-    "min_p": (lambda x: 0 <= x <= 1, "0 to 1"),
-    "repetition_penalty": (lambda x: 0.01 <= x <= 100, "0.01 to 100; 1 is none"),
-    "frequency_penalty": (math.isfinite, "finite; 0 is none"),
-    "presence_penalty": (math.isfinite, "finite; 0 is none"),
-}
+class SamplingKwargs(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments, for type checkers."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    logit_bias: Mapping[int, float]
+    bad_words_ids: Sequence[Sequence[int]]
+    min_new_tokens: int
+    logprobs: int | None
 
 
 def check_seed(seed: Any) -> int | None:
@@ -130,36 +198,3 @@ def check_seed(seed: Any) -> int | None:
     if seed is None:
         return None
     return check_integer("seed", seed, GenerationError, minimum=0, maximum=2**64 - 1)
-
-
-def _checked_bias(bias: Any) -> dict[int, float]:
-    if not isinstance(bias, Mapping):
-        raise GenerationError(f"logit_bias is {bias!r:.60}; it must be a mapping of ids to numbers")
-    checked = {}
-    for token_id, value in bias.items():
-        key = check_integer("an id of logit_bias", token_id, GenerationError, minimum=0)
-        checked[key] = check_number(
-            f"logit_bias[{token_id}]",
-            value,
-            GenerationError,
-            lambda x: abs(x) <= 1e6 or x == -math.inf,
-            "-1e6 to 1e6, or minus infinity to forbid the id",
-        )
-    return checked
-
-
-def _checked_words(sequences: Any) -> tuple[tuple[int, ...], ...]:
-    def is_sequence(value: Any) -> bool:
-        return isinstance(value, Sequence) and not isinstance(value, str)
-
-    if not is_sequence(sequences) or not all(is_sequence(s) and len(s) for s in sequences):
-        raise GenerationError(
-            f"bad_words_ids is {sequences!r:.60}; it must be a list of lists of one id or more"
-        )
-    return tuple(
-        tuple(
-            check_integer("an id of bad_words_ids", token_id, GenerationError, minimum=0)
-            for token_id in sequence
-        )
-        for sequence in sequences
-    )

@@ -23,7 +23,7 @@ from gpt_neox_japanese.inference.sampling.logits_processors import (
 )
 from gpt_neox_japanese.inference.sampling.params import SamplingParams, check_seed
 
-__all__ = ["Choice", "Sampler", "SamplingParams"]
+__all__ = ["Choice", "Sampler", "SamplingParams", "with_logprobs"]
 
 Row: TypeAlias = NDArray[np.float32]
 
@@ -106,7 +106,7 @@ class Sampler:
         self.remember(token_id)
         if self._params.logprobs is None:
             return Choice(token_id)
-        return _with_logprobs(token_id, logits, self._params.logprobs)
+        return with_logprobs(token_id, logits, self._params.logprobs)
 
     def processed(self, logits: Row) -> Row:
         """Scores after bias, penalties and what is forbidden; what is drawn from comes next.
@@ -180,9 +180,23 @@ def _narrowed(
     return kept if ids is None else ids[kept], weights[kept]
 
 
-def _with_logprobs(token_id: int, logits: Row, count: int) -> Choice:
-    """Log-probabilities of the chosen and of the `count` likeliest ids, from unchanged scores."""
+def with_logprobs(token_id: int, logits: Row, count: int) -> Choice:
+    """An id with log-probabilities of its own and of the likeliest ids.
+
+    Args:
+        token_id: Below `vocab_size`.
+        logits: The model's scores, float32 [vocab_size].
+        count: How many of the likeliest.
+
+    Returns:
+        The id as a choice.
+
+    Raises:
+        GenerationError: The scores are not numbers.
+    """
     highest = logits.max()
+    if not math.isfinite(highest):
+        raise GenerationError(_why_none(float(highest)))
     total = float(highest) + math.log(float(np.exp(logits - highest).sum()))
     top = filters.likeliest(logits, count).tolist() if count else []
     return Choice(

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 def batches_of(running: Sequence[Request]) -> list[Batch]:
     """Put together the next step of some requests.
 
-    Those that are writing take one token each, and drafts where there is room. What is then left
+    Those that write take one token each, and drafts where there is room. What is then left
     of the last group is filled with prompts.
 
     Args:
@@ -51,7 +51,7 @@ def batches_of(running: Sequence[Request]) -> list[Batch]:
     Returns:
         Batches that together hold a span of each request.
     """
-    writing = [request for request in running if request.num_uncomputed == 1]
+    writing = [request for request in running if request.is_writing]
     room = max(MAX_ROWS - len(writing), 0) // max(len(writing), 1)
     spans = [_next_span(request, room) for request in writing]
     groups: list[list[Span]] = []
@@ -63,7 +63,7 @@ def batches_of(running: Sequence[Request]) -> list[Batch]:
         groups[-1].append(span)
         free -= len(span.ids)
     for request in running:
-        if request.num_uncomputed > 1:
+        if not request.is_writing:
             if not free:
                 groups.append([])
                 free = MAX_ROWS
@@ -79,8 +79,11 @@ def _next_span(request: Request, room: int) -> Span:
 
 
 def _prompt_span(request: Request, room: int) -> Span:
-    ids = request.ids[request.num_computed : request.num_computed + room]
-    return Span(request, ids, 1 if len(ids) == request.num_uncomputed else 0)
+    count = min(request.num_uncomputed, room)
+    ids = request.ids[request.num_computed : request.num_computed + count]
+    if request.scores_prompt:
+        return Span(request, ids, count)
+    return Span(request, ids, 1 if count == request.num_uncomputed else 0)
 
 
 def _group(spans: list[Span]) -> Batch:

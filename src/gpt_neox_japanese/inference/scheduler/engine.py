@@ -85,6 +85,7 @@ class Engine:
         max_new_tokens: int,
         params: SamplingParams,
         seed: int | None = None,
+        prompt_logprobs: int | None = None,
     ) -> TokenStream:
         """Begin a request. Its ids come by iterating over what is returned.
 
@@ -92,9 +93,12 @@ class Engine:
 
         Args:
             prompt_ids: At least one id.
-            max_new_tokens: How many ids to write at most.
+            max_new_tokens: How many ids to write at most; 0 for the prompt's scores alone.
             params: How each id is chosen.
             seed: The same seed gives the same ids; none gives new ones each time.
+            prompt_logprobs: Score the prompt's own ids, each beside so many of the likeliest (see
+                `TokenStream.prompt_choices`); None does not. What other texts left in the cache is
+                not used then, for it holds no logits.
 
         Returns:
             The stream of ids, to iterate over.
@@ -104,8 +108,16 @@ class Engine:
                 option is out of range; or the engine is closed.
             QueueFullError: Too many requests are waiting.
         """
-        ids = self._checked(prompt_ids)
-        check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=1)
+        max_new_tokens = check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=0)
+        ids = self._checked(prompt_ids, writes=max_new_tokens > 0)
+        if prompt_logprobs is not None:
+            prompt_logprobs = check_integer(
+                "prompt_logprobs",
+                prompt_logprobs,
+                GenerationError,
+                minimum=0,
+                maximum=self.network.hparams.vocab_size,
+            )
         sampler = Sampler(
             params,
             vocab_size=self.network.hparams.vocab_size,
@@ -115,10 +127,23 @@ class Engine:
         )
         room = self.network.capacity - len(ids)
         lookup = PromptLookup(ids, MAX_ROWS - 1) if self._prompt_lookup else None
-        request = Request(ids, max_new_tokens, room, sampler, lookup)
-        stream = TokenStream(request)
-        self._wait_for_slot(request)
+        request = Request(ids, max_new_tokens, room, sampler, lookup, prompt_logprobs)
+        stream = TokenStream(request, self._queue_position)
+        if max_new_tokens == 0 and (prompt_logprobs is None or len(ids) == 1):
+            request.finish("length")  # the first id has no score
+        else:
+            self._wait_for_slot(request)
         return stream
+
+    @property
+    def num_running(self) -> int:
+        """How many texts are being written or their prompts read."""
+        return len(self._scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return len(self._waiting())
 
     def close(self) -> None:
         """End all texts and the engine's threads, and take no more requests. May be repeated.
@@ -139,9 +164,8 @@ class Engine:
         """Put a request into the queue, and see to it that a loop runs."""
         if self._closed:
             raise _closed_error()
-        queues = (self._arrived, self._scheduler.waiting)
-        if sum(map(len, queues)) >= self._max_waiting:
-            waiting = sum(not each.cancelled for queue in queues for each in queue.copy())
+        if len(self._scheduler.waiting) + len(self._arrived) >= self._max_waiting:
+            waiting = self.num_waiting
             if waiting >= self._max_waiting:
                 raise QueueFullError(f"{waiting} requests are waiting already; try again later")
         self._arrived.append(request)
@@ -156,6 +180,19 @@ class Engine:
                 raise GenerationError(
                     f"the engine cannot run: {error}; end some threads"
                 ) from error
+
+    def _waiting(self) -> list[Request]:
+        """Who waits for a slot, the first first."""
+        # In this order nobody is missed who goes from one queue to the other just now.
+        arrived, waiting = self._arrived.copy(), self._scheduler.waiting.copy()
+        return [each for each in dict.fromkeys([*waiting, *arrived]) if not each.cancelled]
+
+    def _queue_position(self, request: Request) -> int:
+        """1 for the next that will get a slot, 0 for one that has it or needs none any more."""
+        if request.slot is not None or request.is_finished or request.cancelled:
+            return 0
+        waiting = self._waiting()
+        return waiting.index(request) + 1 if request in waiting else 0
 
     def _run(self) -> None:
         """Run steps until there is nothing to do, unless another thread does so already."""
@@ -199,16 +236,16 @@ class Engine:
 
     # ---- Checks ----------------------------------------------------------------------------------
 
-    def _checked(self, prompt_ids: Sequence[int]) -> list[int]:
+    def _checked(self, prompt_ids: Sequence[int], *, writes: bool) -> list[int]:
         """The ids of a prompt as Python's integers."""
         size, capacity = self.network.hparams.vocab_size, self.network.capacity
         ids = check_ids("the prompt", prompt_ids, GenerationError, size)
         if not ids:
             raise GenerationError("the prompt is empty; write at least one character")
-        if len(ids) >= capacity:
+        if len(ids) > capacity - writes:
             raise GenerationError(
-                f"the prompt has {len(ids)} tokens, the model reads at most {capacity - 1}"
-                " before it writes; shorten the prompt"
+                f"the prompt has {len(ids)} tokens, the model reads at most {capacity - writes}"
+                f"{' before it writes' * writes}; shorten the prompt"
             )
         return ids
 

@@ -14,7 +14,7 @@ class KVSlots:
 
     Prompts that begin alike share what was computed for their beginning: whole chunks that
     `Network.prefill` has read. What was read otherwise is not shared, because it may differ in the
-    last bit from what `read` would have computed.
+    last bit from what `prefill` would have computed.
 
     Args:
         network: Its cache is given out.
@@ -62,6 +62,14 @@ class KVSlots:
             self._network.copy(shared.index(length), slot, length)
         self._texts[slot] = list(ids[:length])
         return length
+
+    def forget(self, slot: int) -> None:
+        """Trust nothing of what lies in a slot.
+
+        Args:
+            slot: Of a text that is computed from its first token on.
+        """
+        self._texts[slot] = []
 
     def record(self, slot: int, ids: Sequence[int]) -> None:
         """Tell that the chunks `ids` were read into a slot, after those that it holds.

@@ -92,15 +92,26 @@ class Scheduler:
 
     def _prefill(self, request: Request, max_chunks: int) -> None:
         """Compute the next chunks of a prompt, or take them from a slot that holds them."""
-        assert request.slot is not None
-        if request.num_computed == 0:
-            request.num_computed = self._slots.reuse_prefix(request.slot, request.ids)
+        slot, with_logits = request.slot, request.scores_prompt
+        assert slot is not None
+        if request.num_computed == 0 and with_logits:  # a cache has no logits
+            self._slots.forget(slot)
+        elif request.num_computed == 0:
+            request.num_cached = request.num_computed = self._slots.reuse_prefix(slot, request.ids)
+        max_chunks = 1 if with_logits else max_chunks  # a row of logits is as long as a vocabulary
         count = min(len(request.uncomputed_prompt) // CHUNK, max_chunks) * CHUNK
         if count:
             ids: Sequence[int] = request.uncomputed_prompt[:count]
-            self._network.prefill(ids, request.slot, request.num_computed)
-            self._slots.record(request.slot, ids)
-            request.num_computed += count
+            logits = self._network.prefill(
+                ids,
+                slot,
+                request.num_computed,
+                is_wanted=lambda: not request.cancelled,
+                with_logits=with_logits,
+            )
+            if logits is not None:
+                self._slots.record(slot, ids)
+                request.update(ids, logits, self._stop_ids)
 
     def _retire(self) -> None:
         """Free the slots of those that have finished or were cancelled."""

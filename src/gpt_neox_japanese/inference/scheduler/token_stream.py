@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 
@@ -27,10 +27,12 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
 
     Args:
         request: Submitted to an engine after this is made.
+        queue_position: Tells of a request which in the queue it is.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, queue_position: Callable[[Request], int]) -> None:
         self._request = request
+        self._queue_position = queue_position
         self._num_read = 0
         self._process = os.getpid()
         self._wake_up: SimpleQueue[None] = SimpleQueue()
@@ -45,6 +47,34 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
     def context_is_full(self) -> bool:
         """Whether the text ended before `max_new_tokens` for lack of room."""
         return self._request.context_is_full
+
+    @property
+    def stop_choice(self) -> Choice | None:
+        """The stop id that ended the text; None before, and where something else ended it."""
+        return self._request.stop_choice
+
+    @property
+    def prompt_choices(self) -> Sequence[Choice]:
+        """The prompt's ids but the first, each as if it had been chosen after those before it.
+
+        Empty if `prompt_logprobs` was not asked for; complete before the first choice.
+        """
+        return self._request.prompt_choices
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """How many ids the prompt has."""
+        return self._request.num_prompt_tokens
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """How many of them were in the KV cache already, from another text that begins alike."""
+        return self._request.num_cached
+
+    @property
+    def queue_position(self) -> int:
+        """1 if it is the next to get a slot, and so on; 0 when it runs or has ended."""
+        return self._queue_position(self._request)
 
     def __next__(self) -> Choice:
         """The next chosen id; waits for it.

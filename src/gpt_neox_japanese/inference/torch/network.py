@@ -93,10 +93,23 @@ class TensorNetwork:
         return logits[num_without_logits : len(tokens)].float().cpu().numpy()
 
     @torch.inference_mode()
-    def prefill(self, ids: Sequence[int], slot: int, position: int) -> None:
-        """See `Network.prefill`."""
+    def prefill(
+        self,
+        ids: Sequence[int],
+        slot: int,
+        position: int,
+        *,
+        is_wanted: Callable[[], bool] = lambda: True,
+        with_logits: bool = False,
+    ) -> NDArray[np.float32] | None:
+        """See `Network.prefill`; `is_wanted` is asked between chunks, which take no longer."""
+        logits = []
         for begin in range(0, len(ids), CHUNK):
-            self._read_chunk(ids[begin : begin + CHUNK], slot, position + begin)
+            if not is_wanted():
+                return None
+            hidden = self._read_chunk(ids[begin : begin + CHUNK], slot, position + begin)
+            logits.append(self._logits(hidden if with_logits else hidden[:0]))
+        return torch.cat(logits).float().cpu().numpy()
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
@@ -132,9 +145,13 @@ class TensorNetwork:
             return mixed[:, :, 0]
 
         hidden = self._run(self._embedding.rows(ids, self.dtype), positions, attend)
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
         return self._head(self._normalized(hidden, self._final_norm))
 
-    def _read_chunk(self, ids: Sequence[int], slot: int, position: int) -> None:
+    def _read_chunk(self, ids: Sequence[int], slot: int, position: int) -> Tensor:
+        """Compute a chunk; hidden states, [tokens, hidden]."""
         end = position + len(ids)
         positions = torch.arange(position, end, device=self.device)
         mask = torch.ones(len(ids), end, dtype=torch.bool, device=self.device).tril(position)
@@ -151,7 +168,7 @@ class TensorNetwork:
             return mixed[0].transpose(0, 1)
 
         tokens = torch.tensor(ids, device=self.device)
-        self._run(self._embedding.rows(tokens, self.dtype), positions, attend)
+        return self._run(self._embedding.rows(tokens, self.dtype), positions, attend)
 
     def _run(self, hidden: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
         """All layers, on hidden states [tokens, hidden]."""
