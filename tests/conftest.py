@@ -10,11 +10,16 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.hub import Hub
 
 # Set before anything imports Hugging Face libraries: no test reaches another machine by accident.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# An example may be the one that compiles a kernel, on a machine that does other things besides.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SENTENCE = "吾輩は猫である。名前はまだ無い。"
 SHARED = Path(__file__).parents[2] / "shared"
