@@ -243,7 +243,7 @@ class _Product(NamedTuple):
 
 
 class _TensorLayer(NamedTuple):
-    """`layout.Layer` on tensors."""
+    """`weight_map.Layer` on tensors."""
 
     input_norm: tuple[Tensor, Tensor]
     query_key_value: _Product
