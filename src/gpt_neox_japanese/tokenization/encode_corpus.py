@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from tqdm import tqdm
 
@@ -103,12 +103,22 @@ class CorpusSource:
         layout: See `ReadingKwargs`.
         on_error: See `ReadingKwargs`.
         workers: See `ReadingKwargs`.
+
+    Raises:
+        ArgumentError: `on_error` or `workers` is something else.
     """
 
     files: Sequence[Path]
     layout: Layout
     on_error: OnError
     workers: int | None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("stop", "skip"):
+            shown = short_repr(self.on_error)
+            raise ArgumentError(f"on_error is {shown}; it must be 'stop' or 'skip'")
+        if self.workers is not None:
+            check_integer("workers", self.workers, ArgumentError, minimum=1)
 
     @classmethod
     def find(
@@ -134,10 +144,6 @@ class CorpusSource:
             CorpusError: A file is not there, or of no kind that can be read.
             ArgumentError: `on_error` or `workers` cannot be used.
         """
-        if on_error not in get_args(OnError):
-            raise ArgumentError(f"on_error is {short_repr(on_error)}; it must be 'stop' or 'skip'")
-        if workers is not None:
-            check_integer("workers", workers, ArgumentError, minimum=1)
         return cls(corpus_files(corpus), layout or Layout(), on_error, workers)
 
     @property
