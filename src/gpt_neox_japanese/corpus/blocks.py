@@ -22,8 +22,8 @@ class Block:
     """Some consecutive documents of a corpus, perhaps of several files. It can be pickled.
 
     Attributes:
-        parts: where they are.
-        layout: how they are read.
+        parts: Where they are.
+        layout: How they are read.
     """
 
     parts: tuple[Part, ...]
@@ -81,7 +81,7 @@ def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) ->
         Documents.
 
     Raises:
-        CorpusError: a file or a line cannot be read; the message names both.
+        CorpusError: A file or a line cannot be read; the message names both.
     """
     for block in read_blocks(corpus_files(paths), layout or Layout()):
         for document in block.documents():

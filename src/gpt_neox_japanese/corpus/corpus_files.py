@@ -34,7 +34,7 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
         The files.
 
     Raises:
-        CorpusError: a path does not exist, cannot be read, is of an unknown kind, is a directory
+        CorpusError: A path does not exist, cannot be read, is of an unknown kind, is a directory
             without texts, or needs a library that is not installed.
     """
     files: list[Path] = []

@@ -41,7 +41,7 @@ def decompressed(file: Path) -> Chunks:
         Some bytes, and how far in the file they end.
 
     Raises:
-        CorpusError: the file cannot be read, is no archive of its kind, or ends too early. What was
+        CorpusError: The file cannot be read, is no archive of its kind, or ends too early. What was
             decompressed before that has been given.
     """
     read = {".gz": _read_gz, ".zst": _read_zst}.get(compression_of(file), _read_plain)

@@ -21,10 +21,10 @@ class RowGroup:
     """One row group of a Parquet file.
 
     Attributes:
-        file: the file.
-        size: its share of the file's bytes.
-        first: the first row's number in the file, from 1.
-        index: which row group it is, from 0.
+        file: The file.
+        size: Its share of the file's bytes.
+        first: The first row's number in the file, from 1.
+        index: Which row group it is, from 0.
     """
 
     file: Path
@@ -36,7 +36,7 @@ class RowGroup:
         """The rows of the group.
 
         Args:
-            layout: Which fields or columns hold the text and the name.
+            layout: Which fields or columns hold the text and the id.
 
         Yields:
             A document for each row, or an error in its place. A group that cannot be

@@ -78,11 +78,11 @@ class Lines:
     """Consecutive lines of a file, each a document unless it is blank.
 
     Attributes:
-        file: the file.
-        size: bytes that the lines take in the file.
-        first: the first line's number, from 1.
-        offset: where the lines begin in the file.
-        data: the lines themselves where the file is compressed, and has no such places.
+        file: The file.
+        size: Bytes that the lines take in the file.
+        first: The first line's number, from 1.
+        offset: Where the lines begin in the file.
+        data: The lines themselves where the file is compressed, and has no such places.
     """
 
     file: Path

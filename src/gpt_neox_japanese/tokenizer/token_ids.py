@@ -173,7 +173,8 @@ class TokenIds:
             Their texts, in order.
 
         Raises:
-            TokenizationError: An id is outside the vocabulary.
+            TokenizationError: An id is outside the vocabulary, or what was given is no lists of
+                ids.
         """
         if not isinstance(sequences, Iterable):
             raise TokenizationError(f"{short_repr(sequences)} is no list of lists of ids")

@@ -46,7 +46,7 @@ class Symbols(NamedTuple):
     """A normalized text.
 
     Attributes:
-        values: the symbols, in order.
+        values: The symbols, in order.
         starts: `values[i]` stands for the characters `starts[i]` to `starts[i + 1]` of the source;
             one longer than `values`.
     """
