@@ -15,7 +15,15 @@ import numpy as np
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "short_repr"]
+__all__ = [
+    "check_bool",
+    "check_ids",
+    "check_integer",
+    "check_number",
+    "check_text",
+    "one_line",
+    "short_repr",
+]
 
 
 def check_integer(
@@ -158,3 +166,15 @@ def short_repr(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:  # an integer of 5,000 digits
         return f"a huge {type(value).__name__}"
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says, as part of a message of ours.
+
+    Args:
+        error: Any.
+
+    Returns:
+        One line of at most 300 characters; the error's class where it says nothing.
+    """
+    return " ".join(str(error).split())[:300] or type(error).__name__

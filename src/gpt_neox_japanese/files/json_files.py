@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError
 
 __all__ = ["check_regular", "read_index", "read_object"]
@@ -54,10 +55,11 @@ def read_index(path: Path) -> list[Path]:
     if not isinstance(shards, dict):
         raise CheckpointError(f"{str(path)!r} has no weight_map; copy or download it again")
     for name in shards.values():
-        if not isinstance(name, str) or Path(name).name != name or name in {"", ".."}:
+        plain = isinstance(name, str) and name.isprintable() and Path(name).name == name
+        if not plain or name in {"", ".."}:
             raise CheckpointError(
-                f"{str(path)!r} names the weight file {name!r}; weight files must lie beside their"
-                " index and be named without a directory"
+                f"{str(path)!r} names the weight file {short_repr(name)}; weight files must lie"
+                " beside their index and be named without a directory"
             )
         check_regular(path.parent / name)
     return [path.parent / name for name in sorted(set(shards.values()))]
