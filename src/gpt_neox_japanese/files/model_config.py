@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gpt_neox_japanese.checks import check_bool, check_integer, check_number, short_repr
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
+from gpt_neox_japanese.files.json_files import read_object
 
-__all__ = ["ROTARY_KEYS", "check_config", "check_no_code", "rotary_parameters", "sizes"]
+__all__ = [
+    "ROTARY_KEYS",
+    "check_config",
+    "check_no_code",
+    "read_config",
+    "read_generation_config",
+    "rotary_parameters",
+    "sizes",
+]
 
 _Error = type[NeoXJapaneseError]
 _Check = Callable[[str, Any, _Error], object]
@@ -108,6 +118,45 @@ _FIELDS: dict[str, _Check] = {
 # Fields by which transformers would take code or weights from elsewhere.
 _CODE = ("attn_implementation", "experts_implementation")
 _ELSEWHERE = ("transformers_weights", "fusion_config", "distributed_config", "per_layer_config")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read and check `config.json`.
+
+    Args:
+        directory: Of a model.
+
+    Returns:
+        What it says.
+
+    Raises:
+        CheckpointError: It is missing or broken, makes no sense, or asks for code from elsewhere.
+    """
+    path = directory / "config.json"
+    config = read_object(path)
+    check_config(config, f"{str(path)!r}: ")
+    check_no_code(config, f"{str(path)!r}: ")
+    return config
+
+
+def read_generation_config(directory: Path) -> dict[str, Any]:
+    """Read `generation_config.json`, and check of it what config.json may say too.
+
+    Args:
+        directory: Of a model.
+
+    Returns:
+        What it says; nothing if there is none.
+
+    Raises:
+        CheckpointError: It is broken or makes no sense.
+    """
+    path = directory / "generation_config.json"
+    if not path.exists():
+        return {}
+    generation = read_object(path)
+    check_config(generation, f"{str(path)!r}: ")
+    return generation
 
 
 def check_config(

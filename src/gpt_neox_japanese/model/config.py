@@ -11,7 +11,6 @@ from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -46,21 +45,14 @@ def _argument_errors() -> Iterator[None]:
 
 def _with_our_errors(config_class: _Config) -> _Config:
     """Decorate a config class so that what transformers refuses is an `ArgumentError`."""
-    initialize, assign = config_class.__init__, config_class.__setattr__
+    initialize = config_class.__init__
 
     @wraps(initialize)
     def checked_init(self: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         with _argument_errors():
             initialize(self, *args, **kwargs)
 
-    def checked_setattr(self: PreTrainedConfig, name: str, value: Any) -> None:
-        try:
-            assign(self, name, value)
-        except StrictDataclassError as error:
-            raise ArgumentError(one_line(error)) from error
-
     config_class.__init__ = checked_init  # type: ignore[method-assign]
-    config_class.__setattr__ = checked_setattr  # type: ignore[method-assign]
     return config_class
 
 

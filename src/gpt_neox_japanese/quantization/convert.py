@@ -15,7 +15,7 @@ from torch import Tensor
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.files.model_config import check_config, check_no_code
+from gpt_neox_japanese.files.model_config import read_config, read_generation_config
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.safetensors_writer import (
@@ -79,7 +79,7 @@ def convert(
     """
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
-    config = _read_config(source)
+    config = _read_configs(source)
     tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
     _check_tensors(tensors, config, source)
     _drop_tied_head(tensors, config)
@@ -107,16 +107,14 @@ def convert(
     return size
 
 
-def _read_config(source: Path) -> dict[str, Any]:
-    path = source / "config.json"
-    config = read_object(path)
+def _read_configs(source: Path) -> dict[str, Any]:
+    config = read_object(source / "config.json")
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
         )
-    check_config(config, f"{str(path)!r}: ")
-    check_no_code(config, f"{str(path)!r}: ")
-    return config
+    read_generation_config(source)
+    return read_config(source)
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
@@ -126,7 +124,12 @@ def _check_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], sou
         for name, tensor in tensors.items()
     }
     check_tensors(config, arrays, str(source))
-    for name in tensors:
+    for name, tensor in tensors.items():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{str(source)!r}: {name} repeats the same numbers, {tensor.nbytes:,} bytes of"
+                " them; remove it from the checkpoint"
+            )
         if name == "__metadata__" or (name.endswith(SCALE) and name[: -len(SCALE)] in tensors):
             raise CheckpointError(
                 f"{str(source)!r}: a tensor is called {name!r}, a name that the converted file has"

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from gpt_neox_japanese.checks import one_line, short_repr
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import check_regular, read_index, read_object
-from gpt_neox_japanese.files.model_config import check_config, check_no_code, sizes
+from gpt_neox_japanese.files.model_config import read_config, read_generation_config, sizes
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.formats import METHOD
@@ -59,13 +59,11 @@ def check_directory(
         check_regular(path)
         if path.name.endswith(".index.json"):
             read_index(path)
-    generation = directory / "generation_config.json"
-    if generation in files:
-        check_config(read_object(generation), f"{str(generation)!r}: ")
+    read_generation_config(directory)
     if directory / "adapter_config.json" in files:
         _check_adapter(directory / "adapter_config.json", config, options)
         return
-    given = config.to_dict() if config else _read_config(directory)
+    given = config.to_dict() if config else read_config(directory)
     weights = [path for path in files if path.suffix in {".bin", ".safetensors"}]
     _check_size(directory, given, sum(path.stat().st_size for path in weights))
     if not any(options.get(name) is not None for name in _OTHER_WEIGHTS):
@@ -93,14 +91,6 @@ def loading_errors(source: str) -> Iterator[None]:
         raise CheckpointError(
             f"{source!r} cannot be loaded: {type(error).__name__}: {one_line(error)}"
         ) from error
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    config = read_object(path)
-    check_config(config, f"{str(path)!r}: ")
-    check_no_code(config, f"{str(path)!r}: ")
-    return config
 
 
 def _check_adapter(path: Path, config: PreTrainedConfig | None, options: Mapping[str, Any]) -> None:
