@@ -15,7 +15,15 @@ import numpy as np
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "short_repr"]
+__all__ = [
+    "check_bool",
+    "check_ids",
+    "check_integer",
+    "check_number",
+    "check_text",
+    "is_count",
+    "short_repr",
+]
 
 
 def check_integer(
@@ -143,6 +151,18 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
             raise error(f"{name} holds id {short_repr(token_id)}; ids are 0 to {vocab_size - 1}")
         ids.append(token_id)
     return ids
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value that a file holds is a number of things, small enough to compute with.
+
+    Args:
+        value: Any value, such as JSON gives.
+
+    Returns:
+        True for an integer from 0 to 2**63 - 1.
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def short_repr(value: object) -> str:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular, read_index, read_object
+from gpt_neox_japanese.files.json_files import read_index, read_object
+from gpt_neox_japanese.files.regular_files import check_regular
 
 __all__ = ["check_directory", "loading_errors"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,14 @@ __all__ = ["prepare"]
 
 # A shard ends with the block that fills it.
 _BYTES_PER_SHARD = 2**28
+
+_NAMES = re.compile(
+    "|".join(
+        [r"train-\d{5,}\.bin"]
+        + [re.escape(name) for name in (HELD_OUT, HELD_OUT_TEXT, MANIFEST, *TOKENIZER_FILES)]
+    ),
+    re.ASCII,
+)
 
 
 def prepare(
@@ -86,7 +95,7 @@ def prepare(
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
-    with ResumableOutput(output, settings, resume=resume, last=MANIFEST) as files:
+    with ResumableOutput(output, settings, resume=resume, names=_NAMES, last=MANIFEST) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:
