@@ -22,6 +22,7 @@ __all__ = [
     "check_number",
     "check_text",
     "is_count",
+    "is_finite",
     "short_repr",
 ]
 
@@ -163,6 +164,23 @@ def is_count(value: Any) -> bool:
         True for an integer from 0 to 2**63 - 1.
     """
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value that a file holds is a number that can be computed with.
+
+    Args:
+        value: Any value, such as JSON gives.
+
+    Returns:
+        True for an integer or a float that is neither NaN nor infinite, nor beyond a float.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of 400 digits
+        return False
 
 
 def short_repr(value: object) -> str:

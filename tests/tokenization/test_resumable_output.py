@@ -13,7 +13,6 @@ from gpt_neox_japanese.files import atomic, outputs
 from gpt_neox_japanese.tokenization import resumable_output
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 
-
 NAMES = re.compile("[abc]")
 
 
