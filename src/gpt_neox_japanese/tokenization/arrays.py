@@ -93,6 +93,7 @@ def tokenize_corpus(
         DataError: There is an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
         CheckpointError: There is no such tokenizer.
+        ArgumentError: `on_error` or `workers` is something else than above.
     """
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     codec = Codec.load(find_tokenizer(tokenizer))

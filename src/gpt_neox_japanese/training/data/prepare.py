@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from gpt_neox_japanese.checks import check_number
 from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
@@ -86,7 +87,10 @@ def prepare(
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
         CheckpointError: There is no such tokenizer.
+        ArgumentError: `held_out`, `on_error` or `workers` is something else than above.
     """
+    fraction = "a number from 0 to below 1"
+    held_out = check_number("held_out", held_out, ArgumentError, lambda x: 0 <= x < 1, fraction)
     source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
