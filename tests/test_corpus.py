@@ -4,10 +4,12 @@ import gzip
 import json
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import zstandard
 
 from gpt_neox_japanese.corpus import (
     Block,
+    Document,
     Layout,
     blocks,
     corpus_files,
@@ -520,3 +523,117 @@ def test_windows_gets_no_more_workers_than_it_can_wait_for(
         with pytest.raises(RuntimeError):
             next(map_blocks(characters, read_blocks([file], Layout()), 100))
     assert asked == [61, 100]
+
+
+@pytest.fixture
+def short_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of a few bytes, and documents of 40 bytes at most."""
+    monkeypatch.setattr("gpt_neox_japanese.corpus.decompression._CHUNK_BYTES", 7)
+    monkeypatch.setattr("gpt_neox_japanese.corpus.parts._BYTES_OF_LINES", 30)
+    monkeypatch.setattr("gpt_neox_japanese.corpus.parts.MAX_DOCUMENT_BYTES", 40)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("newline", ["\n", ""])
+def test_a_line_that_is_too_long_is_an_error_in_its_place(
+    tmp_path: Path, short_documents: None, suffix: str, newline: str
+) -> None:
+    draw = random.Random(0)
+    for _ in range(50):
+        lines = ["x" * draw.choice((1, 9, 38, 39, 40, 41, 200)) for _ in range(draw.randint(1, 9))]
+        file = tmp_path / f"a.txt{suffix}"
+        pack(file, ("\n".join(lines) + newline).encode())
+        blocks = list(read_blocks([file], Layout(split_lines=True)))
+        found = [
+            (str(document).partition(":")[0] if isinstance(document, CorpusError) else document.id)
+            for block in blocks
+            for document in block.documents()
+        ]
+        limit = [40] * (len(lines) - 1) + [40 + (not newline)]
+        assert found == [
+            f"a.txt{suffix}:{number}" if len(line) < most else f"{file}, line {number}"
+            for number, (line, most) in enumerate(zip(lines, limit, strict=True), start=1)
+        ]
+        assert sum(block.size for block in blocks) == file.stat().st_size
+
+
+def pack(file: Path, data: bytes) -> None:
+    packed = {
+        ".gz": gzip.compress,
+        ".zst": lambda data: zstandard.ZstdCompressor().compress(data),
+    }.get(file.suffix, bytes)
+    file.write_bytes(packed(data))
+
+
+@pytest.mark.parametrize("name", ["bomb.jsonl.zst", "bomb.txt.zst"])
+def test_a_long_line_in_a_small_archive_takes_little_memory(tmp_path: Path, name: str) -> None:
+    frame = zstandard.ZstdCompressor().compress(b"a" * 2**26)
+    file = tmp_path / name
+    file.write_bytes(frame * 12)
+    assert file.stat().st_size < 10**5
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorpusError, match=r"67,108,864 bytes.*split"):
+            list(read_documents([file]))
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"text": "x", "id": "\\ud800"}', "lone surrogate"),
+        (b'{"text": "x", "id": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"text": "x", "n": -' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"text": "x", "id": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "recursion"),
+    ],
+    ids=["surrogate", "digits", "other digits", "depth"],
+)
+def test_a_line_with_an_impossible_id_is_an_error_in_its_place(
+    tmp_path: Path, line: bytes, said: str
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"text": "a"}\n' + line + b'\n{"text": "b"}\n')
+    (block,) = read_blocks([file], Layout())
+    first, error, last = block.documents()
+    assert isinstance(error, CorpusError)
+    assert f"{file}, line 2: " in str(error)
+    assert said in str(error)
+    assert [d.text for d in (first, last) if isinstance(d, Document)] == ["a", "b"]
+
+
+def test_a_parquet_row_whose_id_cannot_be_read_is_an_error_in_its_place(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    raw = pyarrow.array([b"a", b"\xff", b"c"], pyarrow.binary())
+    ids = pyarrow.Array.from_buffers(pyarrow.string(), 3, raw.buffers())
+    dates = pyarrow.array([0, 2**62, 0], pyarrow.timestamp("us"))
+    for name, column, said in (("a", ids, "not UTF-8"), ("b", dates, "out of range")):
+        file = tmp_path / f"{name}.parquet"
+        parquet.write_table(pyarrow.table({"text": ["x", "y", "z"], "id": column}), file)
+        (block,) = read_blocks([file], Layout())
+        found = list(block.documents())
+        assert f"{file}, row 2: " in str(found[1])
+        assert said in str(found[1])
+        assert [type(document) for document in found] == [Document, CorpusError, Document]
+
+
+def test_a_parquet_file_with_a_column_twice_is_named(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = [pyarrow.array(["x"]), pyarrow.array(["y"])]
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table(columns, names=["text", "text"]), file)
+    with pytest.raises(CorpusError, match="has 2 columns 'text'"):
+        list(read_documents([file]))
+
+
+def test_pipes_and_devices_are_no_corpus(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "b.txt").symlink_to("/dev/zero")
+    for path in (tmp_path / "a.jsonl", tmp_path / "b.txt", tmp_path):
+        with pytest.raises(CorpusError, match="is not a regular file"):
+            corpus_files([path])

@@ -21,6 +21,8 @@ __all__ = [
     "check_integer",
     "check_number",
     "check_text",
+    "is_count",
+    "is_finite",
     "one_line",
     "short_repr",
 ]
@@ -151,6 +153,35 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
             raise error(f"{name} holds id {short_repr(token_id)}; ids are 0 to {vocab_size - 1}")
         ids.append(token_id)
     return ids
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value that a file holds is a number of things, small enough to compute with.
+
+    Args:
+        value: Any value, such as JSON gives.
+
+    Returns:
+        True for an integer from 0 to 2**63 - 1.
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value that a file holds is a number that can be computed with.
+
+    Args:
+        value: Any value, such as JSON gives.
+
+    Returns:
+        True for an integer or a float that is neither NaN nor infinite, nor beyond a float.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of 400 digits
+        return False
 
 
 def short_repr(value: object) -> str:

@@ -9,6 +9,7 @@ import click
 
 from gpt_neox_japanese.cli.number_types import Real
 from gpt_neox_japanese.cli.options import (
+    PATH,
     layout_options,
     renamed_option,
     required_tokenizer_option,
@@ -22,13 +23,13 @@ __all__ = ["command"]
 
 
 @click.command()
-@click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("corpus", nargs=-1, required=True, type=PATH)
 @required_tokenizer_option
 @renamed_option("--model", "--tokenizer")
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Directory to make; it must not exist, or be empty.",
 )
 @click.option(

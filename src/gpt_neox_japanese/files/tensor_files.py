@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 
 from gpt_neox_japanese.checks import one_line
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular, read_index
+from gpt_neox_japanese.files.json_files import read_index
+from gpt_neox_japanese.files.regular_files import check_regular
 
 if TYPE_CHECKING:
     from torch import Tensor

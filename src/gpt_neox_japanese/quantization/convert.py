@@ -89,7 +89,6 @@ def convert(
     if (quantization := quantization_config(allocation, bits)) is not None:
         config["quantization_config"] = quantization
 
-    shutil.rmtree(partial, ignore_errors=True)
     outputs.make_partial(partial, output)
     try:
         weights = partial / "model.safetensors"

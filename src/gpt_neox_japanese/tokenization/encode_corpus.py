@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
+from gpt_neox_japanese.checks import check_integer, short_repr
 from gpt_neox_japanese.corpus import Block, Document, Layout, map_blocks, read_blocks
-from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.errors import ArgumentError, CorpusError
 from gpt_neox_japanese.machine import usable_cores
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -80,12 +81,22 @@ class CorpusSource:
         on_error: What a broken document does: `stop` raises a CorpusError, `skip` passes it over
             with a line on stderr.
         workers: Number of processes at most; as many as there are CPUs when None.
+
+    Raises:
+        ArgumentError: `on_error` or `workers` is something else.
     """
 
     files: Sequence[Path]
     layout: Layout
     on_error: OnError
     workers: int | None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("stop", "skip"):
+            shown = short_repr(self.on_error)
+            raise ArgumentError(f"on_error is {shown}; it must be 'stop' or 'skip'")
+        if self.workers is not None:
+            check_integer("workers", self.workers, ArgumentError, minimum=1)
 
     @property
     def size(self) -> int:

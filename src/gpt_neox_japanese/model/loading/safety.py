@@ -16,8 +16,9 @@ from transformers import PreTrainedConfig
 
 from gpt_neox_japanese.checks import one_line, short_repr
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
-from gpt_neox_japanese.files.json_files import check_regular, read_index, read_object
+from gpt_neox_japanese.files.json_files import read_index, read_object
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config, sizes
+from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.formats import METHOD
