@@ -100,7 +100,9 @@ def _finite(matrix: Matrix) -> Matrix:
     """Refuse the few matrices whose largest weights, rounded up, are no float32."""
     assert matrix.scales is not None
     large = np.abs(as_float(matrix.scales)).max(initial=0) > _LARGE
-    if large and not np.isfinite(matrix.floats()).all():
+    with np.errstate(over="ignore"):
+        finite = not large or np.isfinite(matrix.floats()).all()
+    if not finite:
         raise CheckpointError(
             "the largest weights are too near the end of float32 to be rounded to integers"
         )
