@@ -101,3 +101,11 @@ def test_a_broken_link_and_a_folder_that_cannot_be_read_are_not_passed_over(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(CorpusError, match=r"cannot be read: Permission denied"):
         corpus_files([tmp_path])
+
+
+def test_pipes_and_devices_are_no_corpus(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "b.txt").symlink_to("/dev/zero")
+    for path in (tmp_path / "a.jsonl", tmp_path / "b.txt", tmp_path):
+        with pytest.raises(CorpusError, match="is not a regular file"):
+            corpus_files([path])

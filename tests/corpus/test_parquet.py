@@ -5,11 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt_neox_japanese.corpus import (
-    Layout,
-    read_blocks,
-    read_documents,
-)
+from gpt_neox_japanese.corpus import Document, Layout, read_blocks, read_documents
 from gpt_neox_japanese.errors import CorpusError
 
 
@@ -57,3 +53,31 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(data)
         with pytest.raises(CorpusError, match=r"a\.parquet cannot be read"):
             list(read_documents([tmp_path]))
+
+
+def test_a_parquet_row_whose_id_cannot_be_read_is_an_error_in_its_place(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    raw = pyarrow.array([b"a", b"\xff", b"c"], pyarrow.binary())
+    ids = pyarrow.Array.from_buffers(pyarrow.string(), 3, raw.buffers())
+    dates = pyarrow.array([0, 2**62, 0], pyarrow.timestamp("us"))
+    for name, column, said in (("a", ids, "not UTF-8"), ("b", dates, "out of range")):
+        file = tmp_path / f"{name}.parquet"
+        parquet.write_table(pyarrow.table({"text": ["x", "y", "z"], "id": column}), file)
+        (block,) = read_blocks([file], Layout())
+        found = list(block.documents())
+        assert f"{file}, row 2: " in str(found[1])
+        assert said in str(found[1])
+        assert [type(document) for document in found] == [Document, CorpusError, Document]
+
+
+def test_a_parquet_file_with_a_column_twice_is_named(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = [pyarrow.array(["x"]), pyarrow.array(["y"])]
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table(columns, names=["text", "text"]), file)
+    with pytest.raises(CorpusError, match="has 2 columns 'text'"):
+        list(read_documents([file]))

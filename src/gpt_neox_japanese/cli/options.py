@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from gpt_neox_japanese.cli.stdin import TEXT
 
 __all__ = [
     "MODEL",
+    "PATH",
     "held_out_option",
     "layout_options",
     "renamed_option",
@@ -22,8 +24,22 @@ __all__ = [
 
 _Command = Callable[..., Any]
 
-MODEL = click.Path()
+
+class _Path(click.Path):
+    """A path that names something. To Python, an empty one, of a variable not set, is `.`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if str(value) == "" or "\0" in str(value):
+            self.fail(f"{value!r} names nothing; give a path.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+MODEL = _Path()
 """A model's directory, Hub id, or `default`, as `find_model` and `find_tokenizer` take it."""
+
+PATH = _Path(path_type=Path)
+"""A file or a directory."""
 
 
 class _WithOldName(click.Option):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt_neox_japanese.cli.options import (
+    PATH,
     held_out_option,
     layout_options,
     renamed_option,
@@ -22,13 +23,13 @@ __all__ = ["command"]
 
 
 @click.command()
-@click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("corpus", nargs=-1, required=True, type=PATH)
 @required_tokenizer_option
 @renamed_option("--model", "--tokenizer")
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Directory to make; it must not exist, or be empty.",
 )
 @held_out_option("Fraction of the documents kept out of training, to evaluate with.")

@@ -19,7 +19,7 @@ from gpt_neox_japanese.errors import CorpusError
 __all__ = ["decompressed"]
 
 _CHUNK_BYTES = 2**20
-_PACKED_BYTES = 2**14  # a thousandfold decompressed, they still fit into memory
+_PACKED_BYTES = 2**10  # unpacked thirty-thousandfold, as zstd may, they still fit into memory
 
 # The longest that zstd writes (`--long=31`). A frame names its own, and so much memory is taken.
 _LONGEST_WINDOW = 2**31

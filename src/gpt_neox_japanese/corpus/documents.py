@@ -63,7 +63,7 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
     source = _decode(line, file, number)
     try:
         fields = json.loads(source)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
         raise CorpusError(f"{file}, line {number}: not JSON ({error})") from None
     text = fields.get(layout.text_field) if isinstance(fields, dict) else None
     if not isinstance(text, str):
@@ -71,7 +71,12 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
             f'{file}, line {number}: expected an object with a string "{layout.text_field}"'
         )
     given = fields.get(layout.id_field)
-    document_id = f"{name_of(file)}:{number}" if given is None else str(given)
+    try:
+        document_id = f"{name_of(file)}:{number}" if given is None else str(given)
+    except RecursionError:
+        raise CorpusError(
+            f'{file}, line {number}: "{layout.id_field}" is nested too deeply; expected a string'
+        ) from None
     if "\\u" in source:  # strict UTF-8 has no lone surrogates, so only escapes can make them
         _check_surrogates(text, file, number)
         _check_surrogates(document_id, file, number)

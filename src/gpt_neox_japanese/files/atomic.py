@@ -38,7 +38,9 @@ def write_file(path: Path, data: bytes) -> None:
     """
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_bytes(data)
+        fresh.unlink(missing_ok=True)  # a killed process left it, or it is a link to elsewhere
+        with fresh.open("xb") as stream:
+            stream.write(data)
         sync_file(fresh)
         move_over(fresh, path)
     except OSError:

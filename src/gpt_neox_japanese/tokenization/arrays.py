@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -87,15 +88,17 @@ def tokenize_corpus(
         OutputError: `output` exists or cannot be written.
         DataError: There is an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
-        ArgumentError: `on_error` or `workers` cannot be used.
         CheckpointError: There is no such tokenizer.
+        ArgumentError: `on_error` or `workers` is something else than above.
     """
     source = CorpusSource.find(corpus, **reading)
     codec = Codec.load(find_tokenizer(tokenizer))
     as_lines = output.suffix == ".jsonl"
     last = output.name if as_lines else MANIFEST
     settings = {**corpus_fingerprint(source, codec), "output": "lines" if as_lines else "arrays"}
-    run = ResumableOutput(output, settings, resume=resume, last=last, is_file=as_lines)
+    written = [output.name] if as_lines else [IDS, BOUNDS, DOCUMENTS, MANIFEST]
+    names = re.compile("|".join(map(re.escape, written)))
+    run = ResumableOutput(output, settings, resume=resume, names=names, last=last, is_file=as_lines)
     with run as files:
         if as_lines:
             files.append(output.name, b"")

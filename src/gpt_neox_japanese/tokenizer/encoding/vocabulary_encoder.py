@@ -317,7 +317,8 @@ def find_unknown_id(
         unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
         if unknown_id is None:
             raise VocabularyError(
-                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
+                f"the vocabulary has no entry {unknown!r}, the token for unknown characters; if"
+                " vocab.txt was cut short, copy it again, or else name an entry as unk_token"
             )
         return unknown_id
     for byte in _BYTES_OF_UTF8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from gpt_neox_japanese.checks import check_number
 from gpt_neox_japanese.corpus import is_held_out, name_of
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
@@ -42,6 +44,14 @@ __all__ = ["prepare"]
 
 # A shard ends with the block that fills it.
 _BYTES_PER_SHARD = 2**28
+
+_NAMES = re.compile(
+    "|".join(
+        [r"train-\d{5,}\.bin"]
+        + [re.escape(name) for name in (HELD_OUT, HELD_OUT_TEXT, MANIFEST, *TOKENIZER_FILES)]
+    ),
+    re.ASCII,
+)
 
 
 def prepare(
@@ -72,9 +82,11 @@ def prepare(
         DataError: Nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
-        ArgumentError: `on_error` or `workers` cannot be used.
         CheckpointError: There is no such tokenizer.
+        ArgumentError: `held_out`, `on_error` or `workers` is something else than above.
     """
+    fraction = "a number from 0 to below 1"
+    held_out = check_number("held_out", held_out, ArgumentError, lambda x: 0 <= x < 1, fraction)
     source = CorpusSource.find(corpus, **reading)
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
@@ -83,7 +95,7 @@ def prepare(
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
-    with ResumableOutput(output, settings, resume=resume, last=MANIFEST) as files:
+    with ResumableOutput(output, settings, resume=resume, names=_NAMES, last=MANIFEST) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:
