@@ -46,16 +46,18 @@ _MAX_EXAMPLES = 100  # that are kept, one for each place in the code; all findin
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 _CONNECTIONS = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname")
-# Events whose first arguments are paths, and how many of them.
-_CHANGES = {
-    "os.mkdir": 1,
-    "os.remove": 1,
-    "os.rmdir": 1,
-    "os.truncate": 1,
-    "os.chmod": 1,
-    "os.chown": 1,
-    "os.utime": 1,
-    "os.rename": 2,
+# Where among the arguments of an event the paths are that it changes, and their directories.
+_CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.truncate": ((0, None),),
+    "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),),
+    "os.utime": ((0, 3),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((1, 3),),
+    "os.symlink": ((1, 2),),
 }
 
 
@@ -125,20 +127,25 @@ class _Guard:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._allowed is None:
             return
+        changed: list[tuple[Any, int]] = []
         if event == "open":
             path, _, flags = arguments
-            changed = [path] if isinstance(flags, int) and flags & _WRITES else []
+            changed = [(path, -1)] if isinstance(flags, int) and flags & _WRITES else []
         elif event in _CHANGES:
-            changed = list(arguments[: _CHANGES[event]])
-        elif event in ("os.link", "os.symlink"):
-            changed = [arguments[1]]
-        else:
-            changed = []
-            if event in _PROGRAMS or event in _CONNECTIONS:
-                self._stop(f"{event} {arguments!r:.300}")
-        for path in changed:
-            if not isinstance(path, int) and not self._is_inside(os.fsdecode(path)):
-                self._stop(f"{event} of {os.fsdecode(path)!r}")
+            changed = [
+                (arguments[path], -1 if folder is None else arguments[folder])
+                for path, folder in _CHANGES[event]
+            ]
+        elif event in _PROGRAMS or event in _CONNECTIONS:
+            self._stop(f"{event} {arguments!r:.300}")
+        for path, folder in changed:
+            if isinstance(path, int):
+                continue
+            name = os.fsdecode(path)
+            if folder != -1:  # the path begins at an open directory
+                name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
+            if not self._is_inside(name):
+                self._stop(f"{event} of {name!r}")
 
     def _is_inside(self, path: str) -> bool:
         real = os.path.realpath(path)
