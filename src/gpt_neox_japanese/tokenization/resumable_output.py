@@ -220,9 +220,11 @@ class ResumableOutput:
                     "same as then, or remove it to start over"
                 )
         # All that is there is looked at before anything is changed.
-        unfinished = [path for path in self.directory.iterdir() if path.name not in _OWN]
-        for path in unfinished:
+        found = list(self.directory.iterdir())
+        for path in found:
             check_own_file(path, DataError)
+        unfinished = [path for path in found if path.name not in _OWN]
+        for path in unfinished:
             if not self._names.fullmatch(path.name):
                 raise DataError(f"{path} is of another name than a run writes; remove it")
         self._sizes = journal["sizes"]

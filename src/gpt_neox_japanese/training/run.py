@@ -244,8 +244,10 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
 def _check_own_files(output: Path) -> None:
     """Make sure that what a run writes there stays there, and that no write waits for a reader."""
     for path in output.iterdir() if output.is_dir() else ():
-        is_checkpoint = path.name.startswith("checkpoint-")  # these are only read
-        if not is_checkpoint and (path.is_symlink() or not (path.is_file() or path.is_dir())):
+        if path.name.startswith("checkpoint-"):  # these are only read
+            continue
+        is_own = path.is_file() or (path.is_dir() and not path.suffix)
+        if path.is_symlink() or not is_own:
             raise DataError(
                 f"{path} is a link or no regular file, and a run is not written through it; put "
                 "what it leads to in its place, or remove it"
