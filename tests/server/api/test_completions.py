@@ -312,3 +312,120 @@ def test_impossible_scores_are_no_infinity(server: Server) -> None:
     )["choices"][0]
     for top in choice["logprobs"]["top_logprobs"]:
         assert all(math.isfinite(value) for value in top.values())
+
+
+# ---- echo ----------------------------------------------------------------------------------------
+
+
+def test_echo_without_new_tokens_scores_the_prompt(server: Server, model: ServedModel) -> None:
+    answer = server.complete(prompt=CAT, echo=True, max_tokens=0, logprobs=2)
+    choice = answer["choices"][0]
+    assert choice["text"] == CAT
+    assert choice["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 0
+    score = model.generator.score(CAT)
+    logprobs = choice["logprobs"]
+    assert logprobs["token_logprobs"] == [None, *score.logprobs[1:]]
+    assert logprobs["top_logprobs"][0] is None
+    assert "".join(logprobs["tokens"]) == CAT
+    for name, own, top in zip(
+        logprobs["tokens"][1:],
+        logprobs["token_logprobs"][1:],
+        logprobs["top_logprobs"][1:],
+        strict=True,
+    ):
+        assert top[name] == own
+    for name, offset in zip(logprobs["tokens"], logprobs["text_offset"], strict=True):
+        assert CAT.startswith(name, offset)
+
+
+def test_prompt_alone_may_fill_the_context(server: Server) -> None:
+    ids = [5963] * 512
+    body = {"prompt": ids, "echo": True, "max_tokens": 0, "logprobs": 0}
+    assert len(server.complete(**body)["choices"][0]["logprobs"]["tokens"]) == 512
+    assert_error(server.post("/v1/completions", {**body, "max_tokens": 1}), 400, "511")
+    assert_error(server.post("/v1/completions", {**body, "prompt": [*ids, 1]}), 400, "513 tokens")
+
+
+def test_no_new_tokens_without_echo_is_an_empty_text(server: Server) -> None:
+    for answer in (
+        server.complete(prompt=CAT, max_tokens=0),
+        server.complete(prompt=CAT, max_tokens=0, logprobs=1),
+    ):
+        assert answer["choices"][0]["text"] == ""
+        assert answer["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("as_ids", [False, True])
+@pytest.mark.parametrize("logprobs", [None, 0, 3])
+@pytest.mark.parametrize("stop", [None, "、"])
+def test_echo_begins_the_text_with_the_prompt(
+    server: Server, model: ServedModel, as_ids: bool, logprobs: int | None, stop: str | None
+) -> None:
+    prompt = model.codec.encode(CAT) if as_ids else CAT
+    options = {"seed": 1, "max_tokens": 12, "logprobs": logprobs, "stop": stop}
+    alone = server.complete(prompt=prompt, **options)["choices"][0]
+    echoed = server.complete(prompt=prompt, echo=True, **options)["choices"][0]
+    assert echoed["text"] == CAT + alone["text"]
+    assert echoed["finish_reason"] == alone["finish_reason"]
+    events = server.stream(prompt=prompt, echo=True, **options)
+    assert joined(events) == {0: echoed["text"]}
+    if logprobs is None:
+        assert echoed["logprobs"] is None
+        return
+    num_prompt = len(model.codec.encode(CAT))
+    for name, values in echoed["logprobs"].items():
+        assert [v for e in events for v in e["choices"][0]["logprobs"][name]] == values
+    own = {name: values[num_prompt:] for name, values in echoed["logprobs"].items()}
+    own["text_offset"] = [offset - len(CAT) for offset in own["text_offset"]]
+    assert own == alone["logprobs"]
+
+
+def test_text_that_ends_has_an_entry_for_its_end(server: Server, model: ServedModel) -> None:
+    prompt = model.codec.encode(CAT)
+    end = str(model.codec.eot_token)
+    body = {"prompt": prompt, "echo": True, "max_tokens": 1, "logprobs": 1}
+    choice = server.complete(**body, logit_bias={end: 100})["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == CAT
+    logprobs = choice["logprobs"]
+    assert {len(values) for values in logprobs.values()} == {len(prompt) + 1}
+    assert logprobs["tokens"][-1] == "<|endoftext|>"
+    assert logprobs["text_offset"][-1] == len(CAT)
+    assert logprobs["token_logprobs"][-1] in logprobs["top_logprobs"][-1].values()
+    details = server.complete(**body, token_details=True, logit_bias={end: 100})["choices"][0]
+    assert details["token_details"][-1]["text"] == ""
+    assert len(details["token_details"]) == len(prompt) + 1
+
+
+def test_details_of_an_echoed_prompt_are_its_own_characters(server: Server) -> None:
+    prompt = "① 한국\r\n👨‍👩‍👧です"  # folded, bytes, two characters for one token
+    choice = server.complete(
+        prompt=prompt, echo=True, max_tokens=0, logprobs=0, token_details=True
+    )["choices"][0]
+    details = choice["token_details"]
+    assert choice["text"] == prompt
+    assert "".join(token["text"] for token in details) == prompt
+    assert (details[0]["text"], bytes(details[0]["bytes"]).decode()) == ("①", "１")
+    assert [token["bytes"] for token in details[2:5]] == [[0xED], [0x95], [0x9C]]
+    assert [token["text"] for token in details[2:5]] == ["", "", "한"]
+    offsets = choice["logprobs"]["text_offset"]
+    assert offsets == [token["start"] for token in details]
+    assert offsets[:5] == [0, 1, 2, 2, 2]
+
+
+def test_echo_of_many_prompts_scores_each(server: Server) -> None:
+    texts_ = [CAT, "雨が", "한국"]
+    options = {"echo": True, "max_tokens": 1, "logprobs": 1, "seed": 1, "n": 2}
+    together = server.complete(prompt=texts_, **options)["choices"]
+    for number, text in enumerate(texts_):
+        alone = server.complete(prompt=text, **options)["choices"]
+        for found, expected in zip(together[2 * number :], alone, strict=False):
+            assert {**found, "index": 0} == {**expected, "index": 0}
+
+
+def test_best_of_with_echo_ranks_by_what_was_written(server: Server) -> None:
+    options = {"prompt": CAT, "echo": True, "seed": 1, "max_tokens": 8}
+    plain = server.complete(prompt=CAT, seed=1, max_tokens=8, n=1, best_of=5)
+    echoed = server.complete(**options, best_of=5)
+    assert echoed["choices"][0]["text"] == CAT + plain["choices"][0]["text"]

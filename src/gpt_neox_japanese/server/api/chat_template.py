@@ -67,7 +67,8 @@ class ChatTemplate:
         """
         from jinja2 import TemplateError
 
-        breaker = next((c for c in _NONCHARACTERS if c not in repr(messages)), None)
+        written = json.dumps(messages, ensure_ascii=False)
+        breaker = next((c for c in _NONCHARACTERS if c not in written), None)
         if breaker is None:
             raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
         broken = _map_strings(messages, lambda text: self._break(text, breaker))
