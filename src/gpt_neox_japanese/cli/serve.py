@@ -139,8 +139,6 @@ def command(
         **settings,
     )
     _log_to_stderr(logging.INFO if log_requests else logging.WARNING)
-    if host not in _LOCAL and api_key is None:
-        _say(f"anyone who reaches {host} may use this server; give --api-key, or --host 127.0.0.1")
     run = {
         "dtype": dtype,
         "device": device,
@@ -149,7 +147,13 @@ def command(
         "prompt_lookup": prompt_lookup,
     }
     load = _loader(model, checked.model_name, chat_template, run)
-    run_server(checked, load, lambda address: _say(f"{checked.model_name} is ready: {address}"))
+
+    def announce(address: str) -> None:
+        _say(f"{checked.model_name} is ready: {address}")
+        if host not in _LOCAL and api_key is None:
+            _say(f"who reaches {host} may use this server; give --api-key, or --host 127.0.0.1")
+
+    run_server(checked, load, announce)
 
 
 def _loader(
@@ -183,10 +187,11 @@ def _name_of(model: str) -> str:
 def _log_to_stderr(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("neox-ja: %(message)s"))
-    log = logging.getLogger("gpt_neox_japanese.server")
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(level)
+    for name in ("gpt_neox_japanese.server", "uvicorn.error"):
+        log = logging.getLogger(name)
+        log.handlers = [handler]
+        log.propagate = False
+        log.setLevel(level if name.startswith("gpt") else logging.ERROR)
 
 
 def _say(line: str) -> None:

@@ -92,7 +92,13 @@ async def _tell_metrics(service: Service, _request: Request) -> Response:
 
 
 async def _describe_routes(service: Service, _request: Request) -> Response:
-    return JsonResponse(describe(has_key=service.settings.api_key is not None))
+    model = service.model
+    description = describe(
+        has_key=service.settings.api_key is not None,
+        num_ids=len(model.codec),
+        has_chat=model.chat_template is not None,
+    )
+    return JsonResponse(description)
 
 
 async def _show_page(_service: Service, _request: Request) -> Response:

@@ -36,11 +36,13 @@ _POST: dict[str, tuple[str, type[BaseModel], type[BaseModel], bool]] = {
 }
 
 
-def describe(*, has_key: bool) -> dict[str, Any]:
+def describe(*, has_key: bool, num_ids: int, has_chat: bool) -> dict[str, Any]:
     """Describe all routes.
 
     Args:
         has_key: Whether a key is asked for.
+        num_ids: Ids that there are.
+        has_chat: Whether the model has a chat template.
 
     Returns:
         An OpenAPI document.
@@ -64,6 +66,7 @@ def describe(*, has_key: bool) -> dict[str, Any]:
             }
         }
         for path, (summary, takes, gives, streams) in _POST.items()
+        if has_chat or "chat" not in path
     }
     paths |= {
         "/v1/models": _get("The model", {"200": _answer("One", responses.ModelList), **error}),
@@ -94,6 +97,7 @@ def describe(*, has_key: bool) -> dict[str, Any]:
         [(model, "validation") for model in _models()], ref_template=_REF
     )
     components: dict[str, Any] = {"schemas": schemas["$defs"]}
+    _limit_ids(components, num_ids)
     if has_key:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
@@ -103,6 +107,15 @@ def describe(*, has_key: bool) -> dict[str, Any]:
         "components": components,
         **({"security": [{"key": []}]} if has_key else {}),
     }
+
+
+def _limit_ids(components: dict[str, Any], num_ids: int) -> None:
+    """Say which ids there are."""
+    schemas = components["schemas"]
+    kinds = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
+    ids = [kinds[2], kinds[3]["items"], schemas["DetokenizeRequest"]["properties"]["tokens"]]
+    for each in ids:
+        each["items"] = {"type": "integer", "minimum": 0, "maximum": num_ids - 1}
 
 
 def _models() -> list[type[BaseModel]]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -41,6 +42,7 @@ _MAX_LOGPROBS = 20
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
 _MAX_BIASES = 1024
+_MAX_CHARACTERS = 100_000  # that /tokenize tells the pieces of: some megabytes
 
 _Ids: TypeAlias = list[int]
 _ID_LIST = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
@@ -51,14 +53,27 @@ def _are(kind: type, values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(type(v) is kind for v in values)
 
 
+def _integral(value: Any) -> Any:
+    """5.0 is an integer in JSON, which knows numbers alone."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _ids(values: list[Any]) -> list[Any]:
+    return values if _are(int, values) else [_integral(value) for value in values]
+
+
 def _check_prompt(value: Any) -> str | list[str] | _Ids | list[_Ids]:
-    if isinstance(value, str) or _are(str, value) or _are(int, value):
+    if (isinstance(value, str) and value) or (_are(str, value) and all(value)):
         return value  # type: ignore[no-any-return]
-    if _are(list, value) and all(_are(int, ids) for ids in value):
-        return value  # type: ignore[no-any-return]
+    if _are(list, value):
+        many = [_ids(each) for each in value]
+        if all(_are(int, ids) for ids in many):
+            return many
+    elif isinstance(value, list) and _are(int, ids := _ids(value)):
+        return ids
     raise ValueError(
         "must be a string, a list of strings, a list of token ids, or a list of such lists, and"
-        " none of the lists empty"
+        " none of them empty"
     )
 
 
@@ -93,8 +108,14 @@ _Stop = Annotated[
     tuple[str, ...],
     PlainValidator(_check_stop),
     WithJsonSchema(
-        {"anyOf": [_STOP, {"type": "array", "maxItems": _MAX_STOPS, "items": _STOP}]}
-        | {"default": []}
+        {
+            "anyOf": [
+                _STOP,
+                {"type": "array", "maxItems": _MAX_STOPS, "items": _STOP},
+                {"type": "null"},
+            ],
+            "default": None,
+        }
     ),
 ]
 _Bias = Annotated[
@@ -104,6 +125,15 @@ _Bias = Annotated[
     ],
     Field(max_length=_MAX_BIASES),
 ]
+
+
+_MAX = 2**31
+_Integral = BeforeValidator(_integral)
+_Count = Annotated[int, Field(ge=0, le=_MAX), _Integral]
+_NumChoices = Annotated[int, Field(ge=1, le=MAX_CHOICES), _Integral]
+_NumLogprobs = Annotated[int, Field(ge=0, le=_MAX_LOGPROBS), _Integral]
+_Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1), _Integral]
+_TopK = Annotated[int, Field(ge=-1, le=_MAX), _Integral]
 
 
 class _Body(BaseModel):
@@ -125,15 +155,15 @@ class SamplingRequest(_Body):
     model: str | None = Field(None, description="As GET /v1/models names it.")
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=2**31, description="0 and -1 are all.")
+    top_k: _TopK | None = Field(None, description="0 and -1 are all.")
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: _Bias | None = Field(None, description="Token id → what is added to its score.")
-    min_tokens: int | None = Field(None, ge=0, le=2**31)
-    seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    min_tokens: _Count | None = None
+    seed: _Seed | None = None
+    n: _NumChoices | None = None
     stop: _Stop = ()
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -146,10 +176,10 @@ class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`."""
 
     prompt: _Prompt
-    max_tokens: int | None = Field(None, ge=0, le=2**31, description="16 if left out.")
-    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    max_tokens: _Count | None = Field(None, description="16 if left out.")
+    best_of: _NumChoices | None = None
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=_MAX_LOGPROBS)
+    logprobs: _NumLogprobs | None = None
     suffix: str | None = Field(None, max_length=0, description="Not supported.")
     token_details: bool | None = Field(None, description="Id, bytes and place of every token.")
 
@@ -179,26 +209,35 @@ class ChatCompletionRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
-    max_tokens: int | None = Field(None, ge=0, le=2**31, description="The old name of the next.")
-    max_completion_tokens: int | None = Field(None, ge=0, le=2**31)
+    max_tokens: _Count | None = Field(None, description="The old name of the next.")
+    max_completion_tokens: _Count | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=_MAX_LOGPROBS)
+    top_logprobs: _NumLogprobs | None = None
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(None, max_length=0, description="Not supported.")
 
 
 class TokenizeRequest(_Body):
-    """`POST /tokenize`; the text in either of two fields, as vLLM or llama.cpp names it."""
+    """`POST /tokenize`; the text in one of two fields, as vLLM or llama.cpp names it."""
 
-    prompt: str | None = None
-    content: str | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}}
+                for name in ("prompt", "content")
+            ]
+        }
+    )
+
+    prompt: str | None = Field(None, max_length=_MAX_CHARACTERS)
+    content: str | None = Field(None, max_length=_MAX_CHARACTERS)
     model: str | None = None
 
 
 class DetokenizeRequest(_Body):
     """`POST /detokenize`."""
 
-    tokens: list[Annotated[int, Field(ge=0, le=2**31)]]
+    tokens: list[_Count]
     model: str | None = None
 
 

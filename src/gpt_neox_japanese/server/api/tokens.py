@@ -15,8 +15,6 @@ from gpt_neox_japanese.server.service import ServedModel, Service
 
 __all__ = ["detokenize", "tokenize"]
 
-_MAX_CHARACTERS = 100_000  # whose pieces make an answer of some megabytes
-
 
 async def tokenize(service: Service, request: Request) -> Response:
     """Tell the tokens of a text, and which of its characters each stands for.
@@ -38,12 +36,6 @@ async def tokenize(service: Service, request: Request) -> Response:
     if len(given) != 1:
         raise ApiError(400, "give the text as prompt or as content, one of them", param="prompt")
     [text] = given
-    if len(text) > _MAX_CHARACTERS:
-        raise ApiError(
-            400,
-            f"the text has {len(text)} characters; at most {_MAX_CHARACTERS} are told at once",
-            param="prompt" if body.content is None else "content",
-        )
     try:
         async with model.tokenizing:
             data = await asyncio.to_thread(lambda: to_json(_pieces(model, text)))
