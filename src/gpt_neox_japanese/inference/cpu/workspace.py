@@ -8,9 +8,11 @@ from decimal import Context, Decimal, localcontext
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.cpu import kernel_decode
 from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import QuantizedActivations
+from gpt_neox_japanese.inference.cpu.kernel_phases import MAX_ROWS_OF_PHASE
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.inference.network import MAX_ROWS
@@ -40,8 +42,16 @@ def make_workspace(
 
     Returns:
         Buffers, addresses of the weights, and what is constant in every step.
+
+    Raises:
+        CheckpointError: A matrix has more rows than a phase can have.
     """
     hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, MAX_ROWS
+    widest = max(3 * hidden, intermediate, hparams.vocab_size)
+    if widest >= MAX_ROWS_OF_PHASE:
+        raise CheckpointError(
+            f"a matrix of the model has {widest} rows; at most {MAX_ROWS_OF_PHASE - 1} can be used"
+        )
     capacity = keys.shape[3]
     cos, sin = rotation_tables(hparams, capacity)
     return Workspace(
