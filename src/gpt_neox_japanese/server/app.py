@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
@@ -64,7 +65,7 @@ def make_app(service: Service) -> Starlette:
             route("GET", "/metrics", _tell_metrics),
             route("GET", "/openapi.json", _describe_routes),
             route("GET", "/", _show_page),
-            Mount("/page", StaticFiles(directory=_PAGE, check_dir=False)),
+            Mount("/page", GZipMiddleware(StaticFiles(directory=_PAGE, check_dir=False))),
         ],
         middleware=[cors, gate] if settings.allowed_origins else [gate],
         exception_handlers={HTTPException: handle_http_exception},
