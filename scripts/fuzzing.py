@@ -59,6 +59,8 @@ _CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.link": ((1, 3),),
     "os.symlink": ((1, 2),),
 }
+# The others change a name, and leave alone what it leads to if it is a link.
+_FOLLOWING = ("open", "os.truncate", "os.chmod", "os.chown", "os.utime")
 
 
 class Fuzzer(ABC):
@@ -144,11 +146,12 @@ class _Guard:
             name = os.fsdecode(path)
             if folder != -1:  # the path begins at an open directory
                 name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
-            if not self._is_inside(name):
+            if not self._is_inside(name, follow=event in _FOLLOWING):
                 self._stop(f"{event} of {name!r}")
 
-    def _is_inside(self, path: str) -> bool:
-        real = os.path.realpath(path)
+    def _is_inside(self, path: str, *, follow: bool) -> bool:
+        folder, name = os.path.split(path)
+        real = os.path.realpath(path) if follow else os.path.join(os.path.realpath(folder), name)
         return real == os.devnull or f"{real}/".startswith(f"{self._allowed}/")
 
     def _stop(self, what: str) -> None:

@@ -75,8 +75,10 @@ def move_over(fresh: Path, path: Path) -> None:
         aside.rename(path)
         raise
     for old in path.parent.glob(f".{path.name}.*.old"):
+        number = old.name.removeprefix(f".{path.name}.").removesuffix(".old")
         with suppress(OSError):  # somebody still reads it; a later time it goes
-            old.unlink()
+            if number.isdecimal():
+                old.unlink()
 
 
 def publish_directory(partial: Path, final: Path) -> None:
