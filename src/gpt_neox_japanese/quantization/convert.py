@@ -96,7 +96,7 @@ def convert(
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(config, indent=2) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
         size = weights.stat().st_size
         outputs.publish(partial, output, "config.json")
