@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.files.model_config import read_config, read_generation_config, sizes
+from gpt_neox_japanese.files.model_config import (
+    read_config,
+    read_generation_config,
+    refuse_adapter,
+    sizes,
+)
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
@@ -80,6 +85,7 @@ class Checkpoint:
 
 def _check_complete(directory: Path) -> None:
     """Name all files at once that are missing; weights have several names, and are looked for."""
+    refuse_adapter(directory)
     missing = [name for name in _FILES if not os.path.lexists(directory / name)]
     if missing:
         raise CheckpointError(
