@@ -41,6 +41,7 @@ from harness import circumstances  # type: ignore[import-not-found]
 
 __all__ = ["Fuzzer", "run"]
 
+_PACKAGE = os.path.realpath(Path(gpt_neox_japanese.__file__).parent)
 _CASES_A_CHILD = 200
 _MAX_EXAMPLES = 100  # that are kept, one for each place in the code; all findings are counted
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -152,6 +153,8 @@ class _Guard:
     def _is_inside(self, path: str, *, follow: bool) -> bool:
         folder, name = os.path.split(path)
         real = os.path.realpath(path) if follow else os.path.join(os.path.realpath(folder), name)
+        if real.startswith(_PACKAGE) and "__pycache__" in real:
+            return True  # a kernel for a combination of dtypes that nobody had before
         return real == os.devnull or f"{real}/".startswith(f"{self._allowed}/")
 
     def _stop(self, what: str) -> None:

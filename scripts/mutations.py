@@ -87,7 +87,7 @@ def change_json(draw: random.Random, file: Path, names: Sequence[str]) -> str:
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return "no JSON"
     if draw.random() < 0.03:
         file.write_text(draw.choice(("[" * 100_000, "{}", "[]", "null", "1", '"a"', "NaN")))
@@ -145,7 +145,7 @@ def change_header(draw: random.Random, file: Path) -> str:
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         return "no header"
     body = data[8 + length :]
     if draw.random() < 0.1:

@@ -262,6 +262,14 @@ def test_an_adapter_config_that_names_no_model_is_refused(directory: Path) -> No
             GPTNeoXJapaneseForCausalLM.from_pretrained(file.parent)
 
 
+def test_an_adapter_is_not_taken_for_a_model(directory: Path) -> None:
+    run_adapter(directory)
+    shutil.copy(directory.parent / "adapter" / "adapter_config.json", directory)
+    for read in (run_engine, run_convert):
+        with pytest.raises(CheckpointError, match="holds an adapter, not a whole model"):
+            read(directory)
+
+
 def test_tensors_of_a_pickle_that_nobody_needs_are_not_read(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors["more"] = torch.zeros(1).expand(2**40)  # four terabytes, were they written down

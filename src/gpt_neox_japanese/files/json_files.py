@@ -53,9 +53,11 @@ def read_index(path: Path) -> list[Path]:
     Raises:
         CheckpointError: It is no index, or names a file that does not lie beside it.
     """
-    shards = read_object(path).get("weight_map")
-    if not isinstance(shards, dict):
-        raise CheckpointError(f"{str(path)!r} has no weight_map; copy or download it again")
+    index = read_object(path)
+    for name in ("metadata", "weight_map"):  # transformers needs the first too
+        if not isinstance(index.get(name), dict):
+            raise CheckpointError(f"{str(path)!r} has no {name}; copy or download it again")
+    shards = index["weight_map"]
     for name in shards.values():
         if not is_plain_name(name):
             raise CheckpointError(

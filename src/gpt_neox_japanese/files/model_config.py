@@ -6,6 +6,7 @@ same judgement. Fields that are not in the table decide nothing about the networ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "check_no_code",
     "read_config",
     "read_generation_config",
+    "refuse_adapter",
     "rotary_parameters",
     "sizes",
 ]
@@ -130,13 +132,31 @@ def read_config(directory: Path) -> dict[str, Any]:
         What it says.
 
     Raises:
-        CheckpointError: It is missing or broken, makes no sense, or asks for code from elsewhere.
+        CheckpointError: It is missing or broken, makes no sense, asks for code from elsewhere, or
+            is beside an adapter.
     """
+    refuse_adapter(directory)
     path = directory / "config.json"
     config = read_object(path)
     check_config(config, f"{str(path)!r}: ")
     check_no_code(config, f"{str(path)!r}: ")
     return config
+
+
+def refuse_adapter(directory: Path) -> None:
+    """Refuse the directory of an adapter where it would not be applied.
+
+    Args:
+        directory: Of a model, as it should be.
+
+    Raises:
+        CheckpointError: It holds an `adapter_config.json`.
+    """
+    if os.path.lexists(directory / "adapter_config.json"):
+        raise CheckpointError(
+            f"{str(directory)!r} holds an adapter, not a whole model; merge it into the model that"
+            " it adapts, as `neox-ja train --merge` and PEFT's merge_and_unload do"
+        )
 
 
 def read_generation_config(directory: Path) -> dict[str, Any]:

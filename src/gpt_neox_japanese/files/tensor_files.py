@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -42,9 +43,12 @@ _DTYPES = {
     "U8": np.uint8,
 }
 
+# Tables that old checkpoints store, in any dtype, and that every reader computes.
+_COMPUTED = re.compile(r"\.(attention\.bias|attention\.masked_bias|rotary_emb\.inv_freq)$")
+
 
 def read_weights(directory: Path) -> _Arrays:
-    """Read every tensor of a checkpoint; bfloat16 as its bits, uint16.
+    """Read every tensor of a checkpoint but what is computed; bfloat16 as its bits, uint16.
 
     Args:
         directory: Of a model.
@@ -102,10 +106,10 @@ def map_safetensors(path: Path) -> _Arrays:
         path: Of the file.
 
     Returns:
-        Array by name; bfloat16 as its bits, uint16. Tensors of other dtypes are left out.
+        Array by name; bfloat16 as its bits, uint16.
     """
     with safe_open(path, framework="numpy") as file:  # checks that the tensors fit the file
-        names = file.keys()
+        names = [name for name in file.keys() if not _COMPUTED.search(name)]  # noqa: SIM118
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
@@ -113,10 +117,10 @@ def map_safetensors(path: Path) -> _Arrays:
     arrays: _Arrays = {}
     for name in names:
         described = header[name]
-        # The attention masks of old checkpoints are of other dtypes, and not needed.
-        if (dtype := _DTYPES.get(described["dtype"])) is not None:
-            begin, end = described["data_offsets"]
-            arrays[name] = data[begin:end].view(dtype).reshape(described["shape"])
+        if (dtype := _DTYPES.get(described["dtype"])) is None:
+            raise _other_dtype(name, described["dtype"])
+        begin, end = described["data_offsets"]
+        arrays[name] = data[begin:end].view(dtype).reshape(described["shape"])
     return arrays
 
 
@@ -135,12 +139,19 @@ def _load_pickle(path: Path) -> _Arrays:
     arrays: _Arrays = {}
     for name, tensor in weights.items():
         tensor = tensor.detach()
+        if _COMPUTED.search(name):
+            continue
         if tensor.dtype == torch.bfloat16:
-            tensor = tensor.view(torch.int16)
-            arrays[name] = tensor.numpy().view(np.uint16)
+            arrays[name] = tensor.view(torch.int16).numpy().view(np.uint16)
         elif tensor.dtype in kinds and tensor.layout is torch.strided and not tensor.is_meta:
             arrays[name] = tensor.numpy()
+        else:
+            raise _other_dtype(name, f"{tensor.layout} {tensor.dtype} on {tensor.device}")
     return arrays
+
+
+def _other_dtype(name: str, dtype: str) -> TypeError:
+    return TypeError(f"{name[:200]!r} is {dtype}, which no weight of this model is")
 
 
 def _read(path: Path, read: _Reader) -> _Arrays:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files import outputs
-from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.int4 import SCALE
@@ -28,9 +27,6 @@ __all__ = ["convert"]
 
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
-
-# Tables that old checkpoints store and that every reader computes.
-_COMPUTED = re.compile(r"\.(attention\.bias|attention\.masked_bias|rotary_emb\.inv_freq)$")
 
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|h5|msgpack|gguf)$|\.index\.json$")
 
@@ -80,7 +76,7 @@ def convert(
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
     config = _read_configs(source)
-    tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
+    tensors = dict(read(source))
     _check_tensors(tensors, config, source)
     _drop_tied_head(tensors, config)
     allocation = allocate_bits(tensors, bits, _LOOKUPS)
@@ -96,7 +92,7 @@ def convert(
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(config, indent=2) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
         size = weights.stat().st_size
         outputs.publish(partial, output, "config.json")
@@ -107,13 +103,13 @@ def convert(
 
 
 def _read_configs(source: Path) -> dict[str, Any]:
-    config = read_object(source / "config.json")
+    config = read_config(source)
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
         )
     read_generation_config(source)
-    return read_config(source)
+    return config
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
