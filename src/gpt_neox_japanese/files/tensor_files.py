@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from gpt_neox_japanese.files.json_files import check_regular, read_index
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["read_tensors", "read_weights"]
+__all__ = ["read_pickle", "read_tensors", "read_weights"]
 
 _Arrays = dict[str, NDArray[Any]]
 _Reader = Callable[[Path], _Arrays]
+_Read = TypeVar("_Read")
 
 # What safetensors calls the dtypes that are read, and NumPy; it has no bfloat16.
 _DTYPES = {
@@ -116,11 +117,37 @@ def map_safetensors(path: Path) -> _Arrays:
     return arrays
 
 
+def read_pickle(path: Path) -> Any:
+    """What a file of `torch.save` holds: tensors, numbers and texts, in lists and dictionaries.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What was saved; the bytes of a tensor stay on the disk until they are used.
+
+    Raises:
+        CheckpointError: The file is broken, or holds something else.
+    """
+    return _read(path, _unpickle)
+
+
+def _unpickle(path: Path) -> Any:
+    import torch
+
+    # A pickle can hold any code. Only data is let through. NumPy's arrays are such, and files of
+    # DeepSpeed hold the states of its random numbers in them.
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    old_name = "numpy.core.multiarray._reconstruct"
+    arrays: list[Any] = [np.ndarray, np.dtype, np.dtypes.UInt32DType, reconstruct]
+    with torch.serialization.safe_globals([*arrays, (reconstruct, old_name)]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
 def _load_pickle(path: Path) -> _Arrays:
     import torch
 
-    # A pickle can hold any code. Only tensors are let through.
-    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    weights = _unpickle(path)
     if not isinstance(weights, dict) or not all(
         isinstance(w, torch.Tensor) for w in weights.values()
     ):
@@ -131,7 +158,7 @@ def _load_pickle(path: Path) -> _Arrays:
     }
 
 
-def _read(path: Path, read: _Reader) -> _Arrays:
+def _read(path: Path, read: Callable[[Path], _Read]) -> _Read:
     check_regular(path)
     try:
         return read(path)
