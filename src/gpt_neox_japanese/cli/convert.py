@@ -1,4 +1,4 @@
-"""`neox-ja convert`: model directory → other weights; checkpoints of other programs and back."""
+"""`neox-ja convert`: model directory → the same in another format, for us or others, and back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import click
 
 from gpt_neox_japanese.cli.number_types import Whole
 from gpt_neox_japanese.cli.options import MODEL
+from gpt_neox_japanese.cli.stdin import TEXT
 
 __all__ = ["command"]
 
 _BITS = {"bf16": 16, "int8": 8, "int4": 4}
-_NEOX = "gpt-neox"
+_FOREIGN = ("gguf", "gpt-neox")
 
 
 @click.command()
@@ -22,21 +23,16 @@ _NEOX = "gpt-neox"
 @click.option(
     "--to",
     "target",
-    type=click.Choice([*_BITS, _NEOX]),
-    help="Format of the matrices: with int4, embeddings and head are int8. Or gpt-neox for a "
-    "checkpoint of EleutherAI/gpt-neox, which keeps every number.",
+    type=click.Choice([*_BITS, *_FOREIGN]),
+    help="Format of the matrices, where with int4 embeddings and head are int8; or gguf, a file "
+    "for llama.cpp, ollama and LM Studio; or gpt-neox, a checkpoint of EleutherAI/gpt-neox.",
 )
 @click.option(
-    "--from",
-    "source",
-    type=click.Choice([_NEOX]),
-    help="MODEL is a checkpoint of EleutherAI/gpt-neox; the result is a model directory.",
-)
-@click.option(
-    "--vocabulary",
-    type=MODEL,
-    metavar="PATH_OR_ID",
-    help="With --from: the vocabulary that the model was trained with.",
+    "--type",
+    "kind",
+    type=TEXT,
+    help="With --to gguf: f32, f16, bf16, q8_0, q4_0 and others of llama.cpp's names.  [default: "
+    "that of MODEL]",
 )
 @click.option(
     "--model-parallel",
@@ -45,72 +41,116 @@ _NEOX = "gpt-neox"
     help="With --to gpt-neox: over how many GPUs each layer is split.  [default: 1]",
 )
 @click.option(
+    "--from",
+    "source",
+    type=click.Choice(_FOREIGN),
+    help="MODEL is a GGUF file that `--to gguf` made, or a checkpoint of gpt-neox; the result is "
+    "a model directory.",
+)
+@click.option(
+    "--vocabulary",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="With --from gpt-neox: the vocabulary that MODEL was trained with, a directory with "
+    "vocab.txt and emoji.json, or a Hub id.",
+)
+@click.option(
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Directory to make; it must not exist, or be empty.",
+    help="Directory to make, which must not exist, or be empty; with --to gguf, a file.",
 )
 def command(
     model: str,
     target: str | None,
+    kind: str | None,
+    model_parallel: int | None,
     source: str | None,
     vocabulary: str | None,
-    model_parallel: int | None,
     output: Path,
 ) -> None:
     """Write MODEL, a directory or a Hub id, in another format.
 
-    With --to bf16, int8 or int4 and with --from the result is a model directory: `neox-ja generate
-    --model` and `from_pretrained` read it.
+    The result is a model directory again, which `neox-ja generate --model` and `from_pretrained`
+    read, or what another program reads.
     """
     if (source is None) == (target is None):
         raise click.UsageError(
-            "give one of --to and --from; to go from a foreign format to another, convert twice"
+            "--to is missing; name the format, such as int8"
+            if source is None
+            else f"--from {source} makes a model directory; leave out --to {target}, convert that"
+            " later"
         )
-    if (source is None) != (vocabulary is None):
+    if kind is not None and target != "gguf":
         raise click.UsageError(
-            "--from needs --vocabulary, the directory with the vocab.txt and emoji.json that the"
-            " model was trained with; --to takes the model's own"
+            "--type is for --to gguf; --to bf16, int8 and int4 say it themselves, and gpt-neox"
+            " keeps the model's"
         )
-    if model_parallel is not None and target != _NEOX:
-        raise click.UsageError("--model-parallel is for --to gpt-neox")
-    from gpt_neox_japanese.files.model_directory import find_model, find_tokenizer
+    if model_parallel is not None and target != "gpt-neox":
+        raise click.UsageError("--model-parallel is for --to gpt-neox; leave it out")
+    if (vocabulary is None) == (source == "gpt-neox"):
+        raise click.UsageError(
+            "--vocabulary is missing; name the directory with the vocab.txt and emoji.json that"
+            " the model was trained with"
+            if vocabulary is None
+            else "--vocabulary is for --from gpt-neox; the others have one of their own"
+        )
 
-    if vocabulary is not None:
-        from gpt_neox_japanese.interop.neox_checkpoints import from_neox
+    def progress(done: int, whole: int) -> None:
+        if terminal:
+            click.echo(f"\r{100 * done // whole} %", nl=False, err=True)
 
-        with_progress = _progress("parts")
-        size = from_neox(Path(model), find_tokenizer(vocabulary), output, progress=with_progress)
-    elif target == _NEOX:
+    terminal = sys.stderr.isatty()
+    if source is not None:
+        size = _from(source, Path(model), vocabulary, output, progress)
+    else:
+        assert target is not None
+        size = _to(target, model, kind, model_parallel or 1, output, progress)
+    if terminal:
+        click.echo("\r", nl=False, err=True)
+    click.echo(f"{output}: {size / 1e6:,.1f} MB" + " of weights" * (target != "gguf"))
+
+
+def _from(
+    source: str,
+    model: Path,
+    vocabulary: str | None,
+    output: Path,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Make a model directory, and return the number of bytes of its weights."""
+    if source == "gguf":
+        from gpt_neox_japanese.interop.gguf_reader import read_gguf
+
+        return read_gguf(model, output, progress=progress)
+    from gpt_neox_japanese.files.model_directory import find_tokenizer
+    from gpt_neox_japanese.interop.neox_checkpoints import from_neox
+
+    assert vocabulary is not None
+    return from_neox(model, find_tokenizer(vocabulary), output, progress=progress)
+
+
+def _to(
+    target: str,
+    model: str,
+    kind: str | None,
+    model_parallel: int,
+    output: Path,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Write a model in another format, and return the number of bytes."""
+    if target == "gguf":
+        from gpt_neox_japanese.interop.gguf_writer import write_gguf
+
+        return write_gguf(model, output, kind=kind, progress=progress)
+    from gpt_neox_japanese.files.model_directory import find_model
+    from gpt_neox_japanese.files.tensor_files import read_tensors
+
+    directory = find_model(model)
+    if target == "gpt-neox":
         from gpt_neox_japanese.interop.neox_checkpoints import to_neox
 
-        ranks = model_parallel or 1
-        with_progress = _progress("parts")
-        size = to_neox(find_model(model), output, model_parallel=ranks, progress=with_progress)
-    else:
-        from gpt_neox_japanese.files.tensor_files import read_tensors
-        from gpt_neox_japanese.quantization.convert import convert
+        return to_neox(directory, output, model_parallel=model_parallel, progress=progress)
+    from gpt_neox_japanese.quantization.convert import convert
 
-        assert target is not None
-        size = convert(
-            find_model(model),
-            output,
-            _BITS[target],
-            read=read_tensors,
-            progress=_progress("MB", 1e-6),
-        )
-    if sys.stderr.isatty():
-        click.echo("\r", nl=False, err=True)
-    click.echo(f"{output}: {size / 1e6:,.1f} MB of weights")
-
-
-def _progress(unit: str, factor: float = 1) -> Callable[[int, int], None] | None:
-    """What shows on a terminal how much is done."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, whole: int) -> None:
-        text = f"\r{done * factor:,.0f} of {whole * factor:,.0f} {unit}"
-        click.echo(text, nl=False, err=True)
-
-    return show
+    return convert(directory, output, _BITS[target], read=read_tensors, progress=progress)

@@ -1,0 +1,238 @@
+"""A model directory → one GGUF file, which llama.cpp and what is built on it run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.errors import CheckpointError, OutputError
+from gpt_neox_japanese.files import outputs
+from gpt_neox_japanese.files.atomic import sync_file
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.tensor_files import read_weights
+from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
+from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.interop.gguf_network import (
+    LlamaTensor,
+    check_hparams,
+    check_names,
+    never_written_row,
+    read_source,
+    to_llama,
+)
+from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
+from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
+from gpt_neox_japanese.tokenizer.tokenizer_config import read_tokenizer_config
+from gpt_neox_japanese.tokenizer.vocabulary_encoder import find_unknown_id
+
+__all__ = ["FILES", "KEY", "NUM_IDS", "write_gguf"]
+
+KEY = "gpt_neox_japanese."
+"""What the keys begin with under which a file holds what llama.cpp does not read."""
+
+NUM_IDS = f"{KEY}num_ids"
+"""The key of the number of ids without extra ids."""
+
+FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+"""The files of a model directory that stand in a GGUF file as they are."""
+
+# llama.cpp has rules of its own for models with certain names; for this one it has none.
+_NAME = "gpt-neox-japanese"
+
+_ENDS = ("eos", "eot", "eom")
+
+
+class _Model(NamedTuple):
+    """What is written."""
+
+    checkpoint: Checkpoint
+    hparams: HParams
+    tensors: dict[str, NDArray[Any]]
+    tokens: GGUFTokens
+    kind: GGUFType
+
+
+def write_gguf(
+    model: str | Path,
+    output: Path,
+    *,
+    kind: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write a model as a GGUF file, which appears when it is complete.
+
+    Args:
+        model: A directory or a Hub id.
+        output: The file to make.
+        kind: One of `TYPES`; None for that of the checkpoint, so that no number changes.
+        progress: Called with the number of tensors written and of all tensors.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        ArgumentError: The type cannot be made here, or the package gguf is missing.
+        CheckpointError: The model cannot be read, or llama.cpp could not run it exactly.
+        OutputError: The output exists or cannot be written.
+        VocabularyError: llama.cpp's tokenizer cannot be made to give the same ids.
+        OSError: The disk is full or fails.
+    """
+    made = None if kind is None else GGUFType(kind)
+    import_gguf()
+    if output.exists():
+        raise OutputError(f"--output {output} exists; choose another or remove it")
+    outputs.check_writable(output)
+    parts = _read(model, made)
+    row = _row_of_extra_ids(parts)
+    partial = outputs.partial_directory(output, "converted")
+    shutil.rmtree(partial, ignore_errors=True)
+    outputs.make_partial(partial, output)
+    try:
+        file = partial / "model.gguf"
+        _write(file, parts, row, progress)
+        sync_file(file)
+        size = file.stat().st_size
+        outputs.publish_file(file, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return size
+
+
+def _read(model: str | Path, kind: GGUFType | None) -> _Model:
+    checkpoint = Checkpoint.open(model)
+    where = repr(str(checkpoint.directory))
+    if checkpoint.config.get("quantization_config"):
+        raise CheckpointError(
+            f"{where} is quantised already; convert the checkpoint that it was made of"
+        )
+    if len(checkpoint.stop_ids) > len(_ENDS):
+        raise CheckpointError(
+            f"{where} has {len(checkpoint.stop_ids)} ids that end a text; a GGUF file can name"
+            f" {len(_ENDS)}"
+        )
+    hparams = replace(HParams.from_config(checkpoint.config), vocab_size=checkpoint.num_ids)
+    check_hparams(hparams)
+    codec = checkpoint.codec
+    unknown = read_tokenizer_config(checkpoint.directory, codec.vocabulary).unknown
+    unknown_id = find_unknown_id(unknown, codec.vocabulary, codec.added_tokens)
+    tokens = tokens_of(
+        codec,
+        # Without one no byte of UTF-8 lacks an id, and the other bytes are in no text.
+        unknown_id=max(unknown_id, 0),
+        stop_ids=checkpoint.stop_ids,
+    )
+    tensors = read_weights(checkpoint.directory)
+    check_names(hparams, tensors)
+    return _Model(checkpoint, hparams, tensors, tokens, kind or GGUFType.of_weights(tensors))
+
+
+def _row_of_extra_ids(model: _Model) -> NDArray[np.uint8]:
+    """The head's row for ids that are never written, uint8 [1, bytes]."""
+    wanted = {tensor.name: tensor for tensor in to_llama(model.hparams)}
+
+    def read(name: str) -> NDArray[np.float32]:
+        return read_source(model.hparams, model.tensors, wanted[name])
+
+    def stored(row: NDArray[np.float32]) -> NDArray[np.float32]:
+        return model.kind.dequantize(model.kind.quantize("output.weight", row, kind), kind)
+
+    kind = model.kind.of_matrix(model.hparams.hidden_size, table=True)
+    norm = np.stack([read("output_norm.weight"), read("output_norm.bias")])
+    row = never_written_row(norm, read("output.weight"), kind=kind.name, stored=stored)
+    return model.kind.quantize("output.weight", row, kind)
+
+
+def _write(
+    file: Path,
+    model: _Model,
+    row: NDArray[np.uint8],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    gguf = import_gguf()
+    writer = gguf.GGUFWriter(file, "gptneox")
+    try:
+        _add_metadata(writer, model)
+        tensors = to_llama(model.hparams)
+        for tensor in tensors:
+            shape, kind = _layout(model, tensor)
+            size = int(np.prod(shape))
+            writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), size, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for number, stored in enumerate(_stored(model, tensors, row), start=1):
+            writer.write_tensor_data(stored)
+            if progress is not None:
+                progress(number, len(tensors))
+    finally:
+        writer.close()
+
+
+def _layout(model: _Model, tensor: LlamaTensor) -> tuple[tuple[int, ...], Any]:
+    """Shape in bytes, and type."""
+    if len(tensor.shape) == 1:
+        return (4 * tensor.shape[0],), import_gguf().GGMLQuantizationType.F32
+    rows, columns = tensor.shape
+    is_table = tensor.name in ("token_embd.weight", "output.weight")
+    kind = model.kind.of_matrix(columns, table=is_table)
+    return model.kind.shape(rows + is_table * len(model.tokens.extra), columns, kind), kind
+
+
+def _stored(
+    model: _Model, tensors: list[LlamaTensor], row: NDArray[np.uint8]
+) -> Iterator[NDArray[np.uint8]]:
+    for tensor in tensors:
+        array = read_source(model.hparams, model.tensors, tensor)
+        shape, kind = _layout(model, tensor)
+        stored = (
+            model.kind.quantize(tensor.name, array, kind)
+            if array.ndim == 2
+            else array.view(np.uint8)
+        )
+        if tensor.name == "token_embd.weight":
+            stored = np.concatenate([stored, stored[model.tokens.extra]])
+        elif tensor.name == "output.weight":
+            stored = np.concatenate([stored, row.repeat(len(model.tokens.extra), axis=0)])
+        assert stored.shape == shape, (tensor, stored.shape, shape)
+        yield stored
+
+
+def _add_metadata(writer: Any, model: _Model) -> None:
+    hparams, tokens, checkpoint = model.hparams, model.tokens, model.checkpoint
+    writer.add_name(_NAME)
+    writer.add_quantization_version(import_gguf().GGML_QUANT_VERSION)
+    writer.add_context_length(hparams.max_position_embeddings)
+    writer.add_embedding_length(hparams.hidden_size)
+    writer.add_block_count(hparams.num_hidden_layers)
+    writer.add_feed_forward_length(hparams.intermediate_size)
+    writer.add_head_count(hparams.num_attention_heads)
+    writer.add_rope_dimension_count(hparams.rotary_dim)
+    writer.add_rope_freq_base(hparams.rope_theta)
+    writer.add_layer_norm_eps(hparams.layer_norm_eps)
+    writer.add_parallel_residual(False)
+
+    writer.add_tokenizer_model("rwkv")
+    writer.add_token_list(tokens.texts)
+    writer.add_token_types(list(map(int, tokens.types)))
+    writer.add_token_scores([0.0] * len(tokens.texts))
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+    bos = checkpoint.config.get("bos_token_id")
+    if isinstance(bos, int) and 0 <= bos < hparams.vocab_size:
+        writer.add_bos_token_id(bos)
+    # <|endoftext|>, which has the largest id, first.
+    for name, token_id in zip(_ENDS, sorted(checkpoint.stop_ids, reverse=True), strict=False):
+        getattr(writer, f"add_{name}_token_id")(token_id)
+
+    writer.add_uint32(NUM_IDS, hparams.vocab_size)
+    for name in FILES:
+        path = checkpoint.directory / name
+        if path.is_file():
+            writer.add_string(KEY + name, path.read_bytes().decode("utf-8", "strict"))
