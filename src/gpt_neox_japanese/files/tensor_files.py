@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
@@ -28,10 +28,11 @@ from gpt_neox_japanese.files.regular_files import check_regular
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["read_tensors", "read_weights"]
+__all__ = ["read_pickle", "read_tensors", "read_weights"]
 
 _Arrays = dict[str, NDArray[Any]]
 _Reader = Callable[[Path], _Arrays]
+_Read = TypeVar("_Read")
 
 # What safetensors calls the dtypes that are read, and NumPy; it has no bfloat16.
 _DTYPES = {
@@ -124,12 +125,38 @@ def map_safetensors(path: Path) -> _Arrays:
     return arrays
 
 
+def read_pickle(path: Path) -> Any:
+    """What a file of `torch.save` holds: tensors, numbers and texts, in lists and dictionaries.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What was saved; the bytes of a tensor stay on the disk until they are used.
+
+    Raises:
+        CheckpointError: The file is broken, or holds something else.
+    """
+    return _read(path, _unpickle)
+
+
+def _unpickle(path: Path) -> Any:
+    import torch
+
+    # A pickle can hold any code. Only data is let through. NumPy's arrays are such, and files of
+    # DeepSpeed hold the states of its random numbers in them. Nothing is read before it is used,
+    # but in files of before 2020, which cannot be mapped.
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    old_name = "numpy.core.multiarray._reconstruct"
+    arrays: list[Any] = [np.ndarray, np.dtype, np.dtypes.UInt32DType, reconstruct]
+    with torch.serialization.safe_globals([*arrays, (reconstruct, old_name)]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+
+
 def _load_pickle(path: Path) -> _Arrays:
     import torch
 
-    # A pickle can hold any code. Only tensors are let through, and nothing is read before it is
-    # used, but in files of before 2020, which cannot be mapped.
-    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    weights = _unpickle(path)
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor)
         for name, tensor in weights.items()
@@ -154,7 +181,7 @@ def _other_dtype(name: str, dtype: str) -> TypeError:
     return TypeError(f"{name[:200]!r} is {dtype}, which no weight of this model is")
 
 
-def _read(path: Path, read: _Reader) -> _Arrays:
+def _read(path: Path, read: Callable[[Path], _Read]) -> _Read:
     check_regular(path)
     try:
         return read(path)

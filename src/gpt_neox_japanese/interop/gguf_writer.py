@@ -28,8 +28,8 @@ from gpt_neox_japanese.interop.gguf_network import (
 )
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
-from gpt_neox_japanese.tokenizer.tokenizer_config import read_tokenizer_config
 from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import find_unknown_id
+from gpt_neox_japanese.tokenizer.tokenizer_config import read_tokenizer_config
 
 __all__ = ["FILES", "KEY", "NUM_IDS", "write_gguf"]
 
