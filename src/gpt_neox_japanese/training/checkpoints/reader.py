@@ -179,7 +179,7 @@ def load_progress(directory: Path) -> Progress:
         "data": isinstance(values.get("data"), str),
         "groups": isinstance(groups, list) and all(map(_is_group, groups)),
         "schedule": isinstance(schedule, dict) and is_count(schedule.get("last_epoch")),
-        "running_loss": is_finite(values.get("running_loss")),
+        "running_loss": _fits_float32(values.get("running_loss")),
         "last_logged": is_count(values.get("last_logged")),
     }
     for name, fits in kinds.items():
@@ -200,7 +200,12 @@ def load_progress(directory: Path) -> Progress:
 
 
 def _is_group(group: Any) -> bool:
-    return isinstance(group, dict) and is_finite(group.get("lr"))
+    return isinstance(group, dict) and _fits_float32(group.get("lr"))
+
+
+def _fits_float32(value: Any) -> bool:
+    """Whether torch can take a number into the arithmetic of a run."""
+    return is_finite(value) and abs(value) <= torch.finfo(torch.float32).max
 
 
 def _check_trainer_state(path: Path) -> None:
