@@ -124,6 +124,7 @@ def test_all_of_them_take_what_is_whole(directory: Path) -> None:
         ("rope_scaling", 3),
         ("rope_scaling", {"type": "linear", "factor": float("inf")}),
         ("hidden_act", None),
+        ("dtype", "5.24.0"),
         ("tie_word_embeddings", "no"),
         ("eos_token_id", [True]),
         ("model_type", "gpt_neox"),

@@ -74,11 +74,17 @@ def _model_type(name: str, value: Any, error: _Error) -> None:
         raise error(f"{name} is {short_repr(value)}; this package runs {MODEL_TYPE!r} only")
 
 
+def _dtype(name: str, value: Any, error: _Error) -> None:
+    if value is not None and str(value).removeprefix("torch.") not in _DTYPES:
+        raise error(f"{name} is {short_repr(value)}; it must be one of {', '.join(_DTYPES)}")
+
+
 def _string(name: str, value: Any, error: _Error) -> None:
     if not isinstance(value, str):
         raise error(f"{name} is {short_repr(value)}; it must be a string")
 
 
+_DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 _TOKEN_ID = _integer(-1, 2**31 - 1)
 _PROBABILITY: _Check = partial(
     check_number, holds=lambda n: 0 <= n < 1, range_="a probability, below 1"
@@ -94,6 +100,8 @@ _ROTARY_FRACTION: _Check = partial(
 # hostile file must not name any number it likes.
 _FIELDS: dict[str, _Check] = {
     "model_type": _model_type,
+    "dtype": _dtype,
+    "torch_dtype": _dtype,
     "vocab_size": _integer(1, 2**24),
     "hidden_size": _integer(1, 2**18),
     "num_hidden_layers": _integer(1, 2**12),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular
+from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.files.tensor_files import read_pickle
 
 __all__ = ["BIASES", "LATEST", "NeoXParts", "Part", "find_step", "layer_file", "rank_file", "split"]
