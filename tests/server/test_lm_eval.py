@@ -35,7 +35,7 @@ def test_scores_are_those_of_transformers(
     ]
     hf = HFLM(pretrained=directory, dtype="float32", device="cpu", batch_size=1)
     expected = hf.loglikelihood(requests)
-    for options in ({"batch_size": 1, "num_concurrent": 3}, {"batch_size": 4}):
+    for options in ({"batch_size": 1}, {"batch_size": 4}):
         ours = LocalCompletionsAPI(
             base_url=process.address + "v1/completions",
             model="default",

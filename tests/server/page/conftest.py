@@ -29,7 +29,7 @@ _ARGUMENTS = (
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its event loop runs in this thread: later tests want none
 def browser() -> Iterator[Browser]:
     """Chromium, without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
