@@ -19,7 +19,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.inference.cpu.kernel_prefill import attend_heads, gelu_rows, normalize_rows
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
-from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
+from gpt_neox_japanese.inference.cpu.workspace import RotationTables
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken
@@ -87,7 +87,9 @@ def products() -> Arrays:
 
 
 def rotation() -> Arrays:
-    cos, sin = rotation_tables(HParams.from_config({"partial_rotary_factor": 1.0}), 2048)
+    tables = RotationTables(HParams.from_config({"partial_rotary_factor": 1.0}), 2048)
+    tables.extend(2048)
+    cos, sin = tables.cos, tables.sin
     return {"cos": cos, "sin": sin}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,28 @@ def test_tensors_that_fit_no_format_are_refused(
 def test_int4_needs_whole_groups() -> None:
     with pytest.raises(CheckpointError, match="multiple of 64"):
         matrix_of({"w": np.zeros((4, 16), np.uint8)}, "w", (4, 32))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("power", [-60, 40, 70, 100, 120])
+def test_the_size_of_weights_does_not_matter(bits: int, power: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((3, 128), np.float32)
+    weight[1] /= 1000  # a row of another size
+    usual, scaled = quantize(weight, bits), quantize(weight * np.float32(2.0**power), bits)
+    np.testing.assert_array_equal(usual.numbers, scaled.numbers)
+    np.testing.assert_array_equal(usual.floats() * np.float32(2.0**power), scaled.floats())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_at_the_end_of_float32_are_right_or_refused(bits: int) -> None:
+    weight = np.full((2, 64), np.float32(1e-10))
+    weight[1, ::2] = 1e38
+    floats = quantize(weight, bits).floats()
+    np.testing.assert_allclose(floats[0], weight[0], rtol=0.1)
+    np.testing.assert_allclose(floats[1, ::2], weight[1, ::2], rtol=0.1)
+    weight[1, 0] = np.finfo(np.float32).max
+    with suppress(CheckpointError):
+        assert np.isfinite(quantize(weight, bits).floats()).all()
+    weight[1, 0] = np.inf
+    with pytest.raises(CheckpointError, match="finite"):
+        quantize(weight, bits)

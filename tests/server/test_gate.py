@@ -277,3 +277,19 @@ def test_log_holds_neither_prompts_nor_paths_of_clients(
     assert "other 404" in log
     assert "秘密" not in log
     assert "forged" not in log
+
+
+def test_page_is_served_with_the_right_types(server: Server) -> None:
+    kinds = {
+        "/": "text/html; charset=utf-8",
+        "/page/main.js": "text/javascript; charset=utf-8",
+        "/page/desk.css": "text/css; charset=utf-8",
+        "/page/icon.svg": "image/svg+xml",
+    }
+    for path, kind in kinds.items():
+        answer = server.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        assert answer.headers["cache-control"] == "no-cache"
+        if path != "/":
+            known = {"if-none-match": answer.headers["etag"]}
+            assert server.get(path, **known).status_code == 304

@@ -101,10 +101,11 @@ def test_comment_is_sent_in_silence() -> None:
     sent: list[bytes] = []
 
     async def slow() -> Any:
-        yield 1
+        yield [1]
         while sent.count(b": still here\n\n") < 2:
             await asyncio.sleep(0.001)
-        yield 2
+        yield []
+        yield [2, 3]
 
     async def receive() -> Any:
         await asyncio.Event().wait()
@@ -121,7 +122,7 @@ def test_comment_is_sent_in_silence() -> None:
     )
     asyncio.run(stream({"type": "http"}, receive, send))
     events = [data for data in sent if data and not data.startswith(b":")]
-    assert events == [b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n", b"end"]
+    assert events == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", b"data: [DONE]\n\n", b"end"]
 
 
 def test_reader_that_stops_reading_is_cut_off(process: Process) -> None:

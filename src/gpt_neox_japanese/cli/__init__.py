@@ -111,7 +111,8 @@ def _exit(status: int, reason: object) -> NoReturn:
     sys.exit(status)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+# With "color", click writes escape sequences that are in a text to pipes and files as well.
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(__version__, prog_name="neox-ja")
 def main() -> None:
     """GPT-NeoX-Japanese: Japanese text, tokens and models."""

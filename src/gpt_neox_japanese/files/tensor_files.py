@@ -11,14 +11,18 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from gpt_neox_japanese.checks import one_line
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular, read_index
+from gpt_neox_japanese.files.json_files import read_index
+from gpt_neox_japanese.files.regular_files import check_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,27 +123,41 @@ def map_safetensors(path: Path) -> _Arrays:
 def _load_pickle(path: Path) -> _Arrays:
     import torch
 
-    # A pickle can hold any code. Only tensors are let through.
-    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # A pickle can hold any code. Only tensors are let through, and nothing is read before it is
+    # used, but in files of before 2020, which cannot be mapped.
+    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     if not isinstance(weights, dict) or not all(
-        isinstance(w, torch.Tensor) for w in weights.values()
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in weights.items()
     ):
         raise TypeError("it does not hold tensors by name")
-    return {
-        name: (w.view(torch.uint16) if w.dtype == torch.bfloat16 else w).contiguous().numpy()
-        for name, w in weights.items()
-    }
+    kinds = {getattr(torch, name) for name in ("float16", "float32", "float64", "int8", "uint8")}
+    arrays: _Arrays = {}
+    for name, tensor in weights.items():
+        tensor = tensor.detach()
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.view(torch.int16)
+            arrays[name] = tensor.numpy().view(np.uint16)
+        elif tensor.dtype in kinds and tensor.layout is torch.strided and not tensor.is_meta:
+            arrays[name] = tensor.numpy()
+    return arrays
 
 
 def _read(path: Path, read: _Reader) -> _Arrays:
     check_regular(path)
     try:
         return read(path)
-    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"cannot read weights from {str(path)!r}: {reason}") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{str(path)!r}: the .safetensors file is broken ({one_line(error)}); copy or download"
+            " it again"
+        ) from error
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(path)!r} holds something else than tensors, and is not loaded because it could"
+            " run any program; ask its maker for model.safetensors"
+        ) from error
     except Exception as error:  # a broken pickle can fail in any way
         raise CheckpointError(
-            f"{str(path)!r} holds more than tensors or is broken, and was not run:"
-            f" {' '.join(str(error).split())[:200]}"
+            f"cannot read weights from {str(path)!r}: {one_line(error)}; copy or download it again"
         ) from error

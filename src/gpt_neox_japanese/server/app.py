@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ def make_app(service: Service) -> Starlette:
     def route(method: str, path: str, endpoint: _Endpoint) -> Route:
         return Route(path, partial(endpoint, service), methods=[method])
 
+    for suffix in (".js", ".mjs"):  # which Windows may call text/plain; no browser runs that
+        mimetypes.add_type("text/javascript", suffix)
     app = Starlette(
         routes=[
             route("POST", "/v1/completions", create_completion),

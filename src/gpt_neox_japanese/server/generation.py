@@ -67,11 +67,12 @@ class Generation:
         """How long ago this was begun."""
         return time.monotonic() - self._begun
 
-    async def chunks(self) -> AsyncIterator[tuple[int, TextChunk]]:
+    async def chunks(self) -> AsyncIterator[list[tuple[int, TextChunk]]]:
         """What is written, in the order in which it is.
 
         Yields:
-            Which of the streams, and its next chunk; the last of each has a `finish_reason`.
+            Everything that is there: which of the streams, and its next chunk. The last chunk of
+            each stream has a `finish_reason`.
 
         Raises:
             GenerationError: A text cannot go on.
@@ -83,17 +84,24 @@ class Generation:
         ]
         num_open = len(self.streams)
         while num_open:
-            arrived = await self._arrived.get()
-            if isinstance(arrived, Exception):
-                raise arrived
-            index, chunk = arrived
-            num_open -= chunk.finish_reason is not None
-            self.num_written += len(chunk.tokens)
-            if chunk.finish_reason and self.streams[index].stop_token is not None:
-                self.num_written += 1
-            if self.num_written and self.seconds_to_first_token is None:
-                self.seconds_to_first_token = self.seconds
-            yield index, chunk
+            arrived = [await self._arrived.get()]
+            while not self._arrived.empty():
+                arrived.append(self._arrived.get_nowait())
+            chunks = []
+            for each in arrived:
+                if isinstance(each, Exception):
+                    raise each
+                chunks.append(each)
+                num_open -= each[1].finish_reason is not None
+                self._count(*each)
+            yield chunks
+
+    def _count(self, index: int, chunk: TextChunk) -> None:
+        self.num_written += len(chunk.tokens)
+        if chunk.finish_reason and self.streams[index].stop_token is not None:
+            self.num_written += 1
+        if self.num_written and self.seconds_to_first_token is None:
+            self.seconds_to_first_token = self.seconds
 
     async def _read(self, index: int, stream: TextStream) -> None:
         try:

@@ -54,7 +54,7 @@ class EventStream(Response):
     Every event is sent as a whole: whatever happens, none is torn.
 
     Args:
-        events: Objects, each sent as one event; its errors must be events.
+        events: Lists of objects, each sent as one event; its errors must be events.
         queue_position: How many texts are before this request; 0 once it is written.
         keep_alive_interval: Seconds of silence before a comment.
         write_timeout: Seconds that a client may leave what is sent unread.
@@ -65,7 +65,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        events: AsyncIterator[Any],
+        events: AsyncIterator[list[Any]],
         *,
         queue_position: Callable[[], int],
         keep_alive_interval: float,
@@ -104,8 +104,10 @@ class EventStream(Response):
                 self._on_end()
 
     async def _write_events(self, send: Send) -> None:
-        async for event in self._events:
-            await self._write(send, b"data: " + to_json(event) + b"\n\n")
+        async for events in self._events:
+            data = b"".join(b"data: " + to_json(event) + b"\n\n" for event in events)
+            if data:
+                await self._write(send, data)
         await self._write(send, b"data: [DONE]\n\n")
         await self._write(send, b"", more=False)
 

@@ -27,12 +27,12 @@ class Layer(NamedTuple):
     """The tensors of one layer, as the checkpoint names them."""
 
     input_norm: Norm
-    query_key_value: Matrix  # (heads * 3 * head_dim, hidden)
-    dense: Matrix  # (hidden, hidden)
-    dense_bias: NDArray[np.float32] | None  # (hidden,), in the last layer only
+    query_key_value: Matrix  # [heads * 3 * head_dim, hidden]
+    dense: Matrix  # [hidden, hidden]
+    dense_bias: NDArray[np.float32] | None  # [hidden], in the last layer only
     post_attention_norm: Norm
-    up_proj: Matrix  # (intermediate_size, hidden)
-    down_proj: Matrix  # (hidden, intermediate_size)
+    up_proj: Matrix  # [intermediate_size, hidden]
+    down_proj: Matrix  # [hidden, intermediate_size]
 
     @property
     def matrices(self) -> tuple[Matrix, Matrix, Matrix, Matrix]:
@@ -43,10 +43,10 @@ class Layer(NamedTuple):
 class Weights(NamedTuple):
     """All tensors of a network. A tied head is the embedding itself."""
 
-    embedding: Matrix  # (vocabulary, hidden)
+    embedding: Matrix  # [vocabulary, hidden]
     layers: tuple[Layer, ...]
     final_norm: Norm
-    head: Matrix  # (vocabulary, hidden)
+    head: Matrix  # [vocabulary, hidden]
 
     @property
     def matrices(self) -> list[Matrix]:

@@ -142,37 +142,36 @@ class _Head:
 
 async def _collect(form: AnswerFormat, generation: Generation) -> list[list[dict[str, Any]]]:
     parts: list[list[dict[str, Any]]] = [[] for _ in generation.streams]
-    async for index, chunk in generation.chunks():
-        part = form.part(index, chunk, generation)
-        if part is not None:
-            parts[index].append(part)
+    async for chunks in generation.chunks():
+        for index, chunk in chunks:
+            part = form.part(index, chunk, generation)
+            if part is not None:
+                parts[index].append(part)
     return parts
 
 
 async def _events(
     body: SamplingRequest, form: AnswerFormat, generation: Generation, head: _Head
-) -> AsyncIterator[dict[str, Any]]:
-    """The events of a stream; whatever fails is the last of them."""
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """The events of a stream, those that are there together; whatever fails is the last of them."""
     include_usage = bool(body.stream_options and body.stream_options.include_usage)
     rest: dict[str, Any] = {"usage": None} if include_usage else {}
     begin = head.of(form.chunk)
     try:
-        for part in form.first_parts(generation):
-            yield {**begin, "choices": [part], **rest}
-        async for index, chunk in generation.chunks():
-            choice = form.part(index, chunk, generation)
-            if choice is not None:
-                yield {**begin, "choices": [choice], **rest}
+        yield [{**begin, "choices": [p], **rest} for p in form.first_parts(generation)]
+        async for chunks in generation.chunks():
+            parts = (form.part(index, chunk, generation) for index, chunk in chunks)
+            yield [{**begin, "choices": [p], **rest} for p in parts if p is not None]
         if include_usage:
-            yield {**begin, "choices": [], "usage": _usage(generation)}
+            yield [{**begin, "choices": [], "usage": _usage(generation)}]
     except ApiError as error:
-        yield error.body
+        yield [error.body]
     except GenerationError as error:
-        yield ApiError(500, str(error)).body
+        yield [ApiError(500, str(error)).body]
     except Exception as error:  # its message may hold a prompt
         trace = "".join(traceback.format_tb(error.__traceback__))
         _log.error("%s in a stream\n%s", type(error).__name__, trace)
-        yield ApiError(500, "the server failed at this request; its log says where").body
+        yield [ApiError(500, "the server failed at this request; its log says where").body]
 
 
 def _usage(generation: Generation) -> dict[str, Any]:

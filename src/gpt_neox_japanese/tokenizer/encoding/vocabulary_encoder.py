@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.checks import check_integer, check_number
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
-from gpt_neox_japanese.tokenizer.batching import (
+from gpt_neox_japanese.tokenizer.encoding.batching import (
     concatenate,
     cut_between_lines,
     cut_between_texts,
     map_in_threads,
 )
-from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.python_encoder import PythonEncoder
 from gpt_neox_japanese.tokenizer.kernels.tables import build_tables
-from gpt_neox_japanese.tokenizer.python_encoder import PythonEncoder
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
@@ -317,7 +317,8 @@ def find_unknown_id(
         unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
         if unknown_id is None:
             raise VocabularyError(
-                f"the unknown token {unknown!r} is not in the vocabulary; name one of its entries"
+                f"the vocabulary has no entry {unknown!r}, the token for unknown characters; if"
+                " vocab.txt was cut short, copy it again, or else name an entry as unk_token"
             )
         return unknown_id
     for byte in _BYTES_OF_UTF8:

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.tokenizer.added_tokens import Segment, TokenFinder
-from gpt_neox_japanese.tokenizer.batching import cut_between_lines, map_in_threads
+from gpt_neox_japanese.tokenizer.encoding.batching import cut_between_lines, map_in_threads
+from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import (
+    Buffer,
+    VocabularyEncoder,
+    from_utf8,
+    to_utf8,
+)
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.special_tokens import (
     AllowedSpecial,
     DisallowedSpecial,
     SpecialTokens,
-)
-from gpt_neox_japanese.tokenizer.vocabulary_encoder import (
-    Buffer,
-    VocabularyEncoder,
-    from_utf8,
-    to_utf8,
 )
 
 __all__ = ["TextEncoder"]

@@ -227,7 +227,7 @@ FRAGMENTS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(FRAGMENTS, max_size=12))
 @example(["<|endoftext|", "🐯", "|>"])
 @example(["<<BR>"])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from gpt_neox_japanese.errors import TokenizationError
-from gpt_neox_japanese.tokenizer.normalization import Normalizer
+from gpt_neox_japanese.tokenizer.encoding.normalization import Normalizer
 from gpt_neox_japanese.tokenizer.results import Encoding
 
 __all__ = ["LONGEST_PIECE", "SYMBOL_CLASSES", "PythonEncoder", "byte_ids", "xorshift32"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.cleaning import find_cleanable
 
 # What transformers 4.37.2 cleans with: one pattern after the other rewrites the text. They are
 # exponential, so they see only short strings or tame ones here.
@@ -61,7 +61,7 @@ _HOSTILE_PIECES = {
 
 @pytest.mark.parametrize("pieces", _HOSTILE_PIECES.values(), ids=_HOSTILE_PIECES)
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_legacy_cleans_like_the_original_patterns(pieces: list[str], data: st.DataObject) -> None:
     text = data.draw(_strings(pieces))
     for written in ("<SP>", "<|emoji12|>"):  # what stands where we are given a barrier
@@ -93,7 +93,7 @@ def test_legacy_leaves_a_single_typed_block_tag_to_the_vocabulary() -> None:
 
 
 @given(_strings([piece for pieces in _HOSTILE_PIECES.values() for piece in pieces]), st.booleans())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_spans_are_sorted_and_separate_and_hold_no_barrier(text: str, legacy: bool) -> None:
     done = 0
     for start, end, _ in find_cleanable(text, legacy=legacy):

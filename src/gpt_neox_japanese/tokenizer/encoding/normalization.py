@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gpt_neox_japanese.tokenizer.cleaning import find_cleanable
+from gpt_neox_japanese.tokenizer.encoding.cleaning import find_cleanable
 
 __all__ = [
     "BARRIER",
@@ -46,7 +46,7 @@ class Symbols(NamedTuple):
     """A normalized text.
 
     Attributes:
-        values: the symbols, in order.
+        values: The symbols, in order.
         starts: `values[i]` stands for the characters `starts[i]` to `starts[i + 1]` of the source;
             one longer than `values`.
     """
