@@ -223,6 +223,7 @@ function write(n = 1) {
     }
     several = false;
     touched();
+    if (editor.follows) editor.toNewest(); // the last token may have begun a line
   })();
 }
 
