@@ -188,9 +188,10 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
     def _check_values(self) -> None:
         for name, maximum in _SIZES.items():
-            if not 1 <= getattr(self, name) <= maximum:
+            size = getattr(self, name)
+            if not isinstance(size, int) or not 1 <= size <= maximum:
                 raise ArgumentError(
-                    f"{name}={getattr(self, name)} must be from 1 to {maximum}; the default is "
+                    f"{name}={size!r} must be from 1 to {maximum}; the default is "
                     f"{getattr(type(self), name)}"
                 )
         if self.hidden_size % self.num_attention_heads:
