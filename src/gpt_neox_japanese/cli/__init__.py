@@ -33,7 +33,7 @@ _COMMANDS = {
     "vocab": "Build or inspect a vocabulary.",
     "prepare": "Corpus → token shards.",
     "train": "Token shards → model.",
-    "convert": "Checkpoint → the same in bf16, int8 or int4.",
+    "convert": "Checkpoint → another format, and back.",
     "evaluate": "Bits per character of a model on texts.",
 }
 

@@ -17,7 +17,8 @@ from huggingface_hub.errors import StrictDataclassError
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular, read_object
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 
 __all__ = [
