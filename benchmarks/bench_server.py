@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?", help="what engine_files.py made")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    packages = ["numba", "numpy", "fastapi", "uvicorn"]
+    packages = ["numba", "numpy", "starlette", "uvicorn"]
     if arguments.what == "small":
         result = small(arguments.rounds)
     else:

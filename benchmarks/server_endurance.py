@@ -50,7 +50,7 @@ def main() -> None:
     finally:
         server.process.kill()
     print(json.dumps(result, indent=2))
-    print(write_result("server_endurance", ["numba", "numpy", "fastapi", "uvicorn"], **result))
+    print(write_result("server_endurance", ["numba", "numpy", "starlette", "uvicorn"], **result))
 
 
 # ---- Requests ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ __all__ = ["Answer", "Server", "complete"]
 THREADS = 2
 CONTEXT = 1152  # tokens of each text that llama.cpp makes room for
 _SECONDS_TO_START = 600
+_NEOX_JA = "from gpt_neox_japanese.cli import main; main()"
 
 
 class Answer(NamedTuple):
@@ -56,7 +57,7 @@ class Server:
         self.name = name
         self.port = _free_port()
         command = {
-            "ours": ["-m", "gpt_neox_japanese.cli", "serve", "--model", str(model)],
+            "ours": ["-c", _NEOX_JA, "serve", "--model", str(model)],
             "llama.cpp": [__file__, name, str(model), str(self.port), str(slots)],
         }[name]
         if name == "ours":

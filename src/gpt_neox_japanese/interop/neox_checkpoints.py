@@ -2,7 +2,7 @@
 
 The names and the packing of `query_key_value`, [heads, 3, head_dim], are ours; `neox_parts` tells
 where the tensors are. What gpt-neox has and this architecture has not are biases of the linear
-layers: only the last `attention.dense` may have one that is not zero, our `dense_bias`. All of
+layers: only the last layer's `dense` may have one that is not zero, our `dense_bias`. All of
 them are written, as zeros, because gpt-neox cannot run an MLP with GELU without.
 """
 
