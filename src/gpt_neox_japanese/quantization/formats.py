@@ -25,10 +25,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_float
+from gpt_neox_japanese.quantization.bfloat16_arrays import float32_array
 from gpt_neox_japanese.quantization.int4 import SCALE, unpack_int4
 
-__all__ = ["METHOD", "Matrix", "check_tensor", "matrix_of", "stored_matrix", "tensor_of"]
+__all__ = ["METHOD", "Matrix", "check_tensor", "find_matrix", "find_tensor", "stored_matrix"]
 
 METHOD = "neox_ja"  # `quant_method` of config.json
 
@@ -76,8 +76,8 @@ class Matrix(NamedTuple):
         """
         numbers = self.numbers[rows]
         if self.scales is None:
-            return as_float(numbers)
-        scales = as_float(self.scales[rows])
+            return float32_array(numbers)
+        scales = float32_array(self.scales[rows])
         if numbers.dtype == np.uint8:
             numbers, scales = unpack_int4(numbers), np.repeat(scales, GROUP, axis=1)
         else:
@@ -86,7 +86,7 @@ class Matrix(NamedTuple):
         return floats
 
 
-def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
+def find_matrix(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
     """Find a matrix of a checkpoint, in the format in which it is stored, without a copy.
 
     float16 and float64 are the exceptions: they become float32. So is what does not lie in memory
@@ -105,17 +105,17 @@ def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, 
     """
     numbers, scales = stored_matrix(tensors, name, shape)
     if numbers.dtype in (np.float16, np.float64):
-        return Matrix(as_float(numbers))
+        return Matrix(float32_array(numbers))
     return Matrix(_in_order(numbers), None if scales is None else _in_order(scales))
 
 
 def stored_matrix(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
-    """`matrix_of` without any conversion: nothing of the matrix is read.
+    """`find_matrix` without any conversion: nothing of the matrix is read.
 
     Args:
-        tensors: As of `matrix_of`.
-        name: As of `matrix_of`.
-        shape: As of `matrix_of`.
+        tensors: As of `find_matrix`.
+        name: As of `find_matrix`.
+        shape: As of `find_matrix`.
 
     Returns:
         The matrix; its numbers may be float16 or float64 too, and have any strides.
@@ -145,7 +145,7 @@ def stored_matrix(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[i
     return Matrix(check_tensor(tensors, name, shape))
 
 
-def tensor_of(
+def find_tensor(
     tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]
 ) -> NDArray[Any]:
     """Find a tensor of floats of a checkpoint, in memory as a kernel needs it.

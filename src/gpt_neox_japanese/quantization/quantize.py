@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.int4 import pack_int4
 from gpt_neox_japanese.quantization.kernel_quantize import (
@@ -73,7 +73,7 @@ def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> 
     patterns = np.zeros((outputs, columns // GROUP), np.uint16)
     quantize_int4_groups(weight, _INT4_STEPS if search else _INT4_STEPS[:1], quantized, patterns)
     groups = patterns.reshape(-1)
-    groups[shrunk] = as_bfloat(as_float(groups[shrunk]) / _SHRINK)
+    groups[shrunk] = bfloat16_array(float32_array(groups[shrunk]) / _SHRINK)
     return _finite(Matrix(pack_int4(quantized), patterns))
 
 
@@ -99,7 +99,7 @@ def _shrink(weight: Floats, columns: int) -> tuple[Floats, NDArray[np.bool_]]:
 def _finite(matrix: Matrix) -> Matrix:
     """Refuse the few matrices whose largest weights, rounded up, are no float32."""
     assert matrix.scales is not None
-    large = np.abs(as_float(matrix.scales)).max(initial=0) > _LARGE
+    large = np.abs(float32_array(matrix.scales)).max(initial=0) > _LARGE
     with np.errstate(over="ignore"):
         finite = not large or np.isfinite(matrix.floats()).all()
     if not finite:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.loading.hparams import HParams
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
-from gpt_neox_japanese.quantization.formats import Matrix, matrix_of, tensor_of
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
+from gpt_neox_japanese.quantization.formats import Matrix, find_matrix, find_tensor
 
 __all__ = ["TABLES", "Layer", "Weights", "map_weights"]
 
@@ -82,10 +82,10 @@ def map_weights(
 
     def matrix(name: str, outputs: int, columns: int) -> Matrix:
         convert = convert_tables if name in TABLES else convert_layers
-        return convert(matrix_of(tensors, name, (outputs, columns)))
+        return convert(find_matrix(tensors, name, (outputs, columns)))
 
     def vector(name: str) -> NDArray[np.float32]:
-        return as_float(tensor_of(tensors, name, (hidden,)))
+        return float32_array(find_tensor(tensors, name, (hidden,)))
 
     def norm(name: str) -> Norm:
         return np.stack([vector(f"{name}.weight"), vector(f"{name}.bias")])
@@ -128,7 +128,7 @@ def _to_one_kind(kinds: set[np.dtype[Any]], bfloat16: bool) -> Callable[[Matrix]
     if kinds == {np.dtype(np.uint16)}:
         return lambda matrix: Matrix(np.ascontiguousarray(matrix.numbers))
     if bfloat16:
-        return lambda matrix: Matrix(as_bfloat(matrix.floats()))
+        return lambda matrix: Matrix(bfloat16_array(matrix.floats()))
     return _widened
 
 
