@@ -126,6 +126,7 @@ export class Writer extends EventTarget {
     const asked = performance.now();
     let first = 0;
     let count = 0;
+    let atFirst = 0; // tokens that came together in the first chunk
     this.tell({ phase: "asking", error: null, waiting: 0, first: 0, speed: 0, count, ended: "" });
     try {
       this.request = await this.body(story, n, signal);
@@ -152,8 +153,9 @@ export class Writer extends EventTarget {
         }
         if (!count) continue;
         const now = performance.now();
-        first ||= now;
-        const speed = count > 1 && now > first ? ((count - 1) * 1000) / (now - first) : 0;
+        if (!first) [first, atFirst] = [now, count];
+        const [since, tokens] = now - first > 100 ? [first, count - atFirst] : [asked, count];
+        const speed = (tokens * 1000) / (now - since);
         this.tell({ phase: "writing", first: first - asked, count, speed });
         this.dispatchEvent(new CustomEvent("text", { detail: versions }));
       }
