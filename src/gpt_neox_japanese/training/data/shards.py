@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 
-__all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split"]
+__all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split", "manifest_of"]
 
 FORMAT_VERSION = 1
 TRAIN = "train-{:05d}.bin"
@@ -104,19 +104,32 @@ class Manifest:
             ) from None
         except ValueError as error:
             raise DataError(f"{path} is not JSON: {error}; prepare the corpus again") from None
-        version = fields.get("version") if isinstance(fields, dict) else None
-        if version != FORMAT_VERSION:
-            raise DataError(
-                f"{path} has version {version!r}, this program reads {FORMAT_VERSION}; "
-                "prepare the corpus again"
-            )
-        try:
-            splits = {name: _split(fields[name]) for name in ("train", "held_out")}
-            return cls(**{**fields, "sources": tuple(fields["sources"]), **splits})
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} lacks or misnames a field: {error}; prepare the corpus again"
-            ) from None
+        return manifest_of(fields, path)
+
+
+def manifest_of(fields: Any, path: Path) -> Manifest:
+    """A manifest from what a JSON file says.
+
+    Args:
+        fields: What it says.
+        path: The file, for the message.
+
+    Raises:
+        DataError: It is broken, or of another version.
+    """
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has version {version!r}, this program reads {FORMAT_VERSION}; "
+            "prepare the corpus again"
+        )
+    try:
+        splits = {name: _split(fields[name]) for name in ("train", "held_out")}
+        return Manifest(**{**fields, "sources": tuple(fields["sources"]), **splits})
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} lacks or misnames a field: {error}; prepare the corpus again"
+        ) from None
 
 
 def _split(fields: dict[str, Any]) -> Split:
