@@ -79,7 +79,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     "--data",
     required=True,
     type=_PATH,
-    help="Directory that `neox-ja prepare` made, or an indexed dataset (.bin and .idx).",
+    help="Directory that `neox-ja prepare` made, an indexed dataset (.bin and .idx), or what "
+    "datatrove wrote (a .ds file, or a directory of them).",
 )
 @click.option(
     "--output",
