@@ -85,7 +85,7 @@ def _convert(
     if target == "gguf":
         from gpt_neox_japanese.interop.gguf_writer import write_gguf
 
-        return write_gguf(model, output, kind=kind, progress=progress)
+        return write_gguf(model, output, kind=kind and kind.lower(), progress=progress)
     if target is None:
         from gpt_neox_japanese.interop.gguf_reader import read_gguf
 
