@@ -44,7 +44,7 @@ def greedy(model: Path, prompts: tuple[str, ...], count: int) -> list[tuple[list
         written = generator.generate_details(
             list(prompts), max_new_tokens=count, temperature=0, repetition_penalty=1.0
         )
-        return [(list(one.token_ids), one.text) for one in written]
+        return [(list(one.token_ids), one.text) for [one] in written]
 
 
 def assert_same_ids(llama: LlamaServer, text: str) -> None:
@@ -78,10 +78,16 @@ def test_greedy_texts_are_ours(llama: LlamaServer) -> None:
         assert len(ids) - len(their_ids) in (0, 1)  # the end of the text
 
 
-@pytest.mark.parametrize("text", ["𠮷野家で食べた。", "🐯と🇯🇵", "一\n二 三\t四", "ǀ‖▀<URL>", "€é"])
+@pytest.mark.parametrize("text", ["𠮷野家で食べた。", "🐯と🇯🇵", "一\n二 三\t四", "ǀ‖▀†¡", "€é"])
 def test_ids_become_our_text(llama: LlamaServer, text: str) -> None:
     ids = CODEC.encode(text)
     assert llama.detokenize(ids) == CODEC.decode(ids)
+
+
+def test_tags_that_stand_for_no_text_are_written_as_they_are_called(llama: LlamaServer) -> None:
+    token_id = CODEC.token_to_id("<URL>")
+    assert token_id is not None
+    assert llama.detokenize([token_id]) == "\u2060<URL>"
 
 
 def test_spelled_marks_are_text(llama: LlamaServer) -> None:
