@@ -15,14 +15,17 @@ from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.interop.gguf_reader import read_gguf
 from gpt_neox_japanese.interop.gguf_writer import write_gguf
+from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.interop.samples import default_codec, small_model
+from tests.tokenizer.small import vocabulary
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model as GGUF."""
     root = tmp_path_factory.mktemp("gguf")
-    write_gguf(small_model(root / "model", default_codec()), root / "model.gguf")
+    codec = Codec(vocabulary(["ー", "猫"]), legacy=False)
+    write_gguf(small_model(root / "model", codec), root / "model.gguf")
     return root / "model.gguf"
 
 
