@@ -32,7 +32,7 @@ _COMMANDS = {
     "vocab": "Build or inspect a vocabulary.",
     "prepare": "Corpus → token shards.",
     "train": "Token shards → model.",
-    "convert": "Checkpoint → the same in bf16, int8 or int4.",
+    "convert": "Checkpoint → the same in bf16, int8, int4 or GGUF.",
     "evaluate": "Bits per character of a model on texts.",
 }
 
