@@ -48,3 +48,32 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     result = run("convert", tmp_path, "--to", "int3", "--output", tmp_path / "out")
     assert_refused(result, "int3")
+
+
+def test_a_gguf_file_becomes_the_same_model_again(tmp_path: Path) -> None:
+    file, back = tmp_path / "model.gguf", tmp_path / "back"
+    result = run("convert", "default", "--to", "gguf", "--type", "F32", "--output", file)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{file}: {file.stat().st_size / 1e6:,.1f} MB\n"
+    result = run("convert", file, "--from", "gguf", "--output", back)
+    assert result.exit_code == 0, result.output
+    assert greedy(back) == greedy(default_model_directory())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--to is missing"),
+        (("--to", "gguf", "--type", "q4_k_m"), "is none of f32, f16, bf16, q8_0"),
+        (("--to", "int8", "--type", "f16"), "--type is for --to gguf"),
+        (("--from", "gguf", "--to", "int8"), "leave out --to int8"),
+        (("--from", "gguf"), "none.gguf"),
+        (("--to", "onnx"), "onnx"),
+    ],
+)
+def test_options_of_gguf_that_make_no_sense_are_refused(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    model = tmp_path / "none.gguf" if "--from" in options else "default"
+    assert_refused(run("convert", model, *options, "--output", tmp_path / "out"), said)
+    assert list(tmp_path.iterdir()) == []
