@@ -47,6 +47,9 @@ def test_commands_and_sessions_of_the_guide_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_stand_ins(tmp_path, monkeypatch)
+    (tmp_path / "corpus").mkdir()
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / "corpus" / name).write_text("吾輩は猫である。", encoding="utf-8")
     assert run_commands(page) == len(commands(page))
     assert run_sessions(page) == "".join(blocks(page, "python")).count(">>>")
 

@@ -62,3 +62,32 @@ def test_a_terminal_shows_how_much_is_done(
     *_, last, end = shown.err.split("\r")
     done, of, whole, unit = last.split()
     assert (done, of, unit, end) == (whole, "of", "MB", "")
+
+
+def test_a_gguf_file_becomes_the_same_model_again(tmp_path: Path) -> None:
+    file, back = tmp_path / "model.gguf", tmp_path / "back"
+    result = run("convert", "default", "--to", "gguf", "--type", "F32", "--output", file)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{file}: {file.stat().st_size / 1e6:,.1f} MB\n"
+    result = run("convert", file, "--from", "gguf", "--output", back)
+    assert result.exit_code == 0, result.output
+    assert greedy(back) == greedy(default_model_directory())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--to is missing"),
+        (("--to", "gguf", "--type", "q4_k_m"), "is none of f32, f16, bf16, q8_0"),
+        (("--to", "int8", "--type", "f16"), "--type is for --to gguf"),
+        (("--from", "gguf", "--to", "int8"), "leave out --to int8"),
+        (("--from", "gguf"), "none.gguf"),
+        (("--to", "onnx"), "onnx"),
+    ],
+)
+def test_options_of_gguf_that_make_no_sense_are_refused(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    model = tmp_path / "none.gguf" if "--from" in options else "default"
+    assert_refused(run("convert", model, *options, "--output", tmp_path / "out"), said)
+    assert list(tmp_path.iterdir()) == []

@@ -90,9 +90,10 @@ def test_what_is_decoded_is_our_text(name: str) -> None:
     for token_id in range(codec.n_vocab):
         written, text = theirs.decode([token_id]), codec.decode([token_id])
         assert written.lstrip(mark) == text
-        # Only what no text leads to carries the mark, which shows nothing.
-        if text != "\ufffd":
-            assert written.startswith(mark) == (token_id not in codec.encode(text))
+        # Only what no text becomes carries the mark, which shows nothing; and bytes that the file
+        # has no second spelling for.
+        if written.startswith(mark):
+            assert len(codec.encode(text)) > 1 or text in "\t\n\\nrtx"
 
 
 def test_spelled_marks_are_text_unless_specials_are_parsed() -> None:

@@ -282,6 +282,9 @@ def test_a_bias_that_is_not_zero_is_refused_by_name(
         ("hidden_size", 32),
         ("hidden_size", 0),
         ("layernorm_epsilon", "small"),
+        ("layernorm_epsilon", float("nan")),
+        ("rotary_emb_base", float("inf")),
+        ("rotary_emb_base", 10**400),
         ("rotary_pct", 3.0),
         ("model_parallel_size", 4),
         ("max_position_embeddings", 2**40),
@@ -410,7 +413,9 @@ def test_latest_leads_nowhere_else(model: Path, tmp_path: Path, tag: str) -> Non
         from_neox(tmp_path, model, tmp_path / "back")
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: !!python/name:os.system", "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "a: [", "a: !!python/name:os.system", "\udcff", "a: &a [*a]", "[" * 5000]
+)
 def test_a_configuration_that_is_none_is_refused(model: Path, step: Path, text: str) -> None:
     (step / YML).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=r"gpt-neox-japanese\.yml"):

@@ -142,7 +142,7 @@ def _to(
     if target == "gguf":
         from gpt_neox_japanese.interop.gguf_writer import write_gguf
 
-        return write_gguf(model, output, kind=kind, progress=progress)
+        return write_gguf(model, output, kind=kind and kind.lower(), progress=progress)
     from gpt_neox_japanese.files.model_directory import find_model
     from gpt_neox_japanese.files.tensor_files import read_tensors
 

@@ -62,9 +62,11 @@ tokenizer_option = click.option(
 )
 
 
-def _need_tokenizer(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+def _need_tokenizer(
+    context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
     # Not click's `required`, which cannot say how the vocabulary in the package is named.
-    if value is None:
+    if value is None and not context.params.get("merge"):  # the parts have one
         raise click.UsageError(
             "--tokenizer is missing; name the vocabulary that the model is to have: a directory, "
             "a Hub id, or `--tokenizer default` for the one in this package"

@@ -1,11 +1,13 @@
-"""`neox-ja prepare`: corpus → token shards."""
+"""`neox-ja prepare`: corpus → token shards, in parts if need be."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from gpt_neox_japanese.cli.options import (
     PATH,
@@ -15,11 +17,25 @@ from gpt_neox_japanese.cli.options import (
     required_tokenizer_option,
     run_options,
 )
+from gpt_neox_japanese.cli.stdin import TEXT
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.tokenization.encode_corpus import OnError
 
 __all__ = ["command"]
+
+
+def _read_part(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """2/8 → (2, 8)."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise click.BadParameter(f"{value!r} is no part; write 1/8 for the first of eight")
+    return index, count
 
 
 @click.command()
@@ -35,7 +51,23 @@ __all__ = ["command"]
 @held_out_option("Fraction of the documents kept out of training, to evaluate with.")
 @layout_options
 @run_options
+@click.option(
+    "--part",
+    type=TEXT,
+    metavar="I/N",
+    callback=_read_part,
+    help="Read only this part of CORPUS, of N parts, for a machine or a job each: I from 1 to N.",
+)
+@click.option(
+    "--merge",
+    is_flag=True,
+    is_eager=True,
+    help="CORPUS are the directories of all parts, which are put together as if one process had "
+    "made them.",
+)
+@click.pass_context
 def command(
+    context: click.Context,
     corpus: tuple[Path, ...],
     tokenizer: str,
     output: Path,
@@ -46,6 +78,8 @@ def command(
     on_error: OnError,
     workers: int | None,
     resume: bool,
+    part: tuple[int, int] | None,
+    merge: bool,
 ) -> None:
     """Tokenize CORPUS into shards that `neox-ja train` reads.
 
@@ -53,18 +87,24 @@ def command(
     document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document).
     """
     from gpt_neox_japanese.corpus import Layout
+    from gpt_neox_japanese.training.data.merge import merge as merge_parts
     from gpt_neox_japanese.training.data.prepare import prepare
 
-    manifest = prepare(
-        corpus,
-        tokenizer,
-        output,
-        held_out=held_out,
-        layout=Layout(text_field, id_field, split_lines),
-        on_error=on_error,
-        workers=workers,
-        resume=resume,
-    )
+    if merge:
+        _refuse_others(context)
+        manifest = merge_parts(corpus, output)
+    else:
+        manifest = prepare(
+            corpus,
+            tokenizer,
+            output,
+            held_out=held_out,
+            layout=Layout(text_field, id_field, split_lines),
+            on_error=on_error,
+            workers=workers,
+            resume=resume,
+            part=part,
+        )
     for name, split in (("train", manifest.train), ("held out", manifest.held_out)):
         click.echo(
             f"{name}: {split.documents:,} documents, {split.characters:,} characters, "
@@ -72,3 +112,14 @@ def command(
         )
     if manifest.skipped:
         click.echo(f"skipped: {manifest.skipped:,} broken documents")
+
+
+def _refuse_others(context: click.Context) -> None:
+    """Refuse options that say how a corpus is read, where its parts were read already."""
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("corpus", "output", "merge"):
+            raise click.UsageError(
+                f"--merge takes the parts as they are; leave out {option.opts[0]}"
+            )

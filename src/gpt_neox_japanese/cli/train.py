@@ -95,7 +95,8 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
     "--data",
     required=True,
     type=PATH,
-    help="Directory that `neox-ja prepare` made, or an indexed dataset (.bin and .idx).",
+    help="Directory that `neox-ja prepare` made, an indexed dataset (.bin and .idx), or what "
+    "datatrove wrote (a .ds file, or a directory of them).",
 )
 @click.option(
     "--output",

@@ -7,8 +7,10 @@ never win (docs/decisions/interop/gguf.md has the proof). So the trie holds exac
 - where that string is also what the id decodes to, it is the id's token;
 - where it is not (a variant of a character, one of many emoji), it is the token of an extra id
   behind the vocabulary, which stands for the same embedding and is never written;
-- an id that no text leads to (dead entries, tags) gets the text that it decodes to behind an
-  invisible character that llama.cpp always cuts off first, so that no text matches it.
+- where another id decodes to that string too, its token is the same in another spelling, earlier in
+  the file: of tokens that match alike the last one counts;
+- an id whose text is no such string (dead entries, tags) has it behind an invisible character that
+  llama.cpp always cuts off first, so that no text matches it.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ _EMOJI_STYLE = "\ufe0f"
 _MAX_DASHES = 6
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\x00"}
+
+
+# Behind a backslash these mean something else, and any other character itself.
+_NOT_SLASHED = "tnrx\\"
 
 
 class TokenType(IntEnum):
@@ -83,32 +89,42 @@ def tokens_of(codec: Codec, *, unknown_id: int, stop_ids: Iterable[int]) -> GGUF
     mark = _free_mark(codec)
     decoder = Decoder(codec.vocabulary)
     control = {*codec.special_ids, *stop_ids}
-    extra = {text: token_id for text, token_id in strings.items() if text != mark.encode()}
     taken = {mark}  # what stands in the file already; llama.cpp takes no token twice
     texts, types = [], []
+    again: dict[str, int] = {}
     for token_id in range(len(codec.vocabulary)):
         decoded = decoder.decode_token(token_id)
         data = decoded if isinstance(decoded, bytes) else decoded.encode()
-        text = escape_token(data)
-        if token_id not in control and extra.get(data) == token_id:
-            del extra[data]
-        else:
-            text = mark + text
-            while text in taken:
-                text = mark + text
+        text, owner = escape_token(data), strings.get(data)
+        if owner is None or token_id in control:
+            text = _marked(mark, text, taken)
+        elif owner != token_id:
+            # Another id is what this text becomes. Of tokens that match alike the last one counts.
+            if text in taken and text[0] not in _NOT_SLASHED:
+                again["\\" + text] = owner
+            other = _in_hexadecimal(data)
+            is_free = other not in taken and (text not in taken or "\\" + text in again)
+            text = other if is_free else _marked(mark, text, taken)
         taken.add(text)
         texts.append(text)
         types.append(TokenType.CONTROL if token_id in control else TokenType.NORMAL)
 
-    # The mark comes last: it is its own token, so that it never reaches the trie with what follows.
-    extra[mark.encode()] = strings[mark.encode()]
-    first = {mark, *_overlapping_emoji(codec, strings)}
-    for data in extra:
-        texts.append(escape_token(data))
-        types.append(TokenType.NORMAL)
-    for text in first:
+    extra = {escape_token(data): token_id for data, token_id in strings.items()}
+    extra = {text: token_id for text, token_id in extra.items() if text not in taken} | again
+    # The mark is a token of its own, so that it never reaches the trie with what follows.
+    extra[mark] = strings[mark.encode()]
+    texts += extra
+    types += [TokenType.NORMAL] * len(extra)
+    for text in (mark, *_overlapping_emoji(codec, strings)):
         types[texts.index(text)] = TokenType.USER_DEFINED
     return GGUFTokens(texts, types, list(extra.values()))
+
+
+def _marked(mark: str, text: str, taken: set[str]) -> str:
+    text = mark + text
+    while text in taken:
+        text = mark + text
+    return text
 
 
 def trie_strings(codec: Codec, unknown_id: int) -> dict[bytes, int]:
@@ -141,7 +157,11 @@ def escape_token(data: bytes) -> str:
     try:
         return "".join(_ESCAPES.get(character, character) for character in data.decode())
     except UnicodeDecodeError:
-        return "".join(f"\\x{byte:02x}" for byte in data)
+        return _in_hexadecimal(data)
+
+
+def _in_hexadecimal(data: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _check(codec: Codec) -> None:

@@ -27,6 +27,8 @@ _BY_LLAMA_CPP = ("q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "iq4_nl", "iq4_xs")
 TYPES = (*_FLOATS, *_BY_LIBRARY, *_BY_LLAMA_CPP)
 """Names as llama.cpp has them."""
 
+_LARGEST_F16 = 65504.0
+
 _OF_DTYPES = {"uint16": "bf16", "float16": "f16"}  # NumPy has no bfloat16: its bits are uint16
 
 
@@ -122,6 +124,12 @@ class GGUFType:
             CheckpointError: A number is too large for the type.
         """
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+        # Of f16 are also the scales of quantised blocks.
+        if kind.name not in ("F32", "BF16") and (largest := np.abs(matrix).max()) > _LARGEST_F16:
+            raise CheckpointError(
+                f"{name} holds {largest:g}, and {_LARGEST_F16:g} is the largest number of"
+                f" {kind.name.lower()}; choose bf16 or f32"
+            )
         rows, columns = matrix.shape
         _, size = self.shape(rows, columns, kind)
         if kind.name.lower() in _BY_LLAMA_CPP:
@@ -132,13 +140,8 @@ class GGUFType:
             )
             assert written == stored.nbytes, (kind, written)
             return stored
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # blocks of zeros
             stored = self._gguf.quants.quantize(matrix, kind)
-        if kind.name == "F16" and not np.isfinite(stored).all():
-            raise CheckpointError(
-                f"{name} holds {np.abs(matrix).max():g}, and 65504 is the largest number of f16;"
-                " choose bf16 or f32"
-            )
         return np.ascontiguousarray(stored).view(np.uint8).reshape(rows, size)
 
     def dequantize(

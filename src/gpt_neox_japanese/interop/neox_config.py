@@ -8,6 +8,7 @@ that they do not name has gpt-neox's own default, which is not always what this 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,19 @@ def read_options(folder: Path) -> dict[str, Any]:
     return options
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """No aliases: with them a short file can be endless."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name); write the value out")
+        return super().compose_node(parent, index)
+
+
 def _read_yaml(path: Path) -> dict[Any, Any]:
     check_regular(path)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506
     except OSError as error:
         raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -299,8 +309,11 @@ def _number(options: Mapping[str, Any], name: str, default: float) -> float:
         if isinstance(value, bool):
             raise ValueError
         # YAML takes 1e-5 for a string: it wants 1.0e-5.
-        return value if isinstance(value, int) else float(value)
-    except (TypeError, ValueError):
+        number = value if isinstance(value, int) else float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    except (OverflowError, TypeError, ValueError):
         raise CheckpointError(
             f"{name} is {short_repr(value)} in the .yml files; it must be a number"
         ) from None

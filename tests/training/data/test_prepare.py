@@ -16,7 +16,7 @@ from gpt_neox_japanese.tokenization import resumable_output
 from gpt_neox_japanese.tokenization.encode_corpus import CorpusSource, num_workers
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.data import prepare as module
+from gpt_neox_japanese.training.data import shard_writer
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
@@ -87,7 +87,7 @@ def test_the_number_of_workers_and_blocks_changes_nothing(
     assert contents(tmp_path / "out") == contents(prepared)
 
 
-def test_a_shard_ends_with_the_block_that_fills_it(
+def test_a_shard_ends_where_it_is_full(
     tmp_path: Path,
     prepared: Path,
     corpus: Path,
@@ -95,11 +95,11 @@ def test_a_shard_ends_with_the_block_that_fills_it(
     tiny_blocks: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_BYTES_PER_SHARD", 3000)
+    monkeypatch.setattr(shard_writer, "_BYTES_PER_SHARD", 3000)
     prepare([corpus], tokenizer_directory, tmp_path / "out", held_out=0.2, workers=1)
     data, whole = PreparedData(tmp_path / "out"), PreparedData(prepared)
     assert len(data.manifest.train.shards) > 3
-    assert all(tokens * 2 >= 3000 for _, tokens in data.manifest.train.shards[:-1])
+    assert all(tokens * 2 == 3000 for _, tokens in data.manifest.train.shards[:-1])
     assert data.train.read(0, len(data.train)).tolist() == (
         whole.train.read(0, len(whole.train)).tolist()
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,27 +30,16 @@ from gpt_neox_japanese.tokenization.encode_corpus import (
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
-from gpt_neox_japanese.training.data.shards import (
-    FORMAT_VERSION,
-    HELD_OUT,
-    HELD_OUT_TEXT,
-    TRAIN,
-    Manifest,
-    Split,
+from gpt_neox_japanese.training.data import shard_writer
+from gpt_neox_japanese.training.data.merge import (
+    check_trainable,
+    files_of_part,
+    save_part,
 )
+from gpt_neox_japanese.training.data.shard_writer import PART
+from gpt_neox_japanese.training.data.shards import FORMAT_VERSION, HELD_OUT_TEXT, Manifest
 
 __all__ = ["prepare"]
-
-# A shard ends with the block that fills it.
-_BYTES_PER_SHARD = 2**28
-
-_NAMES = re.compile(
-    "|".join(
-        [r"train-\d{5,}\.bin"]
-        + [re.escape(name) for name in (HELD_OUT, HELD_OUT_TEXT, MANIFEST, *TOKENIZER_FILES)]
-    ),
-    re.ASCII,
-)
 
 
 def prepare(
@@ -61,6 +49,7 @@ def prepare(
     *,
     held_out: float = 0.01,
     resume: bool = False,
+    part: tuple[int, int] | None = None,
     **reading: Unpack[ReadingKwargs],
 ) -> Manifest:
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
@@ -72,10 +61,12 @@ def prepare(
         output: The directory to make; it must not exist, or be empty.
         held_out: The fraction of the documents kept out of training.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
+        part: Which part of how many, (1, 4) for the first of four: only its files are read, and
+            `merge` makes the whole of all parts. None for the whole.
         **reading: `layout`, `on_error` and `workers`; see `ReadingKwargs`.
 
     Returns:
-        What `manifest.json` holds.
+        What `manifest.json` holds, or `part.json` of the part.
 
     Raises:
         OutputError: `output` is not empty or cannot be written.
@@ -83,8 +74,11 @@ def prepare(
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
         CheckpointError: There is no such tokenizer.
-        ArgumentError: `held_out`, `on_error` or `workers` is something else than above.
+        ArgumentError: There is no such part, or `held_out`, `on_error` or `workers` is something
+            else than above.
     """
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ArgumentError(f"part {part[0]} of {part[1]} does not exist; parts are 1 to {part[1]}")
     fraction = "a number from 0 to below 1"
     held_out = check_number("held_out", held_out, ArgumentError, lambda x: 0 <= x < 1, fraction)
     source = CorpusSource.find(corpus, **reading)
@@ -95,15 +89,15 @@ def prepare(
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
-    with ResumableOutput(output, settings, resume=resume, names=_NAMES, last=MANIFEST) as files:
+    last, run = MANIFEST, settings
+    if part is not None:
+        source = replace(source, files=files_of_part(source.files, *part))
+        last, run = PART, {**settings, "part": part}
+    with ResumableOutput(output, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
-        if not files.counts["train.documents"]:
-            files.discard()
-            raise DataError(
-                f"no document is left to train on ({files.counts['held-out.documents']} held out); "
-                "give more text or a smaller --held-out"
-            )
+        if part is None:
+            check_trainable(files)
         manifest = Manifest(
             version=FORMAT_VERSION,
             dtype=dtype.name,
@@ -112,12 +106,15 @@ def prepare(
             eos_token_id=eos_token_id,
             held_out_fraction=held_out,
             sources=tuple(name_of(file) for file in source.files),
-            train=_split(files, "train", _train_shards(files), dtype),
-            held_out=_split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype),
+            train=shard_writer.train_split(files, dtype),
+            held_out=shard_writer.held_out_split(files, dtype),
             skipped=files.counts["skipped"],
         )
         _copy_tokenizer(codec, directory, files.directory)
-        manifest.save(files.directory)
+        if part is None:
+            manifest.save(files.directory)
+        else:
+            save_part(files, *part, settings, manifest)
         files.publish()
     return manifest
 
@@ -149,26 +146,11 @@ class _Pack:
 
 
 def _put(files: ResumableOutput, packed: Packed) -> None:
-    shard = TRAIN.format(max(0, len(_train_shards(files)) - 1))
-    if files.size(shard) >= _BYTES_PER_SHARD:
-        shard = TRAIN.format(len(_train_shards(files)))
-    for name, part in ((shard, "train"), (HELD_OUT, "held-out")):
-        if packed.parts[part]:
-            files.append(name, packed.parts[part])
-    files.append(HELD_OUT_TEXT, packed.parts[HELD_OUT_TEXT])
-
-
-def _train_shards(files: ResumableOutput) -> list[str]:
-    return list(takewhile(files.size, map(TRAIN.format, count())))
-
-
-def _split(files: ResumableOutput, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
-    shards = tuple((name, files.size(name) // dtype.itemsize) for name in names)
-    return Split(
-        documents=files.counts[f"{part}.documents"],
-        characters=files.counts[f"{part}.characters"],
-        tokens=sum(tokens for _, tokens in shards),
-        shards=shards,
+    shard_writer.append(
+        files,
+        train=packed.parts["train"],
+        held_out=packed.parts["held-out"],
+        held_out_text=packed.parts[HELD_OUT_TEXT],
     )
 
 

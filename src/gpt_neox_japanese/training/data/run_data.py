@@ -1,4 +1,4 @@
-"""What a run trains on: a prepared corpus or an indexed dataset, opened and checked."""
+"""What a run trains on: a prepared corpus or another's dataset, opened and checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.training.data.datatrove_files import (
+    datatrove_files,
+    index_of,
+    open_datatrove,
+)
 from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
@@ -60,10 +65,11 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     """Open what `--data` names.
 
     Args:
-        path: A directory that `prepare` made, or an indexed dataset (`.bin`, `.idx` or neither).
+        path: A directory that `prepare` made, an indexed dataset (`.bin`, `.idx` or neither), or
+            what datatrove wrote: a `.ds` file, or a directory of them.
         tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
-        held_out: An indexed dataset that is kept out of training, if there is one.
+        held_out: Such a dataset that is kept out of training, if there is one.
 
     Returns:
         The tokens and the vocabulary that made them.
@@ -72,31 +78,41 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
         DataError: Something is missing, damaged, or does not fit together.
         CheckpointError: There is no such tokenizer.
     """
-    prefix = indexed_prefix(path)
-    if prefix is None:
+    if not _is_foreign(path):
         if held_out is not None:
             raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
         return _open_prepared(path)
     if tokenizer is None:
-        raise DataError(
-            f"{prefix}.idx does not say which vocabulary made it; name one with --tokenizer"
-        )
+        raise DataError(f"{path} does not say which vocabulary made it; name one with --tokenizer")
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
     eos = codec.token_to_id(END_OF_TEXT)
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
-    size = len(codec)
-    train = open_indexed(prefix, size, eos)
+    train, indices = _open_foreign(path, len(codec), eos)
     kept = ShardedTokens([])
     if held_out is not None:
-        kept_prefix = indexed_prefix(held_out)
-        if kept_prefix is None:
-            raise DataError(f"{held_out} is no indexed dataset; name its .bin or .idx")
-        kept = open_indexed(kept_prefix, size, eos)
-    index = prefix.with_name(prefix.name + ".idx").read_bytes()
-    digest = hashlib.sha256(index + codec.fingerprint.encode()).hexdigest()
+        if not _is_foreign(held_out):
+            raise DataError(f"{held_out} is no indexed dataset; name its .bin, .idx or .ds")
+        kept, _ = _open_foreign(held_out, len(codec), eos)
+    parts = [index.read_bytes() for index in indices]
+    digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest)
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether it is data of gpt-neox or datatrove."""
+    if (path / MANIFEST).exists():
+        return False
+    return indexed_prefix(path) is not None or bool(datatrove_files(path))
+
+
+def _open_foreign(path: Path, size: int, eos: int) -> tuple[ShardedTokens, list[Path]]:
+    """The tokens, and the files that tell where documents end."""
+    if (prefix := indexed_prefix(path)) is not None:
+        return open_indexed(prefix, size, eos), [prefix.with_name(prefix.name + ".idx")]
+    files = datatrove_files(path)
+    return open_datatrove(files, size, eos), [index_of(file) for file in files]
 
 
 def _open_prepared(directory: Path) -> RunData:

@@ -24,7 +24,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 
-__all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split"]
+__all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split", "manifest_of"]
 
 FORMAT_VERSION = 1
 TRAIN = "train-{:05d}.bin"
@@ -103,16 +103,33 @@ class Manifest:
                 f"{directory} is not a prepared corpus (no {MANIFEST}); make one with "
                 "`neox-ja prepare`"
             )
-        values = read_object(path, DataError, _REMEDY)
-        version = values.get("version")
-        if version is True or version != FORMAT_VERSION:
-            raise DataError(
-                f"{path} has version {short_repr(version)}, this program reads {FORMAT_VERSION}; "
-                f"{_REMEDY}"
-            )
-        _check_fields(path, values, _MANIFEST_FIELDS)
-        splits = {name: _split(path, values[name]) for name in ("train", "held_out")}
-        return cls(**{**values, "sources": tuple(values["sources"]), **splits})
+        return manifest_of(read_object(path, DataError, _REMEDY), path)
+
+
+def manifest_of(values: Any, path: Path) -> Manifest:
+    """A manifest from what a JSON file says.
+
+    Args:
+        values: What it says.
+        path: The file, for the message.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: It is broken, or of another version.
+    """
+    if not isinstance(values, dict):
+        raise DataError(f"{path} has no manifest; {_REMEDY}")
+    version = values.get("version")
+    if version is True or version != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has version {short_repr(version)}, this program reads {FORMAT_VERSION}; "
+            f"{_REMEDY}"
+        )
+    _check_fields(path, values, _MANIFEST_FIELDS)
+    splits = {name: _split(path, values[name]) for name in ("train", "held_out")}
+    return Manifest(**{**values, "sources": tuple(values["sources"]), **splits})
 
 
 def _split(path: Path, values: dict[str, Any]) -> Split:
