@@ -225,7 +225,7 @@ def never_written_row(
         return _highest_score(weight, bias, kept) + _noise(weight, bias, kept, kind)
 
     # What rounding adds grows with the row: one that is rounded well is only to be long enough.
-    row = (_SCORE * unit)[np.newaxis].astype(np.float32)
+    row: NDArray[np.float32] = (_SCORE * unit)[np.newaxis].astype(np.float32)
     if (share := highest(row) / _SCORE) > _LEAST_SHARE:
         row *= np.float32(max(1.0, 1.1 * limit / (share * _SCORE)))
         if highest(row) <= limit:
