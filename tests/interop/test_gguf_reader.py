@@ -131,6 +131,27 @@ def test_a_bias_that_the_architecture_lacks_is_refused(file: Path, tmp_path: Pat
         read_gguf(tmp_path / "biased.gguf", tmp_path / "back")
 
 
+@pytest.mark.parametrize(
+    ("text", "other", "said"),
+    [
+        (b"\n<BR>\n", b"\n<XX>\n", "<BR>"),
+        (b'"hidden_act": "gelu"', b'"hidden_act": "relu"', "relu"),
+        (b'"hidden_size": 64', b'"hidden_size": 48', "should be"),
+        (b'"emoji_inv"', b'"emoji_xxx"', "emoji_inv"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    file: Path, tmp_path: Path, text: bytes, other: bytes, said: str
+) -> None:
+    data = file.read_bytes()
+    assert data.count(text) == 1
+    (tmp_path / "changed.gguf").write_bytes(data.replace(text, other))
+    with pytest.raises(CheckpointError, match=said) as raised:
+        read_gguf(tmp_path / "changed.gguf", tmp_path / "back")
+    assert "changed.gguf" in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["changed.gguf"]
+
+
 def test_an_output_that_is_not_empty_is_left_alone(file: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):

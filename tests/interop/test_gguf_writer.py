@@ -156,6 +156,14 @@ def test_an_unusable_row_names_the_way_out(tmp_path: Path) -> None:
         write_gguf(directory, tmp_path / "model.gguf", kind="q8_0")
 
 
+def test_a_template_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    directory = small_model(tmp_path / "model", small_codec())
+    (directory / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja"):
+        write_gguf(directory, tmp_path / "model.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_an_output_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("mine")
     with pytest.raises(OutputError, match="exists"):

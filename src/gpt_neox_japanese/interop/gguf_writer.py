@@ -235,4 +235,11 @@ def _add_metadata(writer: Any, model: _Model) -> None:
     for name in FILES:
         path = checkpoint.directory / name
         if path.is_file():
-            writer.add_string(KEY + name, path.read_bytes().decode("utf-8", "strict"))
+            writer.add_string(KEY + name, _text(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{str(path)!r} is not UTF-8; save it as UTF-8") from error
