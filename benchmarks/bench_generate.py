@@ -38,7 +38,7 @@ from gpt_neox_japanese.inference.network import BatchToken
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array
 from gpt_neox_japanese.quantization.formats import Matrix
 
 PROMPT = "ある日の暮方の事である。一人の男が"
@@ -176,7 +176,7 @@ def random_weights(hparams: HParams, kind: str) -> Weights:
         hparams.intermediate_size,
         hparams.num_hidden_layers - 1,
     )
-    floats = as_bfloat(0.02 * random.standard_normal(1 << 20).astype(np.float32))
+    floats = bfloat16_array(0.02 * random.standard_normal(1 << 20).astype(np.float32))
     block: dict[str, NDArray[Any]] = {
         "bfloat16": floats,
         "int8": random.integers(-127, 128, 1 << 20, dtype=np.int8),

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "interleaved", "median", "write_result"]
+__all__ = ["RESULTS", "circumstances", "interleaved", "median", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,7 +51,16 @@ def median(seconds: list[float]) -> float:
 
 def write_result(name: str, packages: list[str], **result: Any) -> Path:
     """Write `benchmarks/results/<name>.json` with command, hardware, versions, commit and date."""
-    record = {
+    record = circumstances(packages) | result
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def circumstances(packages: list[str]) -> dict[str, Any]:
+    """What every result says of how it was made."""
+    return {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _commit(),
@@ -64,12 +73,7 @@ def write_result(name: str, packages: list[str], **result: Any) -> Path:
             "python": platform.python_version(),
             **{package: version(package) for package in packages},
         },
-        **result,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
 
 
 def _commit() -> str:

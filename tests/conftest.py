@@ -10,11 +10,16 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.hub import Hub
 
 # Set before anything imports Hugging Face libraries: no test reaches another machine by accident.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# An example may be the one that compiles a kernel, on a machine that does other things besides.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SENTENCE = "吾輩は猫である。名前はまだ無い。"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -61,12 +66,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block is a document, and worth a worker."""
+    """A block is a document, and worth a worker; a line is joined from several chunks."""
     from gpt_neox_japanese.corpus import blocks, decompression, parts
     from gpt_neox_japanese.tokenization import encode_corpus
 
     monkeypatch.setattr(parts, "_BYTES_OF_LINES", 1)
-    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(decompression, "_CHUNK_BYTES", 20)
+    monkeypatch.setattr(decompression, "_PACKED_BYTES", 20)
     monkeypatch.setattr(blocks, "_BYTES_PER_BLOCK", 1)
     monkeypatch.setattr(encode_corpus, "_BYTES_WORTH_A_WORKER", 1)
 

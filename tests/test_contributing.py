@@ -13,7 +13,7 @@ NAME = re.compile(r"`(?:[\w./-]+/)?[\w.-]+\.(?:py|yml|json|toml|md)`|`[\w./-]+/`
 # Of model directories, and those that nobody shall write.
 NOT_OURS = {
     *("config.json", "generation_config.json", "tokenizer_config.json", "emoji.json"),
-    *("utils.py", "common.py"),
+    *("adapter_config.json", "utils.py", "common.py"),
 }
 
 

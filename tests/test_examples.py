@@ -17,6 +17,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 EXPECTED = {
     "async_stream": (r"(?s)海は … '.+山は … '.+\n海は.+\n山は.+", None),
     "lora": (r"(?s)step 10: loss .+after: 吾輩は計算機である。電源はまだ無い。", "peft"),
+    "openai_client": (
+        r"(?s).{10,}\n吾輩は猫である。  -\d+\.\d\n吾輩を猫である。  -\d+\.\d\n",
+        "openai",
+    ),
     "quantize": (r"(?s)13\.6 MB → 6\.9 MB\n吾輩は猫である。.{10,}", None),
     "score_text": (r"(?s)、 30%.+吾輩は猫である。  -(25|26)\.\d\n吾輩を猫である。  -3\d\.\d", None),
     "stop_strings": (

@@ -47,7 +47,7 @@ def test_where_no_process_can_be_bound_it_has_all_cores(
 
 def test_the_tokenizer_works_where_no_process_can_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpt_neox_japanese import Codec, default_model_directory
-    from gpt_neox_japanese.tokenizer import batching
+    from gpt_neox_japanese.tokenizer.encoding import batching
 
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(batching, "_CHARACTERS_PER_TASK", 4)

@@ -15,7 +15,17 @@ import numpy as np
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-__all__ = ["check_bool", "check_ids", "check_integer", "check_number", "check_text", "short_repr"]
+__all__ = [
+    "check_bool",
+    "check_ids",
+    "check_integer",
+    "check_number",
+    "check_text",
+    "is_count",
+    "is_finite",
+    "one_line",
+    "short_repr",
+]
 
 
 def check_integer(
@@ -145,6 +155,35 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
     return ids
 
 
+def is_count(value: Any) -> bool:
+    """Whether a value that a file holds is a number of things, small enough to compute with.
+
+    Args:
+        value: Any value, such as JSON gives.
+
+    Returns:
+        True for an integer from 0 to 2**63 - 1.
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value that a file holds is a number that can be computed with.
+
+    Args:
+        value: Any value, such as JSON gives.
+
+    Returns:
+        True for an integer or a float that is neither NaN nor infinite, nor beyond a float.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of 400 digits
+        return False
+
+
 def short_repr(value: object) -> str:
     """Write a value as Python code, shortened to fit a line of a message.
 
@@ -158,3 +197,15 @@ def short_repr(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:  # an integer of 5,000 digits
         return f"a huge {type(value).__name__}"
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says, as part of a message of ours.
+
+    Args:
+        error: Any.
+
+    Returns:
+        One line of at most 300 characters; the error's class where it says nothing.
+    """
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -38,7 +38,7 @@ def usable_cores() -> int:
 def performance_cores() -> int | None:
     """How many fast cores an Apple processor has; None on other systems.
 
-    Threads that meet at a barrier wait for the slowest, and an efficiency core is slower. macOS
+    Threads that share a phase's work wait for the slowest, and an efficiency core is slower. macOS
     does not let a process choose its cores.
     """
     if sys.platform != "darwin":

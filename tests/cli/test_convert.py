@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.cli.convert import command
 from tests.cli.run import assert_refused, run
 
 WEIGHTS = "model.safetensors"
@@ -48,6 +49,19 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     result = run("convert", tmp_path, "--to", "int3", "--output", tmp_path / "out")
     assert_refused(result, "int3")
+
+
+def test_a_terminal_shows_how_much_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    options = [str(default_model_directory()), "--to", "bf16", "--output", str(tmp_path / "out")]
+    command.main(options, standalone_mode=False)
+    shown = capsys.readouterr()
+    assert "MB of weights" in shown.out
+    *_, last, end = shown.err.split("\r")
+    done, of, whole, unit = last.split()
+    assert (done, of, unit, end) == (whole, "of", "MB", "")
 
 
 def test_a_gguf_file_becomes_the_same_model_again(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from gpt_neox_japanese import default_model_directory
 from gpt_neox_japanese.cli import main
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.cli.run import assert_refused
 from tests.tokenizer.small import vocabulary
 
 
@@ -40,12 +44,35 @@ def test_the_ids_of_a_text_give_the_text(tokenizer: Path, text: str) -> None:
     assert detokenize(tokenizer, stdin=ids).stdout == text + "\n"
 
 
-@pytest.mark.parametrize("ids", ["猫", "1.5", "[1]", "99999"])
+@pytest.mark.parametrize("text", ["\x1b[31m赤\x1b[0m", "\x1b]0;題\x07", "a\r\x1b[2Kb", "\x9b1m"])
+def test_escape_sequences_of_a_text_are_written_to_a_pipe_as_they_are(text: str) -> None:
+    ids = Codec.load(default_model_directory()).encode(text)
+    program = "from gpt_neox_japanese.cli import main; main()"
+    command = [sys.executable, "-c", program, "detokenize", *map(str, ids)]
+    written = subprocess.run(command, capture_output=True, check=True).stdout
+    assert written == (Codec.load(default_model_directory()).decode(ids) + "\n").encode()
+    assert b"\x1b" in written or "\x9b" in text
+
+
+def test_escape_sequences_of_a_vocabulary_are_written_to_a_pipe_as_they_are(
+    tmp_path: Path,
+) -> None:
+    Codec(vocabulary(["\x1b[m", "猫"])).save(tmp_path)
+    arguments = ["tokenize", "--tokenizer", str(tmp_path), "\x1b[m猫"]
+    assert "\t\x1b[m\t" in CliRunner().invoke(main, arguments).stdout
+
+
+@pytest.mark.parametrize("ids", ["猫", "1.5", "[1]", "99999", "9" * 18])
 def test_what_is_no_id_is_named_in_one_line(tokenizer: Path, ids: str) -> None:
     result = detokenize(tokenizer, ids)
     assert result.exit_code == 2
     assert ids in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("digits", [19, 400, 5000])
+def test_a_number_of_many_digits_is_no_id(tokenizer: Path, digits: int) -> None:
+    assert_refused(detokenize(tokenizer, "9" * digits), "is not an id")
 
 
 def test_old_name_of_the_option_works_and_is_not_shown(tokenizer: Path) -> None:

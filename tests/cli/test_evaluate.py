@@ -8,30 +8,25 @@ import torch
 from click.testing import CliRunner
 
 from gpt_neox_japanese.cli.evaluate import command
-from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.cli.run import run
+from tests.model.small import small_model
 from tests.tokenizer.small import vocabulary
+
+
+def save_model(directory: Path, window: int) -> Path:
+    """A model that gives every token the same probability."""
+    codec = Codec(vocabulary([*"猫犬とがいた。"]))
+    model = small_model(codec, max_position_embeddings=window)
+    torch.nn.init.zeros_(model.embed_out.weight)
+    model.save_pretrained(directory)
+    codec.save(directory)
+    return directory
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model that gives every token the same probability."""
-    codec = Codec(vocabulary(["猫", "犬"]))
-    config = GPTNeoXJapaneseConfig(
-        vocab_size=len(codec.vocabulary),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        max_position_embeddings=16,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = GPTNeoXJapaneseForCausalLM(config)
-    torch.nn.init.zeros_(model.embed_out.weight)
-    model.save_pretrained(tmp_path / "model")
-    codec.save(tmp_path / "model")
-    return tmp_path / "model"
+    return save_model(tmp_path / "model", 16)
 
 
 @pytest.fixture
@@ -61,3 +56,18 @@ def test_limit_counts_documents_over_all_files(model: Path, texts: Path) -> None
     assert lines["documents"] == "3"
     assert lines["characters"] == "5"
     assert set(lines) >= {"bits per character", "bits per byte", "perplexity", "tokens"}
+
+
+def test_cloze_questions_are_asked_of_the_texts_if_the_model_can_read_them(
+    model: Path, tmp_path: Path
+) -> None:
+    sentences = [f"{'犬' * n}と{'猫' * (30 - n)}がいた。" for n in range(1, 30)]
+    (tmp_path / "a.txt").write_text("".join(sentences) * 20, encoding="utf-8")
+    options = ["--data", tmp_path / "a.txt", "--cloze", 3, "--json"]
+    larger = save_model(tmp_path / "larger", 64)
+    found = json.loads(run("evaluate", "--model", larger, *options).stdout)
+    assert found["questions"] == 3
+    assert found["accuracy"] in (0, 1 / 3, 2 / 3, 1)
+    refused = run("evaluate", "--model", model, *options)
+    assert refused.exit_code == 2
+    assert "a continuation has 35 tokens, and the model reads 16" in refused.stderr

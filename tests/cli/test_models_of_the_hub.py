@@ -9,12 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
-from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.hub import environment_of
+from tests.model.small import small_model
 from tests.tokenizer.small import vocabulary
 
 # All in one process, which is started once: each command ends it otherwise.
@@ -34,18 +32,7 @@ def published(tmp_path: Path) -> Path:
     directory = tmp_path / "published" / "small"
     codec = Codec(vocabulary(["猫", "犬"]))
     codec.save(directory)
-    eos = codec.vocabulary.ids["<|endoftext|>"]
-    config = GPTNeoXJapaneseConfig(
-        vocab_size=len(codec.vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        bos_token_id=eos,
-        eos_token_id=eos,
-    )
-    torch.manual_seed(0)
-    GPTNeoXJapaneseForCausalLM(config).save_pretrained(directory)
+    small_model(codec).save_pretrained(directory)
     return directory
 
 

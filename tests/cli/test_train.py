@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gpt_neox_japanese.cli import main
 from gpt_neox_japanese.cli.train import command
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training import run
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.settings import Architecture, Settings, record_settings
+from tests.cli.run import assert_refused
 from tests.tokenizer.small import vocabulary
 
 NOTHING = {"tokenizer": None, "held_out": None}
@@ -169,6 +171,18 @@ def test_the_record_of_a_run_is_such_a_file(
         ("dropout = 1", "has 'dropout'"),
         ('model = "m"', "has 'model', which is called 'init_from' now"),
         ('learning_rate = "fast"', "'fast' is not a valid float"),
+        ("steps = [1]", "steps is [1]; it must be a number"),
+        ("warmup = {a = 1}", "warmup is {'a': 1}; it must be a number"),
+        ("compile = 1", "compile is 1; it must be true or false"),
+        ("merge = 'yes'", "merge is 'yes'; it must be true or false"),
+        ("attention = 3", "attention is 3; it must be a text"),
+        ("sample_prompt = '猫'", "sample_prompt is '猫'; it must be a list of texts"),
+        ("sample_prompt = [1]", "sample_prompt is [1]; it must be a list of texts"),
+        ('held_out_data = ""', "'' names nothing"),
+        ('tokenizer = "a\\u0000"', "names nothing"),
+        (f"learning_rate = 1{'0' * 400}", "is not a finite number"),
+        (f"steps = 1{'0' * 400}", "is not a whole number"),
+        (f"seed = '{'9' * 4000}'", "is not a whole number"),
     ],
 )
 def test_a_file_with_mistakes_is_misuse(tmp_path: Path, text: str, problem: str) -> None:
@@ -189,3 +203,17 @@ def test_a_run_that_cannot_go_on_is_a_failure_and_no_misuse(
     result = CliRunner().invoke(command, ["--data", "d", "--output", "o"])
     assert result.exit_code == 1
     assert "step 3: the loss is nan" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--data", "--output", "--init-from", "--tokenizer"])
+def test_an_empty_name_is_misuse_and_not_the_current_directory(option: str) -> None:
+    result = CliRunner().invoke(command, ["--data", "d", "--output", "o", option, ""])
+    assert result.exit_code == 2
+    assert "'' names nothing" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["someone/kernel", "someone/kernel@main:attention", "../x", ""])
+def test_an_attention_of_the_hub_is_refused(data: Path, tmp_path: Path, name: str) -> None:
+    arguments = ["--data", str(data), "--output", str(tmp_path / "o"), *SMALL, "--attention", name]
+    result = CliRunner().invoke(main, ["train", *arguments])
+    assert_refused(result, "name an implementation of transformers, such as sdpa")

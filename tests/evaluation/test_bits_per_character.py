@@ -11,6 +11,7 @@ from gpt_neox_japanese.evaluation.bits_per_character import LanguageModelMetrics
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.model.small import small_model
 from tests.tokenizer.small import vocabulary
 
 TEXT = "吾輩は猫である。名前はまだ無い。"
@@ -24,21 +25,8 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="module")
 def model(codec: Codec) -> GPTNeoXJapaneseForCausalLM:
-    torch.manual_seed(0)
-    eos = codec.vocabulary.ids["<|endoftext|>"]
-    model = GPTNeoXJapaneseForCausalLM(
-        GPTNeoXJapaneseConfig(
-            vocab_size=len(codec.vocabulary),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=WINDOW,
-            initializer_range=0.5,
-            bos_token_id=eos,
-            eos_token_id=eos,
-        )
-    )
-    return model.eval()
+    config = {"num_hidden_layers": 2, "max_position_embeddings": WINDOW, "initializer_range": 0.5}
+    return small_model(codec, **config).eval()
 
 
 @torch.no_grad()

@@ -146,3 +146,28 @@ def test_a_directory_goes_before_the_hub_and_default_is_the_packages_own(
 def test_what_is_no_name_is_refused(name: Any) -> None:
     with pytest.raises(CheckpointError, match="directory or a Hub id"):
         find_model(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"revision": 5}, "revision is 5"),
+        ({"cache_dir": 5}, "cache_dir is 5"),
+        ({"token": 5}, "token is not"),
+        ({"token": "合言葉"}, "token is not"),
+        ({"local_files_only": "yes"}, "local_files_only is 'yes'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["default", "someone/model"])
+def test_what_is_no_place_on_the_hub_is_refused_wherever_the_model_is(
+    name: str, given: Any, said: str
+) -> None:
+    with pytest.raises(CheckpointError, match=said) as caught:
+        find_model(name, **given)
+    assert "合言葉" not in str(caught.value)
+
+
+def test_a_misspelt_argument_is_refused() -> None:
+    misspelt: Any = {"revison": "main"}
+    with pytest.raises(TypeError, match="revison"):
+        find_tokenizer("default", **misspelt)

@@ -25,7 +25,9 @@ def same(read: dict[str, NDArray[Any]]) -> bool:
 
 
 def write_index(directory: Path, name: str, weight_map: object) -> None:
-    (directory / f"{name}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (directory / f"{name}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken, Network
 from gpt_neox_japanese.kernels.compile import processor
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
 from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.quantize import quantize
@@ -124,7 +124,7 @@ def rounded(kind: str) -> Callable[[Any], dict[str, Any]]:
             if array.ndim == 1:
                 made[name] = array
             elif kind == "bfloat16":
-                made[name] = as_bfloat(array)
+                made[name] = bfloat16_array(array)
             else:
                 is_table = "embed" in name
                 matrix = quantize(array, 8 if kind == "int8" or is_table else 4)
@@ -209,8 +209,8 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
     numbers = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     numbers[:6] = [0, -0.0, np.inf, -np.inf, np.nan, 3.4e38]
     expected_bits = torch.from_numpy(numbers).bfloat16()
-    bits = as_bfloat(numbers)
-    assert np.array_equal(as_float(bits), expected_bits.float().numpy(), equal_nan=True)
+    bits = bfloat16_array(numbers)
+    assert np.array_equal(float32_array(bits), expected_bits.float().numpy(), equal_nan=True)
 
 
 def test_tiny_is_what_the_model_is() -> None:

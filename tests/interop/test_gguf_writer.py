@@ -47,7 +47,7 @@ def test_the_file_says_what_llama_cpp_reads(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     size = write_gguf("default", file, progress=lambda *n: seen.append(n))
     assert size == file.stat().st_size
-    assert seen[-1][0] == seen[-1][1] == len(seen)
+    assert seen[-1][0] == seen[-1][1] < size
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
     fields, tensors = read(file)
     assert fields["general.architecture"] == "gptneox"

@@ -19,12 +19,12 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.inference.cpu.kernel_prefill import attend_heads, gelu_rows, normalize_rows
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
-from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
+from gpt_neox_japanese.inference.cpu.workspace import RotationTables
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken
 from gpt_neox_japanese.kernels import gemv
-from gpt_neox_japanese.quantization.bfloat16_arrays import float_to_bfloat
+from gpt_neox_japanese.quantization.bfloat16_arrays import float32_to_bfloat16
 from gpt_neox_japanese.quantization.quantize import quantize
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -55,7 +55,7 @@ def attention(name: str) -> Arrays:
     packed = numbers(tokens, heads * 3 * head_dim)
     keys, values = (numbers(heads, 200, head_dim, seed=seed) for seed in (1, 2))
     if name == "bfloat16":
-        keys, values = float_to_bfloat(keys), float_to_bfloat(values)
+        keys, values = float32_to_bfloat16(keys), float32_to_bfloat16(values)
     cos, sin = numbers(200, 5, seed=3), numbers(200, 5, seed=4)
     mixed = np.empty((tokens, heads * head_dim), np.float32)
     attend_heads(packed, cos, sin, keys, values, position, mixed, 0, heads)
@@ -67,7 +67,7 @@ def products() -> Arrays:
     result: Arrays = {}
     floats, bfloats, int8, int4 = (np.empty((7, 37), np.float32) for _ in range(4))
     gemv.gemv_float32(weights, x, floats, 0, 37)
-    gemv.gemv_bfloat16(float_to_bfloat(weights), x, bfloats, 0, 37)
+    gemv.gemv_bfloat16(float32_to_bfloat16(weights), x, bfloats, 0, 37)
     q, scales = np.empty(x.shape, np.int16), np.empty(7, np.float32)
     corrections = np.empty((7, 40), np.int32)
     gemv.quantize_rows(x, q, scales, corrections)
@@ -87,7 +87,9 @@ def products() -> Arrays:
 
 
 def rotation() -> Arrays:
-    cos, sin = rotation_tables(HParams.from_config({"partial_rotary_factor": 1.0}), 2048)
+    tables = RotationTables(HParams.from_config({"partial_rotary_factor": 1.0}), 2048)
+    tables.extend(2048)
+    cos, sin = tables.cos, tables.sin
     return {"cos": cos, "sin": sin}
 
 

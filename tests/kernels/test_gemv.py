@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels import gemv as kernel
 from gpt_neox_japanese.kernels.constants import GROUP, QMAX
-from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat_to_float, float_to_bfloat
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_to_float32, float32_to_bfloat16
 from gpt_neox_japanese.quantization.int4 import pack_int4, unpack_int4
 from tests.quantization import numpy_twin
 
@@ -37,7 +37,7 @@ def int8_weights(columns: int) -> NDArray[np.int8]:
 def int4_weights(columns: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     values = np.random.default_rng(1).integers(-8, 8, (OUTPUTS, columns))
     scales = np.abs(random(OUTPUTS, columns // GROUP)) + 1
-    return pack_int4(values), float_to_bfloat(scales)
+    return pack_int4(values), float32_to_bfloat16(scales)
 
 
 def quantized(x: NDArray[np.float32]) -> tuple[NDArray, NDArray, NDArray]:
@@ -52,7 +52,7 @@ def quantized(x: NDArray[np.float32]) -> tuple[NDArray, NDArray, NDArray]:
 def product(kind: str, columns: int) -> Product:
     """A function of activations, first and last output."""
     weights = random(OUTPUTS, columns, seed=1)
-    bits = float_to_bfloat(weights)
+    bits = float32_to_bfloat16(weights)
     rows, scales = int8_weights(columns), np.abs(random(OUTPUTS))
     groups = int4_weights(columns) if kind == "int4" else None
 
@@ -90,7 +90,7 @@ def test_a_product_is_the_same_whatever_is_computed_beside_it(kind: str, columns
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_float_products_are_near_those_of_float64(columns: int) -> None:
     x, weights = random(3, columns), random(OUTPUTS, columns, seed=1)
-    rounded = bfloat_to_float(float_to_bfloat(weights))
+    rounded = bfloat16_to_float32(float32_to_bfloat16(weights))
     for kind, exact in (("float", weights), ("bfloat", rounded)):
         error = product(kind, columns)(x, 0, OUTPUTS) - numpy_twin.gemv_float32(exact, x)
         size = np.abs(x).astype(np.float64) @ np.abs(exact).T

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.constants import GROUP, QMAX
-from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat_to_float
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_to_float32
 from gpt_neox_japanese.quantization.int4 import unpack_int4
 
 Floats = NDArray[np.float32]
@@ -51,7 +51,7 @@ def gemv_int4(
     lanes = (q[:, None] * weights[None]).reshape(len(q), outputs, groups, 4, 8, 2).sum(axis=(3, 5))
     corrections = -8 * q.astype(np.int32).reshape(len(q), groups, GROUP).sum(axis=2)
     lanes[..., 0] += corrections[:, None]
-    scaled = lanes.astype(np.float32) * bfloat_to_float(group_scales)[None, :, :, None]
+    scaled = lanes.astype(np.float32) * bfloat16_to_float32(group_scales)[None, :, :, None]
     total = np.zeros((len(q), outputs), np.float32)
     for start in range(0, groups, 32):
         sums = np.zeros((len(q), outputs, 8), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat_to_float, float_to_bfloat
-from gpt_neox_japanese.quantization.formats import Matrix, matrix_of
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_to_float32, float32_to_bfloat16
+from gpt_neox_japanese.quantization.formats import Matrix, find_matrix
 from gpt_neox_japanese.quantization.int4 import unpack_int4
 from gpt_neox_japanese.quantization.matmul import matmul
 from gpt_neox_japanese.quantization.quantize import quantize
@@ -46,8 +47,8 @@ def test_plain_rounding_is_what_numpy_makes_of_it() -> None:
     weight = weights(9, 128)
     result = quantize(weight, 4, search=False)
     scales = np.abs(weight).reshape(9, 2, 64).max(axis=2) / np.float32(7)
-    np.testing.assert_array_equal(result.scales, float_to_bfloat(scales))
-    steps = weight / np.repeat(bfloat_to_float(result.scales), 64, axis=1)
+    np.testing.assert_array_equal(result.scales, float32_to_bfloat16(scales))
+    steps = weight / np.repeat(bfloat16_to_float32(result.scales), 64, axis=1)
     assert np.abs(unpack_int4(result.numbers) - np.clip(steps, -8, 7)).max() <= 0.5 + 1e-4
 
 
@@ -86,7 +87,7 @@ def test_a_matrix_product_is_that_of_the_dequantised_weights(kind: str) -> None:
     matrix, x = weights(300, 192), weights(70, 192)
     weight = {
         "float": lambda: Matrix(matrix),
-        "bfloat": lambda: Matrix(float_to_bfloat(matrix)),
+        "bfloat": lambda: Matrix(float32_to_bfloat16(matrix)),
         "int8": lambda: quantize(matrix, 8),
         "int4": lambda: quantize(matrix, 4),
     }[kind]()
@@ -100,8 +101,8 @@ def test_a_matrix_product_is_that_of_the_dequantised_weights(kind: str) -> None:
 
 
 def test_a_stored_matrix_is_read_without_a_copy() -> None:
-    tensors = {"a": float_to_bfloat(np.ones((4, 64), np.float32))}
-    weight = matrix_of(tensors, "a", (4, 64))
+    tensors = {"a": float32_to_bfloat16(np.ones((4, 64), np.float32))}
+    weight = find_matrix(tensors, "a", (4, 64))
     tensors["a"][0, 0] = 0x4000
     assert weight.format == "bfloat16"
     assert weight.floats()[0, 0] == 2
@@ -126,9 +127,34 @@ def test_tensors_that_fit_no_format_are_refused(
     tensors: dict[str, NDArray[Any]], said: str
 ) -> None:
     with pytest.raises(CheckpointError, match=said):
-        matrix_of(tensors, "w", (4, 64))
+        find_matrix(tensors, "w", (4, 64))
 
 
 def test_int4_needs_whole_groups() -> None:
     with pytest.raises(CheckpointError, match="multiple of 64"):
-        matrix_of({"w": np.zeros((4, 16), np.uint8)}, "w", (4, 32))
+        find_matrix({"w": np.zeros((4, 16), np.uint8)}, "w", (4, 32))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("power", [-60, 40, 70, 100, 120])
+def test_the_size_of_weights_does_not_matter(bits: int, power: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((3, 128), np.float32)
+    weight[1] /= 1000  # a row of another size
+    usual, scaled = quantize(weight, bits), quantize(weight * np.float32(2.0**power), bits)
+    np.testing.assert_array_equal(usual.numbers, scaled.numbers)
+    np.testing.assert_array_equal(usual.floats() * np.float32(2.0**power), scaled.floats())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_at_the_end_of_float32_are_right_or_refused(bits: int) -> None:
+    weight = np.full((2, 64), np.float32(1e-10))
+    weight[1, ::2] = 1e38
+    floats = quantize(weight, bits).floats()
+    np.testing.assert_allclose(floats[0], weight[0], rtol=0.1)
+    np.testing.assert_allclose(floats[1, ::2], weight[1, ::2], rtol=0.1)
+    weight[1, 0] = np.finfo(np.float32).max
+    with suppress(CheckpointError):
+        assert np.isfinite(quantize(weight, bits).floats()).all()
+    weight[1, 0] = np.inf
+    with pytest.raises(CheckpointError, match="finite"):
+        quantize(weight, bits)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt_neox_japanese.corpus import read_documents
-from gpt_neox_japanese.errors import OutputError
+from gpt_neox_japanese.errors import ArgumentError, CorpusError, OutputError
 from gpt_neox_japanese.tokenization.arrays import tokenize_corpus
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -92,3 +93,38 @@ def test_existing_output_is_left_alone(
     with pytest.raises(OutputError, match="exists and is"):
         tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"on_error": "ignore"}, "on_error is 'ignore'"), ({"workers": 0}, "workers is 0")],
+)
+def test_a_way_of_reading_that_there_is_not_is_refused(
+    tmp_path: Path, corpus: Path, tokenizer_directory: Path, given: Any, said: str
+) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_document_ends_the_work_or_is_told_and_passed_over(
+    tmp_path: Path, tokenizer_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "猫"}\n?\n{"text": "名"}\n', encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 2"):
+        tokenize_corpus([tmp_path / "a.jsonl"], tokenizer_directory, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    totals = tokenize_corpus(
+        [tmp_path / "a.jsonl"], tokenizer_directory, tmp_path / "out", on_error="skip"
+    )
+    assert (totals.documents, totals.skipped) == (2, 1)
+    assert "skipped: " in (told := capsys.readouterr().err)
+    assert "a.jsonl, line 2" in told
+
+
+def test_a_directory_does_not_become_a_file_of_lines(
+    tmp_path: Path, corpus: Path, tokenizer_directory: Path
+) -> None:
+    (tmp_path / "out.jsonl").mkdir()
+    with pytest.raises(OutputError, match="is a directory"):
+        tokenize_corpus([corpus], tokenizer_directory, tmp_path / "out.jsonl")

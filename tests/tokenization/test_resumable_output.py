@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import json
+import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import DataError, OutputError
+from gpt_neox_japanese.files import atomic, outputs
 from gpt_neox_japanese.tokenization import resumable_output
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 
+NAMES = re.compile("[abc]")
+
 
 def opened(output: Path, *, resume: bool, setting: int = 1) -> ResumableOutput:
-    return ResumableOutput(output, {"held_out": setting}, resume=resume, last="b")
+    return ResumableOutput(output, {"held_out": setting}, resume=resume, names=NAMES, last="b")
 
 
 class KilledError(Exception):
@@ -83,3 +89,106 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
                 files.end_block({"tokens": 3})
     assert journal.read_bytes() == before
     finished(tmp_path / "out")
+
+
+def journal_with(partial: Path, **fields: object) -> None:
+    journal = partial / "progress.json"
+    value = json.loads(journal.read_text(encoding="utf-8"))
+    journal.write_text(json.dumps({**value, **fields}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sizes": {"../victim": 0}},
+        {"sizes": {"/tmp/victim": 0}},
+        {"sizes": {"": 0}},
+        {"sizes": {"..": 0}},
+        {"sizes": {"a\0": 0}},
+        {"sizes": {"progress.json": 0}},
+        {"sizes": {"a": -1}},
+        {"sizes": {"a": True}},
+        {"sizes": {"a": 10**30}},
+        {"sizes": [["a", 0]]},
+        {"counts": {"tokens": "3"}},
+        {"blocks": 1.5},
+        {"blocks": None},
+        {"settings": []},
+    ],
+    ids=str,
+)
+def test_a_journal_that_no_run_writes_is_refused_and_changes_nothing(
+    tmp_path: Path, fields: dict[str, object]
+) -> None:
+    interrupted(tmp_path / "out")
+    partial = tmp_path / ".out.partial"
+    (tmp_path / "victim").write_bytes(b"precious")
+    journal_with(partial, **fields)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(DataError, match=r"progress\.json.*to start over"):
+        opened(tmp_path / "out", resume=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["a", "b", "progress.json"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_links_and_pipes_among_unfinished_files_are_refused(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    interrupted(tmp_path / "out")
+    victim, file = tmp_path / "victim", tmp_path / ".out.partial" / name
+    victim.write_bytes(b"precious" if name != "progress.json" else file.read_bytes())
+    before = victim.read_bytes()
+    file.unlink(missing_ok=True)
+    {
+        "link": lambda: file.symlink_to(victim),
+        "hard link": lambda: os.link(victim, file),
+        "pipe": lambda: os.mkfifo(file),
+    }[kind]()
+    with pytest.raises(DataError, match="not written into"):
+        opened(tmp_path / "out", resume=True)
+    assert victim.read_bytes() == before
+
+
+def test_a_file_of_an_unknown_name_is_neither_taken_nor_removed(tmp_path: Path) -> None:
+    interrupted(tmp_path / "out")
+    (tmp_path / ".out.partial" / "diary.txt").write_bytes(b"precious")
+    with pytest.raises(DataError, match=r"diary\.txt is of another name"):
+        opened(tmp_path / "out", resume=True)
+    assert (tmp_path / ".out.partial" / "diary.txt").read_bytes() == b"precious"
+
+
+def test_a_directory_that_only_has_such_a_name_is_not_removed(tmp_path: Path) -> None:
+    somebodys = tmp_path / ".out.partial" / "diary.txt"
+    somebodys.parent.mkdir()
+    somebodys.write_bytes(b"precious")
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="is in the way"):
+            opened(tmp_path / "out", resume=resume)
+    assert somebodys.read_bytes() == b"precious"
+
+
+def test_a_link_in_the_place_of_the_unfinished_directory_is_not_followed(tmp_path: Path) -> None:
+    interrupted(tmp_path / "out")
+    (tmp_path / ".out.partial").rename(tmp_path / "elsewhere")
+    (tmp_path / ".out.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link"):
+        opened(tmp_path / "out", resume=True)
+    assert (tmp_path / "elsewhere" / "a").read_bytes() == b"onelost"
+
+
+def test_what_a_kill_left_before_the_first_journal_is_begun_anew(tmp_path: Path) -> None:
+    outputs.make_partial(tmp_path / ".out.partial", tmp_path / "out")
+    (tmp_path / ".out.partial" / "a").write_bytes(b"lost")
+    with opened(tmp_path / "out", resume=False) as files:
+        files.append("b", b"new")
+        files.publish()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["b"]
+
+
+def test_a_link_that_waits_for_the_next_journal_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / ".a.json.new").symlink_to(tmp_path / "victim")
+    atomic.write_file(tmp_path / "a.json", b"new")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert (tmp_path / "a.json").read_bytes() == b"new"

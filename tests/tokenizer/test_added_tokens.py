@@ -47,7 +47,7 @@ TOKENS = st.builds(
     single_word=st.booleans(),
     normalized=st.booleans(),
 )
-MANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -339,7 +339,6 @@ def test_ids_without_a_token_are_no_model(files: Path) -> None:
 # ---- Finding them --------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     st.sets(st.text("abc", min_size=1, max_size=5), max_size=8),
     st.text("abcd", max_size=40),

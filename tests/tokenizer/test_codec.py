@@ -17,6 +17,7 @@ import pytest
 import gpt_neox_japanese
 from gpt_neox_japanese.errors import CheckpointError, TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer import codec as codec_module
+from gpt_neox_japanese.tokenizer import token_ids
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
@@ -107,13 +108,14 @@ def test_half_a_surrogate_pair_cannot_be_decoded_to() -> None:
 
 
 def test_examples_in_the_docstrings_give_what_they_show() -> None:
-    found = doctest.testmod(
-        codec_module,
-        extraglobs={"codec": Codec.from_pretrained("default")},
-        optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL,
-    )
-    assert found.attempted > 10
-    assert found.failed == 0
+    for module in (codec_module, token_ids):
+        found = doctest.testmod(
+            module,
+            extraglobs={"codec": Codec.from_pretrained("default")},
+            optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL,
+        )
+        assert found.attempted >= 5
+        assert found.failed == 0
 
 
 def test_ids_are_a_list_or_an_array_as_the_name_says() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,10 @@ def test_broken_line_is_named(tmp_path: Path, vocab: bytes, said: str) -> None:
         ('{"emoji": {"😀": "<|emoji1|>"}, "emoji_inv": {}}', "<|emoji1|>"),
         ('{"emoji": {"😀": "<|emoji99|>"}, "emoji_inv": {}}', "<|emoji99|>"),
         ("[" * 100_000, "nested"),
+        ('{"emoji": ' + "9" * 5000 + "}", "huge number"),
+        (json.dumps({"emoji": {"😀" * 65: "<SP>"}, "emoji_inv": {}}), "at most 64"),
+        (json.dumps({"emoji": {}, "emoji_inv": {"<SP>": "😀" * 65}}), "at most 64"),
+        (json.dumps({"emoji": {}, "emoji_inv": {"x" * 65: "😀"}}), "at most 64"),
     ],
 )
 def test_broken_emoji_table_is_a_vocabulary_error(tmp_path: Path, emoji: str, said: str) -> None:
@@ -105,6 +111,47 @@ def test_broken_emoji_table_is_a_vocabulary_error(tmp_path: Path, emoji: str, sa
 def test_missing_directory_is_told_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match=r"vocab\.txt and emoji\.json"):
         Vocabulary.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "emoji.json"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path, lines("猫"))
+    (tmp_path / name).unlink()
+    with pytest.raises(VocabularyError, match=rf"has no {name}.*put both there"):
+        Vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "emoji.json", "tokenizer_config.json"])
+def test_a_pipe_or_device_is_refused_at_once(
+    tmp_path: Path, reference_directory: Path, name: str
+) -> None:
+    shutil.copytree(reference_directory, tmp_path / "v")
+    (tmp_path / "v" / name).unlink(missing_ok=True)
+    for make in (os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
+        make(tmp_path / "v" / name)
+        with pytest.raises(VocabularyError, match=f"{name}' is not a regular file"):
+            Codec.load(tmp_path / "v")
+        (tmp_path / "v" / name).unlink()
+
+
+def test_links_to_ordinary_files_are_followed(tmp_path: Path, reference_directory: Path) -> None:
+    for name in ("vocab.txt", "emoji.json"):
+        (tmp_path / name).symlink_to(reference_directory / name)
+    assert Codec.load(tmp_path).fingerprint == Codec.load(reference_directory).fingerprint
+
+
+def test_a_vocabulary_that_was_cut_short_says_so(tmp_path: Path, reference_directory: Path) -> None:
+    shutil.copytree(reference_directory, tmp_path / "v")
+    file = tmp_path / "v" / "vocab.txt"
+    file.write_bytes(file.read_bytes().rpartition(b"\n<|endoftext|>")[0])
+    with pytest.raises(VocabularyError, match=r"no entry '<\|endoftext\|>'.*copy it again"):
+        Codec.load(tmp_path / "v")
+
+
+def test_a_form_that_would_slow_down_every_text_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, lines("猫", "あ" * 256, "x," + "い" * 257))
+    with pytest.raises(VocabularyError, match="a form of 257 characters; at most 256"):
+        Vocabulary.load(tmp_path)
 
 
 def test_vocabulary_without_a_needed_tag_is_refused() -> None:

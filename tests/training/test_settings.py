@@ -36,7 +36,7 @@ def test_a_number_is_finite_and_in_its_range(name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", INTEGER_RANGES)
 @pytest.mark.parametrize("value", [1.5, math.nan, -1, 10**30, "7", None, True])
 def test_a_count_is_a_whole_number_in_its_range(name: str, value: Any) -> None:
-    with pytest.raises(NeoXJapaneseError, match=rf"^{name} is .*must be a whole number, "):
+    with pytest.raises(NeoXJapaneseError, match=rf"^{name} is .*must be an integer, "):
         make(name, value)
 
 

@@ -27,12 +27,13 @@ _NOT_OURS = ("torchao", "torch.utils._pytree")
 # Name → what the overview says of it, so that the overview imports nothing.
 _COMMANDS = {
     "generate": "Continue a Japanese text.",
+    "serve": "Serve a model over HTTP, with OpenAI's names.",
     "tokenize": "Text → ids.",
     "detokenize": "Ids → text.",
     "vocab": "Build or inspect a vocabulary.",
     "prepare": "Corpus → token shards.",
     "train": "Token shards → model.",
-    "convert": "Checkpoint → the same in bf16, int8, int4 or GGUF.",
+    "convert": "Checkpoint → another format, and back.",
     "evaluate": "Bits per character of a model on texts.",
 }
 
@@ -110,7 +111,8 @@ def _exit(status: int, reason: object) -> NoReturn:
     sys.exit(status)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+# With "color", click writes escape sequences that are in a text to pipes and files as well.
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(__version__, prog_name="neox-ja")
 def main() -> None:
     """GPT-NeoX-Japanese: Japanese text, tokens and models."""

@@ -1,4 +1,4 @@
-"""`neox-ja convert`: model directory → the same in another format, for us or for llama.cpp."""
+"""`neox-ja convert`: model directory → the same in another format, for us or others, and back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import click
 
+from gpt_neox_japanese.cli.number_types import Whole
 from gpt_neox_japanese.cli.options import MODEL
 from gpt_neox_japanese.cli.stdin import TEXT
 
 __all__ = ["command"]
 
 _BITS = {"bf16": 16, "int8": 8, "int4": 4}
+_FOREIGN = ("gguf", "gpt-neox")
 
 
 @click.command()
@@ -21,9 +23,9 @@ _BITS = {"bf16": 16, "int8": 8, "int4": 4}
 @click.option(
     "--to",
     "target",
-    type=click.Choice([*_BITS, "gguf"]),
+    type=click.Choice([*_BITS, *_FOREIGN]),
     help="Format of the matrices, where with int4 embeddings and head are int8; or gguf, a file "
-    "for llama.cpp, ollama and LM Studio.",
+    "for llama.cpp, ollama and LM Studio; or gpt-neox, a checkpoint of EleutherAI/gpt-neox.",
 )
 @click.option(
     "--type",
@@ -33,10 +35,24 @@ _BITS = {"bf16": 16, "int8": 8, "int4": 4}
     "that of MODEL]",
 )
 @click.option(
+    "--model-parallel",
+    type=Whole(min=1, max=1024),
+    metavar="N",
+    help="With --to gpt-neox: over how many GPUs each layer is split.  [default: 1]",
+)
+@click.option(
     "--from",
     "source",
-    type=click.Choice(["gguf"]),
-    help="MODEL is a GGUF file that `--to gguf` made; the result is a model directory.",
+    type=click.Choice(_FOREIGN),
+    help="MODEL is a GGUF file that `--to gguf` made, or a checkpoint of gpt-neox; the result is "
+    "a model directory.",
+)
+@click.option(
+    "--vocabulary",
+    type=MODEL,
+    metavar="PATH_OR_ID",
+    help="With --from gpt-neox: the vocabulary that MODEL was trained with, a directory with "
+    "vocab.txt and emoji.json, or a Hub id.",
 )
 @click.option(
     "--output",
@@ -45,53 +61,97 @@ _BITS = {"bf16": 16, "int8": 8, "int4": 4}
     help="Directory to make, which must not exist, or be empty; with --to gguf, a file.",
 )
 def command(
-    model: str, target: str | None, kind: str | None, source: str | None, output: Path
+    model: str,
+    target: str | None,
+    kind: str | None,
+    model_parallel: int | None,
+    source: str | None,
+    vocabulary: str | None,
+    output: Path,
 ) -> None:
     """Write MODEL, a directory or a Hub id, in another format.
 
     The result is a model directory again, which `neox-ja generate --model` and `from_pretrained`
-    read, or a GGUF file.
+    read, or what another program reads.
     """
     if (source is None) == (target is None):
         raise click.UsageError(
             "--to is missing; name the format, such as int8"
             if source is None
-            else f"--from gguf makes a model directory; leave out --to {target}, convert that later"
+            else f"--from {source} makes a model directory; leave out --to {target}, convert that"
+            " later"
         )
     if kind is not None and target != "gguf":
         raise click.UsageError(
-            "--type is for --to gguf; --to bf16, int8 and int4 say it themselves"
+            "--type is for --to gguf; --to bf16, int8 and int4 say it themselves, and gpt-neox"
+            " keeps the model's"
+        )
+    if model_parallel is not None and target != "gpt-neox":
+        raise click.UsageError("--model-parallel is for --to gpt-neox; leave it out")
+    if (vocabulary is None) == (source == "gpt-neox"):
+        raise click.UsageError(
+            "--vocabulary is missing; name the directory with the vocab.txt and emoji.json that"
+            " the model was trained with"
+            if vocabulary is None
+            else "--vocabulary is for --from gpt-neox; the others have one of their own"
         )
 
     def progress(done: int, whole: int) -> None:
         if terminal:
-            click.echo(f"\r{100 * done // whole} %", nl=False, err=True)
+            unit, size = ("parts", 1.0) if "gpt-neox" in (target, source) else ("MB", 1e6)
+            click.echo(f"\r{done / size:,.0f} of {whole / size:,.0f} {unit}", nl=False, err=True)
 
     terminal = sys.stderr.isatty()
-    size = _convert(model, target, kind, output, progress)
+    if source is not None:
+        size = _from(source, Path(model), vocabulary, output, progress)
+    else:
+        assert target is not None
+        size = _to(target, model, kind, model_parallel or 1, output, progress)
     if terminal:
         click.echo("\r", nl=False, err=True)
     click.echo(f"{output}: {size / 1e6:,.1f} MB" + " of weights" * (target != "gguf"))
 
 
-def _convert(
-    model: str,
-    target: str | None,
-    kind: str | None,
+def _from(
+    source: str,
+    model: Path,
+    vocabulary: str | None,
     output: Path,
     progress: Callable[[int, int], None],
 ) -> int:
-    """Do what the options say, and return the number of bytes."""
+    """Make a model directory, and return the number of bytes of its weights."""
+    if source == "gguf":
+        from gpt_neox_japanese.interop.gguf_reader import read_gguf
+
+        return read_gguf(model, output, progress=progress)
+    from gpt_neox_japanese.files.model_directory import find_tokenizer
+    from gpt_neox_japanese.interop.neox_checkpoints import from_neox
+
+    assert vocabulary is not None
+    return from_neox(model, find_tokenizer(vocabulary), output, progress=progress)
+
+
+def _to(
+    target: str,
+    model: str,
+    kind: str | None,
+    model_parallel: int,
+    output: Path,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Write a model in another format, and return the number of bytes."""
     if target == "gguf":
         from gpt_neox_japanese.interop.gguf_writer import write_gguf
 
         return write_gguf(model, output, kind=kind and kind.lower(), progress=progress)
-    if target is None:
-        from gpt_neox_japanese.interop.gguf_reader import read_gguf
-
-        return read_gguf(Path(model), output, progress=progress)
     from gpt_neox_japanese.files.model_directory import find_model
     from gpt_neox_japanese.files.tensor_files import read_tensors
+
+    directory = find_model(model)
+    if target == "gpt-neox":
+        from gpt_neox_japanese.interop.neox_checkpoints import to_neox
+
+        return to_neox(directory, output, model_parallel=model_parallel, progress=progress)
     from gpt_neox_japanese.quantization.convert import convert
 
-    return convert(find_model(model), output, _BITS[target], read=read_tensors, progress=progress)
+    return convert(directory, output, _BITS[target], read=read_tensors, progress=progress)

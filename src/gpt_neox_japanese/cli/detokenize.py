@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.cli.options import tokenizer_option
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 __all__ = ["command"]
+
+_MAX_DIGITS = 18  # more than any id has, and fewer than the kernels' integers hold
 
 
 @click.command()
@@ -29,7 +32,8 @@ def command(ids: tuple[str, ...], tokenizer: str | None) -> None:
 def _parse(source: str) -> list[int]:
     numbers = []
     for word in source.replace(",", " ").split():
-        if not word.isdecimal():
-            raise click.UsageError(f"{word!r} is not an id; write whole numbers such as 5963 126")
+        if not word.isdecimal() or len(word) > _MAX_DIGITS:
+            shown = short_repr(word)
+            raise click.UsageError(f"{shown} is not an id; write whole numbers such as 5963 126")
         numbers.append(int(word))
     return numbers

@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.checks import short_repr
+
 __all__ = ["Real", "Whole"]
 
 _MOST = 2**63 - 1
+_MOST_DIGITS = 100
 
 
 class Whole(click.IntRange):
@@ -23,8 +26,9 @@ class Whole(click.IntRange):
         Raises:
             click.BadParameter: it is none, or not in the range.
         """
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        is_cut = isinstance(value, float) and not value.is_integer()
+        if is_cut or not _is_short(value):
+            self.fail(f"{short_repr(value)} is not a whole number.", param, ctx)
         number = super().convert(value, param, ctx)
         if abs(number) > _MOST:
             self.fail(f"{value} is too large; it must be at most {_MOST}.", param, ctx)
@@ -45,10 +49,17 @@ class Real(click.FloatRange):
         Raises:
             click.BadParameter: it is none, not finite, or not in the range.
         """
-        number = math.nan if isinstance(value, bool) else super().convert(value, param, ctx)
+        number = super().convert(value, param, ctx) if _is_short(value) else math.nan
         if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
+            self.fail(f"{short_repr(value)} is not a finite number.", param, ctx)
         return number
 
     def _describe_range(self) -> str:
         return "" if self.min is self.max is None else super()._describe_range()
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value is a number, or text that may be one, and fits a line of a message."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 10**_MOST_DIGITS
+    return isinstance(value, float) or (isinstance(value, str) and len(value) <= _MOST_DIGITS)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.number_types import Real, Whole
 from gpt_neox_japanese.cli.stdin import TEXT
 
 __all__ = [
     "MODEL",
+    "PATH",
+    "held_out_option",
     "layout_options",
     "renamed_option",
     "required_tokenizer_option",
@@ -21,8 +24,22 @@ __all__ = [
 
 _Command = Callable[..., Any]
 
-MODEL = click.Path()
+
+class _Path(click.Path):
+    """A path that names something. To Python, an empty one, of a variable not set, is `.`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if str(value) == "" or "\0" in str(value):
+            self.fail(f"{value!r} names nothing; give a path.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+MODEL = _Path()
 """A model's directory, Hub id, or `default`, as `find_model` and `find_tokenizer` take it."""
+
+PATH = _Path(path_type=Path)
+"""A file or a directory."""
 
 
 class _WithOldName(click.Option):
@@ -98,6 +115,21 @@ def layout_options(command: _Command) -> _Command:
         click.option(
             "--split-lines", is_flag=True, help="In .txt files, every line is a document."
         ),
+    )
+
+
+def held_out_option(help_: str) -> Callable[[_Command], _Command]:
+    """Which documents are kept out of training: the same for the same fraction, everywhere.
+
+    Args:
+        help_: What the command does with them.
+    """
+    return click.option(
+        "--held-out",
+        type=Real(0, 1, max_open=True),
+        default=0.01,
+        show_default=True,
+        help=help_,
     )
 
 

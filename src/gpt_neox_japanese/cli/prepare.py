@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Real
 from gpt_neox_japanese.cli.options import (
+    PATH,
+    held_out_option,
     layout_options,
     renamed_option,
     required_tokenizer_option,
@@ -22,22 +23,16 @@ __all__ = ["command"]
 
 
 @click.command()
-@click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("corpus", nargs=-1, required=True, type=PATH)
 @required_tokenizer_option
 @renamed_option("--model", "--tokenizer")
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Directory to make; it must not exist, or be empty.",
 )
-@click.option(
-    "--held-out",
-    type=Real(0, 1, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Fraction of the documents kept out of training, to evaluate with.",
-)
+@held_out_option("Fraction of the documents kept out of training, to evaluate with.")
 @layout_options
 @run_options
 def command(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.options import layout_options, run_options, tokenizer_option
+from gpt_neox_japanese.cli.options import PATH, layout_options, run_options, tokenizer_option
 from gpt_neox_japanese.cli.stdin import TEXT, read_text
 
 __all__ = ["command"]
@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ids, tokens, offsets.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Tokenize FILEs into this: a .jsonl file, or a directory of numpy arrays.",
 )
 @layout_options

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.options import MODEL, renamed_option
+from gpt_neox_japanese.cli.options import MODEL, PATH, renamed_option
 from gpt_neox_japanese.cli.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
@@ -20,7 +21,6 @@ from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Ar
 __all__ = ["command"]
 
 _POSITIVE = Whole(min=1)
-_PATH = click.Path(path_type=Path)
 _PRECISION = click.Choice(["bf16", "fp32"])
 _DEFAULTS = {**asdict(Architecture()), **asdict(Settings())}
 
@@ -59,17 +59,33 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if "model" in values:
         raise click.UsageError(f"{path} has 'model', which is called 'init_from' now")
-    known = {option.name for option in context.command.params} - {"config", "resume"}
-    if unknown := sorted(values.keys() - known):
-        raise click.UsageError(f"{path} has {unknown[0]!r}, which is no option of train")
+    options = {str(option.name): option for option in context.command.params}
+    if unknown := sorted(values.keys() - (options.keys() - {"config", "resume"})):
+        raise click.UsageError(f"{path} has {short_repr(unknown[0])}, which is no option of train")
     # A null stands for an option that is not given.
-    context.default_map = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, value in values.items():
+        if kind := _other_kind(options[name], value):
+            raise click.UsageError(f"{path}: {name} is {short_repr(value)}; it must be {kind}")
+    context.default_map = values
+
+
+def _other_kind(option: click.Parameter, value: Any) -> str | None:
+    """What a value of a file must be, if it is something else; click expects texts everywhere."""
+    if isinstance(option, click.Option) and option.is_flag:
+        return None if isinstance(value, bool) else "true or false"
+    if option.multiple:
+        texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+        return None if texts else "a list of texts"
+    if isinstance(option.type, (Whole, Real)):
+        return None if isinstance(value, (int, float, str)) else "a number"
+    return None if isinstance(value, str) else "a text"
 
 
 @click.command()
 @click.option(
     "--config",
-    type=_PATH,
+    type=PATH,
     is_eager=True,
     expose_value=False,
     callback=_read_config,
@@ -78,13 +94,13 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @click.option(
     "--data",
     required=True,
-    type=_PATH,
+    type=PATH,
     help="Directory that `neox-ja prepare` made, or an indexed dataset (.bin and .idx).",
 )
 @click.option(
     "--output",
     required=True,
-    type=_PATH,
+    type=PATH,
     help="Directory of the run: the model, report.md, train.json, loss.jsonl, checkpoints.",
 )
 @click.option(
@@ -100,7 +116,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     metavar="PATH_OR_ID",
     help="Vocabulary of an indexed dataset.  [default: --init-from's]",
 )
-@click.option("--held-out-data", type=_PATH, help="Held-out part of an indexed dataset.")
+@click.option("--held-out-data", type=PATH, help="Held-out part of an indexed dataset.")
 @_number("--hidden-size", "Channels of a new model.")
 @_number("--layers", "Layers of a new model.")
 @_number("--heads", "Attention heads of a new model.")

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.options import layout_options, tokenizer_option
+from gpt_neox_japanese.cli.number_types import Whole
+from gpt_neox_japanese.cli.options import (
+    PATH,
+    held_out_option,
+    layout_options,
+    tokenizer_option,
+)
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
@@ -27,21 +32,15 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("corpus", nargs=-1, required=True, type=PATH)
 @click.option("--size", type=Whole(), required=True, help="Number of ids.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="Directory to make; it must not hold a vocabulary already.",
 )
-@click.option(
-    "--held-out",
-    type=Real(0, 1, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Fraction of the documents not to look at: the ones that `prepare` holds out.",
-)
+@held_out_option("Fraction of the documents not to look at: the ones that `prepare` holds out.")
 @layout_options
 def build(
     corpus: tuple[Path, ...],
@@ -79,7 +78,7 @@ def build(
 
 
 @command.command()
-@click.argument("texts", nargs=-1, type=click.Path(path_type=Path), metavar="[TEXT-FILE...]")
+@click.argument("texts", nargs=-1, type=PATH, metavar="[TEXT-FILE...]")
 @tokenizer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @layout_options

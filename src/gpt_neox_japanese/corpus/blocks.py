@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt_neox_japanese.corpus.corpus_files import corpus_files, kind_of
 from gpt_neox_japanese.corpus.documents import Document, Layout
 from gpt_neox_japanese.corpus.parquet import read_row_groups
-from gpt_neox_japanese.corpus.parts import Lines, Part, WholeText, read_lines
+from gpt_neox_japanese.corpus.parts import Broken, Lines, Part, WholeText, read_lines
 from gpt_neox_japanese.errors import CorpusError
 
 __all__ = ["Block", "read_blocks", "read_documents"]
@@ -22,8 +22,8 @@ class Block:
     """Some consecutive documents of a corpus, perhaps of several files. It can be pickled.
 
     Attributes:
-        parts: where they are.
-        layout: how they are read.
+        parts: Where they are.
+        layout: How they are read.
     """
 
     parts: tuple[Part, ...]
@@ -81,7 +81,7 @@ def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) ->
         Documents.
 
     Raises:
-        CorpusError: a file or a line cannot be read; the message names both.
+        CorpusError: A file or a line cannot be read; the message names both.
     """
     for block in read_blocks(corpus_files(paths), layout or Layout()):
         for document in block.documents():
@@ -93,6 +93,8 @@ def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) ->
 def _bytes_to_read(part: Part) -> int:
     # How far in an archive something lies depends on how its library reads ahead, and blocks must
     # not: a run that continues counts them.
+    if isinstance(part, Broken):
+        return 0
     return len(part.data) if isinstance(part, Lines) and part.data is not None else part.size
 
 

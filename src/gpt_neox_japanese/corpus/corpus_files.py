@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.files.regular_files import check_regular
 
 __all__ = ["compression_of", "corpus_files", "kind_of"]
 
@@ -34,7 +35,7 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
         The files.
 
     Raises:
-        CorpusError: a path does not exist, cannot be read, is of an unknown kind, is a directory
+        CorpusError: A path does not exist, cannot be read, is of an unknown kind, is a directory
             without texts, or needs a library that is not installed.
     """
     files: list[Path] = []
@@ -53,6 +54,7 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
         elif not _is_corpus_file(path):
             raise CorpusError(f"{path} is of an unknown kind; expected {', '.join(_SUFFIXES)}")
         else:
+            check_regular(path, CorpusError)
             files.append(path)
     if passed_over:
         print(f"passed over: {_listed(passed_over)}", file=sys.stderr)
@@ -102,7 +104,8 @@ def _corpus_files_in(directory: Path, passed_over: Counter[str]) -> list[Path]:
             passed_over[f"*{path.suffix.lower()}" if path.suffix else "without suffix"] += 1
         elif not path.exists():
             raise CorpusError(f"{path} is a link to a file that does not exist")
-        elif path.is_file():
+        else:
+            check_regular(path, CorpusError)
             found.append(path)
     # The order of names, which a file system that takes capitals for small letters has not.
     return sorted(found, key=lambda file: file.parts)

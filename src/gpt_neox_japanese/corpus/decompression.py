@@ -19,7 +19,7 @@ from gpt_neox_japanese.errors import CorpusError
 __all__ = ["decompressed"]
 
 _CHUNK_BYTES = 2**20
-_PACKED_BYTES = 2**14  # a thousandfold decompressed, they still fit into memory
+_PACKED_BYTES = 2**10  # unpacked thirty-thousandfold, as zstd may, they still fit into memory
 
 # The longest that zstd writes (`--long=31`). A frame names its own, and so much memory is taken.
 _LONGEST_WINDOW = 2**31
@@ -41,7 +41,7 @@ def decompressed(file: Path) -> Chunks:
         Some bytes, and how far in the file they end.
 
     Raises:
-        CorpusError: the file cannot be read, is no archive of its kind, or ends too early. What was
+        CorpusError: The file cannot be read, is no archive of its kind, or ends too early. What was
             decompressed before that has been given.
     """
     read = {".gz": _read_gz, ".zst": _read_zst}.get(compression_of(file), _read_plain)

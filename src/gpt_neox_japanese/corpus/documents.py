@@ -18,10 +18,10 @@ class Document:
     """One text of a corpus.
 
     Attributes:
-        id: the `id` of the JSON line or row; without one, `file:line`; for a text file its name.
-        text: the text, free of lone surrogates.
-        file: the file it came from.
-        line: the line (or row) of that file it began at, counted from 1.
+        id: The `id` of the JSON line or row; without one, `file:line`; for a text file its name.
+        text: The text, free of lone surrogates.
+        file: The file it came from.
+        line: The line (or row) of that file it began at, counted from 1.
     """
 
     id: str
@@ -35,9 +35,9 @@ class Layout:
     """Where the documents of a file are.
 
     Attributes:
-        text_field: the JSON field or Parquet column that holds the text.
-        id_field: the one that holds the document's id; it may be missing.
-        split_lines: whether every line of a .txt file that is not blank is a document.
+        text_field: The JSON field or Parquet column that holds the text.
+        id_field: The one that holds the document's id; it may be missing.
+        split_lines: Whether every line of a .txt file that is not blank is a document.
     """
 
     text_field: str = "text"
@@ -58,12 +58,12 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
         The document.
 
     Raises:
-        CorpusError: the line is not what it should be; the message names file and line.
+        CorpusError: The line is not what it should be; the message names file and line.
     """
     source = _decode(line, file, number)
     try:
         fields = json.loads(source)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
         raise CorpusError(f"{file}, line {number}: not JSON ({error})") from None
     text = fields.get(layout.text_field) if isinstance(fields, dict) else None
     if not isinstance(text, str):
@@ -71,7 +71,12 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
             f'{file}, line {number}: expected an object with a string "{layout.text_field}"'
         )
     given = fields.get(layout.id_field)
-    document_id = f"{name_of(file)}:{number}" if given is None else str(given)
+    try:
+        document_id = f"{name_of(file)}:{number}" if given is None else str(given)
+    except RecursionError:
+        raise CorpusError(
+            f'{file}, line {number}: "{layout.id_field}" is nested too deeply; expected a string'
+        ) from None
     if "\\u" in source:  # strict UTF-8 has no lone surrogates, so only escapes can make them
         _check_surrogates(text, file, number)
         _check_surrogates(document_id, file, number)
@@ -90,7 +95,7 @@ def document_of_line(line: bytes, file: Path, number: int) -> Document:
         The document.
 
     Raises:
-        CorpusError: the line is not UTF-8; the message names file and line.
+        CorpusError: The line is not UTF-8; the message names file and line.
     """
     text = _decode(line, file, number).removesuffix("\r")
     return Document(f"{name_of(file)}:{number}", text, file, number)
@@ -138,8 +143,8 @@ def is_held_out(document_id: str, fraction: float) -> bool:
     held out at one fraction stays held out at every larger one.
 
     Args:
-        document_id: the document's id.
-        fraction: the wanted size of the held-out part, from 0 to 1.
+        document_id: The document's id.
+        fraction: The wanted size of the held-out part, from 0 to 1.
 
     Returns:
         Whether it is kept out of training.

@@ -30,15 +30,15 @@ def map_blocks(
     Only a few blocks and results a worker are in memory at a time.
 
     Args:
-        function: with more than one worker it is pickled, and so are its results.
-        blocks: read as the work goes on.
-        workers: number of processes at most; with 1 the work is done in this one.
+        function: With more than one worker it is pickled, and so are its results.
+        blocks: Read as the work goes on.
+        workers: Number of processes at most; with 1 the work is done in this one.
 
     Yields:
         A block, and what `function` made of it.
 
     Raises:
-        ChildProcessError: the system ended a worker.
+        ChildProcessError: The system ended a worker.
     """
     if sys.platform == "win32":
         workers = min(workers, _MAX_WORKERS_ON_WINDOWS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_neox_japanese.corpus.documents import Document, Layout, name_of
-from gpt_neox_japanese.corpus.parts import Broken, Part
+from gpt_neox_japanese.corpus.parts import MAX_DOCUMENT_BYTES, Broken, Part
 from gpt_neox_japanese.errors import CorpusError
 
 __all__ = ["RowGroup", "read_row_groups"]
@@ -21,10 +21,10 @@ class RowGroup:
     """One row group of a Parquet file.
 
     Attributes:
-        file: the file.
-        size: its share of the file's bytes.
-        first: the first row's number in the file, from 1.
-        index: which row group it is, from 0.
+        file: The file.
+        size: Its share of the file's bytes.
+        first: The first row's number in the file, from 1.
+        index: Which row group it is, from 0.
     """
 
     file: Path
@@ -36,13 +36,13 @@ class RowGroup:
         """The rows of the group.
 
         Args:
-            layout: Which fields or columns hold the text and the name.
+            layout: Which fields or columns hold the text and the id.
 
         Yields:
             A document for each row, or an error in its place. A group that cannot be
             read ends with an error.
         """
-        from pyarrow import ArrowException, parquet
+        from pyarrow import parquet
 
         number = self.first
         try:
@@ -56,26 +56,33 @@ class RowGroup:
                         number += 1
         except CorpusError as error:
             yield error
-        except (OSError, ArrowException) as error:
+        except Exception as error:  # of a broken file, pyarrow raises Python's errors as well
             yield CorpusError(f"{self.file}, row {number}: cannot be read: {_one_line(error)}")
 
     def _document(
         self, batch: Any, row: int, number: int, layout: Layout
     ) -> Document | CorpusError:
         try:
-            text = batch[layout.text_field][row].as_py()
+            text = _value(batch, layout.text_field, row)
+            given = _value(batch, layout.id_field, row)
+            document_id = f"{name_of(self.file)}:{number}" if given is None else str(given)
         except UnicodeDecodeError as error:
             return CorpusError(f"{self.file}, row {number}: not UTF-8 ({error.reason})")
-        if text is None:
+        except Exception as error:  # of the many kinds of an id, some have values Python has not
+            return CorpusError(f"{self.file}, row {number}: cannot be read: {_one_line(error)}")
+        if not isinstance(text, str):
             return CorpusError(f"{self.file}, row {number}: {layout.text_field!r} is null")
-        has_id = layout.id_field in batch.schema.names
-        document_id = batch[layout.id_field][row].as_py() if has_id else None
-        return Document(
-            f"{name_of(self.file)}:{number}" if document_id is None else str(document_id),
-            text,
-            self.file,
-            number,
-        )
+        if len(text) > MAX_DOCUMENT_BYTES // 3:
+            return CorpusError(
+                f"{self.file}, row {number}: longer than {MAX_DOCUMENT_BYTES // 3:,} characters;"
+                " split this document"
+            )
+        return Document(document_id, text, self.file, number)
+
+
+def _value(batch: Any, name: str, row: int) -> Any:
+    """A value of a row; None where the file has no such column."""
+    return batch[name][row].as_py() if name in batch.schema.names else None
 
 
 def read_row_groups(file: Path) -> Iterator[Part]:
@@ -87,11 +94,11 @@ def read_row_groups(file: Path) -> Iterator[Part]:
     Yields:
         Its parts, in order.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     try:
         metadata = parquet.read_metadata(file)
-    except (OSError, ArrowException) as error:
+    except Exception as error:  # pyarrow raises Python's errors as well
         yield Broken(CorpusError(f"{file} cannot be read: {_one_line(error)}"))
         return
     first, done = 1, 0
@@ -112,6 +119,9 @@ def _columns(file: Path, schema: Any, layout: Layout) -> list[str]:
             f"{file} has no column {layout.text_field!r}, only {', '.join(schema.names)}; "
             "name the one that holds the text"
         )
+    for name in (layout.text_field, layout.id_field):
+        if (count := schema.names.count(name)) > 1:
+            raise CorpusError(f"{file} has {count} columns {name!r}; rename all but one")
     kind = schema.field(layout.text_field).type
     if types.is_dictionary(kind):
         kind = kind.value_type

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gpt_neox_japanese.corpus.corpus_files import compression_of, kind_of
 from gpt_neox_japanese.corpus.decompression import decompressed
@@ -25,6 +25,12 @@ from gpt_neox_japanese.errors import CorpusError
 __all__ = ["Broken", "Lines", "Part", "WholeText", "read_lines"]
 
 _BYTES_OF_LINES = 2**21
+
+MAX_DOCUMENT_BYTES = 2**26
+"""The longest line, and the longest text that is a document: 64 MiB, 22 million kana.
+
+Twelve gigabytes of one letter are 400 KB as a .zst; whoever unpacks them would hold them all.
+"""
 
 
 class Part(Protocol):
@@ -64,7 +70,14 @@ class WholeText:
             One document, or one error.
         """
         try:
-            data = b"".join(chunk for chunk, _ in decompressed(self.file))
+            data = bytearray()
+            for chunk, _ in decompressed(self.file):
+                data += chunk
+                if len(data) > MAX_DOCUMENT_BYTES:
+                    raise CorpusError(
+                        f"{self.file} is one document of more than {MAX_DOCUMENT_BYTES:,} bytes;"
+                        " split it, or read its lines as documents with --split-lines"
+                    )
             yield Document(name_of(self.file), data.decode("utf-8-sig"), self.file, 1)
         except CorpusError as error:
             yield error
@@ -78,11 +91,11 @@ class Lines:
     """Consecutive lines of a file, each a document unless it is blank.
 
     Attributes:
-        file: the file.
-        size: bytes that the lines take in the file.
-        first: the first line's number, from 1.
-        offset: where the lines begin in the file.
-        data: the lines themselves where the file is compressed, and has no such places.
+        file: The file.
+        size: Bytes that the lines take in the file.
+        first: The first line's number, from 1.
+        offset: Where the lines begin in the file.
+        data: The lines themselves where the file is compressed, and has no such places.
     """
 
     file: Path
@@ -127,7 +140,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Broken:
-    """The rest of a file that cannot be read."""
+    """What cannot be read: the rest of a file, or a line that is too long."""
 
     error: CorpusError
     size: int = 0
@@ -156,29 +169,71 @@ def read_lines(file: Path) -> Iterator[Part]:
     is_packed = bool(compression_of(file))
     first, offset = 1, 0
     try:
-        for data, end in _whole_lines(decompressed(file)):
-            size = end - offset if is_packed else len(data)
-            yield Lines(file, size, first, offset, data if is_packed else None)
-            first += data.count(b"\n")
+        for data, length, end in _whole_lines(decompressed(file)):
+            size = end - offset if is_packed else length
+            if data is None:
+                yield Broken(
+                    CorpusError(
+                        f"{file}, line {first}: longer than {MAX_DOCUMENT_BYTES:,} bytes; split"
+                        " this document"
+                    ),
+                    size,
+                )
+                first += 1
+            else:
+                yield Lines(file, size, first, offset, data if is_packed else None)
+                first += data.count(b"\n")
             offset += size
     except CorpusError as error:
         yield Broken(error)
 
 
-def _whole_lines(chunks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
-    """Join and cut chunks so that they end with a line."""
-    pending: list[bytes] = []
+class _Cut(NamedTuple):
+    """Whole lines, or one that is too long to be kept.
+
+    Attributes:
+        data: The lines; None for one that is too long.
+        length: How many bytes they have.
+        end: How far in the file itself they end, about.
+    """
+
+    data: bytes | None
+    length: int
+    end: int
+
+
+def _whole_lines(chunks: Iterator[tuple[bytes, int]]) -> Iterator[_Cut]:
+    """Join and cut chunks so that they end with a line, holding no line that is too long."""
+    pending: list[bytes] = []  # whole lines, and the beginning of one more
+    line = 0  # bytes of that beginning
+    too_long = False  # it is not kept
     end = 0
     try:
         for chunk, end in chunks:
+            first = chunk.find(b"\n") + 1
+            if not too_long and line + (first or len(chunk)) > MAX_DOCUMENT_BYTES:
+                too_long, whole = True, b"".join(pending)
+                if cut := len(whole) - line:
+                    yield _Cut(whole[:cut], cut, end)
+                del pending[:], whole
+            if too_long:
+                line += first or len(chunk)
+                if not first:
+                    continue
+                yield _Cut(None, line, end)
+                too_long, line, chunk = False, 0, chunk[first:]
             pending.append(chunk)
-            # Looking at the newest chunk alone keeps a line of gigabytes linear.
+            # Looking at the newest chunk alone keeps a long line linear.
             cut = chunk.rfind(b"\n") + 1
+            line = len(chunk) - cut if cut else line + len(chunk)
             if cut and sum(map(len, pending)) >= _BYTES_OF_LINES:
-                yield b"".join(pending[:-1]) + chunk[:cut], end
+                data = b"".join(pending[:-1]) + chunk[:cut]
+                yield _Cut(data, len(data), end)
                 pending = [chunk[cut:]]
     except CorpusError:
         rest = b"".join(pending)
-        yield rest[: rest.rfind(b"\n") + 1], end  # the last line is not whole
+        rest = rest[: rest.rfind(b"\n") + 1]  # the last line is not whole
+        yield _Cut(rest, len(rest), end)
         raise
-    yield b"".join(pending), end
+    rest = b"".join(pending)
+    yield _Cut(None, line, end) if too_long else _Cut(rest, len(rest), end)

@@ -99,6 +99,9 @@ def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -
 
     Returns:
         The fraction of right answers.
+
+    Raises:
+        DataError: A continuation has more tokens than the model reads.
     """
     model.train(False)
     with torch.inference_mode():
@@ -121,8 +124,14 @@ def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
     start = [eos, *codec.encode(question.context)]
     window = int(model.config.max_position_embeddings)
     rows = [codec.encode(choice) for choice in question.choices]
-    start = start[-(window - max(map(len, rows))) :]
-    inputs = torch.zeros(len(rows), len(start) + max(map(len, rows)), dtype=torch.long)
+    longest = max(map(len, rows))
+    if longest >= window:
+        raise DataError(
+            f"a continuation has {longest} tokens, and the model reads {window}; a cloze needs a"
+            " model that reads more"
+        )
+    start = start[-(window - longest) :]
+    inputs = torch.zeros(len(rows), len(start) + longest, dtype=torch.long)
     targets = torch.full_like(inputs, -100)
     for row, ids in enumerate(rows):
         inputs[row, : len(start) + len(ids)] = torch.tensor([*start, *ids])

@@ -38,7 +38,9 @@ def write_file(path: Path, data: bytes) -> None:
     """
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_bytes(data)
+        fresh.unlink(missing_ok=True)  # a killed process left it, or it is a link to elsewhere
+        with fresh.open("xb") as stream:
+            stream.write(data)
         sync_file(fresh)
         move_over(fresh, path)
     except OSError:
@@ -73,8 +75,10 @@ def move_over(fresh: Path, path: Path) -> None:
         aside.rename(path)
         raise
     for old in path.parent.glob(f".{path.name}.*.old"):
+        number = old.name.removeprefix(f".{path.name}.").removesuffix(".old")
         with suppress(OSError):  # somebody still reads it; a later time it goes
-            old.unlink()
+            if number.isdecimal():
+                old.unlink()
 
 
 def publish_directory(partial: Path, final: Path) -> None:

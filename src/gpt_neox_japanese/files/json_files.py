@@ -1,43 +1,46 @@
-"""The files of a model directory: `config.json` and its like, and which file is where.
-
-A path that the user gives, and every link in the directory that he names, is his own choice and is
-followed: the Hub's cache is made of links, and so are directories of DVC, Nix and data drives. What
-is written *inside* a file is not his choice: an index can only name files that lie beside it.
-"""
+"""The files of a model directory: `config.json` and its like, and which file is where."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.checks import short_repr
+from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
+from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
 
-__all__ = ["check_regular", "read_index", "read_object"]
+__all__ = ["read_index", "read_object"]
+
+_MODEL_DIRECTORY = (
+    "a model is a directory with config.json, model.safetensors, vocab.txt and emoji.json"
+)
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(
+    path: Path,
+    error: type[NeoXJapaneseError] = CheckpointError,
+    remedy: str = _MODEL_DIRECTORY,
+) -> dict[str, Any]:
     """The JSON object that a file holds, such as `config.json`.
 
     Args:
         path: The file.
+        error: What is raised.
+        remedy: What to do about a file that is missing or broken.
 
     Raises:
-        CheckpointError: The file cannot be read or holds something else.
+        error: The file cannot be read or holds something else.
     """
-    check_regular(path)
+    check_regular(path, error)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {str(path)!r}: {error.strerror or error}; a model is a directory with"
-            " config.json, model.safetensors, vocab.txt and emoji.json"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from error
+    except OSError as reason:
+        raise error(f"cannot read {str(path)!r}: {reason.strerror or reason}; {remedy}") from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{str(path)!r} is not JSON: {reason}; {remedy}") from reason
     if not isinstance(value, dict):
-        raise CheckpointError(f"{str(path)!r} must hold a JSON object")
+        raise error(f"{str(path)!r} must hold a JSON object; {remedy}")
     return value
 
 
@@ -50,27 +53,16 @@ def read_index(path: Path) -> list[Path]:
     Raises:
         CheckpointError: It is no index, or names a file that does not lie beside it.
     """
-    shards = read_object(path).get("weight_map")
-    if not isinstance(shards, dict):
-        raise CheckpointError(f"{str(path)!r} has no weight_map; copy or download it again")
+    index = read_object(path)
+    for name in ("metadata", "weight_map"):  # transformers needs the first too
+        if not isinstance(index.get(name), dict):
+            raise CheckpointError(f"{str(path)!r} has no {name}; copy or download it again")
+    shards = index["weight_map"]
     for name in shards.values():
-        if not isinstance(name, str) or Path(name).name != name or name in {"", ".."}:
+        if not is_plain_name(name):
             raise CheckpointError(
-                f"{str(path)!r} names the weight file {name!r}; weight files must lie beside their"
-                " index and be named without a directory"
+                f"{str(path)!r} names the weight file {short_repr(name)}; weight files must lie"
+                " beside their index and be named without a directory"
             )
         check_regular(path.parent / name)
     return [path.parent / name for name in sorted(set(shards.values()))]
-
-
-def check_regular(path: Path) -> None:
-    """Refuse what is there and is neither a file nor a link to one: a pipe would be waited for.
-
-    Args:
-        path: May be missing.
-
-    Raises:
-        CheckpointError: It is a pipe, a device, a socket or a directory.
-    """
-    if os.path.exists(path) and not path.is_file():
-        raise CheckpointError(f"{str(path)!r} is not a regular file; put a real one there")

@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.checks import short_repr
+from gpt_neox_japanese.checks import check_bool, check_text, short_repr
 from gpt_neox_japanese.errors import CheckpointError
 
-__all__ = ["DEFAULT", "TOKENIZER_FILES", "find_model", "find_tokenizer"]
+__all__ = ["DEFAULT", "TOKENIZER_FILES", "HubKwargs", "find_model", "find_tokenizer"]
 
 DEFAULT = "default"
 """The name of the model that comes with the package."""
@@ -33,33 +34,39 @@ _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
-def find_tokenizer(
-    name: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """Return a local directory with the files of a tokenizer; see `find_model`."""
-    return _find(
-        name,
-        TOKENIZER_FILES,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    )
+class HubKwargs(TypedDict, total=False):
+    """Which files of a repository on the Hub are meant; a model on this machine needs none of it.
+
+    Attributes:
+        revision: A branch, tag or commit; its main branch if not given.
+        cache_dir: Where fetched files are kept; None for the Hub's default.
+        token: For private repositories; None for the one that `hf auth login` keeps.
+        local_files_only: Fetch nothing, take what was fetched before.
+    """
+
+    revision: str | None
+    cache_dir: str | os.PathLike[str] | None
+    token: str | bool | None
+    local_files_only: bool
 
 
-def find_model(
-    name: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> Path:
+def find_tokenizer(name: str | os.PathLike[str], **hub: Unpack[HubKwargs]) -> Path:
+    """Return a local directory with the files of a tokenizer.
+
+    Args:
+        name: See `find_model`.
+        **hub: See `HubKwargs`.
+
+    Returns:
+        See `find_model`.
+
+    Raises:
+        CheckpointError: There is no such directory or repository, or it cannot be reached.
+    """
+    return _find(name, TOKENIZER_FILES, **hub)
+
+
+def find_model(name: str | os.PathLike[str], **hub: Unpack[HubKwargs]) -> Path:
     """Return a local directory with the files of a model.
 
     Of a repository only what is needed is fetched: configuration, tokenizer, and weights as
@@ -68,10 +75,7 @@ def find_model(
     Args:
         name: A directory; a Hub id such as "abeja/gpt-neox-japanese-2.7b"; or "default" for the
             model that comes with the package; a directory of that name is "./default".
-        revision: A branch, tag or commit of the repository.
-        cache_dir: Where fetched files are kept; None for the Hub's default.
-        token: For private repositories; None for the one that `hf auth login` keeps.
-        local_files_only: Fetch nothing, take what was fetched before.
+        **hub: See `HubKwargs`.
 
     Returns:
         `name` itself, the package's own model, or where the Hub's cache keeps the files.
@@ -79,32 +83,14 @@ def find_model(
     Raises:
         CheckpointError: There is no such directory or repository, or it cannot be reached.
     """
-
-    def find(files: Iterable[str]) -> Path:
-        return _find(
-            name,
-            files,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
-
-    directory = find((*TOKENIZER_FILES, *_CONFIG_FILES, *_SAFETENSORS))
+    directory = _find(name, (*TOKENIZER_FILES, *_CONFIG_FILES, *_SAFETENSORS), **hub)
     if not any(directory.glob(_SAFETENSORS[0])):
-        directory = find((*TOKENIZER_FILES, *_CONFIG_FILES, *_PICKLES))
+        directory = _find(name, (*TOKENIZER_FILES, *_CONFIG_FILES, *_PICKLES), **hub)
     return directory
 
 
-def _find(
-    name: str | os.PathLike[str],
-    files: Iterable[str],
-    *,
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    token: str | bool | None,
-    local_files_only: bool,
-) -> Path:
+def _find(name: str | os.PathLike[str], files: Iterable[str], **hub: Unpack[HubKwargs]) -> Path:
+    _check(hub)
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise CheckpointError(f"the model is {short_repr(name)}; give a directory or a Hub id")
     if name == DEFAULT:
@@ -117,14 +103,23 @@ def _find(
             " model.safetensors, vocab.txt and emoji.json, or a Hub id such as"
             " 'abeja/gpt-neox-japanese-2.7b'"
         )
-    return _fetch(
-        str(name),
-        files,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    )
+    return _fetch(str(name), files, **hub)
+
+
+def _check(hub: HubKwargs) -> None:
+    """Look at every argument, though a model on this machine needs none of them."""
+    if unknown := hub.keys() - HubKwargs.__annotations__.keys():
+        raise TypeError(f"got an unexpected keyword argument: {', '.join(sorted(unknown))}")
+    if (revision := hub.get("revision")) is not None:
+        check_text("revision", revision, CheckpointError)
+    cache_dir = hub.get("cache_dir")
+    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
+        raise CheckpointError(f"cache_dir is {short_repr(cache_dir)}; it must be a directory")
+    token = hub.get("token")
+    is_header = isinstance(token, str) and token.isascii()
+    if not (is_header or token is None or isinstance(token, bool)):
+        raise CheckpointError("token is not what the Hub gives out, such as 'hf_…'")
+    check_bool("local_files_only", hub.get("local_files_only", False), CheckpointError)
 
 
 def _is_hub_id(name: str | os.PathLike[str]) -> bool:
@@ -132,15 +127,7 @@ def _is_hub_id(name: str | os.PathLike[str]) -> bool:
     return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
-def _fetch(
-    repository: str,
-    files: Iterable[str],
-    *,
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    token: str | bool | None,
-    local_files_only: bool,
-) -> Path:
+def _fetch(repository: str, files: Iterable[str], **hub: Unpack[HubKwargs]) -> Path:
     # What of all this is needed is known only now: importing it takes a third of a second.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -152,15 +139,16 @@ def _fetch(
         RevisionNotFoundError,
     )
 
+    cache_dir = hub.get("cache_dir")
     try:
         return Path(
             snapshot_download(
                 repository,
-                revision=revision,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                token=token,
-                local_files_only=local_files_only,
                 allow_patterns=list(files),
+                revision=hub.get("revision"),
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                token=hub.get("token"),
+                local_files_only=hub.get("local_files_only", False),
             )
         )
     except GatedRepoError as error:
@@ -170,7 +158,7 @@ def _fetch(
         reason = "the Hub knows no repository of that name, or it is private: give a token"
         raise _not_found(repository, reason) from error
     except RevisionNotFoundError as error:
-        raise _not_found(repository, f"it has no revision {revision!r}") from error
+        raise _not_found(repository, f"it has no revision {hub.get('revision')!r}") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = "the Hub cannot be reached, and nothing of it was fetched before"
         raise _not_found(repository, reason) from error

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from gpt_neox_japanese.errors import OutputError
 
 __all__ = [
+    "MARKER",
     "check_output",
     "check_writable",
     "make_partial",
@@ -25,6 +27,9 @@ __all__ = [
     "publish_file",
     "target",
 ]
+
+# Tells a directory of ours, which may be removed, from one that only has such a name.
+MARKER = ".unfinished-result"
 
 # What the caller can do nothing about by naming another place on the same disk.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -95,24 +100,39 @@ def partial_directory(output: Path, work: str) -> Path:
 
 
 def make_partial(partial: Path, output: Path) -> None:
-    """Make the directory in which a result grows.
+    """Make the directory in which a result grows, in the place of one that a killed run left.
 
     Args:
         partial: What `partial_directory` gave.
         output: What `--output` names, for the message.
 
     Raises:
-        OutputError: That is not possible there.
+        OutputError: That is not possible there, or something of that name is not ours.
         OSError: The disk is full or fails.
     """
+    if os.path.lexists(partial):
+        if not _is_ours(partial):
+            raise OutputError(
+                f"{partial} is in the way, and no interrupted run left it; give it another name, "
+                f"remove it, or choose another --output than {output}"
+            )
+        shutil.rmtree(partial)
     try:
         partial.mkdir(parents=True)
+        (partial / MARKER).touch()
     except OSError as error:
         if error.errno in _OF_THE_DISK:
             raise
         raise OutputError(
             f"--output {output} cannot be made: {error.strerror}; choose another"
         ) from error
+
+
+def _is_ours(partial: Path) -> bool:
+    """Whether `make_partial` made a directory, even if it was killed in the middle."""
+    if partial.is_symlink() or not partial.is_dir():
+        return False
+    return (partial / MARKER).is_file() or not any(partial.iterdir())
 
 
 def publish(partial: Path, output: Path, last: str) -> None:
@@ -123,6 +143,7 @@ def publish(partial: Path, output: Path, last: str) -> None:
         output: A directory that is empty or does not exist.
         last: The file by which others know that a directory is complete.
     """
+    (partial / MARKER).unlink(missing_ok=True)
     real = target(output)
     if not real.is_dir():
         partial.rename(real)

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from gpt_neox_japanese.checks import one_line
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular, read_index
+from gpt_neox_japanese.files.json_files import read_index
+from gpt_neox_japanese.files.regular_files import check_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["read_tensors", "read_weights"]
+__all__ = ["read_pickle", "read_tensors", "read_weights"]
 
 _Arrays = dict[str, NDArray[Any]]
 _Reader = Callable[[Path], _Arrays]
+_Read = TypeVar("_Read")
 
 # What safetensors calls the dtypes that are read, and NumPy; it has no bfloat16.
 _DTYPES = {
@@ -38,9 +44,12 @@ _DTYPES = {
     "U8": np.uint8,
 }
 
+# Tables that old checkpoints store, in any dtype, and that every reader computes.
+_COMPUTED = re.compile(r"\.(attention\.bias|attention\.masked_bias|rotary_emb\.inv_freq)$")
+
 
 def read_weights(directory: Path) -> _Arrays:
-    """Read every tensor of a checkpoint; bfloat16 as its bits, uint16.
+    """Read every tensor of a checkpoint but what is computed; bfloat16 as its bits, uint16.
 
     Args:
         directory: Of a model.
@@ -98,10 +107,10 @@ def map_safetensors(path: Path) -> _Arrays:
         path: Of the file.
 
     Returns:
-        Array by name; bfloat16 as its bits, uint16. Tensors of other dtypes are left out.
+        Array by name; bfloat16 as its bits, uint16.
     """
     with safe_open(path, framework="numpy") as file:  # checks that the tensors fit the file
-        names = file.keys()
+        names = [name for name in file.keys() if not _COMPUTED.search(name)]  # noqa: SIM118
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
@@ -109,37 +118,84 @@ def map_safetensors(path: Path) -> _Arrays:
     arrays: _Arrays = {}
     for name in names:
         described = header[name]
-        # The attention masks of old checkpoints are of other dtypes, and not needed.
-        if (dtype := _DTYPES.get(described["dtype"])) is not None:
-            begin, end = described["data_offsets"]
-            arrays[name] = data[begin:end].view(dtype).reshape(described["shape"])
+        if (dtype := _DTYPES.get(described["dtype"])) is None:
+            raise _other_dtype(name, described["dtype"])
+        begin, end = described["data_offsets"]
+        arrays[name] = data[begin:end].view(dtype).reshape(described["shape"])
     return arrays
+
+
+def read_pickle(path: Path) -> Any:
+    """What a file of `torch.save` holds: tensors, numbers and texts, in lists and dictionaries.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What was saved; the bytes of a tensor stay on the disk until they are used.
+
+    Raises:
+        CheckpointError: The file is broken, or holds something else.
+    """
+    return _read(path, _unpickle)
+
+
+def _unpickle(path: Path) -> Any:
+    import torch
+
+    # A pickle can hold any code. Only data is let through. NumPy's arrays are such, and files of
+    # DeepSpeed hold the states of its random numbers in them. Nothing is read before it is used,
+    # but in files of before 2020, which cannot be mapped.
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    old_name = "numpy.core.multiarray._reconstruct"
+    arrays: list[Any] = [np.ndarray, np.dtype, np.dtypes.UInt32DType, reconstruct]
+    with torch.serialization.safe_globals([*arrays, (reconstruct, old_name)]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
 
 
 def _load_pickle(path: Path) -> _Arrays:
     import torch
 
-    # A pickle can hold any code. Only tensors are let through.
-    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    weights = _unpickle(path)
     if not isinstance(weights, dict) or not all(
-        isinstance(w, torch.Tensor) for w in weights.values()
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in weights.items()
     ):
         raise TypeError("it does not hold tensors by name")
-    return {
-        name: (w.view(torch.uint16) if w.dtype == torch.bfloat16 else w).contiguous().numpy()
-        for name, w in weights.items()
-    }
+    kinds = {getattr(torch, name) for name in ("float16", "float32", "float64", "int8", "uint8")}
+    arrays: _Arrays = {}
+    for name, tensor in weights.items():
+        tensor = tensor.detach()
+        if _COMPUTED.search(name):
+            continue
+        if tensor.dtype == torch.bfloat16:
+            arrays[name] = tensor.view(torch.int16).numpy().view(np.uint16)
+        elif tensor.dtype in kinds and tensor.layout is torch.strided and not tensor.is_meta:
+            arrays[name] = tensor.numpy()
+        else:
+            raise _other_dtype(name, f"{tensor.layout} {tensor.dtype} on {tensor.device}")
+    return arrays
 
 
-def _read(path: Path, read: _Reader) -> _Arrays:
+def _other_dtype(name: str, dtype: str) -> TypeError:
+    return TypeError(f"{name[:200]!r} is {dtype}, which no weight of this model is")
+
+
+def _read(path: Path, read: Callable[[Path], _Read]) -> _Read:
     check_regular(path)
     try:
         return read(path)
-    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"cannot read weights from {str(path)!r}: {reason}") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{str(path)!r}: the .safetensors file is broken ({one_line(error)}); copy or download"
+            " it again"
+        ) from error
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(path)!r} holds something else than tensors, and is not loaded because it could"
+            " run any program; ask its maker for model.safetensors"
+        ) from error
     except Exception as error:  # a broken pickle can fail in any way
         raise CheckpointError(
-            f"{str(path)!r} holds more than tensors or is broken, and was not run:"
-            f" {' '.join(str(error).split())[:200]}"
+            f"cannot read weights from {str(path)!r}: {one_line(error)}; copy or download it again"
         ) from error

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, short_repr
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.files.model_directory import DEFAULT
+from gpt_neox_japanese.files.model_directory import DEFAULT, HubKwargs
 from gpt_neox_japanese.inference.detokenizer import Detokenizer, place_tokens
 from gpt_neox_japanese.inference.outputs import Completion, TextScore
 from gpt_neox_japanese.inference.sampling.params import (
@@ -101,25 +101,18 @@ class TextGenerator:
         cls,
         model: str | os.PathLike[str] = DEFAULT,
         *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
         dtype: str | torch.dtype | None = None,
         device: str = "cpu",
         slots: int | None = None,
         threads: int | None = None,
         prompt_lookup: bool = False,
+        **hub: Unpack[HubKwargs],
     ) -> TextGenerator:
         """Open a model; without a name, the one that comes with the package.
 
         Args:
             model: A directory with config.json, model.safetensors, vocab.txt and emoji.json, or a
                 Hub id such as "abeja/gpt-neox-japanese-2.7b".
-            revision: A branch, tag or commit of a repository on the Hub.
-            cache_dir: Where what is fetched is kept; None for the Hub's default.
-            token: For private repositories.
-            local_files_only: Fetch nothing.
             dtype: "float32" (None), "bfloat16", or on a GPU "float16"; see `load_network`.
             device: Where the model runs, as torch names it.
             slots: Texts that are written at once; the others wait. None for 8, on Windows for
@@ -127,6 +120,8 @@ class TextGenerator:
             threads: Of a CPU; None for one on each core.
             prompt_lookup: Draft several tokens at once from what was written before; the text
                 stays the same.
+            **hub: Of a repository: `revision`, `cache_dir`, `token` and `local_files_only`; see
+                `HubKwargs`.
 
         Returns:
             A generator; close it, or use it in a `with` statement, to end its threads.
@@ -139,12 +134,6 @@ class TextGenerator:
         from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
         from gpt_neox_japanese.inference.loading.load import load_engine
 
-        place: dict[str, Any] = {
-            "revision": revision,
-            "cache_dir": cache_dir,
-            "token": token,
-            "local_files_only": local_files_only,
-        }
         run: dict[str, Any] = {
             "dtype": dtype,
             "device": device,
@@ -152,10 +141,10 @@ class TextGenerator:
             "threads": threads,
             "prompt_lookup": prompt_lookup,
         }
-        checkpoint = Checkpoint.open(model, **place)
+        checkpoint = Checkpoint.open(model, **hub)
         engine = load_engine(checkpoint, stop_ids=checkpoint.stop_ids, **run)
         generator = cls(checkpoint.codec, engine, checkpoint.sampling_params)
-        generator._source = {"model": model, **place, **run}
+        generator._source = {"model": model, **hub, **run}
         return generator
 
     @classmethod

@@ -60,7 +60,7 @@ class Network(Protocol):
             num_without_logits: Leading tokens that run without logits.
 
         Returns:
-            [tokens - num_without_logits, vocabulary]. It may be overwritten by the next call.
+            float32 [tokens - num_without_logits, vocabulary], which the next call may overwrite.
         """
 
     def prefill(

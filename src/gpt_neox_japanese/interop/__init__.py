@@ -2,4 +2,5 @@
 
 `gguf_writer` makes a file for llama.cpp and what is built on it, `gguf_reader` a model directory of
 such a file; `gguf_tokenizer` is how llama.cpp gets the same ids, `gguf_network` the same scores.
+`neox_checkpoints` does both for EleutherAI/gpt-neox; `neox_parts` and `neox_config` are its files.
 """

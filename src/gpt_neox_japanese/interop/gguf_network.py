@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import TABLES
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_float
-from gpt_neox_japanese.quantization.formats import tensor_of
+from gpt_neox_japanese.quantization.bfloat16_arrays import float32_array
+from gpt_neox_japanese.quantization.formats import find_tensor
 
 __all__ = [
     "LlamaTensor",
@@ -164,7 +164,7 @@ def read_source(
     shape = wanted.shape
     if name in TABLES and name in tensors and tensors[name].ndim == 2:
         shape = (max(shape[0], len(tensors[name])), *shape[1:])
-    array = as_float(tensor_of(tensors, name, shape)[: wanted.shape[0]])
+    array = float32_array(find_tensor(tensors, name, shape)[: wanted.shape[0]])
     return _qkv(hparams, array, forth=True) if wanted.qkv else array
 
 

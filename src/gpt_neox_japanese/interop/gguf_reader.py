@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files import outputs
-from gpt_neox_japanese.files.json_files import check_regular
+from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import TABLES

@@ -23,8 +23,12 @@ from typing import NamedTuple
 from gpt_neox_japanese.errors import VocabularyError
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.decoding import Decoder
-from gpt_neox_japanese.tokenizer.normalization import DASHES, JOINER, SPACES
-from gpt_neox_japanese.tokenizer.python_encoder import LONGEST_PIECE, SYMBOL_CLASSES, byte_ids
+from gpt_neox_japanese.tokenizer.encoding.normalization import DASHES, JOINER, SPACES
+from gpt_neox_japanese.tokenizer.encoding.python_encoder import (
+    LONGEST_PIECE,
+    SYMBOL_CLASSES,
+    byte_ids,
+)
 
 __all__ = ["GGUFTokens", "TokenType", "escape_token", "tokens_of", "trie_strings"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,8 +29,8 @@ from gpt_neox_japanese.interop.gguf_network import (
 )
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
+from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import find_unknown_id
 from gpt_neox_japanese.tokenizer.tokenizer_config import read_tokenizer_config
-from gpt_neox_japanese.tokenizer.vocabulary_encoder import find_unknown_id
 
 __all__ = ["FILES", "KEY", "NUM_IDS", "write_gguf"]
 
@@ -71,7 +72,7 @@ def write_gguf(
         model: A directory or a Hub id.
         output: The file to make.
         kind: One of `TYPES`; None for that of the checkpoint, so that no number changes.
-        progress: Called with the number of tensors written and of all tensors.
+        progress: Called with the number of bytes of tensors written and of all.
 
     Returns:
         Bytes of the file.
@@ -159,17 +160,20 @@ def _write(
     try:
         _add_metadata(writer, model)
         tensors = to_llama(model.hparams)
+        written = whole = 0
         for tensor in tensors:
             shape, kind = _layout(model, tensor)
-            size = int(np.prod(shape))
+            size = math.prod(shape)
+            whole += size
             writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), size, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for number, stored in enumerate(_stored(model, tensors, row), start=1):
+        for stored in _stored(model, tensors, row):
             writer.write_tensor_data(stored)
+            written += stored.nbytes
             if progress is not None:
-                progress(number, len(tensors))
+                progress(written, whole)
     finally:
         writer.close()
 

@@ -27,7 +27,6 @@ __all__ = [
     "Longs",
     "Number",
     "Shorts",
-    "Trie",
     "arithmetic",
     "compiled",
     "entry",
@@ -43,7 +42,6 @@ Shorts: TypeAlias = NDArray[np.int16]
 Ints: TypeAlias = NDArray[np.int32]
 Longs: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float32]
-Trie: TypeAlias = tuple[Ints, Ints, Number]
 
 # Numba's types describe what is written, not what may then be called: one argument fewer, say.
 intrinsic: Any = numba.extending.intrinsic
@@ -58,8 +56,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _SOURCES = (
     "**/kernels/*.py",
     "**/kernel_*.py",
-    "tokenizer/normalization.py",
-    "tokenizer/python_encoder.py",
+    "tokenizer/encoding/normalization.py",
+    "tokenizer/encoding/python_encoder.py",
 )
 
 

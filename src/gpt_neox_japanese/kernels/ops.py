@@ -12,11 +12,11 @@ import math
 
 import numpy as np
 
-from gpt_neox_japanese.kernels.bfloat16 import float_of, to_float32, to_stored
-from gpt_neox_japanese.kernels.compile import Floats, Number, arithmetic
+from gpt_neox_japanese.kernels.bfloat16 import float_of, matrix_at, to_float32, to_stored
+from gpt_neox_japanese.kernels.compile import Floats, Longs, Number, arithmetic, entry
 from gpt_neox_japanese.kernels.reductions import dot, multiply_add, total
 
-__all__ = ["add_rows", "attend", "exp", "gelu", "normalize", "rotate", "store"]
+__all__ = ["add_rows", "attend", "attend_last", "exp", "gelu", "normalize", "rotate", "store"]
 
 
 def _floats(*numbers: float) -> tuple[np.float32, ...]:
@@ -201,3 +201,34 @@ def store(row: Floats, place: Number) -> None:
     """
     for i in range(len(row)):
         place[i] = to_stored(row[i], place)
+
+
+@entry
+def attend_last(
+    query: Floats,
+    kind: Number,
+    keys: Longs,
+    values: Longs,
+    length: Number,
+    out: Floats,
+    first: Number,
+    last: Number,
+) -> None:
+    """Attend with some heads: one new token of each text, over a cache as torch keeps it.
+
+    Args:
+        query: float32 [heads, head_dim], of all texts.
+        kind: Empty; its dtype says how the cache is stored, float32 or bfloat16 as uint16.
+        keys: int64 [heads], the address of each head's [length, head_dim].
+        values: As `keys`.
+        length: Tokens of the cache.
+        out: float32 [heads, head_dim], of which rows `first` to `last` are written.
+        first: First head.
+        last: Head after the last.
+    """
+    head_dim = query.shape[1]
+    scores = np.empty(length, np.float32)
+    for head in range(first, last):
+        key = matrix_at(keys[head], length, head_dim, kind)
+        value = matrix_at(values[head], length, head_dim, kind)
+        attend(query[head], key, value, length, scores, out[head])

@@ -4,31 +4,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.checks import one_line, short_repr
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError, NeoXJapaneseError
+from gpt_neox_japanese.files.model_config import (
+    ROTARY_KEYS,
+    check_config,
+    check_no_code,
+    rotary_parameters,
+)
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 
 __all__ = ["GPTNeoXJapaneseConfig"]
 
-# Each size and the maximum that is accepted. Building a model takes memory for every layer even
-# before there are weights, so a damaged or hostile file must not name any number it likes.
-_SIZES = {
-    "vocab_size": 2**24,
-    "hidden_size": 2**18,
-    "num_hidden_layers": 2**12,
-    "num_attention_heads": 2**18,
-    "intermediate_multiple_size": 2**10,
-    "max_position_embeddings": 2**31,
-}
-# The two names of each rotary number: transformers 4's argument, transformers 5's dictionary key.
-_ROTARY_KEYS = {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"}
+_TRANSFORMERS_4 = ("rotary_pct", "rotary_emb_base")  # how it spells the rotary numbers
+
+_Config = TypeVar("_Config", bound="type[PreTrainedConfig]")
 
 
+@contextmanager
+def _argument_errors() -> Iterator[None]:
+    """What transformers raises, where a value is of another type than it expects, as ours."""
+    try:
+        yield
+    except NeoXJapaneseError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"the configuration cannot be used: {one_line(error)}") from error
+
+
+def _with_our_errors(config_class: _Config) -> _Config:
+    """Decorate a config class so that what transformers refuses is an `ArgumentError`."""
+    initialize = config_class.__init__
+
+    @wraps(initialize)
+    def checked_init(self: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        with _argument_errors():
+            initialize(self, *args, **kwargs)
+
+    config_class.__init__ = checked_init  # type: ignore[method-assign]
+    return config_class
+
+
+@_with_our_errors
 @strict
 class GPTNeoXJapaneseConfig(PreTrainedConfig):
     """The hyper-parameters of a GPT-NeoX-Japanese model; the defaults are those of the 2.7B.
@@ -58,9 +86,8 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         is_decoder: Kept for old configuration files; the model is always a decoder.
 
     Raises:
-        ArgumentError: (a `ValueError`) if a value makes no sense, or if `rope_parameters`
-            contradicts `rotary_pct` or `rotary_emb_base`.
-        huggingface_hub.errors.StrictDataclassFieldValidationError: If a value has the wrong type.
+        ArgumentError: (a `ValueError`) if a value has the wrong type or makes no sense, or if
+            `rope_parameters` contradicts `rotary_pct` or `rotary_emb_base`.
     """
 
     model_type = "gpt_neox_japanese"
@@ -106,10 +133,40 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
+        given = vars(self) | kwargs
+        check_config(given, "", ArgumentError)
         super().__post_init__(**kwargs)
         if self.output_attentions and self._attn_implementation is None:
             self._attn_implementation = "eager"
-        self._check_values()
+        self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a config of what a file says; transformers calls this wherever it reads one.
+
+        Args:
+            config_dict: What config.json says.
+            **kwargs: What the caller says instead.
+
+        Returns:
+            The config, and with `return_unused_kwargs` what of `kwargs` is no field.
+
+        Raises:
+            CheckpointError: The file has a value that cannot be used.
+            ArgumentError: The caller gives one.
+        """
+        check_config(config_dict, "config.json: ")
+        check_no_code(config_dict, "config.json: ")
+        settable = {field.name for field in fields(cls)} | {"model_type"}
+        for name in config_dict:
+            known = getattr(cls, name, None)
+            if hasattr(cls, name) and name not in settable and not getattr(known, "fset", None):
+                raise CheckpointError(
+                    f"config.json: {short_repr(name)} is no field, but part of the class that reads"
+                    " it; remove it"
+                )
+        with _argument_errors():
+            return super().from_dict(config_dict, **kwargs)
 
     @property
     def rotary_pct(self) -> float:
@@ -160,20 +217,12 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         Raises:
             ArgumentError: Two spellings contradict each other.
         """
-        rope = dict(kwargs.pop("rope_scaling", None) or self.rope_parameters or {})
-        for argument, key in _ROTARY_KEYS.items():
-            value = kwargs.pop(argument, None)
-            if value is not None and rope.setdefault(key, value) != value:
-                raise ArgumentError(
-                    f"{argument}={value!r} contradicts rope_parameters[{key!r}]={rope[key]!r}; "
-                    "give one of them, or the same value twice"
-                )
-        rope.setdefault("rope_theta", 10000)
-        rope.setdefault("partial_rotary_factor", 1.0)
-        self.rope_parameters = rope
+        given = {"rope_parameters": self.rope_parameters, **kwargs}
+        self.rope_parameters = rotary_parameters(given, "", ArgumentError)
         self.ignore_keys_at_rope_validation = {"partial_rotary_factor"}
         self.standardize_rope_params()
-        return kwargs
+        rotary = {"rope_scaling", *ROTARY_KEYS}
+        return {name: value for name, value in kwargs.items() if name not in rotary}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what config.json holds, the rotary numbers under both of their names.
@@ -181,50 +230,25 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         transformers 4 reads only its own names: without them it would silently fall back to the
         defaults.
         """
-        fields: dict[str, Any] = super().to_dict()
-        for argument, key in _ROTARY_KEYS.items():
-            fields[argument] = fields["rope_parameters"][key]
-        return fields
+        values: dict[str, Any] = super().to_dict()
+        for argument in _TRANSFORMERS_4:
+            values[argument] = values["rope_parameters"][ROTARY_KEYS[argument]]
+        return values
 
-    def _check_values(self) -> None:
-        for name, maximum in _SIZES.items():
-            if not 1 <= getattr(self, name) <= maximum:
-                raise ArgumentError(
-                    f"{name}={getattr(self, name)} must be from 1 to {maximum}; the default is "
-                    f"{getattr(type(self), name)}"
-                )
-        if self.hidden_size % self.num_attention_heads:
-            raise ArgumentError(
-                f"hidden_size={self.hidden_size} is not divisible by "
-                f"num_attention_heads={self.num_attention_heads}; choose a multiple, such as "
-                f"{self.num_attention_heads * max(1, self.hidden_size // self.num_attention_heads)}"
-            )
-        for name in ("attention_dropout", "hidden_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ArgumentError(
-                    f"{name}={getattr(self, name)} is a probability; it must be in [0, 1)"
-                )
-        for name in ("layer_norm_eps", "rotary_emb_base"):
-            if not getattr(self, name) > 0:
-                raise ArgumentError(f"{name}={getattr(self, name)} must be positive")
-        if self.initializer_range < 0:
-            raise ArgumentError(
-                f"initializer_range={self.initializer_range} is a standard deviation; it cannot "
-                "be negative"
-            )
-        self._check_rotary_channels()
+    def check(self) -> None:
+        """Check all values, also those that were assigned since.
 
-    def _check_rotary_channels(self) -> None:
-        if not 0 < self.rotary_pct <= 1:
+        Raises:
+            ArgumentError: One of them makes no sense.
+        """
+        check_config(vars(self), "", ArgumentError)
+        if self.hidden_act not in ACT2FN:
             raise ArgumentError(
-                f"rotary_pct={self.rotary_pct} must be in (0, 1]: the fraction of each head's "
-                "channels to rotate"
+                f"hidden_act is {short_repr(self.hidden_act)}, which transformers does not know;"
+                f" choose one of {', '.join(ACT2FN)}"
             )
-        head_dim = self.hidden_size // self.num_attention_heads
-        rotated = int(head_dim * self.rotary_pct)
-        if rotated == 0 or rotated % 2:
+        if (kind := self._rope["rope_type"]) not in ("default", *ROPE_INIT_FUNCTIONS):
             raise ArgumentError(
-                f"rotary_pct={self.rotary_pct} rotates {rotated} of the {head_dim} channels of a "
-                "head; rotation works on pairs, so choose rotary_pct, hidden_size and "
-                "num_attention_heads that give an even number above zero"
+                f"rope_type is {short_repr(kind)}; choose default or one of"
+                f" {', '.join(ROPE_INIT_FUNCTIONS)}"
             )

@@ -38,9 +38,10 @@ _PREFIX = GPTNeoXJapanesePreTrainedModel.base_model_prefix
 class GPTNeoXJapaneseForSequenceClassification(
     GenericForSequenceClassification, GPTNeoXJapanesePreTrainedModel
 ):
-    """Scores `config.num_labels` classes (or a number, with one label) at each text's last token.
+    """Scores `num_labels` classes (or a number, with one label) at each text's last token.
 
-    `logits` is [batch, num_labels]. Batches of more than one text need `config.pad_token_id`.
+    `logits` is [batch, num_labels]; the configuration says how many. Batches of more than one text
+    need `config.pad_token_id`.
     """
 
     base_model_prefix = _PREFIX
@@ -51,9 +52,9 @@ class GPTNeoXJapaneseForSequenceClassification(
 class GPTNeoXJapaneseForTokenClassification(
     GenericForTokenClassification, GPTNeoXJapanesePreTrainedModel
 ):
-    """Scores `config.num_labels` classes at every token.
+    """Scores `num_labels` classes at every token.
 
-    `logits` is [batch, tokens, num_labels].
+    `logits` is [batch, tokens, num_labels]; the configuration says how many.
     """
 
     base_model_prefix = _PREFIX

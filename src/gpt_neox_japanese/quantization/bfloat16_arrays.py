@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_bfloat", "as_float", "bfloat_to_float", "float_to_bfloat"]
+__all__ = ["bfloat16_array", "bfloat16_to_float32", "float32_array", "float32_to_bfloat16"]
 
 
-def as_float(numbers: NDArray[Any]) -> NDArray[np.float32]:
+def float32_array(numbers: NDArray[Any]) -> NDArray[np.float32]:
     """Convert to float32.
 
     Args:
@@ -20,11 +20,11 @@ def as_float(numbers: NDArray[Any]) -> NDArray[np.float32]:
         float32 of the same shape; the same array if it is float32 already.
     """
     if numbers.dtype == np.uint16:
-        return bfloat_to_float(numbers)
+        return bfloat16_to_float32(numbers)
     return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
-def as_bfloat(numbers: NDArray[Any]) -> NDArray[np.uint16]:
+def bfloat16_array(numbers: NDArray[Any]) -> NDArray[np.uint16]:
     """Convert to bfloat16, rounded to nearest even.
 
     Args:
@@ -35,10 +35,10 @@ def as_bfloat(numbers: NDArray[Any]) -> NDArray[np.uint16]:
     """
     if numbers.dtype == np.uint16:
         return np.ascontiguousarray(numbers)
-    return float_to_bfloat(np.ascontiguousarray(numbers, dtype=np.float32))
+    return float32_to_bfloat16(np.ascontiguousarray(numbers, dtype=np.float32))
 
 
-def bfloat_to_float(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Convert bfloat16 to float32.
 
     Args:
@@ -50,7 +50,7 @@ def bfloat_to_float(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def float_to_bfloat(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Convert float32 to bfloat16, rounded to nearest even.
 
     Args:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files import outputs
-from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.model_config import read_config, read_generation_config
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
+from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.safetensors_writer import (
     allocate_bits,
     quantization_config,
@@ -25,9 +27,6 @@ __all__ = ["convert"]
 
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
-
-# Tables that old checkpoints store and that every reader computes.
-_COMPUTED = re.compile(r"\.(attention\.bias|attention\.masked_bias|rotary_emb\.inv_freq)$")
 
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|h5|msgpack|gguf)$|\.index\.json$")
 
@@ -76,8 +75,9 @@ def convert(
     """
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
-    config = _read_config(source)
-    tensors = {n: t for n, t in read(source).items() if not _COMPUTED.search(n)}
+    config = _read_configs(source)
+    tensors = dict(read(source))
+    _check_tensors(tensors, config, source)
     _drop_tied_head(tensors, config)
     allocation = allocate_bits(tensors, bits, _LOOKUPS)
     config.pop("torch_dtype", None)
@@ -85,7 +85,6 @@ def convert(
     if (quantization := quantization_config(allocation, bits)) is not None:
         config["quantization_config"] = quantization
 
-    shutil.rmtree(partial, ignore_errors=True)
     outputs.make_partial(partial, output)
     try:
         weights = partial / "model.safetensors"
@@ -93,7 +92,7 @@ def convert(
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(config, indent=2) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
         size = weights.stat().st_size
         outputs.publish(partial, output, "config.json")
@@ -103,13 +102,34 @@ def convert(
     return size
 
 
-def _read_config(source: Path) -> dict[str, Any]:
-    config = read_object(source / "config.json")
+def _read_configs(source: Path) -> dict[str, Any]:
+    config = read_config(source)
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
         )
+    read_generation_config(source)
     return config
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
+    """Refuse what nobody could load afterwards."""
+    arrays = {
+        name: (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in tensors.items()
+    }
+    check_tensors(config, arrays, str(source))
+    for name, tensor in tensors.items():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{str(source)!r}: {name} repeats the same numbers, {tensor.nbytes:,} bytes of"
+                " them; remove it from the checkpoint"
+            )
+        if name == "__metadata__" or (name.endswith(SCALE) and name[: -len(SCALE)] in tensors):
+            raise CheckpointError(
+                f"{str(source)!r}: a tensor is called {name!r}, a name that the converted file has"
+                " another use for; give it another one"
+            )
 
 
 def _drop_tied_head(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> None:

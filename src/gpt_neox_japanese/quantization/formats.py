@@ -25,10 +25,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_float
+from gpt_neox_japanese.quantization.bfloat16_arrays import float32_array
 from gpt_neox_japanese.quantization.int4 import SCALE, unpack_int4
 
-__all__ = ["METHOD", "Matrix", "matrix_of", "tensor_of"]
+__all__ = ["METHOD", "Matrix", "check_tensor", "find_matrix", "find_tensor", "stored_matrix"]
 
 METHOD = "neox_ja"  # `quant_method` of config.json
 
@@ -76,8 +76,8 @@ class Matrix(NamedTuple):
         """
         numbers = self.numbers[rows]
         if self.scales is None:
-            return as_float(numbers)
-        scales = as_float(self.scales[rows])
+            return float32_array(numbers)
+        scales = float32_array(self.scales[rows])
         if numbers.dtype == np.uint8:
             numbers, scales = unpack_int4(numbers), np.repeat(scales, GROUP, axis=1)
         else:
@@ -86,10 +86,11 @@ class Matrix(NamedTuple):
         return floats
 
 
-def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
+def find_matrix(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
     """Find a matrix of a checkpoint, in the format in which it is stored, without a copy.
 
-    float16 and float64 are the exceptions: they become float32.
+    float16 and float64 are the exceptions: they become float32. So is what does not lie in memory
+    as a kernel needs it.
 
     Args:
         tensors: The checkpoint's, by name; bfloat16 as uint16.
@@ -102,28 +103,71 @@ def matrix_of(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, 
     Raises:
         CheckpointError: It is missing, or its type, shape or scales fit no format.
     """
+    numbers, scales = stored_matrix(tensors, name, shape)
+    if numbers.dtype in (np.float16, np.float64):
+        return Matrix(float32_array(numbers))
+    return Matrix(_in_order(numbers), None if scales is None else _in_order(scales))
+
+
+def stored_matrix(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> Matrix:
+    """`find_matrix` without any conversion: nothing of the matrix is read.
+
+    Args:
+        tensors: As of `find_matrix`.
+        name: As of `find_matrix`.
+        shape: As of `find_matrix`.
+
+    Returns:
+        The matrix; its numbers may be float16 or float64 too, and have any strides.
+
+    Raises:
+        CheckpointError: It is missing, or its type, shape or scales fit no format.
+    """
     outputs, columns = shape
     kind = tensors[name].dtype if name in tensors else None
     if kind == np.int8:
-        numbers = tensor_of(tensors, name, shape, np.int8)
-        return Matrix(numbers, tensor_of(tensors, name + SCALE, (outputs,), np.float32))
+        numbers = check_tensor(tensors, name, shape, np.int8)
+        return Matrix(numbers, check_tensor(tensors, name + SCALE, (outputs,), np.float32))
     if kind == np.uint8:
         if columns % GROUP:
             raise CheckpointError(
                 f"{name} is int4, but {columns} columns are no multiple of {GROUP}; convert the"
                 " checkpoint again"
             )
-        numbers = tensor_of(tensors, name, (outputs, columns // 2), np.uint8)
+        numbers = check_tensor(tensors, name, (outputs, columns // 2), np.uint8)
         groups = (outputs, columns // GROUP)
-        return Matrix(numbers, tensor_of(tensors, name + SCALE, groups, np.uint16))
-    numbers = tensor_of(tensors, name, shape, *_FLOATS)
-    return Matrix(as_float(numbers) if kind in (np.float16, np.float64) else numbers)
+        return Matrix(numbers, check_tensor(tensors, name + SCALE, groups, np.uint16))
+    if name + SCALE in tensors:
+        raise CheckpointError(
+            f"{name}{SCALE} stands beside {name}, whose numbers are floats; remove one of the two,"
+            " or convert the checkpoint again"
+        )
+    return Matrix(check_tensor(tensors, name, shape))
 
 
-def tensor_of(
+def find_tensor(
+    tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Find a tensor of floats of a checkpoint, in memory as a kernel needs it.
+
+    Args:
+        tensors: The checkpoint's, by name; bfloat16 as uint16.
+        name: Such as `final_layer_norm.weight`.
+        shape: What it must have.
+
+    Returns:
+        The tensor, without a copy if possible.
+
+    Raises:
+        CheckpointError: It is missing or has another shape or dtype.
+    """
+    return _in_order(check_tensor(tensors, name, shape))
+
+
+def check_tensor(
     tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], *kinds: DTypeLike
 ) -> NDArray[Any]:
-    """Find a tensor of a checkpoint.
+    """Find a tensor of a checkpoint, as it is stored.
 
     Args:
         tensors: The checkpoint's, by name; bfloat16 as uint16.
@@ -132,7 +176,7 @@ def tensor_of(
         *kinds: Dtypes of which it must have one; any float if there are none.
 
     Returns:
-        The tensor, without a copy.
+        The tensor.
 
     Raises:
         CheckpointError: It is missing or has another shape or dtype.
@@ -147,3 +191,8 @@ def tensor_of(
             " copy or convert the checkpoint again"
         )
     return found
+
+
+def _in_order(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself where its numbers follow each other and are aligned."""
+    return np.require(array, requirements=["C", "ALIGNED"])

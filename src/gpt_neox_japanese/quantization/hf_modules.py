@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.quantization.checkpoint_tensors import quantized_modules
 from gpt_neox_japanese.quantization.formats import METHOD, Matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.torch_matmul import can_bypass_torch, matmul_tensor
@@ -48,17 +49,9 @@ class QuantizationConfig(QuantizationConfigMixin):
         **_: Any,
     ) -> None:
         self.quant_method = METHOD  # type: ignore[assignment]
-        if bits not in (4, 8) or group_size != GROUP:
-            raise CheckpointError(
-                f"quantization_config: bits {bits!r} with group_size {group_size!r} is not written"
-                f" here; bits must be 4 or 8, and group_size {GROUP}"
-            )
-        if not isinstance(modules, Mapping) or not all(n in (4, 8) for n in modules.values()):
-            raise CheckpointError(
-                "quantization_config: modules must give 4 or 8 bits for names of modules; convert"
-                " the checkpoint again"
-            )
-        self.bits, self.group_size, self.modules = bits, group_size, dict(modules)
+        self.bits, self.group_size = bits, group_size
+        given = {"quant_method": METHOD, "bits": bits, "group_size": group_size, "modules": modules}
+        self.modules = quantized_modules({"quantization_config": given})
 
 
 class _Quantized(nn.Module):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.int4 import pack_int4
 from gpt_neox_japanese.quantization.kernel_quantize import (
@@ -24,6 +27,11 @@ _INT8_CLIPPING = np.array(
 # The largest weight of a group over the scale; 7 is plain rounding.
 _STEPS = np.arange(5.5, 10.25, 0.25, dtype=np.float32)
 _INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
+
+_LARGE = np.float32(1e15)  # squares of these, and sums of them, are still finite
+_SHRINK = np.float32(2.0**-80)
+
+Floats: TypeAlias = NDArray[np.float32]
 
 
 def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> Matrix:
@@ -50,15 +58,52 @@ def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> 
     outputs, columns = weight.shape
     quantized = np.empty(weight.shape, np.int8)
     if bits == 8:
-        scales = np.empty(outputs, np.float32)
+        weight, shrunk = _shrink(weight, columns)
+        scales = np.zeros(outputs, np.float32)
         quantize_int8_rows(
             weight, _INT8_CLIPPING if search else _INT8_CLIPPING[:1], quantized, scales
         )
-        return Matrix(quantized, scales)
+        scales[shrunk] /= _SHRINK
+        return _finite(Matrix(quantized, scales))
     if bits != 4:
         raise CheckpointError(f"{bits} bits are not written here; choose 4 or 8")
     if columns % GROUP:
         raise CheckpointError(f"{columns} columns are no multiple of {GROUP}; choose 8 bits")
-    patterns = np.empty((outputs, columns // GROUP), np.uint16)
+    weight, shrunk = _shrink(weight, GROUP)
+    patterns = np.zeros((outputs, columns // GROUP), np.uint16)
     quantize_int4_groups(weight, _INT4_STEPS if search else _INT4_STEPS[:1], quantized, patterns)
-    return Matrix(pack_int4(quantized), patterns)
+    groups = patterns.reshape(-1)
+    groups[shrunk] = bfloat16_array(float32_array(groups[shrunk]) / _SHRINK)
+    return _finite(Matrix(pack_int4(quantized), patterns))
+
+
+def _shrink(weight: Floats, columns: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Divide what shares a scale by a power of two where squared errors would be infinite.
+
+    Args:
+        weight: float32 [outputs, columns].
+        columns: How many share a scale.
+
+    Returns:
+        The matrix, a copy if something in it is too large, and a bool for each scale: whether it
+        must be multiplied in the end.
+    """
+    groups = weight.reshape(-1, columns)
+    large = np.maximum(groups.max(axis=1, initial=0), -groups.min(axis=1, initial=0)) > _LARGE
+    if large.any():
+        groups = groups.copy()
+        groups[large] *= _SHRINK
+    return groups.reshape(weight.shape), large
+
+
+def _finite(matrix: Matrix) -> Matrix:
+    """Refuse the few matrices whose largest weights, rounded up, are no float32."""
+    assert matrix.scales is not None
+    large = np.abs(float32_array(matrix.scales)).max(initial=0) > _LARGE
+    with np.errstate(over="ignore"):
+        finite = not large or np.isfinite(matrix.floats()).all()
+    if not finite:
+        raise CheckpointError(
+            "the largest weights are too near the end of float32 to be rounded to integers"
+        )
+    return matrix

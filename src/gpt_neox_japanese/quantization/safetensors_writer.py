@@ -176,10 +176,14 @@ def _header(layouts: list[_TensorLayout]) -> bytes:
 def _stored_arrays(
     name: str, tensor: Tensor, bits: int, search: bool
 ) -> Iterator[NDArray[np.generic]]:
-    if bits == 32:
-        yield tensor.float().numpy()
-    elif bits == 16:
-        yield tensor.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
+    if bits >= 16:
+        floats = tensor.to(torch.float32 if bits == 32 else torch.bfloat16).contiguous()
+        if not floats.isfinite().all():
+            raise CheckpointError(
+                f"{name} holds numbers that are not finite in {str(floats.dtype)[6:]}; converted,"
+                " the model would write nonsense"
+            )
+        yield (floats if bits == 32 else floats.view(torch.uint16)).numpy()
     else:
         try:
             matrix = quantize(tensor.float().numpy(), bits, search=search)

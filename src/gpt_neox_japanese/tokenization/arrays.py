@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from gpt_neox_japanese.corpus import Layout, corpus_files, name_of
+from gpt_neox_japanese.corpus import name_of
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
     Encoded,
-    OnError,
     Packed,
+    ReadingKwargs,
     corpus_fingerprint,
     encode_corpus,
 )
@@ -67,10 +68,8 @@ def tokenize_corpus(
     tokenizer: str | Path,
     output: Path,
     *,
-    layout: Layout | None = None,
-    on_error: OnError = "stop",
-    workers: int | None = None,
     resume: bool = False,
+    **reading: Unpack[ReadingKwargs],
 ) -> Totals:
     """Encode every document of a corpus into `output`, which appears only when it is complete.
 
@@ -79,10 +78,8 @@ def tokenize_corpus(
         tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
         output: A name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
-        layout: Where in the files the documents are.
-        on_error: Whether a broken document ends the work or is passed over.
-        workers: Number of processes at most; as many as there are CPUs when None.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
+        **reading: `layout`, `on_error` and `workers`; see `ReadingKwargs`.
 
     Returns:
         How much was tokenized.
@@ -92,13 +89,16 @@ def tokenize_corpus(
         DataError: There is an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
         CheckpointError: There is no such tokenizer.
+        ArgumentError: `on_error` or `workers` is something else than above.
     """
-    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
+    source = CorpusSource.find(corpus, **reading)
     codec = Codec.load(find_tokenizer(tokenizer))
     as_lines = output.suffix == ".jsonl"
     last = output.name if as_lines else MANIFEST
     settings = {**corpus_fingerprint(source, codec), "output": "lines" if as_lines else "arrays"}
-    run = ResumableOutput(output, settings, resume=resume, last=last, is_file=as_lines)
+    written = [output.name] if as_lines else [IDS, BOUNDS, DOCUMENTS, MANIFEST]
+    names = re.compile("|".join(map(re.escape, written)))
+    run = ResumableOutput(output, settings, resume=resume, names=names, last=last, is_file=as_lines)
     with run as files:
         if as_lines:
             files.append(output.name, b"")

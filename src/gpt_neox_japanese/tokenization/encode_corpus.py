@@ -10,16 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from tqdm import tqdm
 
-from gpt_neox_japanese.corpus import Block, Document, Layout, map_blocks, read_blocks
-from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.checks import check_integer, short_repr
+from gpt_neox_japanese.corpus import (
+    Block,
+    Document,
+    Layout,
+    corpus_files,
+    map_blocks,
+    read_blocks,
+)
+from gpt_neox_japanese.errors import ArgumentError, CorpusError
 from gpt_neox_japanese.machine import usable_cores
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -31,6 +39,7 @@ __all__ = [
     "OnError",
     "Pack",
     "Packed",
+    "ReadingKwargs",
     "corpus_fingerprint",
     "encode_corpus",
     "num_workers",
@@ -70,22 +79,72 @@ Pack = Callable[[Encoded], Packed]
 """Turns a block's documents into bytes of the output. Runs in the workers, so it can be pickled."""
 
 
+class ReadingKwargs(TypedDict, total=False):
+    """How a corpus is read, and on how many cores.
+
+    Attributes:
+        layout: Where in the files the documents are; `Layout()` if None or not given.
+        on_error: What a broken document does: "stop", the default, raises a CorpusError, "skip"
+            passes it over with a line on stderr.
+        workers: Number of processes at most; as many as there are CPUs if None or not given.
+    """
+
+    layout: Layout | None
+    on_error: OnError
+    workers: int | None
+
+
 @dataclass(frozen=True)
 class CorpusSource:
     """A corpus and how it is to be read.
 
     Attributes:
         files: The corpus files.
-        layout: Where in them the documents are.
-        on_error: What a broken document does: `stop` raises a CorpusError, `skip` passes it over
-            with a line on stderr.
-        workers: Number of processes at most; as many as there are CPUs when None.
+        layout: See `ReadingKwargs`.
+        on_error: See `ReadingKwargs`.
+        workers: See `ReadingKwargs`.
+
+    Raises:
+        ArgumentError: `on_error` or `workers` is something else.
     """
 
     files: Sequence[Path]
     layout: Layout
     on_error: OnError
     workers: int | None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("stop", "skip"):
+            shown = short_repr(self.on_error)
+            raise ArgumentError(f"on_error is {shown}; it must be 'stop' or 'skip'")
+        if self.workers is not None:
+            check_integer("workers", self.workers, ArgumentError, minimum=1)
+
+    @classmethod
+    def find(
+        cls,
+        corpus: Iterable[str | Path],
+        *,
+        layout: Layout | None = None,
+        on_error: OnError = "stop",
+        workers: int | None = None,
+    ) -> CorpusSource:
+        """Find the files of a corpus.
+
+        Args:
+            corpus: Files and directories, as `corpus_files` takes them.
+            layout: See `ReadingKwargs`.
+            on_error: See `ReadingKwargs`.
+            workers: See `ReadingKwargs`.
+
+        Returns:
+            The corpus.
+
+        Raises:
+            CorpusError: A file is not there, or of no kind that can be read.
+            ArgumentError: `on_error` or `workers` cannot be used.
+        """
+        return cls(corpus_files(corpus), layout or Layout(), on_error, workers)
 
     @property
     def size(self) -> int:
@@ -150,7 +209,7 @@ def num_workers(source: CorpusSource) -> int:
     """Choose how many processes encode a corpus.
 
     Args:
-        source: the corpus.
+        source: The corpus.
 
     Returns:
         `source.workers` at most, and fewer where there is not enough text for them.

@@ -5,12 +5,16 @@ inside, if `NAME` is an empty directory that is there already), together with `p
 many blocks of the corpus are done, what was counted, and how long each file was then. A run that
 continues cuts every file back to that length and goes on with the next block, so the result is the
 one of a run that was never interrupted.
+
+What a stranger left there can at most be refused: the journal names files of this directory that
+such a run writes, and nothing is cut, removed or written that is a link or of another name.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,13 +25,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from gpt_neox_japanese.checks import is_count
 from gpt_neox_japanese.errors import DataError, OutputError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.regular_files import check_own_file
 
 __all__ = ["ResumableOutput"]
 
 JOURNAL = "progress.json"
+
+# What lies in the directory besides parts of the result.
+_NEW_JOURNAL = f".{JOURNAL}.new"
+_OWN = {JOURNAL, _NEW_JOURNAL, outputs.MARKER}
 
 _SECONDS_BETWEEN_JOURNALS = 10.0
 
@@ -43,6 +54,7 @@ class ResumableOutput:
         settings: What the result depends on, as JSON values; a run can only be continued with the
             same ones.
         resume: Continue the run that was interrupted, if there is one.
+        names: Matches the name of every file that a run with this result writes.
         last: The file that goes to its place after all others.
         is_file: That one file is the whole result, and `output` its name.
 
@@ -52,12 +64,14 @@ class ResumableOutput:
 
     Raises:
         OutputError: `output` exists, or cannot be written.
-        DataError: An interrupted run is in the way, or it had other settings.
+        DataError: An interrupted run is in the way, it had other settings, or what it left is
+            damaged.
 
     Example:
         >>> import tempfile
         >>> output = Path(tempfile.mkdtemp()) / "made"
-        >>> with ResumableOutput(output, {}, resume=False, last="ids.bin") as files:
+        >>> name = re.compile("ids.bin")
+        >>> with ResumableOutput(output, {}, resume=False, names=name, last="ids.bin") as files:
         ...     files.append("ids.bin", bytes([1, 2]))
         ...     files.end_block({"tokens": 2})
         ...     files.publish()
@@ -71,6 +85,7 @@ class ResumableOutput:
         settings: Mapping[str, Any],
         *,
         resume: bool,
+        names: re.Pattern[str],
         last: str,
         is_file: bool = False,
     ) -> None:
@@ -79,15 +94,15 @@ class ResumableOutput:
             raise OutputError(f"--output {output} exists and is a directory; choose another")
         outputs.check_output(output, partial=self.directory)
         self._output, self._last, self._is_file = output, last, is_file
+        self._names = names
         self._settings = json.loads(json.dumps(settings))  # as the journal will give them back
         self.blocks = 0
         self.counts: Counter[str] = Counter()
         self._sizes: dict[str, int] = {}
         self._open: dict[str, IO[bytes]] = {}
-        if (self.directory / JOURNAL).is_file():
+        if os.path.lexists(self.directory / JOURNAL):
             self._restore(resume)
         else:
-            shutil.rmtree(self.directory, ignore_errors=True)
             outputs.make_partial(self.directory, output)
         self._written = time.monotonic()
         self._safe = self._state()
@@ -195,6 +210,8 @@ class ResumableOutput:
                 f"{self.directory} holds an interrupted run; continue it with --resume, or remove "
                 "it to start over"
             )
+        if self.directory.is_symlink():
+            raise DataError(f"{self.directory} is a link, and is not written into; remove it")
         journal = self._read_journal()
         for name, value in self._settings.items():
             if journal["settings"].get(name) != value:
@@ -202,25 +219,43 @@ class ResumableOutput:
                     f"the run in {self.directory} had another {name.replace('_', ' ')}; give the "
                     "same as then, or remove it to start over"
                 )
-        self.blocks = journal["blocks"]
-        self.counts.update(journal["counts"])
+        # All that is there is looked at before anything is changed.
+        found = list(self.directory.iterdir())
+        for path in found:
+            check_own_file(path, DataError)
+        unfinished = [path for path in found if path.name not in _OWN]
+        for path in unfinished:
+            if not self._names.fullmatch(path.name):
+                raise DataError(f"{path} is of another name than a run writes; remove it")
         self._sizes = journal["sizes"]
         for name, size in self._sizes.items():
             path = self.directory / name
             if not path.is_file() or path.stat().st_size < size:
                 raise DataError(f"{path} has lost data; remove {self.directory} to start over")
-            os.truncate(path, size)
-        for path in self.directory.iterdir():
-            # Begun after the journal was written: appending would go on behind what is lost.
-            if path.name != JOURNAL and path.name not in self._sizes:
+        self.blocks = journal["blocks"]
+        self.counts.update(journal["counts"])
+        (self.directory / _NEW_JOURNAL).unlink(missing_ok=True)
+        for path in unfinished:
+            if path.name in self._sizes:
+                os.truncate(path, self._sizes[path.name])
+            else:  # begun after the journal was written: appending would go on behind what is lost
                 path.unlink()
 
     def _read_journal(self) -> dict[str, Any]:
         path = self.directory / JOURNAL
-        try:
-            journal = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(journal, dict)
-            assert journal.keys() >= {"settings", "blocks", "counts", "sizes"}
-        except (ValueError, AssertionError) as error:
-            raise DataError(f"{path} is damaged; remove {self.directory} to start over") from error
+        remedy = f"remove {self.directory} to start over"
+        check_own_file(path, DataError)
+        journal = read_object(path, DataError, remedy)
+        is_whole = (
+            isinstance(journal.get("settings"), dict)
+            and is_count(journal.get("blocks"))
+            and all(_counts_by_name(journal.get(name)) for name in ("counts", "sizes"))
+            and all(map(self._names.fullmatch, journal["sizes"]))
+        )
+        if not is_whole:
+            raise DataError(f"{path} is damaged, or no run wrote it; {remedy}")
         return journal
+
+
+def _counts_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_count, value.values()))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import mmap
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_integer, check_text, short_repr
-from gpt_neox_japanese.errors import TokenizationError, VocabularyError
-from gpt_neox_japanese.files.model_directory import find_tokenizer
-from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens, TokenFlags
-from gpt_neox_japanese.tokenizer.decoding import Decoder, StreamDecoder
+from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.files.model_directory import HubKwargs, find_tokenizer
+from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
+from gpt_neox_japanese.tokenizer.encoding.text_encoder import TextEncoder
+from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import (
+    JIT_THRESHOLD,
+    Buffer,
+    VocabularyEncoder,
+    find_unknown_id,
+)
 from gpt_neox_japanese.tokenizer.results import Encoding, Ragged
 from gpt_neox_japanese.tokenizer.special_tokens import (
     NO_TOKENS,
@@ -27,27 +31,21 @@ from gpt_neox_japanese.tokenizer.special_tokens import (
     DisallowedSpecial,
     SpecialTokens,
 )
-from gpt_neox_japanese.tokenizer.text_encoder import TextEncoder
+from gpt_neox_japanese.tokenizer.token_ids import END_OF_TEXT, TokenIds
 from gpt_neox_japanese.tokenizer.tokenizer_config import (
     DEFAULT_UNKNOWN,
     TokenizerConfig,
     read_tokenizer_config,
 )
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
-from gpt_neox_japanese.tokenizer.vocabulary_encoder import (
-    JIT_THRESHOLD,
-    Buffer,
-    VocabularyEncoder,
-    find_unknown_id,
-)
 
 __all__ = ["END_OF_TEXT", "Codec"]
 
-END_OF_TEXT = "<|endoftext|>"
 
-
-class Codec:
+class Codec(TokenIds):
     """Encodes and decodes with one vocabulary. Threads may share it.
+
+    What ids mean, their names and their text, is in `TokenIds`, the class below this one.
 
     Methods are named as in tiktoken. Other than there, a special token that a text spells out
     (`<|endoftext|>`) is neither an id nor an error by default: it is text like any other, so that
@@ -96,7 +94,6 @@ class Codec:
         added: AddedTokens | None = None,
         jit_threshold: int = JIT_THRESHOLD,
     ) -> None:
-        self.vocabulary = vocabulary
         self.legacy = legacy
         self.clean = clean
         self._vocabulary_encoder = VocabularyEncoder(
@@ -108,18 +105,15 @@ class Codec:
                 "jit_threshold", jit_threshold, TokenizationError, minimum=0
             ),
         )
-        self._set_added(added)
+        super().__init__(vocabulary, added)
 
     @classmethod
     def from_pretrained(
         cls,
         path_or_hub_id: str | os.PathLike[str],
         *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
         jit_threshold: int = JIT_THRESHOLD,
+        **hub: Unpack[HubKwargs],
     ) -> Codec:
         """Read a vocabulary, its options and its added tokens.
 
@@ -131,11 +125,9 @@ class Codec:
         Args:
             path_or_hub_id: A directory, or a Hub id such as "abeja/gpt-neox-japanese-2.7b", or
                 "default" for the vocabulary that comes with the package.
-            revision: A branch, tag or commit of the repository.
-            cache_dir: Where fetched files are kept; None for the Hub's default.
-            token: For private repositories; None for the one that `hf auth login` keeps.
-            local_files_only: Fetch nothing, take what was fetched before.
             jit_threshold: See `Codec`.
+            **hub: Of a repository: `revision`, `cache_dir`, `token` and `local_files_only`; see
+                `HubKwargs`.
 
         Returns:
             The codec.
@@ -144,13 +136,7 @@ class Codec:
             CheckpointError: There is no such directory or repository, or it cannot be reached.
             VocabularyError: A file is missing or broken.
         """
-        directory = find_tokenizer(
-            path_or_hub_id,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        directory = find_tokenizer(path_or_hub_id, **hub)
         vocabulary = Vocabulary.load(directory)
         config = read_tokenizer_config(directory, vocabulary)
         return cls(vocabulary, **config._asdict(), jit_threshold=jit_threshold)
@@ -198,16 +184,6 @@ class Codec:
         added = f", added_tokens={len(self._beyond_vocabulary)}" if self._beyond_vocabulary else ""
         return f"Codec(n_vocab={self.n_vocab}, legacy={self.legacy}, clean={self.clean}{added})"
 
-    # ---- Ids -------------------------------------------------------------------------------------
-
-    @property
-    def n_vocab(self) -> int:
-        """The number of ids, those of added tokens included; so is `len(codec)`."""
-        return max(len(self.vocabulary), 1 + max(self._added.tokens, default=-1))
-
-    def __len__(self) -> int:
-        return self.n_vocab
-
     @property
     def special_tokens_set(self) -> frozenset[str]:
         """What `allowed_special="all"` allows: tags of the vocabulary and special added tokens.
@@ -216,77 +192,6 @@ class Codec:
         True
         """
         return self._special.names
-
-    @property
-    def added_tokens(self) -> AddedTokens:
-        """Tokens beyond the vocabulary, and special tokens of the vocabulary."""
-        return self._added
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Ids of special tokens that were added or named, which stand for no text."""
-        return self._added.special_ids
-
-    @property
-    def eot_token(self) -> int:
-        """The id of `<|endoftext|>`, which ends a document.
-
-        Raises:
-            VocabularyError: There is none.
-        """
-        token_id = self.token_to_id(END_OF_TEXT)
-        if token_id is None:
-            raise VocabularyError(f"the vocabulary has no {END_OF_TEXT} to end documents with")
-        return token_id
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells what the ids mean: that of the vocabulary, or another where tokens were added."""
-        if not self._beyond_vocabulary:
-            return self.vocabulary.fingerprint
-        tokens = [
-            [i, t.content, t.special, t.lstrip, t.rstrip, t.single_word]
-            for i, t in self._beyond_vocabulary.items()
-        ]
-        text = json.dumps([self.vocabulary.fingerprint, tokens])
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def id_to_token(self, token_id: int) -> str:
-        """The name of an id: its canonical form, or how the added token is written.
-
-        >>> codec.id_to_token(codec.eot_token)
-        '<|endoftext|>'
-
-        Args:
-            token_id: An id.
-
-        Returns:
-            The name; `token_to_id` leads back.
-
-        Raises:
-            TokenizationError: There is no such id.
-        """
-        self._decoder.decode_token(token_id)
-        added = self._added.tokens.get(token_id)
-        return self.vocabulary.name(token_id) if added is None else added.content
-
-    def token_to_id(self, token: str) -> int | None:
-        """The id of a tag, a form, or an added token.
-
-        An added token that took the id of a form has also taken it from that form.
-
-        Args:
-            token: How it is written.
-
-        Returns:
-            The id; None if there is none.
-        """
-        token_id = self._added.ids.get(token, self.vocabulary.ids.get(token))
-        if token_id in self._foreign and self._foreign[token_id] != token:
-            return None
-        return token_id
-
-    # ---- Text to ids -----------------------------------------------------------------------------
 
     def encode(
         self,
@@ -504,119 +409,10 @@ class Codec:
             data, allowed_special, disallowed_special, num_threads
         )
 
-    # ---- Ids to text -----------------------------------------------------------------------------
-
-    def decode(self, ids: Iterable[int] | NDArray[np.integer], errors: str = "replace") -> str:
-        """The text of a sequence of ids.
-
-        Args:
-            ids: Any integers, [tokens].
-            errors: What bytes that form no character become, as in `bytes.decode`: U+FFFD, or
-                nothing with "ignore"; with "strict" they are an error.
-
-        Returns:
-            The text, whitespace kept.
-
-        Raises:
-            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
-            UnicodeDecodeError: Bytes form no character, and `errors` is "strict".
-        """
-        return self._decoder.decode(ids, errors)
-
-    def decode_bytes(self, ids: Iterable[int] | NDArray[np.integer]) -> bytes:
-        r"""The UTF-8 bytes that a sequence of ids stands for.
-
-        >>> codec.decode_bytes(codec.encode("한")[:1])  # the first of the character's three bytes
-        b'\xed'
-
-        Args:
-            ids: Any integers, [tokens].
-
-        Returns:
-            The bytes, which may begin or end inside a character.
-
-        Raises:
-            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
-        """
-        return bytes(self._decoder.decode_bytes(ids))
-
-    def decode_single_token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one id stands for, special tokens too.
-
-        Args:
-            token_id: An id.
-
-        Returns:
-            UTF-8, or one byte of a character.
-
-        Raises:
-            TokenizationError: There is no such id.
-        """
-        return bytes(self._decoder.decode_bytes([token_id]))
-
-    def decode_batch(self, sequences: Iterable[Iterable[int] | NDArray[np.integer]]) -> list[str]:
-        """The texts of several sequences of ids.
-
-        Args:
-            sequences: Lists or arrays of ids, each [tokens], or a `Ragged`.
-
-        Returns:
-            Their texts, in order.
-
-        Raises:
-            TokenizationError: An id is outside the vocabulary.
-        """
-        if not isinstance(sequences, Iterable):
-            raise TokenizationError(f"{short_repr(sequences)} is no list of lists of ids")
-        return [self.decode(ids) for ids in sequences]
-
-    def stream_decoder(
-        self,
-        *,
-        errors: Literal["replace", "ignore"] = "replace",
-        skip: Collection[int] = (),
-    ) -> StreamDecoder:
-        """A decoder that is fed one id at a time and gives text as soon as it is complete.
-
-        >>> stream = codec.stream_decoder()
-        >>> [stream.feed(i) for i in codec.encode("猫한")]
-        ['猫', '', '', '한']
-        >>> stream.finish()
-        ''
-
-        Args:
-            errors: Whether bytes that form no character become U+FFFD or nothing.
-            skip: Ids that give no text, such as `special_ids`.
-
-        Returns:
-            A decoder for one sequence.
-        """
-        return self._decoder.stream(errors=errors, skip=skip)
-
-    # ---- Inside ----------------------------------------------------------------------------------
-
     def _set_added(self, added: AddedTokens | None) -> None:
-        self._added = added or AddedTokens({})
-        size = len(self.vocabulary)
-        foreign = {
-            i: token.content
-            for i, token in self._added.tokens.items()
-            if i >= size or self.vocabulary.name(i) != token.content
-        }
-        if foreign != getattr(self, "_foreign", None):
-            self._decoder = Decoder(self.vocabulary, foreign)
-        self._foreign = foreign
-        self._special = SpecialTokens(self.vocabulary, self._added, foreign)
+        super()._set_added(added)
+        self._special = SpecialTokens(self.vocabulary, self._added, self._foreign)
         self._text_encoder = TextEncoder(self._vocabulary_encoder, self._special)
-
-    @property
-    def _beyond_vocabulary(self) -> dict[int, TokenFlags]:
-        """Added tokens without special tokens of the vocabulary, whose ids and text are its own."""
-        return {
-            i: token
-            for i, token in self._added.tokens.items()
-            if i in self._foreign or not token.special
-        }
 
 
 def _check_texts(texts: Sequence[str]) -> None:

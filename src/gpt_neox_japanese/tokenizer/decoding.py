@@ -130,16 +130,15 @@ class Decoder:
         gives up a character left incomplete, as it does at the end of the run.
 
         Args:
-            ids: Any integers, [tokens].
-            errors: What bytes that form no character become, as in `bytes.decode`: U+FFFD, or
-                nothing with "ignore"; with "strict" they are an error.
+            ids: See `Codec.decode`.
+            errors: See `Codec.decode`.
 
         Returns:
-            The text, whitespace kept.
+            See `Codec.decode`.
 
         Raises:
-            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
-            UnicodeDecodeError: Bytes form no character, and `errors` is "strict".
+            TokenizationError: See `Codec.decode`.
+            UnicodeDecodeError: See `Codec.decode`.
         """
         return str(self.decode_bytes(ids), "utf-8", errors)
 

@@ -14,8 +14,8 @@ from gpt_neox_japanese.tokenizer.added_tokens import (
     StringFinder,
     TokenFinder,
 )
-from gpt_neox_japanese.tokenizer.normalization import REPLACED
-from gpt_neox_japanese.tokenizer.python_encoder import LONGEST_PIECE
+from gpt_neox_japanese.tokenizer.encoding.normalization import REPLACED
+from gpt_neox_japanese.tokenizer.encoding.python_encoder import LONGEST_PIECE
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["NO_TOKENS", "AllowedSpecial", "DisallowedSpecial", "SpecialTokens"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from gpt_neox_japanese.errors import VocabularyError
+from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
@@ -155,15 +156,9 @@ def _flag(config: Mapping[str, Any], name: str, default: bool, path: Path) -> bo
 
 def _read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise VocabularyError(f"cannot read {str(path)!r}: {error}; it must be JSON") from error
-    if not isinstance(value, dict):
-        raise VocabularyError(f"{str(path)!r} must hold a JSON object, not {value!r:.40}")
-    return value
+    return (
+        read_object(path, VocabularyError, "write it anew, or remove it") if path.exists() else {}
+    )
 
 
 def _read_files(directory: Path, config: Mapping[str, Any], size: int) -> _Said:

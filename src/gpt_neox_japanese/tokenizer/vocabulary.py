@@ -5,6 +5,9 @@ separated by commas, the canonical form first: `慶応,慶應`. A line that is o
 comma.
 `emoji.json` holds two objects: `emoji` maps a written emoji to its class tag, `emoji_inv` maps each
 class tag to the emoji that it is decoded to.
+
+Both may come from strangers. Forms and emoji have a greatest length, because the time for a text
+grows with the longest of them.
 """
 
 from __future__ import annotations
@@ -19,12 +22,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import VocabularyError
+from gpt_neox_japanese.files.regular_files import check_regular
 
 __all__ = ["EMOJI_FILE", "VOCAB_FILE", "Vocabulary"]
 
 VOCAB_FILE = "vocab.txt"
 EMOJI_FILE = "emoji.json"
+
+# Longer ones are refused. In the published vocabulary they have 15 and 10 characters at most.
+MAX_FORM_LENGTH = 256
+MAX_EMOJI_LENGTH = 64
 
 # What normalization writes into a text whatever its content; without them some texts have no ids.
 _REQUIRED_TAGS = ("<SP>", "<BR>", "<TAB>", "<KIGOU>", "<U2000U2BFF>")
@@ -199,13 +208,18 @@ def _restored(
 
 def _read(path: Path) -> str:
     """The text of a file, without a byte order mark and with LF for every kind of line end."""
+    check_regular(path, VocabularyError)
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise VocabularyError(
-            f"cannot read {str(path)!r}: {error.strerror or error}; a vocabulary is a directory"
-            f" with {VOCAB_FILE} and {EMOJI_FILE}"
+            f"{str(path.parent)!r} has no {path.name}; a vocabulary is {VOCAB_FILE} and"
+            f" {EMOJI_FILE} in one directory, so put both there"
+            if path.parent.is_dir()
+            else f"there is no directory {str(path.parent)!r} with {VOCAB_FILE} and {EMOJI_FILE}"
         ) from error
+    except OSError as error:
+        raise VocabularyError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -220,7 +234,12 @@ def _parse_vocab(text: str, path: str) -> tuple[tuple[str, ...], ...]:
     for number, line in enumerate(lines, start=1):
         forms = (",",) if line == "," else tuple(line.split(","))
         if not all(forms):
-            _fail(path, number, f"{line!r} has an empty form; write `form` or `form,variant`")
+            shown = short_repr(line)
+            _fail(path, number, f"{shown} has an empty form; write `form` or `form,variant`")
+        if len(line) > MAX_FORM_LENGTH and (length := max(map(len, forms))) > MAX_FORM_LENGTH:
+            _fail(
+                path, number, f"a form of {length:,} characters; at most {MAX_FORM_LENGTH} are read"
+            )
         surfaces.append(forms)
     return tuple(surfaces)
 
@@ -230,8 +249,8 @@ def _parse_emoji(text: str, path: str) -> tuple[dict[str, str], dict[str, str]]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         _fail(path, error.lineno, f"not JSON ({error.msg})")
-    except RecursionError:
-        _fail(path, 1, "nested too deeply for an emoji table")
+    except (RecursionError, ValueError):  # also a number of 5,000 digits
+        _fail(path, 1, "no emoji table: it is nested too deeply, or holds a huge number")
     tables = []
     for name in ("emoji", "emoji_inv"):
         table = data.get(name) if isinstance(data, dict) else None
@@ -239,6 +258,14 @@ def _parse_emoji(text: str, path: str) -> tuple[dict[str, str], dict[str, str]]:
             _fail(path, 1, f"needs an object {name!r} that maps strings to strings")
         if "" in table:
             _fail(path, 1, f"{name!r} has an empty key; remove it")
+        for text in (*table, *table.values()):
+            if len(text) > MAX_EMOJI_LENGTH:
+                _fail(
+                    path,
+                    1,
+                    f"{name!r} holds {short_repr(text)} of {len(text):,} characters; at most"
+                    f" {MAX_EMOJI_LENGTH} are read",
+                )
         tables.append(table)
     return tables[0], tables[1]
 

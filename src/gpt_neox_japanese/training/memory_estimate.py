@@ -22,7 +22,7 @@ __all__ = ["MemoryEstimate", "check_memory", "estimate_memory"]
 
 _WEIGHT, _GRADIENT, _ADAMW, _MUON = 4, 4, 8, 4  # bytes for each number that is trained
 # What a layer keeps of a token for the backward pass, in bytes for each channel: of its own, and of
-# its MLP for each multiple of the width. Measured; `test_memory_estimate.py` compares.
+# its MLP for each multiple of the width. Measured; a test compares.
 _KEPT = {"fp32": (44, 8), "bf16": (20, 8)}
 _KEPT_BETWEEN_LAYERS = 4
 _KEPT_OUTSIDE = 16

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
@@ -69,6 +71,13 @@ def make_model(
 
 
 def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
+    # To transformers, OWNER/NAME is a kernel on the Hub: a program, which a file of options from
+    # somebody else could name.
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise ArgumentError(
+            f"--attention {short_repr(name)} cannot be used; name an implementation of"
+            " transformers, such as sdpa, eager or flash_attention_2"
+        )
     try:
         model.set_attn_implementation(name)
     except (ValueError, ImportError) as error:

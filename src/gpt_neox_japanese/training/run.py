@@ -18,7 +18,8 @@ from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.training.checkpoints.export import export
-from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, load_values
+from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
+from gpt_neox_japanese.training.checkpoints.reader import load_progress
 from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
@@ -231,6 +232,7 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
         check_output(output, "continue its run with --resume, or choose another")
         return None
     check_writable(output)
+    _check_own_files(output)
     checkpoint, problems = CheckpointManager(output).newest()
     for problem in problems:
         print(f"passed over: {problem}", file=sys.stderr)
@@ -239,12 +241,25 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
     return checkpoint
 
 
+def _check_own_files(output: Path) -> None:
+    """Make sure that what a run writes there stays there, and that no write waits for a reader."""
+    for path in output.iterdir() if output.is_dir() else ():
+        if path.name.startswith("checkpoint-"):  # these are only read
+            continue
+        is_own = path.is_file() or (path.is_dir() and not path.suffix)
+        if path.is_symlink() or not is_own:
+            raise DataError(
+                f"{path} is a link or no regular file, and a run is not written through it; put "
+                "what it leads to in its place, or remove it"
+            )
+
+
 def _check_same(
     checkpoint: Path, data: RunData, settings: Settings, init_from: Architecture | str | Path
 ) -> None:
-    values = load_values(checkpoint)
-    check_same_run(values["settings"], settings, init_from)
-    if values["data"] != data.fingerprint:
+    progress = load_progress(checkpoint)
+    check_same_run(progress.settings, settings, init_from)
+    if progress.data != data.fingerprint:
         raise DataError(
             f"the run in {checkpoint.parent} was started on other data; give the same --data, or "
             "start a new run with --init-from"

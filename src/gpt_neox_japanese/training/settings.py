@@ -7,10 +7,10 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
+from gpt_neox_japanese.checks import check_integer, check_number, short_repr
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.atomic import write_file
 
@@ -175,7 +175,7 @@ def _check_values(settings: Architecture | Settings) -> None:
     for name, value in vars(settings).items():
         if name in _CHOICES and value not in _CHOICES[name]:
             raise ArgumentError(
-                f"{name} is {value!r}; it must be one of {', '.join(_CHOICES[name])}"
+                f"{name} is {short_repr(value)}; it must be one of {', '.join(_CHOICES[name])}"
             )
         if name in INTEGER_RANGES:
             object.__setattr__(settings, name, _whole(name, value))
@@ -184,21 +184,23 @@ def _check_values(settings: Architecture | Settings) -> None:
 
 
 def _whole(name: str, value: Any) -> int:
-    low, high = INTEGER_RANGES[name][0], INTEGER_RANGES[name][1] or _MAX_INTEGER
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        number = int(value)
-        if low <= number <= high:
-            return number
-    raise ArgumentError(f"{name} is {value!r}; it must be a whole number, {low} to {high}")
+    low, high = INTEGER_RANGES[name]
+    return check_integer(
+        name, value, ArgumentError, minimum=low, maximum=_MAX_INTEGER if high is None else high
+    )
 
 
 def _real(name: str, value: Any) -> float:
     low, high = FLOAT_RANGES[name]
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if math.isfinite(number) and low <= number <= (math.inf if high is None else high):
-        return number
+    most = math.inf if high is None else high
     upper = "or more" if high is None else f"to {high}"
-    raise ArgumentError(f"{name} is {value!r}; it must be a finite number, {low} {upper}")
+    return check_number(
+        name,
+        value,
+        ArgumentError,
+        lambda number: math.isfinite(number) and low <= number <= most,
+        f"a finite number, {low} {upper}",
+    )
 
 
 def record_settings(

@@ -13,21 +13,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
-from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.training.checkpoints import manager
+from gpt_neox_japanese.errors import CheckpointError, TrainingError
+from gpt_neox_japanese.training.checkpoints import reader
 from gpt_neox_japanese.training.checkpoints.gather import (
     gather_optimizer,
     gather_parameters,
     restore_optimizer,
     restore_parameters,
 )
+from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, TrainingState
 from gpt_neox_japanese.training.distributed import barrier
-from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
+from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw, state_layout
 
 __all__ = ["RunTrainer"]
-
-# transformers reads this file of a checkpoint by itself.
-_TRAINER_STATE = "trainer_state.json"
 
 
 class RunTrainer(Trainer):
@@ -52,7 +50,7 @@ class RunTrainer(Trainer):
         self._use_muon = use_muon
         self._identity = identity
         self._export = export
-        self._checkpoints = manager.CheckpointManager(Path(cast(str, self.args.output_dir)))
+        self._checkpoints = CheckpointManager(Path(cast(str, self.args.output_dir)))
         # The forward passes of the step: their losses, and which windows they saw.
         self._passes: list[tuple[Tensor, Tensor]] = []
 
@@ -153,34 +151,57 @@ class RunTrainer(Trainer):
             "last_logged": self._globalstep_last_logged,
         }
         self._checkpoints.finish(
-            manager.TrainingState(step, weights, tensors, values),
-            lambda directory: self.state.save_to_json(str(directory / _TRAINER_STATE)),
+            TrainingState(step, weights, tensors, values),
+            lambda directory: self.state.save_to_json(str(directory / reader.TRAINER_STATE)),
         )
         self._export(weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        weights = manager.load_weights(Path(resume_from_checkpoint))
-        restore_parameters(self._parameters(), weights)
-        if self.args.should_save:  # a kill may have come between the checkpoint and the model
-            self._export(weights)
+        restore_parameters(self._parameters(), self._saved_weights(Path(resume_from_checkpoint)))
+
+    def _saved_weights(self, checkpoint: Path) -> dict[str, Tensor]:
+        layout = {
+            name: (tuple(parameter.shape), parameter.dtype)
+            for name, parameter in self._parameters()
+            if parameter.requires_grad
+        }
+        return reader.load_tensors(checkpoint / reader.MODEL, layout)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        directory = Path(checkpoint)
-        values = manager.load_values(directory)
-        tensors = manager.load_optimizer(directory)
-        restore_optimizer(self._optimizer(), self._parameters(), tensors, values["groups"])
-        cast(Any, self.lr_scheduler).load_state_dict(values["schedule"])
+        directory, parameters = Path(checkpoint), self._parameters()
+        optimizer, progress = self._optimizer(), reader.load_progress(directory)
+        if len(progress.groups) != len(optimizer.param_groups):
+            raise CheckpointError(
+                f"{directory / reader.STATE} has {len(progress.groups)} parameter groups, and this"
+                f" run {len(optimizer.param_groups)}; it is of another model"
+            )
+        layout = state_layout(optimizer, parameters)
+        tensors = reader.load_tensors(directory / reader.OPTIMIZER, layout)
+        restore_optimizer(optimizer, parameters, tensors, progress.groups)
+        # All else of a schedule follows from the settings.
+        scheduler = cast(Any, self.lr_scheduler)
+        rates = [group["lr"] for group in progress.groups]
+        scheduler.load_state_dict(
+            {
+                **scheduler.state_dict(),
+                "last_epoch": progress.schedule_step,
+                "_step_count": progress.schedule_step + 1,
+                "_last_lr": rates,
+            }
+        )
+        if self.args.should_save:  # a kill may have come between the checkpoint and the model
+            self._export(self._saved_weights(directory))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Restore what the first resumed step starts from; Trainer calls this just before it."""
         if checkpoint is None:
             return
-        manager.load_rng_state(Path(checkpoint), self.args.process_index)
-        values = manager.load_values(Path(checkpoint))
-        self._tr_loss.fill_(values["running_loss"])
-        self._globalstep_last_logged = values["last_logged"]
+        reader.load_rng_state(Path(checkpoint), self.args.process_index)
+        progress = reader.load_progress(Path(checkpoint))
+        self._tr_loss.fill_(progress.running_loss)
+        self._globalstep_last_logged = progress.last_logged
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         whole = self.accelerator.unwrap_model(self.model)

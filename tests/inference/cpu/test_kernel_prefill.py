@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt_neox_japanese.inference.cpu.kernel_prefill import attend_heads, gelu_rows, normalize_rows
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
 
 RANDOM = np.random.default_rng(0)
 
@@ -50,13 +50,15 @@ def test_attention_reads_the_past_and_nothing_else(half: bool, head_dim: int, ro
     qkv = RANDOM.standard_normal((tokens, heads * 3 * head_dim)).astype(np.float32)
     past = RANDOM.standard_normal((2, heads, capacity, head_dim)).astype(np.float32)
     past[:, :, position:] = np.nan  # nothing from the future may be read
-    keys, values = as_bfloat(past) if half else past
+    keys, values = bfloat16_array(past) if half else past
     projected = qkv.reshape(tokens, heads, 3, head_dim).astype(np.float64)
     attn_out = np.empty((tokens, heads * head_dim), np.float32)
     rows = qkv.copy()
     attend_heads(rows, np.cos(angles), np.sin(angles), keys, values, position, attn_out, 0, heads)
 
-    stored = as_float(past[:, :, :position] if not half else as_bfloat(past[:, :, :position]))
+    stored = float32_array(
+        past[:, :, :position] if not half else bfloat16_array(past[:, :, :position])
+    )
     for head in range(heads):
         seen_keys, seen_values = (list(each[head].astype(np.float64)) for each in stored)
         for token in range(tokens):

@@ -22,13 +22,13 @@ def test_both_spellings_of_the_rotary_numbers_are_read() -> None:
     [
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
-        ({"num_attention_heads": 3}, "3 heads"),
-        ({"rotary_pct": 0.01}, "rotary_pct 0.01"),
+        ({"num_attention_heads": 3}, "num_attention_heads, 3"),
+        ({"rotary_pct": 0.01}, "rotary_pct is 0.01"),
         ({"hidden_act": "relu"}, "'relu'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "'yarn'"),
-        ({"rotary_emb_base": 0}, "rotary base is 0"),
-        ({"rotary_emb_base": float("nan")}, "rotary base is nan"),
-        ({"rope_parameters": {"rope_theta": "10000"}}, "rotary base is '10000'"),
+        ({"rotary_emb_base": 0}, "rotary_emb_base is 0"),
+        ({"rotary_emb_base": float("nan")}, "rotary_emb_base is nan"),
+        ({"rope_parameters": {"rope_theta": "10000"}}, "rope_theta is '10000'"),
     ],
 )
 def test_senseless_config_is_refused(changes: dict[str, Any], said: str) -> None:

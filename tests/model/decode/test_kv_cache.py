@@ -32,7 +32,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(steps=STEPS, data=st.randoms(use_true_random=False))
 def test_any_history_gives_what_a_plain_cache_gives(
     steps: list[tuple[str, Any]], data: Random

@@ -86,7 +86,7 @@ def test_an_index_that_names_a_file_outside_is_refused(
 @pytest.mark.parametrize("content", ["[]", "{", "{}", "[" * 100_000])
 def test_a_broken_index_is_refused(directory: Path, content: Any) -> None:
     (directory / "model.safetensors.index.json").write_text(content)
-    refused(directory, "index.json' (must hold a JSON object|is not JSON|has no weight_map)")
+    refused(directory, "index.json' (must hold a JSON object|is not JSON|has no metadata)")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_index_of_weights_that_were_not_fetched_does_no_harm(
 ) -> None:
     model = tiny_model()
     model.save_pretrained(directory)
-    content = {"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}
+    content = {"metadata": {}, "weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}
     (directory / "pytorch_model.bin.index.json").write_text(json.dumps(content))
     ids = torch.tensor([[5, 6, 7]])
     loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(directory)

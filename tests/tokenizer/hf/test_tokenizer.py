@@ -18,8 +18,8 @@ from transformers.utils import chat_template_utils
 
 from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+from tests.tokenizer.encoding.test_python_encoder import DOCUMENTED, DOCUMENTED_IDS
 from tests.tokenizer.small import vocabulary
-from tests.tokenizer.test_python_encoder import DOCUMENTED, DOCUMENTED_IDS
 
 PIECES = ["吾輩", "猫", "は", "慶応,慶應", "ー", "い,ゐ", "ゐ"]
 
@@ -58,7 +58,7 @@ def test_published_vocabulary_has_a_name_for_each_of_its_32000_ids(
 
 
 def test_ids_equal_those_of_transformers(published: GPTNeoXJapaneseTokenizer) -> None:
-    from tests.tokenizer.test_python_encoder import oracle
+    from tests.tokenizer.encoding.test_python_encoder import oracle
 
     texts = ["<|endoftext|>猫<|startoftext|> は\n", "<BR><|byte65|>🐯(^_^)", "", "한국어"]
     assert published(texts)["input_ids"] == oracle()(texts)["input_ids"]  # type: ignore[operator]

@@ -23,8 +23,8 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS, AllowedSpecial
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 from tests.conftest import SHARED
+from tests.tokenizer.encoding.test_python_encoder import FRAGMENTS, oracle_ids
 from tests.tokenizer.small import TAGS, vocabulary
-from tests.tokenizer.test_python_encoder import FRAGMENTS, oracle_ids
 
 SCALARS = [*map(chr, range(0xD800)), *map(chr, range(0xE000, 0x110000))]
 
@@ -95,7 +95,7 @@ SMALL_TEXT = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SMALL_TEXT, st.booleans(), st.booleans())
 @example("👩\u200d👩\u200d👩", False, False)
 @example("👍🏽🏽\ufe0f", False, False)
@@ -104,7 +104,7 @@ def test_kernel_and_twin_agree_on_a_small_vocabulary(text: str, legacy: bool, cl
     assert_twins_agree(small(legacy=legacy, clean=clean), text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(FRAGMENTS, max_size=12).map("".join), st.booleans(), st.booleans())
 def test_kernel_and_twin_agree_on_the_published_vocabulary(
     text: str, legacy: bool, clean: bool
@@ -231,7 +231,7 @@ def test_200_000_mixed_texts_have_the_ids_of_transformers() -> None:
 
 
 def test_batch_gives_what_single_calls_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt_neox_japanese.tokenizer.batching._CHARACTERS_PER_TASK", 10)
+    monkeypatch.setattr("gpt_neox_japanese.tokenizer.encoding.batching._CHARACTERS_PER_TASK", 10)
     texts = ["です\r", "\nか", "", "🇦🇺", "🇸です" * 9, "", "a\0"]
     for codec in (small(), small(legacy=False, clean=True)):
         for threads in (1, 3, None):
@@ -249,11 +249,10 @@ def test_rows_of_a_batch_are_views() -> None:
         rows[2]
 
 
-@settings(deadline=None)
 @given(SMALL_TEXT)
 def test_bytes_give_what_text_gives(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpt_neox_japanese.tokenizer.batching._BYTES_PER_TASK", 5)
+        patch.setattr("gpt_neox_japanese.tokenizer.encoding.batching._BYTES_PER_TASK", 5)
         for codec in (small(), small(clean=True)):
             expected = codec.encode(text)
             data = text.encode()
@@ -263,7 +262,7 @@ def test_bytes_give_what_text_gives(text: str) -> None:
             )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(
         st.sampled_from(
@@ -292,7 +291,6 @@ def test_lone_surrogate_is_named_with_its_place() -> None:
         small().encode("a\ud83d")
 
 
-@settings(deadline=None)
 @given(SMALL_TEXT, st.sampled_from([0.1, 0.5, 1.0]), st.integers(0, 2**64))
 def test_dropout_draws_alike_in_kernel_and_twin(text: str, dropout: float, seed: int) -> None:
     for codec in (small(), published()):

@@ -1,7 +1,8 @@
 """One step of the network for up to eight tokens at once, as one compiled function.
 
 Every thread of the pool runs `run_steps` at the same time. Within a phase they take work items as
-they come free; between two phases stands a barrier. A layer has five phases:
+they come free, and the next phase begins when all rows are computed (`kernel_phases`). A layer has
+five phases:
 
     1. `query_key_value`
     2. what each head takes from the cache, after its new keys and values have been stored there
@@ -10,7 +11,8 @@ they come free; between two phases stands a barrier. A layer has five phases:
     5. GELU and `dense_4h_to_h`, added to the hidden state
 
 Layer norms, and the quantising of activations for integer weights, are done by every thread for
-itself: that takes less time than one more barrier.
+itself: that takes less time than one more phase. A thread that comes late may read for them what a
+later phase is just writing; then there is no work left to take, and what it has read is forgotten.
 
 A token is given by its id, the slot of the cache that it belongs to, and its position there. Tokens
 of one slot may stand beside each other, the earlier first. What is computed for a token is the
@@ -21,18 +23,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gpt_neox_japanese.inference.cpu.kernel_barrier import (
-    STRIDE,
-    add,
-    barrier,
-    next_work_item,
-    spin_until,
-)
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import (
     QuantizedActivations,
     embed,
     gemv,
     quantize_activations,
+)
+from gpt_neox_japanese.inference.cpu.kernel_phases import (
+    GO,
+    add,
+    close_phase,
+    complete_phase,
+    load,
+    next_work_item,
+    open_phase,
+    phase_counters,
+    spin_until,
 )
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at
 from gpt_neox_japanese.kernels.compile import (
@@ -44,7 +50,7 @@ from gpt_neox_japanese.kernels.compile import (
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
 
-__all__ = ["FIELDS", "GO", "Workspace", "begin_step", "counter_words", "run_steps"]
+__all__ = ["FIELDS", "Workspace", "begin_step", "counter_words", "run_steps"]
 
 # A row of `Workspace.layers`: addresses of tensors. A matrix has two, its numbers and its scales.
 INPUT_NORM, QKV, DENSE, DENSE_BIAS, POST_ATTENTION_NORM, UP_PROJ, DOWN_PROJ, FIELDS = (
@@ -64,10 +70,9 @@ ID, SLOT, POSITION = 0, 1, 2
 # `Workspace.batch`: how many tokens there are, and how many at their beginning need no logits.
 NUM_TOKENS, NUM_WITHOUT_LOGITS = 0, 1
 
-GO = STRIDE  # word of `Workspace.counters` that counts steps
-
-_PHASES = 5
-_FIRST_PHASE = 2  # counter 0 counts barriers, counter 1 steps
+_EMBED = 0  # the phase before the layers; the head's is the last
+_FIRST_OF_LAYERS = 1
+_PHASES = 5  # of a layer
 _ITEMS_PER_THREAD = 4  # in a phase, so that a slow thread can leave some
 _ROWS_AT_ONCE = 8  # a work item has a multiple of so many rows
 
@@ -132,7 +137,7 @@ def counter_words(layers: int) -> int:
     Args:
         layers: Of the network.
     """
-    return (_FIRST_PHASE + layers * _PHASES + 1) * STRIDE
+    return phase_counters(_FIRST_OF_LAYERS + layers * _PHASES + 1)
 
 
 @compiled
@@ -155,49 +160,58 @@ def _project(
     ws: Workspace,
     thread_id: Number,
     phase: Number,
+    step: Number,
     address: Longs,
     x: Floats,
     out: Floats,
 ) -> None:
     """This thread's share of `out` = `x` times a matrix, transposed."""
-    rows = out.shape[1]
+    rows, computed = out.shape[1], 0
     item_size = _work_item_size(ws, rows)
     quantize_activations(kind, x, ws.quantized, thread_id)
-    first, last = next_work_item(ws.counters, phase, item_size, rows)
+    first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     while first < last:
         gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
-        first, last = next_work_item(ws.counters, phase, item_size, rows)
+        computed += last - first
+        first, last = next_work_item(ws.counters, phase, step, item_size, rows)
+    complete_phase(ws.counters, phase, step, computed, rows)
 
 
 @compiled
 def _project_and_activate(
-    ws: Workspace, thread_id: Number, phase: Number, address: Longs, x: Floats
+    ws: Workspace, thread_id: Number, phase: Number, step: Number, address: Longs, x: Floats
 ) -> None:
     """This thread's share of `dense_h_to_4h` and GELU."""
-    kind, rows, out = (
-        ws.matrix,
-        ws.mlp_hidden.shape[1],
-        ws.mlp_hidden[: len(x)],
-    )
+    kind, rows, computed = ws.matrix, ws.mlp_hidden.shape[1], 0
+    out = ws.mlp_hidden[: len(x)]
     item_size = _work_item_size(ws, rows)
     quantize_activations(kind, x, ws.quantized, thread_id)
-    first, last = next_work_item(ws.counters, phase, item_size, rows)
+    first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     while first < last:
         gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
         for row in range(len(x)):
             gelu(out[row, first:last], ws.tanh)
-        first, last = next_work_item(ws.counters, phase, item_size, rows)
+        computed += last - first
+        first, last = next_work_item(ws.counters, phase, step, item_size, rows)
+    complete_phase(ws.counters, phase, step, computed, rows)
 
 
 @compiled
 def _project_and_add(
-    ws: Workspace, thread_id: Number, phase: Number, address: Longs, bias: Number, x: Floats
+    ws: Workspace,
+    thread_id: Number,
+    phase: Number,
+    step: Number,
+    address: Longs,
+    bias: Number,
+    x: Floats,
 ) -> None:
     """This thread's share of a product, and a bias if its address is not 0, onto `hidden`."""
-    kind, rows, out = ws.matrix, ws.hidden.shape[1], ws.delta[: len(x)]
+    kind, rows, computed = ws.matrix, ws.hidden.shape[1], 0
+    out = ws.delta[: len(x)]
     item_size = _work_item_size(ws, rows)
     quantize_activations(kind, x, ws.quantized, thread_id)
-    first, last = next_work_item(ws.counters, phase, item_size, rows)
+    first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     while first < last:
         gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
         for row in range(len(x)):
@@ -207,14 +221,16 @@ def _project_and_add(
                     ws.hidden[row, first:last],
                     matrix_at(bias, 1, rows, ws.hidden)[0, first:last],
                 )
-        first, last = next_work_item(ws.counters, phase, item_size, rows)
+        computed += last - first
+        first, last = next_work_item(ws.counters, phase, step, item_size, rows)
+    complete_phase(ws.counters, phase, step, computed, rows)
 
 
 @compiled
-def _attend(ws: Workspace, thread_id: Number, phase: Number, layer: Number) -> None:
+def _attend(ws: Workspace, thread_id: Number, phase: Number, step: Number, layer: Number) -> None:
     """This thread's share of the heads."""
-    heads, head_dim = ws.keys.shape[2], ws.keys.shape[4]
-    head, last = next_work_item(ws.counters, phase, 1, heads)
+    heads, head_dim, computed = ws.keys.shape[2], ws.keys.shape[4], 0
+    head, last = next_work_item(ws.counters, phase, step, 1, heads)
     while head < last:
         for row in range(ws.batch[NUM_TOKENS]):
             slot, position = ws.tokens[SLOT, row], ws.tokens[POSITION, row]
@@ -233,81 +249,72 @@ def _attend(ws: Workspace, thread_id: Number, phase: Number, layer: Number) -> N
                 ws.scores[thread_id],
                 ws.attn_out[row, head * head_dim : (head + 1) * head_dim],
             )
-        head, last = next_work_item(ws.counters, phase, 1, heads)
+        computed += 1
+        head, last = next_work_item(ws.counters, phase, step, 1, heads)
+    complete_phase(ws.counters, phase, step, computed, heads)
+
+
+@compiled
+def _embed(ws: Workspace, thread_id: Number, step: Number) -> None:
+    """This thread's share of the tokens' embeddings."""
+    threads, computed = len(ws.normed), 0
+    part, last = next_work_item(ws.counters, _EMBED, step, 1, threads)
+    while part < last:
+        for row in range(part, ws.batch[NUM_TOKENS], threads):
+            embed(ws.table, ws.embed_and_head[0], ws.tokens[ID, row], ws.hidden[row])
+        computed += 1
+        part, last = next_work_item(ws.counters, _EMBED, step, 1, threads)
+    complete_phase(ws.counters, _EMBED, step, computed, threads)
 
 
 @compiled
 def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
-    """One thread's part of a step, the `step`-th since the counters were 0."""
-    threads, count, channels = (
-        len(ws.normed),
-        ws.batch[NUM_TOKENS],
-        ws.hidden.shape[1],
-    )
-    counters = ws.counters
-    # Every step has the same number of barriers, so the step says how many there were before it.
-    barriers = step * (2 + len(ws.layers) * _PHASES)
+    """One thread's part of a step, the `step`-th since the counters were 0.
+
+    A late thread may read the batch of a later step here. It then takes nothing: all phases of its
+    own are complete, whatever their number of tokens was.
+    """
+    count, channels = ws.batch[NUM_TOKENS], ws.hidden.shape[1]
     normed = ws.normed[thread_id, :count]
-    qkv, attn_out, mlp_hidden = (
-        ws.qkv[:count],
-        ws.attn_out[:count],
-        ws.mlp_hidden[:count],
-    )
-    for row in range(thread_id, count, threads):
-        embed(
-            ws.table,
-            ws.embed_and_head[0],
-            ws.tokens[ID, row],
-            ws.hidden[row],
-        )
-    barriers = barrier(counters, barriers, threads)
+    qkv, attn_out, mlp_hidden = ws.qkv[:count], ws.attn_out[:count], ws.mlp_hidden[:count]
+    _embed(ws, thread_id, step)
 
     for layer in range(len(ws.layers)):
-        fields, phase = ws.layers[layer], _FIRST_PHASE + layer * _PHASES
+        fields, phase = ws.layers[layer], _FIRST_OF_LAYERS + layer * _PHASES
         _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), 0, normed)
-        _project(ws.matrix, ws, thread_id, phase, fields[QKV:], normed, qkv)
-        barriers = barrier(counters, barriers, threads)
-        _attend(ws, thread_id, phase + 1, layer)
-        barriers = barrier(counters, barriers, threads)
-        _project_and_add(ws, thread_id, phase + 2, fields[DENSE:], fields[DENSE_BIAS], attn_out)
-        barriers = barrier(counters, barriers, threads)
-        _normalize(
-            ws,
-            matrix_at(fields[POST_ATTENTION_NORM], 2, channels, ws.hidden),
-            0,
-            normed,
-        )
-        _project_and_activate(ws, thread_id, phase + 3, fields[UP_PROJ:], normed)
-        barriers = barrier(counters, barriers, threads)
-        _project_and_add(ws, thread_id, phase + 4, fields[DOWN_PROJ:], 0, mlp_hidden)
-        barriers = barrier(counters, barriers, threads)
+        _project(ws.matrix, ws, thread_id, phase, step, fields[QKV:], normed, qkv)
+        _attend(ws, thread_id, phase + 1, step, layer)
+        dense, bias = fields[DENSE:], fields[DENSE_BIAS]
+        _project_and_add(ws, thread_id, phase + 2, step, dense, bias, attn_out)
+        norm = matrix_at(fields[POST_ATTENTION_NORM], 2, channels, ws.hidden)
+        _normalize(ws, norm, 0, normed)
+        _project_and_activate(ws, thread_id, phase + 3, step, fields[UP_PROJ:], normed)
+        _project_and_add(ws, thread_id, phase + 4, step, fields[DOWN_PROJ:], 0, mlp_hidden)
 
     first = ws.batch[NUM_WITHOUT_LOGITS]
     if first < count:
-        phase = _FIRST_PHASE + len(ws.layers) * _PHASES
-        _normalize(ws, ws.final_norm, first, normed[: count - first])
-        logits = ws.logits[first:count]
-        _project(
-            ws.table,
-            ws,
-            thread_id,
-            phase,
-            ws.embed_and_head[1],
-            normed[: count - first],
-            logits,
-        )
-    barrier(counters, barriers, threads)
+        phase = _FIRST_OF_LAYERS + len(ws.layers) * _PHASES
+        normed, logits = normed[: count - first], ws.logits[first:count]
+        _normalize(ws, ws.final_norm, first, normed)
+        _project(ws.table, ws, thread_id, phase, step, ws.embed_and_head[1], normed, logits)
 
 
 @entry
-def begin_step(counters: Longs) -> None:
-    """Tell the other threads that there is a step to do. All must have ended the one before.
+def begin_step(counters: Longs, batch: Longs, layers: Number) -> None:
+    """Tell the other threads that there is a step to do. The one before must be complete.
 
     Args:
         counters: int64 [counter_words(layers)], of the workspace.
+        batch: Of the workspace, that of the new step.
+        layers: How many there are.
     """
-    for index in range(_FIRST_PHASE * STRIDE, len(counters)):
-        counters[index] = 0
+    step, head = counters[GO], _FIRST_OF_LAYERS + layers * _PHASES
+    for phase in range(head):
+        open_phase(counters, phase, step)
+    if batch[NUM_WITHOUT_LOGITS] < batch[NUM_TOKENS]:
+        open_phase(counters, head, step)
+    else:
+        close_phase(counters, head, step)
     add(counters, GO, 1)
 
 
@@ -329,6 +336,6 @@ def run_steps(
     """
     end = steps + max_steps
     while steps < end and spin_until(ws.counters, GO, steps + 1, max_spins):
-        _run_step(ws, thread_id, steps)
-        steps += 1
+        steps = load(ws.counters, GO)  # there may have been more of them meanwhile
+        _run_step(ws, thread_id, steps - 1)
     return steps

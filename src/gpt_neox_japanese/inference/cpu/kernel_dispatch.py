@@ -1,4 +1,4 @@
-"""Matrix products by the way the matrix is stored: which kernel of `kernels.multiply` reads it.
+"""Matrix products by the way the matrix is stored: which kernel of `kernels.gemv` reads it.
 
 How a matrix is stored is told by the dtype of an empty array, so that each network is compiled for
 its own formats only:

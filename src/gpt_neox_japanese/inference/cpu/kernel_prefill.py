@@ -29,14 +29,14 @@ def rows_to_float32(bits: Shorts, out: Floats) -> None:
 
 @entry
 def normalize_rows(hidden: Floats, norm: Floats, epsilon: Number, out: Floats) -> None:
-    """LayerNorm of every row; see `rows.normalize`."""
+    """LayerNorm of every row; see `ops.normalize`."""
     for row in range(len(hidden)):
         normalize(hidden[row], norm, epsilon, out[row])
 
 
 @entry
 def gelu_rows(rows: Floats, tanh: bool) -> None:
-    """GELU of every row, in place; see `rows.gelu`."""
+    """GELU of every row, in place; see `ops.gelu`."""
     for row in range(len(rows)):
         gelu(rows[row], tanh)
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.cpu.prefill import ChunkedPrefill
 from gpt_neox_japanese.inference.cpu.thread_pool import ThreadPool
-from gpt_neox_japanese.inference.cpu.workspace import make_workspace
+from gpt_neox_japanese.inference.cpu.workspace import RotationTables, make_workspace
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Weights
 from gpt_neox_japanese.inference.network import BatchToken
@@ -65,7 +66,10 @@ class CompiledNetwork:
         size = (hparams.num_hidden_layers, slots, hparams.num_attention_heads, self.capacity)
         kind = np.dtype(np.uint16 if bfloat16_cache else np.float32)
         self._keys, self._values = (_reserve((*size, hparams.head_dim), kind) for _ in range(2))
-        self._workspace = make_workspace(hparams, weights, self._keys, self._values, self.threads)
+        self._tables = RotationTables(hparams, self.capacity)
+        self._workspace = make_workspace(
+            hparams, weights, self._keys, self._values, self._tables, self.threads
+        )
         self._pool = ThreadPool(self._workspace)
         self._prefill = ChunkedPrefill(hparams, weights, self._workspace)
 
@@ -83,6 +87,7 @@ class CompiledNetwork:
     ) -> NDArray[np.float32]:
         """See `Network.decode`."""
         count = len(tokens)
+        self._tables.extend(max(token.position for token in tokens) + 1)
         self._workspace.tokens[:, :count] = np.transpose(tokens)
         self._workspace.batch[:] = count, num_without_logits
         self._pool.step()
@@ -98,6 +103,7 @@ class CompiledNetwork:
         with_logits: bool = False,
     ) -> NDArray[np.float32] | None:
         """See `Network.prefill`."""
+        self._tables.extend(position + len(ids))
         hidden = self._prefill.prefill(ids, slot, position, is_wanted)
         if hidden is None:
             return None
@@ -115,5 +121,13 @@ class CompiledNetwork:
 
 def _reserve(size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """An array of zeros whose memory is only taken when it is written."""
-    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, **_MAPPING)
+    length = math.prod(size) * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, length, **_MAPPING)
+    except (OSError, OverflowError, ValueError) as error:
+        raise CheckpointError(
+            f"the system gives no {length:,} bytes to the KV cache of {size[1]} texts of"
+            f" {size[3]:,} tokens; choose fewer slots, or lower max_position_embeddings of"
+            " config.json"
+        ) from error
     return np.frombuffer(memory, dtype).reshape(size)

@@ -6,7 +6,8 @@ import os
 import threading
 import weakref
 
-from gpt_neox_japanese.inference.cpu.kernel_decode import GO, Workspace, begin_step, run_steps
+from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace, begin_step, run_steps
+from gpt_neox_japanese.inference.cpu.kernel_phases import GO
 
 __all__ = ["ThreadPool"]
 
@@ -20,9 +21,10 @@ _ALL_STEPS = 1 << 40
 class ThreadPool:
     """Runs steps of a workspace on as many threads as it was made for.
 
-    The caller's thread is one of them, and only one thread at a time may call. The others spin for
-    a moment until the next step begins, and then sleep. They end when the pool is closed or no
-    longer used. A forked process starts threads of its own with its first step.
+    The caller's thread is one of them, and only one thread at a time may call. A step is complete
+    when its work is, wherever the other threads are: they spin for a moment until the next step
+    begins, and then sleep. They end when the pool is closed or no longer used. A forked process
+    starts threads of its own with its first step.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -83,7 +85,7 @@ class _Workers:
     def begin_step(self) -> None:
         # Under the lock, so that a worker either sees the step before it sleeps, or is woken.
         with self._changed:
-            begin_step(self._workspace.counters)
+            begin_step(self._workspace.counters, self._workspace.batch, len(self._workspace.layers))
             if self._num_sleeping:
                 self._changed.notify_all()
 

@@ -8,9 +8,11 @@ from decimal import Context, Decimal, localcontext
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.cpu import kernel_decode
 from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import QuantizedActivations
+from gpt_neox_japanese.inference.cpu.kernel_phases import MAX_ROWS_OF_PHASE
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.inference.network import MAX_ROWS
@@ -19,7 +21,9 @@ from gpt_neox_japanese.kernels.compile import Floats
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import Matrix
 
-__all__ = ["make_workspace", "rotation_tables"]
+__all__ = ["RotationTables", "make_workspace"]
+
+_STEP = 1024  # positions whose rows are computed at once
 
 
 def make_workspace(
@@ -27,6 +31,7 @@ def make_workspace(
     weights: Weights,
     keys: NDArray[np.generic],
     values: NDArray[np.generic],
+    tables: RotationTables,
     threads: int,
 ) -> Workspace:
     """Make the workspace of a network.
@@ -36,22 +41,30 @@ def make_workspace(
         weights: They must stay where they are as long as the workspace is used.
         keys: The cache, [layers, slots, heads, capacity, head_dim], float32 or bfloat16.
         values: As `keys`.
+        tables: Of as many positions as the cache has.
         threads: How many work together.
 
     Returns:
         Buffers, addresses of the weights, and what is constant in every step.
+
+    Raises:
+        CheckpointError: A matrix has more rows than a phase can have.
     """
     hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, MAX_ROWS
+    widest = max(3 * hidden, intermediate, hparams.vocab_size)
+    if widest >= MAX_ROWS_OF_PHASE:
+        raise CheckpointError(
+            f"a matrix of the model has {widest} rows; at most {MAX_ROWS_OF_PHASE - 1} can be used"
+        )
     capacity = keys.shape[3]
-    cos, sin = rotation_tables(hparams, capacity)
     return Workspace(
         matrix=np.empty(0, weights.layers[0].dense.numbers.dtype),
         table=np.empty(0, weights.head.numbers.dtype),
         layers=np.array([_addresses(layer) for layer in weights.layers]),
         embed_and_head=np.array([_address(weights.embedding), _address(weights.head)]),
         final_norm=weights.final_norm,
-        cos=cos,
-        sin=sin,
+        cos=tables.cos,
+        sin=tables.sin,
         epsilon=np.float32(hparams.layer_norm_eps),
         tanh=hparams.gelu_approximation == "tanh",
         keys=keys,
@@ -75,26 +88,46 @@ def make_workspace(
     )
 
 
-def rotation_tables(hparams: HParams, positions: int) -> tuple[Floats, Floats]:
-    """Cosines and sines of every position, float32 [positions, rotary_dim / 2].
+class RotationTables:
+    """Cosines and sines of positions, computed as far as texts have come.
 
     Frequencies and angles are rounded to float32, as transformers does. NumPy's own functions give
     other bits on other processors, so nothing is used here but what all of them round alike.
 
     Args:
         hparams: Sizes and constants.
-        positions: How many there are.
+        positions: How many there are; those that no text reaches take neither time nor memory.
 
-    Returns:
-        Cosines and sines, each float32 [positions, rotary_dim / 2].
+    Attributes:
+        cos: float32 [positions, rotary_dim / 2]; set as far as `extend` was asked.
+        sin: As `cos`.
     """
-    exponents = np.arange(0, hparams.rotary_dim, 2, dtype=np.float32) / np.float32(
-        hparams.rotary_dim
-    )
-    powers = [float(_pow(hparams.rope_theta, float(exponent))) for exponent in exponents]
-    frequencies = np.float32(1) / np.array(powers, np.float32)
-    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
-    return _cos_and_sin(angles)
+
+    def __init__(self, hparams: HParams, positions: int) -> None:
+        exponents = np.arange(0, hparams.rotary_dim, 2, dtype=np.float32) / np.float32(
+            hparams.rotary_dim
+        )
+        powers = [float(_pow(hparams.rope_theta, float(exponent))) for exponent in exponents]
+        self._frequencies = np.float32(1) / np.array(powers, np.float32)
+        self._end = 0
+        self.cos, self.sin = np.zeros((2, positions, len(powers)), np.float32)
+
+    def extend(self, end: int) -> slice:
+        """Compute the rows of all positions below `end` that are not there yet.
+
+        Args:
+            end: At most the number of positions.
+
+        Returns:
+            The rows that are new.
+        """
+        new = slice(self._end, min(-(-end // _STEP) * _STEP, len(self.cos)))
+        if end <= self._end:
+            return slice(0, 0)
+        positions = np.arange(new.start, new.stop, dtype=np.float32)
+        self.cos[new], self.sin[new] = _cos_and_sin(positions[:, None] * self._frequencies)
+        self._end = new.stop
+        return new
 
 
 def _pow(base: float, exponent: float) -> Decimal:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
+from gpt_neox_japanese.files.model_config import (
+    read_config,
+    read_generation_config,
+    refuse_adapter,
+    sizes,
+)
+from gpt_neox_japanese.files.model_directory import DEFAULT, HubKwargs, find_model
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.model_check import check_model
+from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
 
 __all__ = ["Checkpoint"]
+
+_FILES = ("config.json", VOCAB_FILE, EMOJI_FILE)
 
 # Sampling where a checkpoint recommends nothing.
 _FALLBACK: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
@@ -43,12 +52,12 @@ class Checkpoint:
     sampling_params: SamplingParams
 
     @classmethod
-    def open(cls, model: str | PathLike[str] = DEFAULT, **place: Any) -> Checkpoint:
+    def open(cls, model: str | PathLike[str] = DEFAULT, **hub: Unpack[HubKwargs]) -> Checkpoint:
         """Open a model.
 
         Args:
             model: A directory, a Hub id, or "default".
-            **place: Where on the Hub, and where it is kept; see `find_model`.
+            **hub: See `HubKwargs`.
 
         Returns:
             The checkpoint, without its weights.
@@ -57,19 +66,31 @@ class Checkpoint:
             CheckpointError: Something is missing, broken, or does not fit together.
             VocabularyError: The vocabulary is missing or broken.
         """
-        directory = find_model(model, **place)
+        directory = find_model(model, **hub)
+        _check_complete(directory)
         codec = Codec.load(directory)
-        config = read_object(directory / "config.json")
+        config = read_config(directory)
+        config = sizes(config) | config
         num_ids = check_model(codec, config, directory)
-        path = directory / "generation_config.json"
-        generation = read_object(path) if path.is_file() else {}
+        generation = read_generation_config(directory)
         return cls(
             directory,
             codec,
             config,
             num_ids,
             frozenset(i for i in _stop_ids(codec, config, generation) if i < num_ids),
-            _recommended_sampling(generation, path),
+            _recommended_sampling(generation, directory / "generation_config.json"),
+        )
+
+
+def _check_complete(directory: Path) -> None:
+    """Name all files at once that are missing; weights have several names, and are looked for."""
+    refuse_adapter(directory)
+    missing = [name for name in _FILES if not os.path.lexists(directory / name)]
+    if missing:
+        raise CheckpointError(
+            f"{str(directory)!r} has no {', no '.join(missing)}; a model is a directory with"
+            f" {', '.join(_FILES)} and model.safetensors"
         )
 
 

@@ -15,6 +15,7 @@ from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import TABLES, Weights, map_weights
 from gpt_neox_japanese.inference.network import Network
 from gpt_neox_japanese.inference.scheduler.engine import Engine
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.int4 import SCALE
 
 if TYPE_CHECKING:
@@ -115,6 +116,12 @@ def default_slots(hparams: HParams, bytes_per_value: int) -> int:
 
 def _weights(checkpoint: Checkpoint, hparams: HParams, *, bfloat16: bool = False) -> Weights:
     tensors = read_weights(checkpoint.directory)
+    check_tensors(checkpoint.config, tensors, str(checkpoint.directory))
+    if TABLES[1] not in tensors and not checkpoint.config.get("tie_word_embeddings", True):
+        raise CheckpointError(
+            f"{str(checkpoint.directory)!r}: {TABLES[1]} is missing, and config.json says that the"
+            " head is not the embedding (tie_word_embeddings); copy the weights again"
+        )
     rows = checkpoint.config["vocab_size"]
     for name in (f"{table}{part}" for table in TABLES for part in ("", SCALE)):
         if name in tensors and tensors[name].shape[:1] == (rows,):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.loading.hparams import HParams
-from gpt_neox_japanese.quantization.bfloat16_arrays import as_bfloat, as_float
-from gpt_neox_japanese.quantization.formats import Matrix, matrix_of, tensor_of
+from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
+from gpt_neox_japanese.quantization.formats import Matrix, find_matrix, find_tensor
 
 __all__ = ["TABLES", "Layer", "Weights", "map_weights"]
 
@@ -27,12 +27,12 @@ class Layer(NamedTuple):
     """The tensors of one layer, as the checkpoint names them."""
 
     input_norm: Norm
-    query_key_value: Matrix  # (heads * 3 * head_dim, hidden)
-    dense: Matrix  # (hidden, hidden)
-    dense_bias: NDArray[np.float32] | None  # (hidden,), in the last layer only
+    query_key_value: Matrix  # [heads * 3 * head_dim, hidden]
+    dense: Matrix  # [hidden, hidden]
+    dense_bias: NDArray[np.float32] | None  # [hidden], in the last layer only
     post_attention_norm: Norm
-    up_proj: Matrix  # (intermediate_size, hidden)
-    down_proj: Matrix  # (hidden, intermediate_size)
+    up_proj: Matrix  # [intermediate_size, hidden]
+    down_proj: Matrix  # [hidden, intermediate_size]
 
     @property
     def matrices(self) -> tuple[Matrix, Matrix, Matrix, Matrix]:
@@ -43,10 +43,10 @@ class Layer(NamedTuple):
 class Weights(NamedTuple):
     """All tensors of a network. A tied head is the embedding itself."""
 
-    embedding: Matrix  # (vocabulary, hidden)
+    embedding: Matrix  # [vocabulary, hidden]
     layers: tuple[Layer, ...]
     final_norm: Norm
-    head: Matrix  # (vocabulary, hidden)
+    head: Matrix  # [vocabulary, hidden]
 
     @property
     def matrices(self) -> list[Matrix]:
@@ -82,10 +82,10 @@ def map_weights(
 
     def matrix(name: str, outputs: int, columns: int) -> Matrix:
         convert = convert_tables if name in TABLES else convert_layers
-        return convert(matrix_of(tensors, name, (outputs, columns)))
+        return convert(find_matrix(tensors, name, (outputs, columns)))
 
     def vector(name: str) -> NDArray[np.float32]:
-        return as_float(tensor_of(tensors, name, (hidden,)))
+        return float32_array(find_tensor(tensors, name, (hidden,)))
 
     def norm(name: str) -> Norm:
         return np.stack([vector(f"{name}.weight"), vector(f"{name}.bias")])
@@ -128,7 +128,7 @@ def _to_one_kind(kinds: set[np.dtype[Any]], bfloat16: bool) -> Callable[[Matrix]
     if kinds == {np.dtype(np.uint16)}:
         return lambda matrix: Matrix(np.ascontiguousarray(matrix.numbers))
     if bfloat16:
-        return lambda matrix: Matrix(as_bfloat(matrix.floats()))
+        return lambda matrix: Matrix(bfloat16_array(matrix.floats()))
     return _widened
 
 

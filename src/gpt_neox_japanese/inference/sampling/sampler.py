@@ -102,7 +102,7 @@ class Sampler:
         """
         # What passes the largest float32 is as good as infinite, and NaN is told below.
         with np.errstate(over="ignore", invalid="ignore"):
-            token_id = self._chosen(self.processed(logits))
+            token_id = self._choose_id(self.processed(logits))
         self.remember(token_id)
         if self._params.logprobs is None:
             return Choice(token_id)
@@ -137,7 +137,7 @@ class Sampler:
             scores[self._stop_ids] = -np.inf
         return scores
 
-    def _chosen(self, scores: Row) -> int:
+    def _choose_id(self, scores: Row) -> int:
         params = self._params
         likeliest = int(scores.argmax())  # of NaN too, if there is one
         highest = scores[likeliest]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from gpt_neox_japanese.checks import one_line
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.cpu.workspace import rotation_tables
+from gpt_neox_japanese.inference.cpu.workspace import RotationTables
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Norm, Weights
 from gpt_neox_japanese.inference.network import CHUNK, MAX_ROWS, BatchToken
@@ -62,8 +63,7 @@ class TensorNetwork:
         self._head = self._embedding if tied else self._product(weights.head)
         self._layers = [self._layer(layer) for layer in weights.layers]
         self._final_norm = self._norm(weights.final_norm)
-        tables = rotation_tables(hparams, self.capacity)
-        self._cos, self._sin = (torch.from_numpy(t).to(self.device)[:, None] for t in tables)
+        self._tables = RotationTables(hparams, self.capacity)
         size = (
             len(self._layers),
             slots,
@@ -71,7 +71,15 @@ class TensorNetwork:
             self.capacity,
             hparams.head_dim,
         )
-        self._keys, self._values = torch.zeros(2, *size, dtype=self.dtype, device=self.device)
+        half = hparams.rotary_dim // 2
+        try:
+            self._cos, self._sin = torch.zeros(2, self.capacity, 1, half, device=self.device)
+            self._keys, self._values = torch.zeros(2, *size, dtype=self.dtype, device=self.device)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{device} has no room for the KV cache of {slots} texts of {self.capacity:,}"
+                " tokens; choose fewer slots, or lower max_position_embeddings in config.json"
+            ) from error
         self._graphs = Graphs(self._scores, self.capacity) if self.device.type == "cuda" else None
 
     @property
@@ -89,6 +97,7 @@ class TensorNetwork:
         padded = [*tokens, *[tokens[-1]] * (MAX_ROWS - len(tokens))]
         rows = torch.tensor(padded, device=self.device).T
         end = max(token.position for token in tokens) + 1
+        self._extend_tables(end)
         logits = self._graphs.run(rows, end) if self._graphs else self._scores(rows, end)
         return logits[num_without_logits : len(tokens)].float().cpu().numpy()
 
@@ -119,6 +128,12 @@ class TensorNetwork:
 
     def close(self) -> None:
         """See `Network.close`; there are no threads to end."""
+
+    def _extend_tables(self, end: int) -> None:
+        """Put new rows where they belong, since a captured graph knows the place."""
+        new = self._tables.extend(end)
+        for rows, table in ((self._cos, self._tables.cos), (self._sin, self._tables.sin)):
+            rows[new] = torch.from_numpy(table[new])[:, None].to(self.device)
 
     # ---- The arithmetic --------------------------------------------------------------------------
 
@@ -153,6 +168,7 @@ class TensorNetwork:
     def _read_chunk(self, ids: Sequence[int], slot: int, position: int) -> Tensor:
         """Compute a chunk; hidden states, [tokens, hidden]."""
         end = position + len(ids)
+        self._extend_tables(end)
         positions = torch.arange(position, end, device=self.device)
         mask = torch.ones(len(ids), end, dtype=torch.bool, device=self.device).tril(position)
 
@@ -243,7 +259,7 @@ class _Product(NamedTuple):
 
 
 class _TensorLayer(NamedTuple):
-    """`layout.Layer` on tensors."""
+    """`weight_map.Layer` on tensors."""
 
     input_norm: tuple[Tensor, Tensor]
     query_key_value: _Product
@@ -273,7 +289,13 @@ def check_device(device: str) -> None:
         CheckpointError: It cannot.
     """
     try:
-        torch.empty(0, device=device)
+        usable = torch.empty(0, device=device).device.type != "meta"
+        reason = "it only counts, and computes nothing"
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"device {device!r} cannot be used here: {reason}") from error
+        usable, reason = False, one_line(error).partition("device type at start")[0]
+        if "Expected one of" in reason:
+            reason = "torch knows no device of that name"
+    if not usable:
+        raise CheckpointError(
+            f"device {device!r} cannot be used here: {reason}; choose cpu, cuda, cuda:1 or mps"
+        )

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt_neox_japanese.kernels.attention import attend_last
+from gpt_neox_japanese.kernels.ops import attend_last
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization import torch_matmul
 from gpt_neox_japanese.quantization.formats import Matrix

@@ -50,6 +50,11 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
         r"attention\.masked_bias$",
     ]
 
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        if isinstance(config, GPTNeoXJapaneseConfig):
+            config.check()  # values may have been assigned since it was made
+        super().__init__(config, *args, **kwargs)
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | PathLike[str] | None, *args: Any, **kwargs: Any
@@ -70,9 +75,10 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
         """
         source = str(pretrained_model_name_or_path)
         directory = Path(source, kwargs.get("subfolder") or "")
-        if pretrained_model_name_or_path is not None and directory.is_dir():
-            config = kwargs.get("config")
-            check_directory(directory, config if isinstance(config, PreTrainedConfig) else None)
+        if pretrained_model_name_or_path is None or not directory.is_dir():
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        config = kwargs.get("config")
+        check_directory(directory, config if isinstance(config, PreTrainedConfig) else None, kwargs)
         with loading_errors(source):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 

@@ -1,98 +1,130 @@
-"""Looks at a model directory before anything in it is loaded.
+"""Looks at a model directory before transformers loads anything in it.
 
 The files of a stranger may be made to read other files, to wait for ever, to run code or to use up
-the memory. transformers never unpickles objects, and safetensors checks that tensors lie inside
-their file and apart from each other; the rest is refused here. Links are followed, see
-`json_files`.
+the memory. They go through the same checks here as where the engine and `convert` read them. What
+transformers then still stumbles over is told as ours. Links are followed, see `json_files`.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
-from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import check_regular, read_index, read_object
+from gpt_neox_japanese.checks import one_line, short_repr
+from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
+from gpt_neox_japanese.files.json_files import read_index, read_object
+from gpt_neox_japanese.files.model_config import read_config, read_generation_config, sizes
+from gpt_neox_japanese.files.regular_files import check_regular
+from gpt_neox_japanese.files.tensor_files import read_weights
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
+from gpt_neox_japanese.quantization.formats import METHOD
 
 __all__ = ["check_directory", "loading_errors"]
 
 # What the loader opens; anything else beside it does no harm.
 _LOADED = {".bin", ".json", ".safetensors"}
+# With these arguments transformers reads other files or names, or takes what does not fit.
+_OTHER_WEIGHTS = (
+    "state_dict",
+    "variant",
+    "use_safetensors",
+    "gguf_file",
+    "key_mapping",
+    "ignore_mismatched_sizes",
+    "quantization_config",
+)
 
 
-def check_directory(directory: Path, config: PreTrainedConfig | None = None) -> None:
-    """Refuse a model directory that holds a trap.
+def check_directory(
+    directory: Path, config: PreTrainedConfig | None = None, options: Mapping[str, Any] = {}
+) -> None:
+    """Refuse a model directory that holds a trap, or weights that are not those of its config.json.
 
     Args:
-        directory: The directory that holds `config.json` and the weights.
+        directory: The directory that holds `config.json` and the weights, or `adapter_config.json`.
         config: What is loaded instead of `config.json`, if it is.
+        options: The other arguments of `from_pretrained`.
 
     Raises:
-        CheckpointError: A file is a device or a pipe; an index names a file that does not lie
-            beside it; or the weights are far too few for the configuration.
+        CheckpointError: A file is missing or broken, is a device or a pipe, does not fit the
+            others, or names a file that does not lie beside it.
     """
     files = [path for path in sorted(directory.iterdir()) if path.suffix in _LOADED]
     # Loading says itself that a link leads nowhere, if it needs the file.
-    files = [path for path in files if path.exists() and not path.is_dir()]
+    files = [path for path in files if path.exists()]
     for path in files:
         check_regular(path)
-    for path in files:
         if path.name.endswith(".index.json"):
             read_index(path)
+    read_generation_config(directory)
+    if directory / "adapter_config.json" in files:
+        _check_adapter(directory / "adapter_config.json", config, options)
+        return
+    given = config.to_dict() if config else read_config(directory)
     weights = [path for path in files if path.suffix in {".bin", ".safetensors"}]
-    if weights and not (directory / "adapter_config.json").exists():
-        fields = config.to_dict() if config else _config_in(directory)
-        _check_size(directory, fields, sum(path.stat().st_size for path in weights))
+    _check_size(directory, given, sum(path.stat().st_size for path in weights))
+    if not any(options.get(name) is not None for name in _OTHER_WEIGHTS):
+        _check_weights(directory, given)
 
 
 @contextmanager
 def loading_errors(source: str) -> Iterator[None]:
-    """Turn what broken weights raise into a `CheckpointError`.
+    """Turn what transformers stumbles over in a directory's files into a `CheckpointError`.
 
     Args:
-        source: The directory or Hub id that is loaded.
+        source: The directory that is loaded.
 
     Yields:
-        Nothing, once: the weights are loaded inside.
+        Nothing, once: the model is loaded inside.
 
     Raises:
-        CheckpointError: A .bin file holds something else than tensors, or a .safetensors file is
-            broken.
+        CheckpointError: A file has something that only transformers found.
     """
     try:
         yield
-    except pickle.UnpicklingError as error:
+    except (NeoXJapaneseError, ImportError, MemoryError):
+        raise  # no file's fault
+    except Exception as error:
         raise CheckpointError(
-            f"{source!r}: a .bin file of the weights holds something else than tensors, and is not "
-            "loaded because it could run any program; ask its maker for model.safetensors"
-        ) from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{source!r}: a .safetensors file is broken ({error}); copy or download it again"
+            f"{source!r} cannot be loaded: {type(error).__name__}: {one_line(error)}"
         ) from error
 
 
-def _check_size(directory: Path, config: dict[str, Any], weight_bytes: int) -> None:
-    names = ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_multiple_size")
-    layers, hidden, vocabulary, multiple = (config.get(name) for name in names)
-    if not (isinstance(layers, int) and isinstance(hidden, int) and isinstance(vocabulary, int)):
-        return  # the configuration itself says what is wrong with it
-    multiple = multiple if isinstance(multiple, int) else 4
-    parameters = vocabulary * hidden + layers * (4 + 2 * multiple) * hidden**2
+def _check_adapter(path: Path, config: PreTrainedConfig | None, options: Mapping[str, Any]) -> None:
+    """An adapter's base is loaded from where it says, as if the caller had named it."""
+    base = read_object(path).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base.isprintable() or not base:
+        raise CheckpointError(
+            f"{str(path)!r}: base_model_name_or_path is {short_repr(base)}; it must name the model"
+            " that was adapted: its directory or Hub id"
+        )
+    if Path(base).is_dir():
+        if (Path(base) / "adapter_config.json").exists():
+            raise CheckpointError(
+                f"{str(path)!r}: base_model_name_or_path names {base!r}, an adapter; it must name a"
+                " whole model"
+            )
+        check_directory(Path(base), config, options)
+
+
+def _check_weights(directory: Path, config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
+    if isinstance(quantization, Mapping) and quantization.get("quant_method") != METHOD:
+        return  # of another library, which transformers asks
+    check_tensors(config, read_weights(directory), str(directory))
+
+
+def _check_size(directory: Path, config: Mapping[str, Any], weight_bytes: int) -> None:
+    size = sizes(config)
+    layer = (4 + 2 * size["intermediate_multiple_size"]) * size["hidden_size"] ** 2
+    parameters = size["vocab_size"] * size["hidden_size"] + size["num_hidden_layers"] * layer
     # No format takes less than a bit for each.
     if weight_bytes < parameters // 8:
         raise CheckpointError(
             f"{str(directory)!r}: config.json describes {parameters:,} parameters, but the weight "
             f"files have {weight_bytes:,} bytes; they do not belong together"
         )
-
-
-def _config_in(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    return read_object(path) if path.exists() else {}

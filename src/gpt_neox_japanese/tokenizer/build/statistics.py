@@ -36,10 +36,10 @@ class Kind:
     """Ids of one kind, by their canonical forms.
 
     Attributes:
-        name: such as `2 kanji`, `hiragana` (single characters) or `bytes`.
-        ids: how many.
-        forms: how many surface forms they have together.
-        dead: how many of them no text has; None for tags and added tokens, which texts need not
+        name: Such as `2 kanji`, `hiragana` (single characters) or `bytes`.
+        ids: How many.
+        forms: How many surface forms they have together.
+        dead: How many of them no text has; None for tags and added tokens, which texts need not
             have.
     """
 
@@ -54,12 +54,12 @@ class Coverage:
     """What a vocabulary holds.
 
     Attributes:
-        ids: number of ids.
-        forms: number of distinct surface forms.
-        emoji: number of written emoji.
-        ordinary: number of ids that are no tags.
-        dead: number of ordinary ids that no text has.
-        kinds: the ids by kind, in order of their first id.
+        ids: Number of ids.
+        forms: Number of distinct surface forms.
+        emoji: Number of written emoji.
+        ordinary: Number of ids that are no tags.
+        dead: Number of ordinary ids that no text has.
+        kinds: The ids by kind, in order of their first id.
     """
 
     ids: int
@@ -76,10 +76,10 @@ class TextStatistics:
 
     Attributes:
         characters: Unicode characters of the texts.
-        tokens: tokens they make.
-        characters_per_token: their ratio; more is better.
-        byte_share: the share of tokens that are single bytes.
-        used: number of different ids.
+        tokens: Tokens they make.
+        characters_per_token: Their ratio; more is better.
+        byte_share: The share of tokens that are single bytes.
+        used: Number of different ids.
         kind_shares: kind → its share of the tokens.
     """
 

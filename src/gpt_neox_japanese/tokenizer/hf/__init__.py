@@ -1,5 +1,6 @@
 """The tokenizer behind transformers' interface. Start with `tokenizer`.
 
-`inputs` sorts out what callers pass, `rows` arranges ids in batches, `alignment` answers questions
-about them, `token_names` holds names and added tokens; `streamers` print while `generate` writes.
+`inputs` sorts out what callers pass, `rows` arranges ids in batches, `columns` and `alignment` tell
+of them what is asked; `token_names` holds names and added tokens, and `rust_backend` what
+transformers decodes with; `streamers` print while `generate` writes.
 """

@@ -22,6 +22,7 @@ class TokenNames:
     other is called by number: `<|id26391|>`.
 
     Attributes:
+        vocabulary: What is named.
         decoded: id → text or byte that it decodes to; those that bear it as a name come first.
         names: id → that text, or `<0xE3>`; no two ids have the same.
         forms: id → the first form of its line that leads back to it (`<SP>`, `<|byte227|>`); by
@@ -31,7 +32,7 @@ class TokenNames:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         decoder = Decoder(vocabulary)
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         decoded = [decoder.decode_token(i) for i in range(len(vocabulary))]
         self.forms = vocabulary.names
         self.id_of_form = {form: i for i, form in enumerate(self.forms)}
@@ -48,7 +49,7 @@ class TokenNames:
         self.decoded = {i: decoded[i] for i in bearers_first}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return TokenNames, (self._vocabulary,)
+        return TokenNames, (self.vocabulary,)
 
     def find(self, name: str) -> int | None:
         """The id of a name, or of any form of `vocab.txt`.
@@ -59,7 +60,7 @@ class TokenNames:
         Returns:
             The id; None if there is none.
         """
-        for ids in (self._id_of_name, self.id_of_form, self._vocabulary.ids):
+        for ids in (self._id_of_name, self.id_of_form, self.vocabulary.ids):
             if name in ids:
                 return ids[name]
         return None
@@ -133,6 +134,20 @@ class TokenTable:
             The form.
         """
         return self.foreign.get(token_id) or self.names.forms[token_id]
+
+    def written(self, token_id: int, surface: str) -> str:
+        """The token as a text writes it: 慶應 stays 慶應, though its id is called 慶応.
+
+        Args:
+            token_id: An id.
+            surface: The characters of the text that it stands for.
+
+        Returns:
+            These, or the form of the id where they are none.
+        """
+        if token_id not in self.added and self.names.vocabulary.ids.get(surface) == token_id:
+            return surface
+        return self.form(token_id)
 
     def find(self, token: str | AddedToken | None) -> int | None:
         """The id that a token has under any of its names; None if there is no such token.

@@ -23,16 +23,9 @@ from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
+from gpt_neox_japanese.tokenizer.hf.columns import align, columns
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
-from gpt_neox_japanese.tokenizer.hf.rows import (
-    Padding,
-    Row,
-    TextBatch,
-    Truncation,
-    offsets,
-    padded_width,
-    sequence_ids,
-)
+from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, padded_width
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
 from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS
@@ -375,70 +368,27 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             "length": return_length,
             "overflow_to_sample_mapping": return_overflowing_tokens,
         }
-        data = self._columns(
+        pad_id = self.pad_token_id if padding.width else None
+        data = columns(
             batch,
             ids,
-            padding,
             [k for k, v in wanted.items() if v or (v is None and k in self.model_input_names)],
+            padding,
+            pad_id=pad_id,
+            pad_type_id=self.pad_token_type_id,
         )
         if not is_batch and return_tensors is None and not return_overflowing_tokens:
             data = {name: column[0] for name, column in data.items()}
+
+        def align_row(number: int) -> Alignment:
+            return align(batch.rows[number], self._tokens, padding, pad_id, self.pad_token)
+
         return BatchEncoding(
             data,
-            Alignments(len(ids), lambda row: self._align(batch.rows[row], padding)),  # type: ignore[arg-type]
+            Alignments(len(ids), align_row),  # type: ignore[arg-type]
             tensor_type=return_tensors,
             n_sequences=max(map(len, samples), default=1),
         )
-
-    def _columns(
-        self, batch: TextBatch, ids: list[list[int]], padding: Padding, names: Sequence[str]
-    ) -> dict[str, list[Any]]:
-        """Each column that was asked for; one item a row."""
-        columns: dict[str, list[Any]] = {
-            "input_ids": padding.fill(ids, self.pad_token_id if padding.width else None)
-        }
-        for name in names:
-            match name:
-                case "attention_mask":
-                    columns[name] = padding.fill([[1] * len(row) for row in ids], 0)
-                case "special_tokens_mask":
-                    columns[name] = padding.fill([[0] * len(row) for row in ids], 1)
-                case "token_type_ids":
-                    columns[name] = padding.fill(
-                        [sequence_ids(row) for row in batch.rows], self.pad_token_type_id
-                    )
-                case "offset_mapping":
-                    columns[name] = padding.fill([offsets(row) for row in batch.rows], (0, 0))
-                case "length":
-                    columns[name] = [len(row) for row in columns["input_ids"]]
-                case "overflow_to_sample_mapping":
-                    columns[name] = batch.sample_of_row
-        return columns
-
-    def _align(self, row: Row, padding: Padding) -> Alignment:
-        ids = [i for source, start, stop in row for i in source.ids[start:stop]]
-        surfaces = [s for source, start, stop in row for s in source.surfaces[start:stop]]
-        words = [word for source, start, stop in row for word in source.words[start:stop]]
-        tokens = list(map(self._token_text, ids, surfaces))
-        pad_id = self.pad_token_id if padding.width else None
-        (ids,) = padding.fill([ids], pad_id)
-        return Alignment(
-            ids,
-            padding.fill([tokens], self.pad_token)[0],
-            padding.fill([offsets(row)], (0, 0))[0],
-            padding.fill([sequence_ids(row)], None)[0],
-            padding.fill([words], None)[0],
-            n_sequences=len(row),
-        )
-
-    def _token_text(self, token_id: int, surface: str) -> str:
-        """The token as it was written: 慶應 stays 慶應, though its id is called 慶応."""
-        if (
-            token_id not in self._tokens.added
-            and self.codec.vocabulary.ids.get(surface) == token_id
-        ):
-            return surface
-        return self._tokens.form(token_id)
 
     def _encode_without_added_tokens(self, text: str) -> list[int]:
         return self.codec.encode(text)

@@ -37,8 +37,7 @@ def _encode_texts(
     lengths: Longs,
     tables: Ints,
     allow_tags: bool,
-    dropout_threshold: Number,
-    rng_state: Number,
+    draws: tuple[Number, Number],
     spans: Ints,
     ids: Ints,
     offsets: Ints,
@@ -51,8 +50,8 @@ def _encode_texts(
         lengths: int64, characters a text.
         tables: See `tables`.
         allow_tags: Whether tags may be spelled out.
-        dropout_threshold: Probability of dropping the best match, times 2**32.
-        rng_state: What the random numbers for that begin from.
+        draws: The probability of dropping the best match, times 2**32, and what the random numbers
+            for that begin from.
         spans: See `replace_spans`; for one text only.
         ids: int32 of the size of `data`: no byte becomes more than one id.
         offsets: int32 [size of data, 2], or [0, 2] if they are not wanted.
@@ -61,6 +60,7 @@ def _encode_texts(
     Returns:
         The number of ids, or -1 - p if the bytes at p are not UTF-8.
     """
+    dropout_threshold, rng_state = draws
     capacity = min(data.size, 2 * BLOCK) + PADDING
     symbols = np.empty(capacity, dtype=np.int32)
     starts, hits = np.empty(capacity, dtype=np.int32), np.empty(capacity, dtype=np.int32)
@@ -125,18 +125,8 @@ def encode(
     """Encode one text; see `_encode_texts`."""
     nothing = np.empty((0, 3), dtype=np.int32)
     bounds = np.full(2, data.size)
-    return _encode_texts(
-        data,
-        bounds[1:],
-        tables,
-        allow_tags,
-        dropout_threshold,
-        rng_state,
-        nothing,
-        ids,
-        nothing,
-        bounds,
-    )
+    draws = dropout_threshold, rng_state
+    return _encode_texts(data, bounds[1:], tables, allow_tags, draws, nothing, ids, nothing, bounds)
 
 
 @entry
@@ -152,18 +142,8 @@ def encode_with_spans(
 ) -> Number:
     """Encode one text, cleaned, or with offsets, or both; see `_encode_texts`."""
     bounds = np.full(2, data.size)
-    return _encode_texts(
-        data,
-        bounds[1:],
-        tables,
-        allow_tags,
-        dropout_threshold,
-        rng_state,
-        spans,
-        ids,
-        offsets,
-        bounds,
-    )
+    draws = dropout_threshold, rng_state
+    return _encode_texts(data, bounds[1:], tables, allow_tags, draws, spans, ids, offsets, bounds)
 
 
 @entry
@@ -171,20 +151,9 @@ def encode_many(
     data: Bytes, lengths: Longs, tables: Ints, allow_tags: bool, ids: Ints, bounds: Longs
 ) -> Number:
     """Encode several texts; see `_encode_texts`."""
-    dropout_threshold, rng_state = np.int64(0), np.int64(1)
     nothing = np.empty((0, 3), dtype=np.int32)
-    return _encode_texts(
-        data,
-        lengths,
-        tables,
-        allow_tags,
-        dropout_threshold,
-        rng_state,
-        nothing,
-        ids,
-        nothing,
-        bounds,
-    )
+    draws = np.int64(0), np.int64(1)
+    return _encode_texts(data, lengths, tables, allow_tags, draws, nothing, ids, nothing, bounds)
 
 
 @entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpt_neox_japanese.kernels.compile import Ints, Number, leaf
+from gpt_neox_japanese.tokenizer.encoding.python_encoder import LONGEST_PIECE
 from gpt_neox_japanese.tokenizer.kernels.symbols import OTHER, child, follow, trie_of
 from gpt_neox_japanese.tokenizer.kernels.tables import (
     BYTES,
@@ -17,7 +18,6 @@ from gpt_neox_japanese.tokenizer.kernels.tables import (
     TAG_ROOT,
     VALUE,
 )
-from gpt_neox_japanese.tokenizer.python_encoder import LONGEST_PIECE
 
 __all__ = ["find_matches", "segment"]
 

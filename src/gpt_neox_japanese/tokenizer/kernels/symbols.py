@@ -7,6 +7,8 @@ block follow two zeros, which match nothing, so that nobody has to look where th
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from gpt_neox_japanese.kernels.compile import (
@@ -14,7 +16,6 @@ from gpt_neox_japanese.kernels.compile import (
     Ints,
     Longs,
     Number,
-    Trie,
     compiled,
     entry,
     leaf,
@@ -56,6 +57,9 @@ __all__ = [
 OTHER = 1 << 24  # above every symbol of the alphabet
 BLOCK = 12_288  # bytes; what a block needs then fits into the processor's second cache
 PADDING = 2
+
+FlatTrie: TypeAlias = tuple[Ints, Ints, Number]
+"""What `trie_of` gives."""
 
 
 @leaf
@@ -179,7 +183,7 @@ def terminate(symbols: Ints, starts: Ints, count: Number, end: Number) -> None:
 
 
 @leaf
-def trie_of(tables: Ints) -> Trie:
+def trie_of(tables: Ints) -> FlatTrie:
     """What following edges needs of the tables: nodes, bases, and the bits of a symbol.
 
     Args:
@@ -192,7 +196,7 @@ def trie_of(tables: Ints) -> Trie:
 
 
 @leaf
-def follow(trie: Trie, node: Number, symbol: Number) -> tuple[Number, Number]:
+def follow(trie: FlatTrie, node: Number, symbol: Number) -> tuple[Number, Number]:
     """Follow the edge with a symbol from a node; see `trie`.
 
     Args:
@@ -211,7 +215,7 @@ def follow(trie: Trie, node: Number, symbol: Number) -> tuple[Number, Number]:
 
 
 @leaf
-def child(trie: Trie, node: Number, symbol: Number) -> Number:
+def child(trie: FlatTrie, node: Number, symbol: Number) -> Number:
     """The node that `symbol` leads to from a node, or 0.
 
     Args:

@@ -33,8 +33,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.tokenizer.kernels.trie import Trie, build_trie, place_rows, share_rows
-from gpt_neox_japanese.tokenizer.normalization import (
+from gpt_neox_japanese.tokenizer.encoding.normalization import (
     BARRIER,
     DASHES,
     JOINER,
@@ -42,7 +41,12 @@ from gpt_neox_japanese.tokenizer.normalization import (
     REPLACED,
     SPACES,
 )
-from gpt_neox_japanese.tokenizer.python_encoder import LONGEST_PIECE, SYMBOL_CLASSES, byte_ids
+from gpt_neox_japanese.tokenizer.encoding.python_encoder import (
+    LONGEST_PIECE,
+    SYMBOL_CLASSES,
+    byte_ids,
+)
+from gpt_neox_japanese.tokenizer.kernels.trie import Trie, build_trie, place_rows, share_rows
 
 __all__ = ["build_tables"]
 

@@ -28,10 +28,10 @@ class Trie:
     """Nodes: first the roots, whose meaning is the caller's affair; then one for every edge.
 
     Attributes:
-        root_count: nodes 0 to this one, excluded, are roots.
+        root_count: Nodes 0 to this one, excluded, are roots.
         parents: int64 [edges], the node that each edge begins at, never falling.
         symbols: int64 [edges], the symbol of each edge; rising among those of one node.
-        levels: the edges of each depth, from roots to leaves.
+        levels: The edges of each depth, from roots to leaves.
         ends: int64 [keys], the node that each key ends at.
     """
 
@@ -54,7 +54,7 @@ class Places:
     Attributes:
         bases: int64 [nodes]: the base of each row, by the node whose row it is; -1 elsewhere.
         slots: int64 [edges]: base + symbol, all distinct.
-        size: how many slots there are; every base + every symbol is less.
+        size: How many slots there are; every base + every symbol is less.
     """
 
     bases: NDArray[np.int64]

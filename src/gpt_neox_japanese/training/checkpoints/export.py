@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -38,9 +38,9 @@ def export(
         TrainingError: The disk is full, or fails otherwise; the old checkpoint is there.
     """
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / f".export-{os.getpid()}"
     for leftover in output.glob(".export-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    partial = Path(mkdtemp(prefix=".export-", dir=output))
     try:
         _write(model, weights, tokenizer, partial, dtype)
         files = sorted(partial.iterdir(), key=lambda file: file.name.endswith("config.json"))

@@ -35,10 +35,7 @@ def restore_parameters(
 
     Args:
         parameters: `named_parameters()` of the model.
-        weights: What `gather_parameters` gave.
-
-    Raises:
-        KeyError: One of them has no value.
+        weights: What `gather_parameters` gave; its names and shapes are believed.
     """
     with torch.no_grad():
         for name, parameter in parameters:
@@ -81,16 +78,13 @@ def restore_optimizer(
     Args:
         optimizer: Gets the state.
         parameters: `named_parameters()` of the model.
-        tensors: The tensors that `gather_optimizer` gave.
-        groups: The groups that it gave.
-
-    Raises:
-        KeyError: A tensor is of no parameter.
-        ValueError: There are more or fewer groups.
+        tensors: The tensors that `gather_optimizer` gave; their names and shapes are believed.
+        groups: The groups that it gave, as many as there are. Only their learning rates change
+            during a run; for the rest the optimizer's own values stand.
     """
     by_name = dict(parameters)
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
-        group.update(saved)
+        group["lr"] = saved["lr"]
     for key, value in tensors.items():
         name, _, what = key.rpartition("/")
         parameter = by_name[name]

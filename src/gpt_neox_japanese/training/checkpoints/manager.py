@@ -7,7 +7,8 @@ state.json              everything else, as JSON: parameter groups, schedule, ru
 trainer_state.json      transformers' own counters
 manifest.json           bytes and CRC-32 of the others; written last
 
-The directory is written under another name, synced, and renamed. No file of it can hold code.
+The directory is written under another name, synced, and renamed. No file of it can hold code;
+`reader` reads it back.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError, TrainingError
@@ -32,24 +33,18 @@ from gpt_neox_japanese.files.atomic import (
     publish_directory,
     sync_file,
 )
+from gpt_neox_japanese.training.checkpoints.reader import (
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    RANDOM,
+    STATE,
+    VERSION,
+    verify,
+)
 
-__all__ = [
-    "CheckpointManager",
-    "TrainingState",
-    "load_optimizer",
-    "load_rng_state",
-    "load_values",
-    "load_weights",
-    "verify",
-]
+__all__ = ["CheckpointManager", "TrainingState"]
 
-MANIFEST = "manifest.json"
-MODEL = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-RANDOM = "random-{}.safetensors"
-STATE = "state.json"
-
-_VERSION = 1
 _NUM_KEPT = 2
 
 
@@ -155,7 +150,7 @@ class CheckpointManager:
             for file in sorted(partial.iterdir()):
                 sync_file(file)
                 files[file.name] = checksum(file)
-            _write_json(partial / MANIFEST, {"version": _VERSION, "files": files})
+            _write_json(partial / MANIFEST, {"version": VERSION, "files": files})
             sync_file(partial / MANIFEST)
             publish_directory(partial, final)
         for step in self._steps()[:-_NUM_KEPT]:
@@ -203,94 +198,5 @@ class CheckpointManager:
         return f"{newest.name} is complete: make room and continue with --resume"
 
 
-def verify(directory: Path) -> None:
-    """Make sure that every file of a checkpoint is as it was written.
-
-    Args:
-        directory: A checkpoint.
-
-    Raises:
-        CheckpointError: One is missing, too short, or changed; the message names it.
-    """
-    for name, expected in _read_json(directory / MANIFEST)["files"].items():
-        path = directory / name
-        if Path(name).name != name or not path.is_file():
-            raise CheckpointError(f"{path} is missing")
-        found = checksum(path)
-        if list(found) != expected:
-            raise CheckpointError(f"{path} was changed or cut short after it was written")
-
-
-def load_weights(directory: Path) -> dict[str, Tensor]:
-    """Read parameter → float32 tensor.
-
-    Args:
-        directory: Of a checkpoint.
-
-    Returns:
-        float32 tensors by the names of the parameters.
-    """
-    return load_file(directory / MODEL)
-
-
-def load_optimizer(directory: Path) -> dict[str, Tensor]:
-    """Read `<parameter>/<name>` → tensor.
-
-    Args:
-        directory: Of a checkpoint.
-
-    Returns:
-        Tensors by the name of the parameter and of the state.
-    """
-    return load_file(directory / OPTIMIZER)
-
-
-def load_values(directory: Path) -> dict[str, Any]:
-    """Read everything that is no tensor.
-
-    Args:
-        directory: Of a checkpoint.
-
-    Returns:
-        The values, by name, as JSON gives them.
-
-    Raises:
-        CheckpointError: It cannot be read.
-    """
-    return _read_json(directory / STATE)
-
-
-def load_rng_state(directory: Path, rank: int) -> None:
-    """Restore this process's random number generators, if the run had a process of this rank.
-
-    Args:
-        directory: A checkpoint.
-        rank: Which process this is.
-    """
-    path = directory / RANDOM.format(rank)
-    if not path.is_file():
-        return
-    random = load_file(path)
-    torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
-
-
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict) or (path.name == MANIFEST and not _is_manifest(value)):
-        raise CheckpointError(f"{path} is not what a run writes")
-    return value
-
-
-def _is_manifest(value: dict[str, Any]) -> bool:
-    files = value.get("files")
-    needed = {MODEL, OPTIMIZER, STATE}
-    return value.get("version") == _VERSION and isinstance(files, dict) and needed <= files.keys()

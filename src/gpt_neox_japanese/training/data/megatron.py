@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 __all__ = ["indexed_prefix", "open_indexed"]
@@ -37,9 +38,16 @@ def indexed_prefix(path: Path) -> Path | None:
 
     Returns:
         `path` without `.bin` or `.idx` if it names an indexed dataset, and None otherwise.
+
+    Raises:
+        DataError: The index is a pipe, a device or a directory.
     """
     prefix = path.with_suffix("") if path.suffix in {".bin", ".idx"} else path
-    return None if path.is_dir() or not _with(prefix, ".idx").is_file() else prefix
+    index = _with(prefix, ".idx")
+    if path.is_dir() or not index.exists():
+        return None
+    check_regular(index, DataError)
+    return prefix
 
 
 def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> ShardedTokens:
@@ -60,7 +68,8 @@ def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> Shard
     dtype, sizes, offsets, bounds = _read_index(index)
     tokens = int(sizes.sum(dtype=np.int64))
     path = _with(prefix, ".bin")
-    found = path.stat().st_size if path.is_file() else None
+    check_regular(path, DataError)
+    found = path.stat().st_size if path.exists() else None
     if found != tokens * dtype.itemsize:
         raise DataError(
             f"{path} should have {tokens * dtype.itemsize} bytes, it "

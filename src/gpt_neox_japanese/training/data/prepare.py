@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,19 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from gpt_neox_japanese.corpus import Layout, corpus_files, is_held_out, name_of
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.checks import check_number
+from gpt_neox_japanese.corpus import is_held_out, name_of
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
     Encoded,
-    OnError,
     Packed,
+    ReadingKwargs,
     corpus_fingerprint,
     encode_corpus,
 )
@@ -43,6 +45,14 @@ __all__ = ["prepare"]
 # A shard ends with the block that fills it.
 _BYTES_PER_SHARD = 2**28
 
+_NAMES = re.compile(
+    "|".join(
+        [r"train-\d{5,}\.bin"]
+        + [re.escape(name) for name in (HELD_OUT, HELD_OUT_TEXT, MANIFEST, *TOKENIZER_FILES)]
+    ),
+    re.ASCII,
+)
+
 
 def prepare(
     corpus: Iterable[str | Path],
@@ -50,10 +60,8 @@ def prepare(
     output: Path,
     *,
     held_out: float = 0.01,
-    layout: Layout | None = None,
-    on_error: OnError = "stop",
-    workers: int | None = None,
     resume: bool = False,
+    **reading: Unpack[ReadingKwargs],
 ) -> Manifest:
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
@@ -63,10 +71,8 @@ def prepare(
             vocabulary of the model in this package.
         output: The directory to make; it must not exist, or be empty.
         held_out: The fraction of the documents kept out of training.
-        layout: Where in the files the documents are.
-        on_error: Whether a broken document ends the work or is passed over.
-        workers: Number of processes at most; as many as there are CPUs when None.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
+        **reading: `layout`, `on_error` and `workers`; see `ReadingKwargs`.
 
     Returns:
         What `manifest.json` holds.
@@ -77,8 +83,11 @@ def prepare(
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
         CheckpointError: There is no such tokenizer.
+        ArgumentError: `held_out`, `on_error` or `workers` is something else than above.
     """
-    source = CorpusSource(corpus_files(corpus), layout or Layout(), on_error, workers)
+    fraction = "a number from 0 to below 1"
+    held_out = check_number("held_out", held_out, ArgumentError, lambda x: 0 <= x < 1, fraction)
+    source = CorpusSource.find(corpus, **reading)
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
     eos_token_id = codec.token_to_id(END_OF_TEXT)
@@ -86,7 +95,7 @@ def prepare(
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
-    with ResumableOutput(output, settings, resume=resume, last=MANIFEST) as files:
+    with ResumableOutput(output, settings, resume=resume, names=_NAMES, last=MANIFEST) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if not files.counts["train.documents"]:

@@ -103,6 +103,12 @@ def _open_prepared(directory: Path) -> RunData:
     data = PreparedData(directory)
     codec = Codec.load(directory)
     data.check_vocabulary(codec.fingerprint, directory)
+    found = data.manifest.eos_token_id, data.manifest.vocabulary_size
+    if found != (codec.token_to_id(END_OF_TEXT), len(codec)):
+        raise DataError(
+            f"{directory / MANIFEST} says {found[1]} ids and {END_OF_TEXT} {found[0]}, vocab.txt "
+            "beside it does not; prepare the corpus again"
+        )
     held_out = data.manifest.held_out
     return RunData(
         train=data.train,

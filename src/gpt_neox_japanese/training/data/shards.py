@@ -10,7 +10,7 @@ vocab.txt, emoji.json, tokenizer_config.json
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.checks import is_count, is_finite, short_repr
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 
 __all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split"]
@@ -95,32 +98,85 @@ class Manifest:
             DataError: It is missing, broken, or of another version.
         """
         path = directory / MANIFEST
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             raise DataError(
                 f"{directory} is not a prepared corpus (no {MANIFEST}); make one with "
                 "`neox-ja prepare`"
-            ) from None
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}; prepare the corpus again") from None
-        version = fields.get("version") if isinstance(fields, dict) else None
-        if version != FORMAT_VERSION:
-            raise DataError(
-                f"{path} has version {version!r}, this program reads {FORMAT_VERSION}; "
-                "prepare the corpus again"
             )
-        try:
-            splits = {name: _split(fields[name]) for name in ("train", "held_out")}
-            return cls(**{**fields, "sources": tuple(fields["sources"]), **splits})
-        except (KeyError, TypeError) as error:
+        values = read_object(path, DataError, _REMEDY)
+        version = values.get("version")
+        if version is True or version != FORMAT_VERSION:
             raise DataError(
-                f"{path} lacks or misnames a field: {error}; prepare the corpus again"
-            ) from None
+                f"{path} has version {short_repr(version)}, this program reads {FORMAT_VERSION}; "
+                f"{_REMEDY}"
+            )
+        _check_fields(path, values, _MANIFEST_FIELDS)
+        splits = {name: _split(path, values[name]) for name in ("train", "held_out")}
+        return cls(**{**values, "sources": tuple(values["sources"]), **splits})
 
 
-def _split(fields: dict[str, Any]) -> Split:
-    return Split(**{**fields, "shards": tuple((name, n) for name, n in fields["shards"])})
+def _split(path: Path, values: dict[str, Any]) -> Split:
+    _check_fields(path, values, _SPLIT_FIELDS)
+    shards = tuple((name, tokens) for name, tokens in values["shards"])
+    if sum(tokens for _, tokens in shards) != values["tokens"]:
+        raise DataError(f"{path}: the shards have not the {values['tokens']} tokens; {_REMEDY}")
+    return Split(**{**values, "shards": shards})
+
+
+def _check_fields(
+    path: Path, values: Mapping[str, Any], kinds: Mapping[str, Callable[[Any], bool]]
+) -> None:
+    for name in sorted({*values, *kinds}, key=str):
+        if name not in kinds:
+            raise DataError(f"{path} has the unknown field {short_repr(name)}; {_REMEDY}")
+        if name not in values and name != "skipped":
+            raise DataError(f"{path} has no field {name!r}; {_REMEDY}")
+        if name in values and not kinds[name](values[name]):
+            raise DataError(
+                f"{path}: {name!r} is {short_repr(values[name])}, which `prepare` does not write; "
+                f"{_REMEDY}"
+            )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_shards(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(shard, list)
+        and len(shard) == 2
+        and is_plain_name(shard[0])
+        and is_count(shard[1])
+        and shard[1] > 0
+        for shard in value
+    )
+
+
+_REMEDY = "prepare the corpus again"
+
+_SPLIT_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "documents": is_count,
+    "characters": is_count,
+    "tokens": is_count,
+    "shards": _is_shards,
+}
+_MANIFEST_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "version": is_count,
+    "dtype": _is_text,
+    "vocabulary_fingerprint": _is_text,
+    "vocabulary_size": is_count,
+    "eos_token_id": is_count,
+    "held_out_fraction": lambda value: is_finite(value) and 0 <= value < 1,
+    "sources": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "train": _is_object,
+    "held_out": _is_object,
+    "skipped": is_count,
+}
 
 
 class ShardedTokens:
@@ -221,18 +277,13 @@ class PreparedData:
     def _open(self, split: Split, dtype: np.dtype[Any]) -> ShardedTokens:
         shards = []
         for name, tokens in split.shards:
-            if Path(name).name != name:
-                raise DataError(
-                    f"{self.directory / MANIFEST} names the shard {name!r}; shards must lie beside "
-                    "it and be named without a directory"
-                )
             path = self.directory / name
-            size = path.stat().st_size if path.is_file() else None
+            check_regular(path, DataError)
+            size = path.stat().st_size if path.exists() else None
             if size != tokens * dtype.itemsize:
                 found = "it is missing" if size is None else f"it has {size}"
                 raise DataError(
-                    f"{path} should have {tokens * dtype.itemsize} bytes, {found}; "
-                    "prepare the corpus again"
+                    f"{path} should have {tokens * dtype.itemsize} bytes, {found}; {_REMEDY}"
                 )
             shards.append(np.memmap(path, dtype, mode="r"))
         return ShardedTokens(shards, self.manifest.vocabulary_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast, overload
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from gpt_neox_japanese.training.optim.muon import muon_step
 
-__all__ = ["MuonAndAdamW", "adamw"]
+__all__ = ["MuonAndAdamW", "adamw", "state_layout"]
 
 _BETAS = (0.9, 0.95)
 
@@ -108,6 +108,31 @@ class MuonAndAdamW(Optimizer):
         self._adamw.param_groups, self._adamw.state = self.param_groups[1:], self.state
         self._adamw.step()
         return loss
+
+
+def state_layout(
+    optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """What one of these optimizers remembers after a step.
+
+    Args:
+        optimizer: Of the functions above; every parameter has had a gradient.
+        parameters: `named_parameters()` of the model.
+
+    Returns:
+        `<parameter>/<name>` → shape and dtype.
+    """
+    names = {id(parameter): name for name, parameter in parameters}
+    layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for group in optimizer.param_groups:
+        is_muon = "momentum" in group
+        for parameter in group["params"]:
+            name, kind = names[id(parameter)], (tuple(parameter.shape), parameter.dtype)
+            for key in ("momentum_buffer",) if is_muon else ("exp_avg", "exp_avg_sq"):
+                layout[f"{name}/{key}"] = kind
+            if not is_muon:
+                layout[f"{name}/step"] = ((), torch.float32)
+    return layout
 
 
 def _sorted_parameters(

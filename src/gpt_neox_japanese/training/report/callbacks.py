@@ -57,21 +57,8 @@ class LossLogCallback(TrainerCallback):
         self._bits_per_nat_per_token = tokens_per_character / math.log(2)
         self._shown: dict[str, str] = {}
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Start the clock and the bar where the run stands.
-
-        Args:
-            args: Not used.
-            state: Tells the step that the run stands at, and the last one.
-            control: Not used.
-            **kwargs: Not used.
-        """
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Start the clock and the bar where the run stands; see `TrainerCallback`."""
         self._forget_after(state.global_step)
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="train", unit="step"
@@ -79,39 +66,13 @@ class LossLogCallback(TrainerCallback):
         self._start = self._training_since = time.perf_counter()
         self._last_step = state.global_step
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Move the bar.
-
-        Args:
-            args: Not used.
-            state: Tells the step.
-            control: Not used.
-            **kwargs: Not used.
-        """
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Move the bar; see `TrainerCallback`."""
         self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Write a line of losses.
-
-        Args:
-            args: Not used.
-            state: Tells the step.
-            control: Not used.
-            **kwargs: `logs`: what the trainer measured, by name.
-        """
-        logs: dict[str, float] = kwargs["logs"]
+    def on_log(self, args: Any, state: TrainerState, control: Any, **given: Any) -> None:
+        """Write a line of losses; see `TrainerCallback`."""
+        logs: dict[str, float] = given["logs"]
         if "loss" not in logs:  # the trainer's summaries and evaluations
             return
         now = time.perf_counter()
@@ -133,43 +94,17 @@ class LossLogCallback(TrainerCallback):
             mfu=f"{self._mfu_meter.mfu(rate):.0%}",
         )
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Write a line of held-out bits per character.
-
-        Args:
-            args: Not used.
-            state: Tells the step.
-            control: Not used.
-            **kwargs: `metrics`: what the evaluation gave, by name.
-        """
-        metrics: dict[str, float] = kwargs["metrics"]
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **given: Any) -> None:
+        """Write a line of held-out bits per character; see `TrainerCallback`."""
+        metrics: dict[str, float] = given["metrics"]
         bits = metrics["eval_loss"] * self._bits_per_nat_per_token
         self._write(state, held_out_bits_per_character=bits)
         self._show(held_out=f"{bits:.3f} bits/character")
         # The time spent evaluating is not the training's.
         self._training_since += metrics["eval_runtime"]
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Leave the bar standing.
-
-        Args:
-            args: Not used.
-            state: Not used.
-            control: Not used.
-            **kwargs: Not used.
-        """
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Leave the bar standing; see `TrainerCallback`."""
         self._bar.close()
 
     def _forget_after(self, step: int) -> None:
@@ -209,21 +144,8 @@ class SamplesCallback(TrainerCallback):
         self._write = write
         self.texts: list[str] = []
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Let the model write, and log the texts.
-
-        Args:
-            args: Not used.
-            state: Tells the step.
-            control: Not used.
-            **kwargs: Not used.
-        """
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Let the model write, and log the texts; see `TrainerCallback`."""
         self.texts = self._write()
         if self._output is not None:
             line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
@@ -252,20 +174,9 @@ class InterruptCallback(TrainerCallback):
         self._restore()
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Stop and save after a signal; have the finished model measured in any case.
-
-        Args:
-            args: Tells whether there is an evaluation, and how many processes take part.
-            state: Tells the step and the last one.
-            control: Changed: whether to evaluate, to save, and to stop.
-            **kwargs: Not used.
-        """
+        """Save and stop after a signal; measure the finished model; see `TrainerCallback`."""
         if state.global_step >= state.max_steps and args.eval_strategy != "no":
             control.should_evaluate = True
         if args.world_size > 1:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gpt_neox_japanese.checks import is_count, is_finite
 from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.training.report.plot import draw_curves
 
@@ -18,6 +19,9 @@ __all__ = ["read_log", "write_report"]
 
 REPORT = "report.md"
 PICTURE = "loss.svg"
+
+# What the report shows of a line with a loss.
+_MEASURED = {"step", "tokens", "loss", "bits_per_character", "tokens_per_second", "mfu"}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -27,15 +31,25 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         path: `loss.jsonl`; it may be missing.
 
     Returns:
-        Its lines; one that a kill has cut short is left out.
+        Its lines; what no run writes is left out, such as a line that a kill has cut short.
     """
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if _is_line(values):
+            lines.append(values)
     return lines
+
+
+def _is_line(values: Any) -> bool:
+    if not isinstance(values, dict) or not all(map(is_finite, values.values())):
+        return False
+    needed = _MEASURED if "loss" in values else {"step", "tokens"}
+    return values.keys() >= needed and all(is_count(values[name]) for name in ("step", "tokens"))
 
 
 def write_report(

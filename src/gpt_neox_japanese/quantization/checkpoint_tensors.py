@@ -1,0 +1,126 @@
+"""Whether the tensors of a checkpoint are those that its config.json describes.
+
+The engine, the model classes and `convert` all ask here, before anything is computed with the
+tensors or written. Nothing is read of them but their names, shapes and dtypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_neox_japanese.checks import short_repr
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.files.model_config import sizes
+from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.quantization.formats import METHOD, check_tensor, stored_matrix
+
+__all__ = ["PREFIX", "check_tensors", "quantized_modules"]
+
+PREFIX = "gpt_neox_japanese."
+"""What the names of the transformer's tensors begin with, where there is a head beside it."""
+
+_INTEGERS = {np.dtype(np.int8): 8, np.dtype(np.uint8): 4}
+
+
+def check_tensors(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], where: str
+) -> None:
+    """Refuse a checkpoint with tensors that are missing, of another shape, or of no format.
+
+    Tensors that the transformer does not have, such as those of other heads, are not looked at.
+
+    Args:
+        config: What config.json says; `check_config` has passed it.
+        tensors: By name; bfloat16 as uint16.
+        where: The directory, for messages.
+
+    Raises:
+        CheckpointError: The tensors and the configuration do not belong together.
+    """
+    try:
+        _check(config, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where!r}: {error}") from error
+
+
+def quantized_modules(config: Mapping[str, Any]) -> dict[str, int]:
+    """Which modules config.json says are quantised.
+
+    Args:
+        config: What config.json says.
+
+    Returns:
+        Bits by the names of modules; none where nothing is quantised.
+
+    Raises:
+        CheckpointError: `quantization_config` is of another method, or makes no sense.
+    """
+    quantization = config.get("quantization_config")
+    if quantization is None:
+        return {}
+    if not isinstance(quantization, Mapping) or quantization.get("quant_method") != METHOD:
+        raise CheckpointError(
+            f"quantization_config is {short_repr(quantization)}; only checkpoints that"
+            " `neox-ja convert` has quantised can be used"
+        )
+    bits, group_size = quantization.get("bits"), quantization.get("group_size", GROUP)
+    if not _is_bits(bits) or group_size != GROUP:
+        raise CheckpointError(
+            f"quantization_config: bits {short_repr(bits)} with group_size {short_repr(group_size)}"
+            f" is not written here; bits must be 4 or 8, and group_size {GROUP}"
+        )
+    modules = quantization.get("modules")
+    if not isinstance(modules, Mapping) or not all(map(_is_bits, modules.values())):
+        raise CheckpointError(
+            "quantization_config: modules must give 4 or 8 bits for names of modules; convert the"
+            " checkpoint again"
+        )
+    return dict(modules)
+
+
+def _is_bits(value: Any) -> bool:
+    return type(value) is int and value in (4, 8)
+
+
+def _check(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+    modules = quantized_modules(config)
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in tensors) else ""
+    matrices, vectors = _shapes(config, prefix)
+    if "embed_out.weight" in tensors:
+        matrices["embed_out.weight"] = matrices[f"{prefix}embed_in.weight"]
+    for name, shape in vectors.items():
+        check_tensor(tensors, name, shape)
+    for name, matrix_shape in matrices.items():
+        matrix = stored_matrix(tensors, name, matrix_shape)
+        stored = _INTEGERS.get(matrix.numbers.dtype)
+        described = modules.get(name.removesuffix(".weight"))
+        if stored != described:
+            raise CheckpointError(
+                f"{name} has {f'{stored} bits' if stored else 'floats'}, but quantization_config of"
+                f" config.json says {f'{described} bits' if described else 'nothing of it'};"
+                " convert the checkpoint again"
+            )
+
+
+def _shapes(
+    config: Mapping[str, Any], prefix: str
+) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int]]]:
+    """Shapes of all matrices and of all vectors of the transformer, by name."""
+    size = sizes(config)
+    hidden, layers = size["hidden_size"], size["num_hidden_layers"]
+    intermediate = hidden * size["intermediate_multiple_size"]
+    matrices = {f"{prefix}embed_in.weight": (size["vocab_size"], hidden)}
+    vectors = [f"{prefix}final_layer_norm.{part}" for part in ("weight", "bias")]
+    for layer in (f"{prefix}layers.{index}" for index in range(layers)):
+        matrices[f"{layer}.attention.query_key_value.weight"] = (3 * hidden, hidden)
+        matrices[f"{layer}.attention.dense.weight"] = (hidden, hidden)
+        matrices[f"{layer}.mlp.dense_h_to_4h.weight"] = (intermediate, hidden)
+        matrices[f"{layer}.mlp.dense_4h_to_h.weight"] = (hidden, intermediate)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            vectors += [f"{layer}.{norm}.{part}" for part in ("weight", "bias")]
+    vectors.append(f"{prefix}layers.{layers - 1}.attention.dense_bias")
+    return matrices, dict.fromkeys(vectors, (hidden,))

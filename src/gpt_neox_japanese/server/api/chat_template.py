@@ -1,0 +1,136 @@
+"""A chat template: messages to a prompt's ids."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+
+__all__ = ["ChatTemplate", "find_chat_template"]
+
+# Characters that stand for nothing; one of them breaks the tags that a message spells.
+_NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+
+class ChatTemplate:
+    """Makes ids of messages, by a Jinja template as transformers has them.
+
+    The marks that the template writes become their ids. What a message spells stays text, so that
+    nobody ends a turn, or begins one, by typing its mark.
+
+    Args:
+        source: The template.
+        codec: Whose ids.
+
+    Raises:
+        ArgumentError: It is no template.
+    """
+
+    def __init__(self, source: str, codec: Codec) -> None:
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+        environment.globals["raise_exception"] = _refuse
+        try:
+            self._template = environment.from_string(source)
+        except TemplateError as error:
+            raise ArgumentError(f"the chat template cannot be read: {error}") from error
+        self._codec = codec
+        tags = sorted(codec.special_tokens_set, key=len, reverse=True)
+        self._tags = re.compile("|".join(map(re.escape, tags)) or r"(?!)")
+        begin = "<|startoftext|>"
+        self._names = {
+            "bos_token": begin if codec.token_to_id(begin) is not None else "",
+            "eos_token": END_OF_TEXT if codec.token_to_id(END_OF_TEXT) is not None else "",
+        }
+
+    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The ids of a prompt that asks for the next message.
+
+        Args:
+            messages: With `role` and `content`.
+
+        Returns:
+            Ids.
+
+        Raises:
+            ArgumentError: The template refuses these messages, or fails.
+            TokenizationError: A text cannot be encoded.
+        """
+        from jinja2 import TemplateError
+
+        written = json.dumps(messages, ensure_ascii=False)
+        breaker = next((c for c in _NONCHARACTERS if c not in written), None)
+        if breaker is None:
+            raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
+        broken = _map_strings(messages, lambda text: self._break(text, breaker))
+        try:
+            text = self._template.render(messages=broken, add_generation_prompt=True, **self._names)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise ArgumentError(f"the chat template refuses these messages: {error}") from None
+        ids: list[int] = []
+        end = 0
+        for tag in self._tags.finditer(text):
+            ids += self._codec.encode(text[end : tag.start()].replace(breaker, ""))
+            tag_id = self._codec.token_to_id(tag.group())
+            assert tag_id is not None
+            ids.append(tag_id)
+            end = tag.end()
+        return ids + self._codec.encode(text[end:].replace(breaker, ""))
+
+    def _break(self, text: str, breaker: str) -> str:
+        return self._tags.sub(lambda tag: tag.group()[0] + breaker + tag.group()[1:], text)
+
+
+def find_chat_template(directory: Path, file: Path | None) -> str | None:
+    """The template to use.
+
+    Args:
+        directory: The model's.
+        file: What the user names instead; None for the model's own.
+
+    Returns:
+        Its source; None if there is none.
+
+    Raises:
+        ArgumentError: The file cannot be read.
+    """
+    own = directory / "chat_template.jinja"
+    config = directory / "tokenizer_config.json"
+    try:
+        if file is not None:
+            return file.read_text(encoding="utf-8")
+        if own.is_file():
+            return own.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"the chat template cannot be read: {error}") from error
+    template = read_object(config).get("chat_template") if config.is_file() else None
+    if template is None or isinstance(template, str):
+        return template
+    raise CheckpointError(
+        f"{str(config)!r}: chat_template is no string; name one with --chat-template FILE"
+    )
+
+
+def _refuse(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _map_strings(value: Any, change: Any) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map_strings(each, change) for key, each in value.items()}
+    if isinstance(value, Sequence):
+        return [_map_strings(each, change) for each in value]
+    return value

@@ -1,0 +1,196 @@
+"""From the socket to the last answer: start, signals, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.server.app import make_app
+from gpt_neox_japanese.server.service import ServedModel, Service
+from gpt_neox_japanese.server.settings import ServerSettings
+
+__all__ = ["run_server"]
+
+_BACKLOG = 2048
+_SIGNALS = ("SIGINT", "SIGTERM")
+_SECONDS_FOR_A_HEAD = 30.0  # of a request, which a client has begun to send, or has not
+_SECONDS_FOR_LAST_BYTES = 2  # when everything has been written
+_SECONDS_FOR_LAST_STEP = 2.0  # of the engine
+
+
+def run_server(
+    settings: ServerSettings,
+    load: Callable[[], ServedModel],
+    announce: Callable[[str], object] = lambda _: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    The socket is open at once; while the model is being loaded, every request but `/health` is told
+    so. At the first signal nothing more is taken, and what is being written has a few seconds; at
+    the second one it is ended at once.
+
+    Args:
+        settings: Where, and how much.
+        load: Opens the model; called in another thread.
+        announce: Called with the server's address when it is ready.
+
+    Raises:
+        ArgumentError: The host cannot be listened at, or the port is taken.
+        CheckpointError: The model cannot be loaded; or whatever else `load` raises.
+    """
+    listener = _listen(settings.host, settings.port)
+    asyncio.run(_serve(settings, listener, load, announce))
+
+
+async def _serve(
+    settings: ServerSettings,
+    listener: socket.socket,
+    load: Callable[[], ServedModel],
+    announce: Callable[[str], object],
+) -> None:
+    service = Service(settings)
+    server = _Server(
+        uvicorn.Config(
+            make_app(service),
+            lifespan="off",
+            http=_Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_SECONDS_FOR_LAST_BYTES,
+        )
+    )
+    stop = _stop_signals()
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    loading = asyncio.ensure_future(_in_thread(load))
+    stopping = asyncio.create_task(stop.get())
+    try:
+        await asyncio.wait((loading, stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            service.open(loading.result())
+            announce(_address(settings.host, listener))
+        await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+        await _finish(service, stop)
+    finally:
+        service.stop()
+        service.abort()
+        server.should_exit = True
+        for task in (loading, stopping):
+            task.cancel()
+        await serving
+        if service.is_open:
+            with contextlib.suppress(TimeoutError):
+                close = service.close
+                await asyncio.wait_for(_in_thread(close), _SECONDS_FOR_LAST_STEP)
+
+
+async def _finish(service: Service, stop: asyncio.Queue[None]) -> None:
+    """Let what is being written come to its end, but not for long; a second signal ends it."""
+    service.stop()
+    again = asyncio.create_task(stop.get())
+    deadline = asyncio.get_running_loop().time() + service.settings.shutdown_grace
+    while not (service.is_idle or again.done()):
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(0.05)
+    again.cancel()
+    service.abort()
+    await asyncio.sleep(0.05)  # in which whoever waited is told
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again after a clean stop, which then is none."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Connection(H11Protocol):
+    """Knows its transport, and does not wait for ever for the head of a request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            _SECONDS_FOR_A_HEAD, self.timeout_keep_alive_handler
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ArgumentError(
+            f"the server cannot listen at {host!r}, port {port}: {error.strerror or error};"
+            " choose another --host or --port"
+        ) from error
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    """The address of the page, for a browser on this machine."""
+    port = listener.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _stop_signals() -> asyncio.Queue[None]:
+    """A queue in which every SIGINT and SIGTERM arrives."""
+    stop: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for name in _SIGNALS:
+        number = getattr(signal, name)
+        try:
+            loop.add_signal_handler(number, stop.put_nowait, None)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.put_nowait, None))
+    return stop
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """Call `work` in a thread that the end of the program does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def finish(result: Any, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+            loop.call_soon_threadsafe(finish, result, failure)
+
+    threading.Thread(target=run, name="neox-ja", daemon=True).start()
+    return await done

@@ -1,0 +1,446 @@
+/** Puts the desk together. */
+
+import { Api } from "./model/api.js";
+import { Alternatives, Drafts, drawTree } from "./manuscript/branches.js";
+import { Editor } from "./manuscript/editor.js";
+import { make, setLanguage, t } from "./i18n.js";
+import { asCurl, asPython, COLOURS, Settings } from "./settings.js";
+import * as storage from "./manuscript/storage.js";
+import { Story } from "./manuscript/story.js";
+import { tokensView } from "./model/tokens.js";
+import { Empty, Full, fullWidth, Writer } from "./model/writer.js";
+
+const $ = (id) => document.getElementById(id);
+const root = document.documentElement;
+const settings = new Settings();
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let story = storage.load(storage.read("open", "")) ?? new Story();
+let saving = 0; // a timer
+let changed = false; // in this visit, and in no file yet
+let several = false; // three drafts are being written
+
+// ---- The server ----
+
+const api = new Api({ key: storage.key, askKey, wait });
+const writer = new Writer(api, () => settings.options());
+
+/** A field for the key; the request goes on when it is given. @returns {Promise<void>} */
+function askKey() {
+  const dialog = $("key");
+  if (!dialog.open) {
+    dialog.returnValue = "";
+    $("key-field").value = "";
+    dialog.showModal();
+  }
+  return new Promise((resolve, reject) => {
+    dialog.addEventListener("close", () => {
+      if (!dialog.returnValue) return reject(new DOMException("", "AbortError"));
+      storage.setKey($("key-field").value.trim());
+      resolve();
+    }, { once: true });
+  });
+}
+
+/** A full queue says when to come again. @param {number} seconds @param {AbortSignal} [signal] */
+async function wait(seconds, signal) {
+  for (let left = seconds; left > 0 && !signal?.aborted; left--) {
+    notice(t("混んでいます。{} 秒後にもう一度送ります。", left), t("やめる"), () => writer.stop());
+    await new Promise((resolve) => {
+      setTimeout(resolve, 1000);
+      signal?.addEventListener("abort", resolve, { once: true });
+    });
+  }
+  notice("");
+  signal?.throwIfAborted();
+}
+
+async function meetModel() {
+  try {
+    [writer.model] = await api.models();
+    settings.setDefaults(writer.model.defaults);
+    measure();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// ---- What the writer is told ----
+
+/** @param {string} text "" for none @param {string} [action] @param {() => void} [run] */
+function notice(text, action = "", run = () => {}) {
+  const [button, close] = $("notice").querySelectorAll("button");
+  $("notice").hidden = !text;
+  $("notice").querySelector("span").textContent = text;
+  button.hidden = !action;
+  button.textContent = action;
+  button.onclick = () => {
+    notice("");
+    run();
+  };
+  close.onclick = () => notice("");
+}
+
+/** @param {Error} error */
+function fail(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof Empty) notice(t("まず、はじめの一行を書いてください。"));
+  else if (error instanceof Full) offerToForget(t("文脈がいっぱいです。"));
+  else if (error.status === 0) notice(t("途中で切れました。"));
+  else if (error.status) notice(t("サーバーは「{}」と答えました。", error.message));
+  else {
+    console.error(error);
+    notice(t("サーバーにつながりません。"));
+  }
+}
+
+function offerToForget(text) {
+  notice(text, t("はじめを読ませない"), async () => {
+    await writer.forgetBeginning(story).catch(fail);
+    touched();
+  });
+}
+
+/** How much of the context is used; asked when the writer pauses. */
+let measuring = 0;
+function measure() {
+  clearTimeout(measuring);
+  measuring = setTimeout(async () => {
+    const limit = writer.model.max_model_len;
+    if (limit === Infinity || writer.busy) return;
+    const used = (await writer.prompt(story).catch(() => null))?.length;
+    if (used === undefined) return;
+    const meter = $("context");
+    Object.assign(meter, { max: limit, high: limit * 0.75, optimum: 0, value: used });
+    meter.nextElementSibling.textContent = `${used} / ${limit}`;
+    if (used + writer.length > limit && $("notice").hidden && !settings.writing.forget) {
+      offerToForget(t("文脈がもうすぐいっぱいです。"));
+    }
+  }, 500);
+}
+
+let unspoken = 0;
+/** Say whole sentences to who listens, not every token. @param {string} text of the run */
+function speak(text, all = false) {
+  const end = all ? text.length : Math.max(...["。", "！", "？", "\n"].map((mark) => text.lastIndexOf(mark))) + 1;
+  if (end > unspoken) $("spoken").textContent = text.slice(unspoken, end);
+  unspoken = Math.max(end, unspoken);
+}
+
+writer.addEventListener("state", () => {
+  const { phase, waiting, first, speed, count, error, ended } = writer.state;
+  let text = "";
+  if (phase === "queued") text = t("{} 番目", waiting);
+  else if (phase === "asking") text = t("読んでいます");
+  else if (count) text = t("{} トークン/秒・初手 {} ms", speed.toFixed(1), Math.round(first));
+  if (phase === "idle" && ended === "stop") text += `・${t("モデルは文を終えました")}`;
+  $("state").firstElementChild.textContent = text;
+  root.classList.toggle("writing", phase === "writing" && !several);
+  if (phase === "idle" && error) fail(error);
+  buttons();
+});
+writer.addEventListener("begin", ({ detail }) => {
+  settings.sawSeed(writer.request.seed);
+  if (several) drafts.open(detail);
+});
+writer.addEventListener("text", ({ detail }) => {
+  if (!several) speak(detail[0].pieces.map((piece) => piece.text).join(""));
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    if (several) drafts.update();
+    else editor.show(story);
+    count();
+  });
+});
+let frame = 0;
+
+// ---- What the writer does ----
+
+const editor = new Editor({
+  busy: () => writer.busy,
+  onType(text) {
+    if (story.type(text)) touched(false);
+  },
+  onToken(index) {
+    const piece = story.pieces()[index];
+    if (piece?.top) alternatives.open(index, piece, editor.reading.span(index));
+  },
+  command: (name) => commands[name](),
+});
+const alternatives = new Alternatives(
+  async (index, choice) => {
+    await stopped();
+    const pieces = story.pieces();
+    const text = fullWidth(choice.text, pieces[index - 1]);
+    story.cutAt(index, [{ by: "model", ...choice, text, top: pieces[index].top }]);
+    touched();
+    write();
+  },
+  async (index, action, by) => {
+    const pieces = story.pieces();
+    if (action === "beside") {
+      const step = editor.reading.beside(editor.reading.span(index), by < 0 ? "back" : "on", false);
+      if (step) editor.hooks.onToken(Number(step.dataset.i));
+      return;
+    }
+    await stopped();
+    if (action === "edit") editor.edit(pieces.slice(0, index).map((piece) => piece.text).join("").length);
+    else {
+      story.cutAt(index, []);
+      touched();
+      write();
+    }
+  },
+);
+const drafts = new Drafts(async (version) => {
+  await stopped();
+  if (version && story.versions.has(version.id)) story.goToEnd(version.id);
+  editor.reading.element.focus({ preventScroll: true });
+  touched();
+});
+
+/** @returns {Promise<void>} when no run is going on */
+async function stopped() {
+  writer.stop();
+  await running;
+}
+
+let running = Promise.resolve();
+function write(n = 1) {
+  if (writer.busy || editor.composing) return;
+  drafts.hide();
+  notice("");
+  several = n > 1;
+  unspoken = 0;
+  editor.follows = true;
+  running = (async () => {
+    if (editor.editing) editor.read(story);
+    if (!writer.model.id) await meetModel(); // the server was not there before
+    const versions = await writer.write(story, n);
+    if (!several && versions[0]) speak(versions[0].pieces.map((piece) => piece.text).join(""), true);
+    if (several && versions.length) {
+      drafts.update();
+      drafts.box.querySelector("button").focus();
+    }
+    several = false;
+    touched();
+    if (editor.follows) editor.toNewest(); // the last token may have begun a line
+  })();
+}
+
+const step = (move) => () => {
+  if (writer.busy || editor.composing || !story[move]()) return;
+  if (editor.editing) editor.read(story);
+  touched();
+};
+const commands = {
+  continue: () => write(),
+  three: () => write(3),
+  stop: () => writer.stop(),
+  rewrite() {
+    if (story.version.made !== "run" || writer.busy) return;
+    story.go(story.version.parent);
+    write();
+  },
+  undo: step("undo"),
+  redo: step("redo"),
+  before: () => sibling(-1),
+  after: () => sibling(1),
+  read: () => editor.read(story),
+  mode: () => buttons(),
+};
+function sibling(by) {
+  if (!writer.busy && story.sibling(by)) touched();
+}
+function go(id) {
+  if (writer.busy) return;
+  story.goToEnd(id);
+  touched();
+}
+
+/** Something changed: draw, and keep it. @param {boolean} [draw] */
+function touched(draw = true) {
+  if (draw) {
+    if (editor.editing) editor.read(story);
+    else editor.show(story);
+  }
+  // A token that had the focus may be gone.
+  if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
+  changed = true;
+  clearTimeout(saving);
+  saving = setTimeout(save, 400);
+  count();
+  buttons();
+  measure();
+  if (!$("tree").hidden) drawTree(story, go);
+}
+function save() {
+  clearTimeout(saving);
+  saving = 0;
+  if (storage.save(story)) return true;
+  notice(t("保存できません。.json に書き出してください。"), t("書き出す"), () => storage.download(story, "json"));
+  return false;
+}
+function count() {
+  document.title = `${storage.nameOf(story) || t("無題")}｜${t("原稿")}`;
+  const characters = [...story.text.replace(/\s/g, "")].length;
+  $("count").textContent = t("{} 字・{} 枚", characters.toLocaleString(), (characters / 400).toFixed(1));
+}
+function buttons() {
+  const { busy } = writer;
+  $("continue").hidden = busy;
+  $("stop").hidden = !busy;
+  $("rewrite").disabled = busy || story.version.made !== "run";
+  $("three").disabled = busy;
+  $("undo").disabled = busy || story.version.parent === null;
+  $("redo").disabled = busy || !story.canRedo;
+  $("mode").textContent = editor.editing ? t("読む") : t("書く");
+  $("mode").disabled = busy;
+}
+
+for (const name of ["continue", "stop", "rewrite", "three", "undo", "redo"]) {
+  $(name).onclick = () => commands[name]();
+}
+$("mode").onclick = () => (editor.editing ? editor.read(story) : editor.edit(editor.area.value.length));
+$("direction").onclick = () => settings.look("vertical", !settings.looks.vertical);
+$("colour").onclick = () => settings.look("colour", (settings.looks.colour + 1) % COLOURS.length);
+$("title").oninput = () => {
+  story.title = $("title").value;
+  touched(false);
+};
+$("open-tree").onclick = () => {
+  $("tree").hidden = !$("tree").hidden;
+  $("open-tree").ariaExpanded = String(!$("tree").hidden);
+  drawTree(story, go);
+};
+
+// ---- Works and settings ----
+
+/** @param {Story} next the work that lies on the desk from now on */
+async function lay(next) {
+  drafts.hide();
+  await stopped();
+  if (saving) save();
+  story = next;
+  storage.write("open", story.id);
+  changed = false;
+  $("title").value = story.title;
+  editor.area.value = story.text;
+  editor.reading.reset();
+  if (story.pieces().some((piece) => piece.by === "model")) editor.read(story);
+  else editor.edit(story.text.length);
+  count();
+  buttons();
+  measure();
+  drawTree(story, go);
+}
+/** @param {string} id of a work in this browser */
+function openWork(id) {
+  const next = storage.load(id);
+  if (next) lay(next);
+  else notice(t("この作品は読み込めません。"));
+  $("settings").close();
+}
+function drawWorks() {
+  $("works").replaceChildren(...storage.works().map(({ id, title }) => {
+    const name = title || t("無題");
+    const open = make("button", { textContent: name, onclick: () => openWork(id) });
+    if (id === story.id) open.ariaCurrent = "true";
+    const remove = make("button", { className: "quiet", textContent: t("消す"), onclick() {
+      if (!confirm(t("「{}」を消しますか。", name))) return;
+      storage.remove(id);
+      if (id === story.id) {
+        clearTimeout(saving);
+        saving = 0;
+        lay(new Story());
+      }
+      drawWorks();
+    } });
+    return make("li", {}, open, remove);
+  }));
+}
+$("open-settings").onclick = () => {
+  if (saving) save();
+  drawWorks();
+  $("settings").showModal();
+};
+$("new").onclick = () => {
+  lay(new Story());
+  $("settings").close();
+};
+$("import").onclick = () => $("file").click();
+$("file").onchange = async () => {
+  const [file] = $("file").files;
+  const next = file && await storage.open(file);
+  $("file").value = "";
+  $("settings").close();
+  if (!next) return notice(t("この作品は読み込めません。"));
+  await lay(next);
+  save();
+};
+for (const kind of ["txt", "json"]) {
+  $(`export-${kind}`).onclick = () => {
+    storage.download(story, kind);
+    changed = false;
+  };
+}
+for (const [id, write] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
+  $(id).onclick = async () => {
+    const done = writer.request
+      && await navigator.clipboard.writeText(write(writer.request)).then(() => true, () => false);
+    $("settings").close();
+    notice(done ? t("写しました") : writer.request ? write(writer.request) : t("まだ何も送っていません。"));
+  };
+}
+const openTokens = tokensView(api);
+$("open-tokens").onclick = () => {
+  $("settings").close();
+  openTokens(story.text.slice(-200));
+};
+
+function look() {
+  const { vertical, grid, colour, size, theme, language } = settings.looks;
+  if (root.lang !== language || !$("keys").childElementCount) speakLanguage(language);
+  root.dataset.theme = theme !== "auto" ? theme : dark.matches ? "dark" : "paper";
+  root.classList.toggle("vertical", vertical);
+  root.classList.toggle("squares", grid);
+  COLOURS.forEach((name, i) => name && root.classList.toggle(name, i === colour));
+  root.style.setProperty("--size", `${size}px`);
+  $("direction").textContent = t(vertical ? "横書き" : "縦書き");
+  $("colour").textContent = t(["色なし", "意外さ", "書き手"][colour]);
+  const words = [[], ["ありそう", "", "", "", "意外"], ["自分", "モデル"]][colour];
+  $("legend").hidden = !words.length;
+  $("legend").replaceChildren(...words.map((word, i) => make("span", {
+    className: colour === 1 ? `t s${i}` : "mw"[i], textContent: t(word) || "　" })));
+  if (!editor.editing) editor.show(story);
+  else editor.mirror();
+  editor.toNewest();
+}
+function speakLanguage(language) {
+  setLanguage(language);
+  const keys = { "Ctrl / ⌘ + Enter": "続ける", "Ctrl + Shift + Enter": "三案", Esc: "止める・閉じる", "← →": "枝を移る",
+    "↑ ↓ Enter": "言葉を選ぶ", F2: "手で書く", "Ctrl + Z / Y": "戻す・進む" };
+  $("keys").replaceChildren(...Object.entries(keys).flatMap(([key, what]) =>
+    [make("dt", { textContent: key }), make("dd", { textContent: t(what) })]));
+  drawWorks();
+  count();
+  writer.tell({ error: null });
+}
+settings.addEventListener("look", look);
+dark.addEventListener("change", look);
+addEventListener("resize", () => editor.pages());
+addEventListener("storage", ({ key }) => {
+  if (!key?.endsWith(`work:${story.id}`)) return;
+  notice(t("別のタブでこの作品が変わりました。"), t("読み直す"), () => openWork(story.id));
+});
+addEventListener("beforeunload", (event) => {
+  const kept = !saving || save();
+  if (writer.busy || !kept || (changed && settings.looks.ask)) event.preventDefault();
+});
+addEventListener("pagehide", () => saving && save());
+addEventListener("keydown", ({ key, isComposing, keyCode, target }) => {
+  if (key === "Escape" && !isComposing && keyCode !== 229 && !target.closest("dialog")) writer.stop();
+});
+
+look();
+lay(story);
+meetModel();

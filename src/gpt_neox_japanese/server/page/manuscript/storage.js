@@ -1,0 +1,111 @@
+/** What this browser keeps: works and settings in localStorage, the key for this tab only. */
+
+import { Story, isStory } from "./story.js";
+
+const PREFIX = "neox-ja:";
+const WORK = `${PREFIX}work:`;
+
+/** @param {string} name @param {any} otherwise @returns {any} */
+export function read(name, otherwise) {
+  try {
+    return JSON.parse(localStorage.getItem(PREFIX + name)) ?? otherwise;
+  } catch {
+    return otherwise; // storage is forbidden, or somebody else wrote there
+  }
+}
+
+/** @param {string} name @param {any} value @returns {boolean} whether it is kept */
+export function write(name, value) {
+  try {
+    localStorage.setItem(PREFIX + name, JSON.stringify(value));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** @returns {string} */
+export function key() {
+  try {
+    return sessionStorage.getItem(`${PREFIX}key`) ?? "";
+  } catch {
+    return memory;
+  }
+}
+
+let memory = "";
+
+/** @param {string} value */
+export function setKey(value) {
+  memory = value;
+  try {
+    sessionStorage.setItem(`${PREFIX}key`, value);
+  } catch {
+    // then it lives as long as the page
+  }
+}
+
+/** @returns {{id: string, title: string, saved: number}[]} the works, last saved first */
+export function works() {
+  return read("works", []).sort((a, b) => b.saved - a.saved);
+}
+
+/** @param {string} id @returns {Story | null} */
+export function load(id) {
+  const saved = read(`work:${id}`, null);
+  return isStory(saved) ? new Story(saved) : null;
+}
+
+/**
+ * @param {Story} story
+ * @returns {boolean} whether it is kept. Where room is short, alternatives are left out first.
+ */
+export function save(story) {
+  const kept = write(`work:${story.id}`, story)
+    || write(`work:${story.id}`, JSON.parse(JSON.stringify(story, (name, value) =>
+      (name === "top" ? undefined : value))));
+  const entry = { id: story.id, title: nameOf(story), saved: Date.now() };
+  return kept && write("works", [entry, ...works().filter((each) => each.id !== story.id)])
+    && write("open", story.id);
+}
+
+/** @param {Story} story @returns {string} its title, or how it begins */
+export function nameOf(story) {
+  return story.title || story.text.replace(/^[\s\p{P}]+/u, "").split("\n")[0].slice(0, 20);
+}
+
+/** @param {string} id */
+export function remove(id) {
+  localStorage.removeItem(WORK + id);
+  write("works", works().filter((each) => each.id !== id));
+}
+
+/** @param {Story} story @param {"txt" | "json"} kind: offers a file to keep */
+export function download(story, kind) {
+  const content = kind === "txt" ? story.text : JSON.stringify(story);
+  const type = kind === "txt" ? "text/plain;charset=utf-8" : "application/json";
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = `${nameOf(story).replace(/[\\/:*?"<>|\s]+/g, "_") || "story"}.${kind}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/**
+ * @param {File} file a .json that was exported here, or any text
+ * @returns {Promise<Story | null>} a work of its own; null for a .json that is none of ours
+ */
+export async function open(file) {
+  const text = (await file.text()).replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
+  if (!file.name.toLowerCase().endsWith(".json")) {
+    const story = new Story({ title: file.name.replace(/\.[^.]*$/, "") });
+    story.type(text);
+    return story;
+  }
+  try {
+    const saved = JSON.parse(text);
+    return isStory(saved) ? new Story({ ...saved, id: undefined }) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,312 @@
+/**
+ * A work is a tree of versions. Each version is a splice of its parent: the parent's pieces up to
+ * `from`, its own pieces, and what the parent had from `to` on. So nothing is ever overwritten,
+ * undo is a step to the parent, and a fork costs no more than its own words.
+ *
+ * @typedef {{id: number, text: string, bytes: number[], logprob: number}} Alternative
+ * @typedef {{text: string, by: "me" | "model", id?: number, bytes?: number[], logprob?: number,
+ *   top?: Alternative[]}} Piece  One token, or any stretch of the writer's own words.
+ * @typedef {[number, number]} Place  So many whole pieces, and so many UTF-16 units of the next.
+ * @typedef {{id: number, parent: number | null, made: "start" | "typed" | "run" | "choice",
+ *   from: Place, to: Place | null, pieces: Piece[], next?: number, was?: number}} Version
+ *   `next` is the child that was last gone to, `was` the version from which a choice was made.
+ */
+
+const PAUSE_MS = 10_000; // typing after a longer pause is a version of its own
+
+/** @param {Piece[]} pieces @returns {string} */
+export const textOf = (pieces) => pieces.map((piece) => piece.text).join("");
+
+/** @param {Piece[]} pieces @param {number} offset @returns {Place} where a character stands */
+export function placeOf(pieces, offset) {
+  for (let i = 0; i < pieces.length; i++) {
+    if (offset < pieces[i].text.length) return [i, offset];
+    offset -= pieces[i].text.length;
+  }
+  return [pieces.length, 0];
+}
+
+/** Half a token is text without an id: it can be read, but not exchanged. */
+const half = (piece, start, end) => ({ by: piece.by, text: piece.text.slice(start, end) });
+
+/** @param {Piece[]} pieces @param {Place} place @returns {Piece[]} what stands before it */
+function before(pieces, [count, units]) {
+  const kept = pieces.slice(0, count);
+  return units ? [...kept, half(pieces[count], 0, units)] : kept;
+}
+
+/** @param {Piece[]} pieces @param {Place | null} place @returns {Piece[]} what stands from it on */
+function after(pieces, place) {
+  if (!place) return [];
+  const [count, units] = place;
+  return units ? [half(pieces[count], units), ...pieces.slice(count + 1)] : pieces.slice(count);
+}
+
+export class Story {
+  /** @param {object} [saved] what `toJSON` gave */
+  constructor(saved = {}) {
+    this.id = saved.id ?? crypto.randomUUID?.() ?? String(Date.now() + Math.random());
+    this.title = saved.title ?? "";
+    /** Characters at the beginning that the model is not shown. */
+    this.unread = saved.unread ?? 0;
+    /** @type {Map<number, Version>} */
+    this.versions = new Map((saved.versions ?? [START]).map((each) => [each.id, each]));
+    this.current = saved.current ?? 0;
+    this.typedAt = 0;
+    /** @type {number[]} versions that were left by undo */
+    this.undone = [];
+    this.cache = new Map();
+  }
+
+  /** @returns {object} for JSON.stringify */
+  toJSON() {
+    const { id, title, unread, current } = this;
+    return { format: "neox-ja-story-1", id, title, unread, current,
+      versions: [...this.versions.values()] };
+  }
+
+  /** @returns {Version} */
+  get version() {
+    return this.versions.get(this.current);
+  }
+
+  /** @param {number} [id] @returns {Piece[]} all pieces of a version */
+  pieces(id = this.current) {
+    const chain = []; // a loop, for chains are longer than the stack is deep
+    for (let at = id; at !== null && !this.cache.has(at); at = this.versions.get(at).parent) {
+      chain.push(this.versions.get(at));
+    }
+    for (const version of chain.reverse()) {
+      const parent = this.cache.get(version.parent) ?? [];
+      this.cache.set(version.id, [
+        ...before(parent, version.from), ...version.pieces, ...after(parent, version.to)]);
+    }
+    return this.cache.get(id);
+  }
+
+  /** @returns {string} */
+  get text() {
+    return textOf(this.pieces());
+  }
+
+  /** @param {number | null} id @returns {Version[]} */
+  children(id) {
+    return [...this.versions.values()].filter((each) => each.parent === id);
+  }
+
+  /**
+   * Begin a version after the current one, and go there.
+   * @param {Version["made"]} made @param {Place} from @param {Piece[]} pieces
+   * @param {Place | null} [to] @returns {Version}
+   */
+  add(made, from, pieces, to = null) {
+    const id = 1 + Math.max(...this.versions.keys());
+    const version = { id, parent: this.current, made, from, to, pieces };
+    this.versions.set(id, version);
+    this.jump(id);
+    return version;
+  }
+
+  /** @returns {Version} a run at the end of the text, still empty */
+  addRun() {
+    return this.add("run", [this.pieces().length, 0], []);
+  }
+
+  /**
+   * Cut before a token and let `pieces` stand there: a sibling of the version that wrote the token,
+   * so that one steps between the two with ← and →.
+   * @param {number} index @param {Piece[]} pieces @returns {Version}
+   */
+  cutAt(index, pieces) {
+    const was = this.current;
+    let at = this.version;
+    const start = ({ from: [count, units] }) => count + (units ? 1 : 0);
+    while (at.to === null && at.parent !== null && index < start(at)) at = this.versions.get(at.parent);
+    this.current = at.id;
+    let version;
+    if (at.to !== null || at.parent === null) version = this.add("choice", [index, 0], pieces);
+    else {
+      const head = this.pieces().slice(start(at), index);
+      this.current = at.parent;
+      version = this.add("choice", at.from, [...head, ...pieces]);
+    }
+    version.was = was;
+    return version;
+  }
+
+  /** @param {Version} version @param {Piece} piece a token that was just written */
+  append(version, piece) {
+    version.pieces.push(piece);
+    this.cache.get(version.id)?.push(piece);
+  }
+
+  /** Take a version away that nobody needs: a run that wrote nothing. @param {Version} version */
+  drop(version) {
+    if (this.current === version.id) this.current = version.parent;
+    this.versions.delete(version.id);
+    this.cache.delete(version.id);
+    const parent = this.versions.get(version.parent);
+    if (parent.next === version.id) delete parent.next;
+  }
+
+  /** The writer changed the text. @param {string} text @returns {boolean} whether it is new */
+  type(text) {
+    const previous = this.text;
+    if (text === previous) return false;
+    const goesOn = this.version.made === "typed" && !this.children(this.current).length
+      && Date.now() - this.typedAt < PAUSE_MS;
+    this.typedAt = Date.now();
+    const version = goesOn ? this.version : this.add("typed", [0, 0], []);
+    const old = this.pieces(version.parent);
+    const oldText = textOf(old);
+    const least = Math.min(text.length, oldText.length);
+    let start = commonLength(text, oldText);
+    if (isLow(oldText, start) || isLow(text, start)) start--; // never through a surrogate pair
+    let same = 0;
+    while (same < least - start && text.at(-1 - same) === oldText.at(-1 - same)) same++;
+    if (isLow(oldText, oldText.length - same) || isLow(text, text.length - same)) same--;
+    const end = oldText.length - same;
+    const words = text.slice(start, text.length - same);
+    version.from = placeOf(old, start);
+    version.to = same ? placeOf(old, end) : null;
+    version.pieces = words ? [{ by: "me", text: words }] : [];
+    this.cache.delete(version.id);
+    if (start < this.unread) this.unread = Math.max(0, this.unread + text.length - previous.length);
+    return true;
+  }
+
+  // ---- Ways through the tree ----
+
+  /** @param {number} id where to go on */
+  jump(id) {
+    this.undone = [];
+    this.go(id);
+  }
+
+  /** @param {number} id a version; its ancestors remember the way */
+  go(id) {
+    this.current = id;
+    for (let at = this.version; at.parent !== null; at = this.versions.get(at.parent)) {
+      this.versions.get(at.parent).next = at.id;
+    }
+  }
+
+  /** @returns {boolean} whether there was a step to take back */
+  undo() {
+    const { was, parent } = this.version;
+    if (parent === null) return false;
+    this.undone.push(this.current);
+    this.go(was ?? parent);
+    return true;
+  }
+
+  /** @returns {boolean} whether there was a step to do again */
+  redo() {
+    const next = this.undone.pop() ?? this.version.next;
+    if (next === undefined) return false;
+    this.go(next);
+    return true;
+  }
+
+  get canRedo() {
+    return this.undone.length > 0 || this.version.next !== undefined;
+  }
+
+  /** Go to a version and on to where its branch was left. @param {number} id */
+  goToEnd(id) {
+    this.jump(id);
+    while (this.redo());
+  }
+
+  /**
+   * The nearest fork on the way to a version.
+   * @param {number} [id] @returns {{ids: number[], index: number} | null} which of them is ours
+   */
+  siblings(id = this.current) {
+    for (let at = this.versions.get(id); at.parent !== null; at = this.versions.get(at.parent)) {
+      const ids = this.children(at.parent).map((each) => each.id);
+      if (ids.length > 1) return { ids, index: ids.indexOf(at.id) };
+    }
+    return null;
+  }
+
+  /** @param {number} by -1 or 1 @returns {boolean} whether there is a sibling */
+  sibling(by) {
+    const fork = this.siblings();
+    if (!fork) return false;
+    this.goToEnd(fork.ids.at((fork.index + by) % fork.ids.length));
+    return true;
+  }
+
+  /**
+   * The tree as a slim list: a row for each stretch between two forks, told by its first words that
+   * the stretches beside it do not begin with.
+   * @returns {{id: number, depth: number, label: string, here: boolean}[]}
+   */
+  rows() {
+    const ours = new Set();
+    for (let at = this.version; at; at = this.versions.get(at.parent)) ours.add(at.id);
+    const rows = [];
+    const todo = [{ ...this.stretch(0), depth: 0, same: 0 }];
+    while (todo.length) {
+      const { id, text, below, depth, same } = todo.pop();
+      const label = text.slice(same).replace(/^[\s\p{P}]+/u, "").split("\n")[0].slice(0, 40);
+      rows.push({ id, depth, label: (same ? "…" : "") + label, here: ours.has(id) });
+      const next = below.map((child) => this.stretch(child.id));
+      for (const each of next.toReversed()) {
+        const lengths = next.map((other) => (other === each ? 0 : commonLength(each.text, other.text)));
+        todo.push({ ...each, depth: depth + 1, same: Math.max(0, ...lengths) });
+      }
+    }
+    return rows;
+  }
+
+  /** @param {number} id @returns {{id: number, text: string, below: Version[]}} up to the next fork */
+  stretch(id) {
+    let text = "";
+    for (let at = id; ;) {
+      text += textOf(this.versions.get(at).pieces);
+      const below = this.children(at);
+      if (below.length !== 1) return { id, text, below };
+      at = below[0].id;
+    }
+  }
+}
+
+/** @param {string} a @param {string} b @returns {number} how far they begin alike */
+function commonLength(a, b) {
+  let length = 0;
+  while (length < a.length && a[length] === b[length]) length++;
+  return length;
+}
+
+const START = { id: 0, parent: null, made: "start", from: [0, 0], to: null, pieces: [] };
+
+/** @param {string} text @param {number} at @returns {boolean} the second half of a pair */
+const isLow = (text, at) => at > 0 && (text.charCodeAt(at) & 0xfc00) === 0xdc00;
+
+/**
+ * Whether this is a work of ours: files come from anywhere.
+ * @param {any} saved @returns {boolean}
+ */
+export function isStory(saved) {
+  const texts = (list) => list.every((each) => typeof each.text === "string"
+    && (each.id === undefined || Number.isInteger(each.id))
+    && (each.top === undefined || texts(each.top)));
+  try {
+    const { format, title, unread, current, versions } = saved;
+    const seen = new Set();
+    for (const { id, parent, was, pieces } of versions) {
+      if (!Number.isInteger(id) || seen.has(id) || !texts(pieces)) return false;
+      if (was !== undefined && !seen.has(was)) return false;
+      if (id ? !seen.has(parent) : parent !== null) return false;
+      seen.add(id);
+    }
+    if (format !== "neox-ja-story-1" || typeof title !== "string" || !(unread >= 0)) return false;
+    const story = new Story(saved);
+    versions.forEach(({ id }) => textOf(story.pieces(id)));
+    return seen.has(current);
+  } catch {
+    return false; // something is missing, or of another kind
+  }
+}

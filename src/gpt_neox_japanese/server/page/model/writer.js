@@ -1,0 +1,230 @@
+/** What the model is asked, and how its answer becomes versions of the story. */
+
+/** @typedef {import("../manuscript/story.js").Piece} Piece */
+/** @typedef {import("../manuscript/story.js").Story} Story */
+/** @typedef {import("../manuscript/story.js").Version} Version */
+
+const ALTERNATIVES = 8; // that are asked for at every token
+const PART = /[^]{1,50000}(?:\n|$)|[^]{1,50000}/g; // the server encodes so much at once
+const SENTENCE_END = /[。！？!?」』\n]/;
+
+/** There is nothing to continue. */
+export class Empty extends Error {}
+
+/** The context has no room for another token. */
+export class Full extends Error {}
+
+/** Events: "state" (see `state`), "begin" and "text" with the versions that are being written. */
+export class Writer extends EventTarget {
+  /** @param {import("./api.js").Api} api @param {() => object} options what the settings say */
+  constructor(api, options) {
+    super();
+    this.api = api;
+    this.options = options;
+    this.model = { id: "", max_model_len: Infinity, defaults: {} };
+    /** @type {Map<string, {id: number, at: number}[]>} */
+    this.encoded = new Map();
+    /** @type {object | null} the last request, for the copies as curl and Python */
+    this.request = null;
+    /** @type {AbortController | null} */
+    this.abort = null;
+    this.state = { phase: "idle" };
+  }
+
+  get busy() {
+    return this.abort !== null;
+  }
+
+  stop() {
+    this.abort?.abort();
+  }
+
+  /** @param {object} change of the state */
+  tell(change) {
+    Object.assign(this.state, change);
+    this.dispatchEvent(new Event("state"));
+  }
+
+  /** @returns {number} tokens to write: never so many that there is no room to read */
+  get length() {
+    return Math.min(this.options().length, Math.floor(this.model.max_model_len / 2));
+  }
+
+  // ---- What the model reads ----
+
+  /**
+   * The ids of a text, and where each begins. The model's own tokens stay what they are, so that
+   * exactly the token that was chosen stands there; the server encodes the writer's words.
+   * @param {Piece[]} pieces @param {AbortSignal} [signal]
+   * @returns {Promise<{id: number, at: number}[]>}
+   */
+  async encode(pieces, signal) {
+    const tokens = [];
+    let words = "";
+    let at = 0;
+    for (const piece of [...pieces, { id: -1, text: "" }]) {
+      if (piece.id !== undefined) {
+        for (const part of words.match(PART) ?? []) {
+          const start = at - words.length;
+          for (const token of await this.encodeWords(part, signal)) {
+            tokens.push({ id: token.id, at: start + token.at });
+          }
+          words = words.slice(part.length);
+        }
+        if (piece.id >= 0) tokens.push({ id: piece.id, at });
+      } else words += piece.text;
+      at += piece.text.length;
+    }
+    return tokens;
+  }
+
+  async encodeWords(words, signal) {
+    if (!this.encoded.has(words)) {
+      const { pieces } = await this.api.tokenize(words, signal);
+      // The server counts characters, a browser's strings count UTF-16 units.
+      const units = [0];
+      for (const character of words) units.push(units.at(-1) + character.length);
+      if (this.encoded.size > 50) this.encoded.clear();
+      this.encoded.set(words, pieces.map(({ id, start }) => ({ id, at: units[start] })));
+    }
+    return this.encoded.get(words);
+  }
+
+  /** @param {Story} story @param {AbortSignal} [signal] @returns {Promise<number[]>} what it reads */
+  async prompt(story, signal) {
+    const tokens = await this.encode(story.pieces(), signal);
+    return tokens.filter(({ at }) => at >= story.unread).map(({ id }) => id);
+  }
+
+  /**
+   * Let the model read only the end of the story: about half of what it can, from the beginning of
+   * a sentence. The manuscript stays whole.
+   * @param {Story} story
+   */
+  async forgetBeginning(story) {
+    const tokens = await this.encode(story.pieces());
+    const room = Math.max(1, Math.floor((this.model.max_model_len - this.length) / 2));
+    const last = tokens.slice(-room);
+    const { text } = story;
+    const begins = ({ at }) => SENTENCE_END.test(text[at - 1] ?? "\n");
+    story.unread = (last.slice(0, room / 2).find(begins) ?? last[0])?.at ?? 0;
+  }
+
+  // ---- Writing ----
+
+  /**
+   * Continue the story, in one version or in several side by side.
+   * @param {Story} story @param {number} n @returns {Promise<Version[]>} those that have text
+   */
+  async write(story, n) {
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    const parent = story.current;
+    const before = story.pieces();
+    /** @type {Version[]} */
+    const versions = [];
+    const asked = performance.now();
+    let first = 0;
+    let count = 0;
+    let atFirst = 0; // tokens that came together in the first chunk
+    this.tell({ phase: "asking", error: null, waiting: 0, first: 0, speed: 0, count, ended: "" });
+    try {
+      this.request = await this.body(story, n, signal);
+      for (let i = 0; i < n; i++) {
+        story.go(parent);
+        versions.push(story.addRun());
+      }
+      if (n > 1) story.go(parent);
+      this.dispatchEvent(new CustomEvent("begin", { detail: versions }));
+      const open = versions.map(() => openBytes(before));
+      const extras = { stream: true, logprobs: ALTERNATIVES, token_details: true };
+      for await (const chunk of this.api.complete({ ...this.request, ...extras }, signal)) {
+        if ("waiting" in chunk) {
+          this.tell({ phase: "queued", waiting: chunk.waiting });
+          continue;
+        }
+        for (const { index, token_details: tokens = [], finish_reason: ended } of chunk.choices) {
+          for (const token of tokens) {
+            const piece = pieceOf(token, open[index], versions[index].pieces.at(-1) ?? before.at(-1));
+            story.append(versions[index], piece);
+            count++;
+          }
+          if (ended) this.tell({ ended });
+        }
+        if (!count) continue;
+        const now = performance.now();
+        if (!first) [first, atFirst] = [now, count];
+        const [since, tokens] = now - first > 100 ? [first, count - atFirst] : [asked, count];
+        const speed = (tokens * 1000) / (now - since);
+        this.tell({ phase: "writing", first: first - asked, count, speed });
+        this.dispatchEvent(new CustomEvent("text", { detail: versions }));
+      }
+    } catch (error) {
+      if (!signal.aborted) this.tell({ error });
+    }
+    this.abort.abort(); // whatever ended it, the server's slot is free
+    this.abort = null;
+    const written = versions.filter(({ pieces }) => pieces.some(({ text }) => text));
+    versions.filter((version) => !written.includes(version)).forEach((each) => story.drop(each));
+    this.tell({ phase: "idle", waiting: 0 });
+    return written;
+  }
+
+  /** @returns {Promise<object>} the body of `/v1/completions` */
+  async body(story, n, signal) {
+    const { sampling, stop, seed, forget } = this.options();
+    const limit = this.model.max_model_len;
+    let ids = await this.prompt(story, signal);
+    if (forget && ids.length + this.length > limit) {
+      await this.forgetBeginning(story);
+      ids = await this.prompt(story, signal);
+    }
+    if (!ids.length) throw new Empty();
+    if (ids.length >= limit) throw new Full();
+    // Words of the writer alone are sent as they are, and the copies as curl and Python read well.
+    const plain = !story.unread && story.pieces().every((piece) => piece.id === undefined);
+    return {
+      model: this.model.id,
+      prompt: plain ? story.text : ids,
+      max_tokens: Math.min(this.length, limit - ids.length),
+      ...sampling,
+      ...(stop.length && { stop }),
+      seed,
+      n,
+    };
+  }
+}
+
+/**
+ * @param {object} token of `token_details` @param {number[]} open see `openBytes`, changed
+ * @param {Piece} [last] the piece before it @returns {Piece}
+ */
+function pieceOf({ id, text, bytes, logprob, top }, open, last) {
+  if (text || bytes.length !== 1 || !open.length) open.length = 0;
+  else {
+    open.push(bytes[0]);
+    const character = new TextDecoder().decode(new Uint8Array(open));
+    if (character !== "\ufffd") [text, open.length] = [character, 0];
+  }
+  return { by: "model", text: fullWidth(text, last), id, bytes, logprob, top };
+}
+
+/**
+ * The tokenizer knows one kind of space; among Japanese it is the full-width one.
+ * @param {string} text of a token @param {Piece} [last] the piece before it @returns {string}
+ */
+export function fullWidth(text, last) {
+  const near = last?.text.at(-1) ?? "\n";
+  return text.replace(/(?<![!-~]) (?![!-~])/g, (space, at) =>
+    (at || !/[!-~]/.test(near) ? "\u3000" : space));
+}
+
+/**
+ * Where one byte of a character was chosen, the server does not know the character that the next
+ * bytes complete: the bytes before them are in the prompt.
+ * @param {Piece[]} pieces @returns {number[]} bytes at the end that are no character yet
+ */
+function openBytes(pieces) {
+  const start = 1 + pieces.findLastIndex(({ text, bytes }) => text || bytes?.length !== 1);
+  return pieces.slice(start).map(({ bytes }) => bytes[0]);
+}

@@ -1,0 +1,69 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpt_neox_japanese.checks import check_integer, check_number
+from gpt_neox_japanese.errors import ArgumentError
+
+__all__ = ["MAX_QUEUE", "ServerSettings"]
+
+MAX_QUEUE = 1000
+"""So many texts may wait in an engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How a server listens, and what it bears.
+
+    Attributes:
+        model_name: What clients call the model.
+        host: Where it listens: a name or an address.
+        port: 0 for any free one.
+        api_key: What clients must send; None for no key.
+        allowed_hosts: Names by which it may be addressed, beside addresses and localhost; "*" for
+            any. A page that makes its own name lead here (DNS rebinding) has another one.
+        allowed_origins: Other web pages' origins that may use it; "*" for any.
+        max_queue: Texts that may wait while all slots are taken.
+        max_body_bytes: Of one request.
+        request_timeout: Seconds that one request may take, with its time in the queue.
+        write_timeout: Seconds that a client may leave what is sent unread.
+        keep_alive_interval: Seconds of silence in a stream after which a comment is sent.
+        shutdown_grace: Seconds that open requests have when the server is asked to stop.
+
+    Raises:
+        ArgumentError: One of them is out of range.
+    """
+
+    model_name: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    max_queue: int = 256
+    max_body_bytes: int = 4 << 20
+    request_timeout: float = 600.0
+    write_timeout: float = 30.0
+    keep_alive_interval: float = 15.0
+    shutdown_grace: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_integer("port", self.port, ArgumentError, minimum=0, maximum=65535)
+        check_integer("max_queue", self.max_queue, ArgumentError, minimum=0, maximum=MAX_QUEUE)
+        check_integer("max_body_bytes", self.max_body_bytes, ArgumentError, minimum=1)
+        names = ("request_timeout", "write_timeout", "keep_alive_interval", "shutdown_grace")
+        for name in names:
+            check_number(
+                name, getattr(self, name), ArgumentError, lambda x: 0 < x < 1e9, "above 0, finite"
+            )
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ArgumentError("the API key has characters that no header can carry; use ASCII")
+        if self.api_key is not None and not self.api_key.strip():
+            raise ArgumentError("the API key is empty; give one, or none at all")
+        for origin in self.allowed_origins:
+            if origin != "*" and ("://" not in origin or origin.count("/") != 2):
+                raise ArgumentError(
+                    f"the origin {origin!r} is none; write it as https://example.org, or *"
+                )

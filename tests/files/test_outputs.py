@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from gpt_neox_japanese.errors import OutputError
+from gpt_neox_japanese.files.outputs import (
+    check_output,
+    check_writable,
+    make_partial,
+    partial_directory,
+    publish,
+    publish_file,
+)
+
+
+def test_what_is_there_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    with pytest.raises(OutputError, match="is a file; take another"):
+        check_output(tmp_path / "file", "take another")
+    with pytest.raises(OutputError, match="is not empty; choose another or remove it"):
+        check_output(tmp_path / "full")
+    with pytest.raises(OutputError, match="is no directory"):
+        check_output(tmp_path / "file" / "below")
+    check_output(tmp_path / "new" / "below")
+    assert sorted(os.listdir(tmp_path)) == ["file", "full"]
+
+
+def test_what_an_interrupted_run_left_inside_is_no_obstacle_to_it(tmp_path: Path) -> None:
+    partial = partial_directory(tmp_path, "partial")
+    assert partial == tmp_path / ".partial"
+    make_partial(partial, tmp_path)
+    check_output(tmp_path, partial=partial)
+    with pytest.raises(OutputError, match="not empty"):
+        check_output(tmp_path)
+
+
+def test_a_directory_that_cannot_be_read_or_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(OutputError, match=r"cannot be read: Permission denied"):
+            check_output(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(OutputError, match="may not be written into"):
+            check_writable(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.ENOSPC, OSError), (errno.EDQUOT, OSError), (errno.EROFS, OutputError)],
+)
+def test_a_full_disk_is_no_mistake_of_the_caller_and_a_place_without_rights_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(expected) as caught:
+        make_partial(tmp_path / ".out.partial", tmp_path / "out")
+    assert type(caught.value) is expected
+    assert os.strerror(code) in str(caught.value)
+
+
+def test_a_result_grows_beside_its_place_and_is_whole_there(tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    partial = partial_directory(output, "partial")
+    assert partial == tmp_path / ".data.partial"
+    make_partial(partial, output)
+    (partial / "ids.bin").write_bytes(b"12")
+    assert not output.exists()
+    publish(partial, output, last="ids.bin")
+    assert (output / "ids.bin").read_bytes() == b"12"
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_the_last_file_of_a_result_tells_that_the_others_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    rename = Path.rename
+
+    def note(self: Path, place: Path) -> Path:
+        moved.append(self.name)
+        return rename(self, place)
+
+    partial = partial_directory(tmp_path, "partial")
+    make_partial(partial, tmp_path)
+    for name in ("config.json", "a.bin", "z.bin"):
+        (partial / name).touch()
+    monkeypatch.setattr(Path, "rename", note)
+    publish(partial, tmp_path, last="config.json")
+    assert moved == ["a.bin", "z.bin", "config.json"]
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "config.json", "z.bin"]
+
+
+def test_a_file_goes_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "made").write_bytes(b"12")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    publish_file(tmp_path / "made", tmp_path / "link")
+    assert (tmp_path / "elsewhere").read_bytes() == b"12"
+    assert (tmp_path / "link").is_symlink()

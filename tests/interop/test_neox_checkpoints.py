@@ -1,0 +1,529 @@
+"""Checkpoints of gpt-neox: what we write, what comes back, and what is refused by its name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.tensor_files import read_pickle, read_tensors
+from gpt_neox_japanese.interop import neox_checkpoints
+from gpt_neox_japanese.interop.neox_checkpoints import from_neox, to_neox
+from tests.cli.run import assert_refused, run
+
+DEFAULT = default_model_directory()
+IDS = 8000  # of the default vocabulary
+YML = "configs/gpt-neox-japanese.yml"
+FIRST, LAST = "layer_02-model_00-model_states.pt", "layer_03-model_00-model_states.pt"
+
+
+def make_model(path: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+    """A small random model with the default vocabulary; no tensor of it is zero."""
+    fields = {
+        "vocab_size": IDS,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 32,
+        "bos_token_id": 7996,
+        "eos_token_id": 7999,
+        "tie_word_embeddings": False,
+    }
+    model = GPTNeoXJapaneseForCausalLM(GPTNeoXJapaneseConfig(**(fields | changes)))
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.normal_()
+    model.to(dtype).save_pretrained(path)
+    for name in TOKENIZER_FILES:
+        if (DEFAULT / name).is_file():
+            shutil.copyfile(DEFAULT / name, path / name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("neox") / "model")
+
+
+@pytest.fixture(scope="module")
+def written(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`global_step0` of a checkpoint on two GPUs; tests change copies of it."""
+    output = tmp_path_factory.mktemp("neox") / "checkpoint"
+    to_neox(model, output, model_parallel=2)
+    return output / "global_step0"
+
+
+@pytest.fixture
+def step(written: Path, tmp_path: Path) -> Path:
+    shutil.copytree(written, tmp_path / "step")
+    return tmp_path / "step"
+
+
+def change_options(step: Path, **changes: Any) -> None:
+    options = yaml.safe_load((step / YML).read_text())
+    (step / YML).write_text(yaml.safe_dump(options | changes))
+
+
+def change_part(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    part = read_pickle(path)
+    part = {name: tensor.clone() for name, tensor in part.items()}
+    change(part)
+    torch.save(part, path)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = read_tensors(one), read_tensors(other)
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert tensor.dtype == b[name].dtype
+        assert torch.equal(tensor, b[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("ranks", "tied"), [(1, True), (2, False), (3, True), (6, False)])
+def test_there_and_back_every_bit_and_every_number_of_the_config_is_the_same(
+    tmp_path: Path, dtype: torch.dtype, ranks: int, tied: bool
+) -> None:
+    source = make_model(
+        tmp_path / "model",
+        dtype,
+        tie_word_embeddings=tied,
+        rotary_pct=0.5,
+        rotary_emb_base=5000,
+        layer_norm_eps=1e-6,
+        intermediate_multiple_size=3,
+        attention_dropout=0.25,
+        hidden_act="gelu_pytorch_tanh",
+    )
+    to_neox(source, tmp_path / "theirs", model_parallel=ranks)
+    size = from_neox(tmp_path / "theirs", tmp_path / "theirs", tmp_path / "back")
+    assert_same_weights(source, tmp_path / "back")
+    assert size == sum(tensor.nbytes for tensor in read_tensors(source).values())
+    for name in ("vocab.txt", "emoji.json", "tokenizer_config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+    ours, back = (
+        json.loads((path / "config.json").read_text()) for path in (source, tmp_path / "back")
+    )
+    assert back == ours
+
+
+def test_a_part_of_a_gpu_is_its_heads_and_its_channels(model: Path, written: Path) -> None:
+    tensors = read_tensors(model)
+    part = read_pickle(written / FIRST.replace("model_00", "model_01"))
+    layer = "gpt_neox_japanese.layers.0."
+    for ours, theirs in {
+        "attention.query_key_value.weight": tensors[f"{layer}attention.query_key_value.weight"][
+            36:
+        ],
+        "attention.dense.weight": tensors[f"{layer}attention.dense.weight"][:, 12:],
+        "mlp.linear1.weight": tensors[f"{layer}mlp.dense_h_to_4h.weight"][48:],
+        "mlp.linear2.weight": tensors[f"{layer}mlp.dense_4h_to_h.weight"][:, 48:],
+        "input_layernorm.weight": tensors[f"{layer}input_layernorm.weight"],
+        "mlp.linear1.bias": torch.zeros(48),
+        "attention.dense.bias": torch.zeros(24),
+    }.items():
+        assert torch.equal(part[ours], theirs), ours
+    # gpt-neox adds this bias on each GPU after their sum.
+    last = tensors["gpt_neox_japanese.layers.1.attention.dense_bias"]
+    for rank in range(2):
+        part = read_pickle(written / LAST.replace("model_00", f"model_{rank:02}"))
+        assert torch.equal(part["attention.dense.bias"], last)
+
+
+def test_a_vocabulary_that_cannot_be_split_is_filled_up_with_zeros(
+    model: Path, tmp_path: Path
+) -> None:
+    to_neox(model, tmp_path / "theirs", model_parallel=3)
+    step = tmp_path / "theirs" / "global_step0"
+    assert yaml.safe_load((step / YML).read_text())["make_vocab_size_divisible_by"] == 128
+    parts = [read_pickle(step / f"layer_00-model_{rank:02}-model_states.pt") for rank in range(3)]
+    table = torch.cat([part["word_embeddings.weight"] for part in parts])
+    assert len(table) == 8064  # the next multiple of 3 * 128
+    assert not table[IDS:].any()
+
+
+def test_the_tokenizer_beside_it_knows_the_ids_and_never_makes_wrong_ones(written: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(written.parent / "tokenizer.json"))
+    assert tokenizer.get_vocab_size() == IDS
+    assert tokenizer.token_to_id("<|endoftext|>") == 7999
+    with pytest.raises(Exception, match="Missing"):
+        tokenizer.encode("吾輩は猫である。")
+
+
+def test_rows_that_only_pad_our_model_are_left_out(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model", vocab_size=IDS + 64)
+    to_neox(source, tmp_path / "theirs")
+    from_neox(tmp_path / "theirs", source, tmp_path / "back")
+    name = "embed_out.weight"
+    assert torch.equal(read_tensors(tmp_path / "back")[name], read_tensors(source)[name][:IDS])
+
+
+def test_a_head_of_its_own_is_kept_whatever_config_json_says(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(model, source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    to_neox(source, tmp_path / "theirs")
+    from_neox(tmp_path / "theirs", source, tmp_path / "back")
+    assert_same_weights(source, tmp_path / "back")
+
+
+def whole_file(step: Path, rank: int) -> dict[str, torch.Tensor]:
+    """What gpt-neox saves of a GPU without pipeline parallelism."""
+    module = {}
+    for path in step.glob(f"layer_*-model_{rank:02}-model_states.pt"):
+        index = int(path.name[6:8])
+        module.update({f"sequential.{index}.{n}": t for n, t in read_pickle(path).items()})
+    return module
+
+
+def test_a_checkpoint_without_pipeline_parallelism_is_read(model: Path, step: Path) -> None:
+    modules = [whole_file(step, rank) for rank in range(2)]
+    states: dict[str, Any] = {  # of random numbers, as gpt-neox keeps them
+        "random_rng_state": (3, (1, 2), None),
+        "np_rng_state": np.random.RandomState(1).get_state(),
+        "torch_rng_state": torch.get_rng_state(),
+        "sparse_tensor_module_names": set(),
+    }
+    for rank, module in enumerate(modules):
+        torch.save({"module": module, **states}, step / f"mp_rank_{rank:02}_model_states.pt")
+    for path in step.glob("layer_*"):
+        path.unlink()
+    from_neox(step, model, step.parent / "back")
+    assert_same_weights(model, step.parent / "back")
+
+
+def test_names_of_older_versions_and_tables_that_are_computed_are_read(
+    model: Path, step: Path
+) -> None:
+    def rename(part: dict[str, Any]) -> None:
+        for name in [name for name in part if name.startswith("mlp.")]:
+            old = name.replace("linear1", "dense_h_to_4h").replace("linear2", "dense_4h_to_h")
+            part[old] = part.pop(name)
+        part["attention.rotary_emb.inv_freq"] = torch.ones(2)
+
+    for path in [*step.glob("layer_02-*"), *step.glob("layer_03-*")]:
+        change_part(path, rename)
+    from_neox(step, model, step.parent / "back")
+    assert_same_weights(model, step.parent / "back")
+
+
+def test_options_with_hyphens_numbers_as_texts_and_several_files_are_read(
+    model: Path, step: Path
+) -> None:
+    options = yaml.safe_load((step / YML).read_text())
+    options["layernorm_epsilon"] = "1e-5"
+    first = {key.replace("_", "-"): options.pop(key) for key in list(options)[:9]}
+    (step / YML).write_text(yaml.safe_dump(options))
+    (step / "configs" / "sizes.yml").write_text("# comments\n" + json.dumps(first))
+    from_neox(step, model, step.parent / "back")
+    assert_same_weights(model, step.parent / "back")
+    assert json.loads((step.parent / "back/config.json").read_text())["layer_norm_eps"] == 1e-5
+
+
+def test_missing_biases_are_zeros(model: Path, step: Path) -> None:
+    def drop(part: dict[str, Any]) -> None:
+        for name in [n for n in part if n.endswith(".bias") and "layernorm" not in n]:
+            del part[name]
+
+    for path in [*step.glob("layer_02-*"), *step.glob("layer_03-*")]:
+        change_part(path, drop)
+    from_neox(step, model, step.parent / "back")
+    bias = read_tensors(step.parent / "back")["gpt_neox_japanese.layers.1.attention.dense_bias"]
+    assert not bias.any()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [(f, n) for f in (FIRST, LAST) for n in ("attention.query_key_value", "mlp.linear1")]
+    + [(FIRST, "attention.dense"), (LAST, "mlp.linear2")],
+)
+def test_a_bias_that_is_not_zero_is_refused_by_name(
+    model: Path, step: Path, file: str, name: str
+) -> None:
+    def learn(part: dict[str, Any]) -> None:
+        part[f"{name}.bias"][3] = 0.25
+
+    for path in step.glob(file.replace("model_00", "model_*")):
+        change_part(path, learn)
+    with pytest.raises(CheckpointError, match=rf"{name}.bias is not zero \(the largest is 0.25\)"):
+        from_neox(step, model, step.parent / "back")
+    assert not (step.parent / "back").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("gpt_j_residual", True),
+        ("pos_emb", "alibi"),
+        ("norm", "rmsnorm"),
+        ("num_kv_heads", 2),
+        ("attention_config", [[["global", "local"], 1]]),
+        ("activation", "swiglu"),
+        ("sliding_window_width", 128),
+        ("moe_num_experts", 4),
+        ("use_qk_layernorm", True),
+        ("num_attention_heads", "six"),
+        ("num_layers", 10**12),
+        ("num_layers", 1),
+        ("hidden_size", 32),
+        ("hidden_size", 0),
+        ("layernorm_epsilon", "small"),
+        ("rotary_pct", 3.0),
+        ("model_parallel_size", 4),
+        ("max_position_embeddings", 2**40),
+    ],
+)
+def test_what_this_architecture_has_not_is_refused_by_name(
+    model: Path, step: Path, option: str, value: object
+) -> None:
+    change_options(step, **{option: value})
+    with pytest.raises(CheckpointError, match=option):
+        from_neox(step, model, step.parent / "back")
+
+
+@pytest.mark.parametrize("option", ["pos_emb", "num_layers", "hidden_size"])
+def test_an_option_without_which_gpt_neox_has_another_model_must_be_there(
+    model: Path, step: Path, option: str
+) -> None:
+    options = yaml.safe_load((step / YML).read_text())
+    del options[option]
+    (step / YML).write_text(yaml.safe_dump(options))
+    with pytest.raises(CheckpointError, match=option):
+        from_neox(step, model, step.parent / "back")
+
+
+def damage_add(part: dict[str, Any]) -> None:
+    part["attention.rpe.weight"] = torch.ones(2)
+
+
+def damage_drop(part: dict[str, Any]) -> None:
+    del part["attention.dense.weight"]
+
+
+def damage_shape(part: dict[str, Any]) -> None:
+    part["attention.dense.weight"] = torch.ones(5, 12)
+
+
+def damage_vector(part: dict[str, Any]) -> None:
+    part["attention.dense.weight"] = torch.ones(12)
+
+
+def damage_type(part: dict[str, Any]) -> None:
+    part["attention.dense.weight"] = part["attention.dense.weight"].int()
+
+
+def damage_double(part: dict[str, Any]) -> None:
+    part["attention.dense.weight"] = part["attention.dense.weight"].double()
+
+
+def damage_text(part: dict[str, Any]) -> None:
+    part["attention.dense.weight"] = "weights"
+
+
+def damage_norm(part: dict[str, Any]) -> None:
+    part["input_layernorm.weight"] = torch.ones(7)
+
+
+def damage_one_bias(part: dict[str, Any]) -> None:
+    del part["mlp.linear1.bias"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_add, "attention.rpe.weight"),
+        (damage_drop, "attention.dense.weight is missing"),
+        (damage_shape, "attention.dense.weight"),
+        (damage_vector, "attention.dense.weight"),
+        (damage_type, "attention.dense.weight"),
+        (damage_double, "float64"),
+        (damage_text, "attention.dense.weight"),
+        (damage_norm, "input_layernorm.weight"),
+        (damage_one_bias, "mlp.linear1.bias is missing on some"),
+    ],
+)
+def test_a_damaged_part_is_refused_by_file_and_name(
+    model: Path, step: Path, damage: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    change_part(step / FIRST, damage)
+    with pytest.raises(CheckpointError, match=said):
+        from_neox(step, model, step.parent / "back")
+    assert not (step.parent / "back").exists()
+
+
+def test_a_file_that_is_missing_or_one_too_many_is_named(model: Path, step: Path) -> None:
+    shutil.copyfile(step / FIRST, step / "layer_09-model_00-model_states.pt")
+    with pytest.raises(CheckpointError, match="has a part 9"):
+        from_neox(step, model, step.parent / "back")
+    (step / "layer_09-model_00-model_states.pt").unlink()
+    (step / LAST).unlink()
+    with pytest.raises(CheckpointError, match=LAST):
+        from_neox(step, model, step.parent / "back")
+    (step / LAST.replace("model_00", "model_01")).unlink()
+    with pytest.raises(CheckpointError, match="no part 3"):
+        from_neox(step, model, step.parent / "back")
+    for path in step.glob("layer_*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"mp_rank_00_model_states\.pt' holds no weights"):
+        from_neox(step, model, step.parent / "back")
+    for path in step.glob("mp_rank_*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="has no layer_"):
+        from_neox(step, model, step.parent / "back")
+
+
+class Trap:
+    """A pickle that would run something."""
+
+    def __reduce__(self) -> Any:
+        return (exec, ("raise SystemExit('was run')",))
+
+
+@pytest.mark.parametrize("file", [FIRST, "mp_rank_00_model_states.pt"])
+def test_a_pickle_that_holds_more_than_data_is_not_run(model: Path, step: Path, file: str) -> None:
+    torch.save({"module": Trap(), "attention.dense.weight": Trap()}, step / file)
+    if file != FIRST:
+        for path in step.glob("layer_*"):
+            path.unlink()
+    with pytest.raises(CheckpointError, match="holds more than tensors or is broken"):
+        from_neox(step, model, step.parent / "back")
+
+
+@pytest.mark.parametrize("tag", ["../step", "/etc", "..", "", "none", "global_step9"])
+def test_latest_leads_nowhere_else(model: Path, tmp_path: Path, tag: str) -> None:
+    (tmp_path / "latest").write_text(tag)
+    with pytest.raises(CheckpointError, match="latest"):
+        from_neox(tmp_path, model, tmp_path / "back")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: !!python/name:os.system", "\udcff"])
+def test_a_configuration_that_is_none_is_refused(model: Path, step: Path, text: str) -> None:
+    (step / YML).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CheckpointError, match=r"gpt-neox-japanese\.yml"):
+        from_neox(step, model, step.parent / "back")
+
+
+def test_options_that_contradict_each_other_are_refused(model: Path, step: Path) -> None:
+    (step / "configs" / "other.yml").write_text("hidden-size: 48")
+    with pytest.raises(CheckpointError, match="hidden_size is 24 and 48"):
+        from_neox(step, model, step.parent / "back")
+    shutil.rmtree(step / "configs")
+    with pytest.raises(CheckpointError, match=r"has no \.yml file"):
+        from_neox(step, model, step.parent / "back")
+
+
+def test_another_vocabulary_is_refused(model: Path, step: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    lines = (other / "vocab.txt").read_text("utf-8").splitlines(keepends=True)
+    (other / "vocab.txt").write_text("".join(lines[:700] + lines[-283:]), "utf-8")
+    with pytest.raises(CheckpointError, match=r"8000 rows.*vocabulary of 983 ids"):
+        from_neox(step, other, tmp_path / "back")
+
+
+def test_copies_of_a_norm_that_drifted_apart_are_averaged(model: Path, step: Path) -> None:
+    def drift(part: dict[str, Any]) -> None:
+        part["norm.weight"] += 2
+
+    change_part(step / "layer_05-model_01-model_states.pt", drift)
+    from_neox(step, model, step.parent / "back")
+    name = "gpt_neox_japanese.final_layer_norm.weight"
+    expected = read_tensors(model)[name] + 1
+    assert torch.allclose(read_tensors(step.parent / "back")[name], expected)
+
+
+def test_large_models_come_in_several_files(
+    model: Path, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neox_checkpoints, "_SHARD_BYTES", 20_000)
+    from_neox(written, model, tmp_path / "back")
+    assert len(list((tmp_path / "back").glob("model-*-of-*.safetensors"))) > 3
+    assert_same_weights(model, tmp_path / "back")
+    loaded = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "back").state_dict()
+    assert all(torch.equal(loaded[name], t) for name, t in read_tensors(model).items())
+
+
+@pytest.mark.parametrize("ranks", [0, 4, -1, 2000])
+def test_a_model_cannot_be_split_over_any_number_of_gpus(
+    model: Path, tmp_path: Path, ranks: int
+) -> None:
+    with pytest.raises(ArgumentError, match=str(ranks)):
+        to_neox(model, tmp_path / "theirs", model_parallel=ranks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_act": "tanh"}, "activation 'tanh'"),
+        ({"rotary_emb_base": 0.5}, "rotary_emb_base is 0.5"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
+        ({"quantization_config": {"bits": 8}}, "is quantised"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"num_hidden_layers": 3}, "layers.2.*is missing"),
+        ({"intermediate_multiple_size": 2}, "dense_h_to_4h"),
+    ],
+)
+def test_what_gpt_neox_has_not_is_refused_by_name(
+    model: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(model, source)
+    config = json.loads((source / "config.json").read_text())
+    for name in changes:
+        config.pop("rope_parameters" if name.startswith("ro") else name, None)
+    (source / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(CheckpointError, match=said):
+        to_neox(source, tmp_path / "theirs")
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_weights_of_several_types_are_written_in_the_widest(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(model, source)
+    tensors = {
+        n: t.to(torch.bfloat16 if t.ndim == 2 else t.dtype) for n, t in read_tensors(model).items()
+    }
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    to_neox(source, tmp_path / "theirs")
+    options = yaml.safe_load((tmp_path / "theirs/global_step0" / YML).read_text())
+    assert options["precision"] == "fp32"
+    from_neox(tmp_path / "theirs", source, tmp_path / "back")
+    assert all(
+        torch.equal(t, tensors[n].float()) for n, t in read_tensors(tmp_path / "back").items()
+    )
+
+
+def test_the_command_writes_and_reads_checkpoints(model: Path, tmp_path: Path) -> None:
+    theirs, back = tmp_path / "theirs", tmp_path / "back"
+    options = ("--to", "gpt-neox", "--model-parallel", 2, "--output", theirs)
+    result = run("convert", model, *options)
+    assert result.exit_code == 0, result.output
+    result = run("convert", "--from", "gpt-neox", theirs, "--vocabulary", model, "--output", back)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("MB of weights\n")
+    assert_same_weights(model, back)
+
+
+def test_the_command_says_which_options_belong_together(model: Path, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "out")
+    neox = ("convert", model, "--from", "gpt-neox", *out)
+    assert_refused(run(*neox), "--vocabulary is missing")
+    assert_refused(run(*neox, "--vocabulary", model, "--to", "int8"), "leave out --to int8")
+    to = ("convert", model, "--to", "int8", *out)
+    assert_refused(run(*to, "--vocabulary", model), "--vocabulary is for --from gpt-neox")
+    assert_refused(run(*to, "--model-parallel", 2), "--model-parallel is for --to gpt-neox")
+    assert_refused(run("convert", model, *out), "--to is missing")

@@ -1,0 +1,1 @@
+"""The model with what others build on transformers: trainers, PEFT, parallelism, observers."""

@@ -1,0 +1,86 @@
+"""Works are kept in the browser, exported and imported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.server.page.conftest import BEGINNING, Desk
+
+
+def test_a_work_is_there_again_after_a_reload(desk: Desk) -> None:
+    desk.page.fill("#title", "停車場")
+    written = desk.write(length=5)
+    desk.stored()
+    desk.open()
+    assert desk.text == BEGINNING + written
+    assert desk.page.input_value("#title") == "停車場"
+    assert desk.tokens.count() == 5
+
+
+def test_leaving_asks_first(desk: Desk) -> None:
+    desk.editor.focus()
+    desk.page.keyboard.insert_text("雨")
+    asked = []
+    desk.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    desk.page.close(run_before_unload=True)
+    desk.page.wait_for_event("close") if not desk.page.is_closed() else None
+    assert asked == ["beforeunload"]
+
+
+def test_what_is_exported_can_be_imported(desk: Desk, tmp_path: Path) -> None:
+    written = desk.write(length=5)
+    files = {}
+    for kind in ("txt", "json"):
+        desk.page.click("#open-settings")
+        with desk.page.expect_download() as download:
+            desk.page.click(f"#export-{kind}")
+        files[kind] = tmp_path / f"work.{kind}"
+        download.value.save_as(files[kind])
+        desk.page.keyboard.press("Escape")
+    assert files["txt"].read_text(encoding="utf-8") == BEGINNING + written
+    for kind, tokens in (("txt", 0), ("json", 5)):
+        desk.page.click("#open-settings")
+        desk.page.click("#new")
+        assert desk.text == ""
+        desk.page.set_input_files("#file", files[kind])
+        desk.until("document.querySelector('#editor').value !== ''")
+        assert desk.text == BEGINNING + written
+        assert desk.tokens.count() == tokens
+    desk.page.click("#open-settings")
+    assert desk.page.locator("#works li").count() == 3
+
+
+def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
+    start = {"id": 0, "parent": None, "made": "start", "from": [0, 0], "to": None, "pieces": []}
+    work = {
+        "format": "neox-ja-story-1",
+        "title": "",
+        "unread": 0,
+        "current": 0,
+        "versions": [start],
+    }
+    bad = [
+        "[1, 2",
+        "{}",
+        json.dumps({**work, "current": 7}),
+        json.dumps({**work, "versions": [{**start, "pieces": [{"text": 1}]}]}),
+        json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 2}]}),
+        json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [3, 1]}]}),
+    ]
+    for number, text in enumerate(bad):
+        file = tmp_path / f"{number}.json"
+        file.write_text(text, encoding="utf-8")
+        desk.page.set_input_files("#file", file)
+        desk.until("!document.querySelector('#notice').hidden")
+        assert desk.notice.inner_text() == "この作品は読み込めません。", text
+        desk.page.click("#notice button:last-child")
+
+
+def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None:
+    desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    desk.editor.focus()
+    desk.page.keyboard.insert_text("雨")
+    desk.notice.get_by_text("保存できません").wait_for()
+    with desk.page.expect_download():
+        desk.page.click("#notice button")

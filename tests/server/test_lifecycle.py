@@ -1,0 +1,129 @@
+"""Start, signals, stop: the command in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.run import assert_refused, run
+from tests.server.serving import Server, assert_error, events_of, serving
+
+LONG: dict[str, Any] = {"prompt": "吾輩は猫である。", "max_tokens": 400, "min_tokens": 400}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of another kind")
+
+
+def test_signal_ends_an_idle_server_with_0() -> None:
+    with serving() as process:
+        assert process.log == [f"neox-ja: default is ready: http://127.0.0.1:{process.port}/\n"]
+        silent = socket.create_connection(("127.0.0.1", process.port))
+        with httpx.Client() as client:  # whose connection is kept alive
+            assert client.get(process.address).status_code == 200
+            start = time.monotonic()
+            assert process.end(signal.SIGINT) == 0
+            assert time.monotonic() - start < 10
+        silent.close()
+    assert len(process.log) == 1
+
+
+def test_signal_under_load_tears_no_event_and_logs_no_prompt() -> None:
+    with serving("--slots", 2, "--log-requests") as process:
+        answers: list[httpx.Response] = []
+
+        def ask(n: int, stream: bool) -> None:
+            body = {**LONG, "n": n, "stream": stream}
+            answers.append(process.request("/v1/completions", body))
+
+        kinds = [(1, True), (1, False), (60, True), (60, False)]
+        threads = [threading.Thread(target=ask, args=kind) for kind in kinds]
+        for thread in threads:
+            thread.start()
+        while process.metric("neox_ja_waiting") < 100:
+            pass
+        start = time.monotonic()
+        assert process.end(signal.SIGTERM) == 0
+        assert time.monotonic() - start < 10
+        for thread in threads:
+            thread.join()
+    for answer in answers:
+        if answer.headers["content-type"] == "application/json":
+            assert answer.status_code in (200, 503), answer.text
+            assert answer.status_code == 200 or answer.json()["error"]["code"] == "stopping"
+        else:
+            last = events_of(answer.text)[-1]
+            assert "error" in last or last["choices"][0]["finish_reason"] == "length"
+    assert len(answers) == 4
+    log = "".join(process.log)
+    assert len(re.findall(r"POST /v1/completions \d{3} \d+\.\d+ s id=\w{32}\n", log)) == 4
+    assert "吾輩" not in log
+    assert "Traceback" not in log
+
+
+def test_second_signal_does_not_wait() -> None:
+    with serving("--slots", 1) as process:
+        connection = process.connect("/v1/completions", {**LONG, "n": 100, "stream": True})
+        connection.recv(100)
+        process.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert process.end(signal.SIGINT) == 0
+        connection.close()
+
+
+def test_requests_wait_for_nothing_while_the_server_stops_or_loads() -> None:
+    server = Server(None)
+    for status in ("loading", "stopping"):
+        health = server.get("/health")
+        assert (health.status_code, health.json()) == (503, {"status": status})
+        answer = server.post("/v1/completions", {"prompt": "猫"})
+        error = assert_error(answer, 503, f"is {status}")
+        assert error["code"] == status
+        assert int(answer.headers["retry-after"]) > 0
+        assert server.get("/metrics").status_code == 200
+        server.service.stop()
+
+
+def test_signal_while_the_model_is_loaded_ends_the_server() -> None:
+    code = (
+        "import time\n"
+        "from gpt_neox_japanese.server import lifecycle, settings\n"
+        "lifecycle.run_server(settings.ServerSettings(model_name='m', port=0),"
+        " lambda: (print('loading', flush=True), time.sleep(60)))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(run("serve", "--port", port), str(port))
+
+
+def test_start_loads_neither_torch_nor_transformers() -> None:
+    code = (
+        "import os, signal, sys, threading\n"
+        "from gpt_neox_japanese.cli import main\n"
+        "from gpt_neox_japanese.server import lifecycle\n"
+        "say = lambda address: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "import gpt_neox_japanese.cli.serve as serve\n"
+        "run = lifecycle.run_server\n"
+        "lifecycle.run_server = lambda settings, load, announce: run(settings, load, say)\n"
+        "try: main(['serve', '--port', '0', '--threads', '1'])\n"
+        "finally: print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"
