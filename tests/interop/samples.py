@@ -14,6 +14,7 @@ from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.tokenizer.small import vocabulary
 
 PROMPTS = (
     *("吾輩は猫である。名前は", "人とAIが協調するためには、", "ある日の暮方の事である。"),
@@ -113,3 +114,8 @@ def with_config(directory: Path, **changes: object) -> Path:
 def default_codec() -> Codec:
     """The tokenizer of the model in the package."""
     return Codec.from_pretrained(default_model_directory())
+
+
+def small_codec() -> Codec:
+    """A tokenizer of few characters."""
+    return Codec(vocabulary(["ー", "猫", "カー,カ"]), legacy=False)

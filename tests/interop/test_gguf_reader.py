@@ -15,17 +15,14 @@ from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.interop.gguf_reader import read_gguf
 from gpt_neox_japanese.interop.gguf_writer import write_gguf
-from gpt_neox_japanese.tokenizer.codec import Codec
-from tests.interop.samples import default_codec, small_model
-from tests.tokenizer.small import vocabulary
+from tests.interop.samples import small_codec, small_model
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model as GGUF."""
     root = tmp_path_factory.mktemp("gguf")
-    codec = Codec(vocabulary(["ー", "猫"]), legacy=False)
-    write_gguf(small_model(root / "model", codec), root / "model.gguf")
+    write_gguf(small_model(root / "model", small_codec()), root / "model.gguf")
     return root / "model.gguf"
 
 
@@ -52,7 +49,7 @@ def test_the_default_model_comes_back_to_the_last_bit(tmp_path: Path, kind: str 
 
 @pytest.mark.parametrize("config", [{"tie_word_embeddings": False}, {"rotary_pct": 0.5}])
 def test_other_models_come_back(tmp_path: Path, config: dict[str, object]) -> None:
-    model = small_model(tmp_path / "model", default_codec(), **config)
+    model = small_model(tmp_path / "model", small_codec(), **config)
     write_gguf(model, tmp_path / "model.gguf")
     read_gguf(tmp_path / "model.gguf", tmp_path / "back")
     assert_same_tensors(model, tmp_path / "back")
@@ -62,13 +59,16 @@ def test_other_models_come_back(tmp_path: Path, config: dict[str, object]) -> No
 
 
 def test_rows_that_only_pad_are_left_out(tmp_path: Path) -> None:
-    model = small_model(tmp_path / "model", default_codec(), vocab_size=8064)
+    codec = small_codec()
+    model = small_model(tmp_path / "model", codec, vocab_size=codec.n_vocab + 64)
     write_gguf(model, tmp_path / "model.gguf")
     read_gguf(tmp_path / "model.gguf", tmp_path / "back")
     name = "gpt_neox_japanese.embed_in.weight"
     back = read_tensors(tmp_path / "back")[name]
-    assert torch.equal(back, read_tensors(model)[name][:8000])
-    assert json.loads((tmp_path / "back" / "config.json").read_text())["vocab_size"] == 8000
+    assert torch.equal(back, read_tensors(model)[name][: codec.n_vocab])
+    assert (
+        json.loads((tmp_path / "back" / "config.json").read_text())["vocab_size"] == codec.n_vocab
+    )
 
 
 def test_quantised_numbers_come_back_as_coarse_as_they_are(tmp_path: Path) -> None:
@@ -129,6 +129,27 @@ def test_a_bias_that_the_architecture_lacks_is_refused(file: Path, tmp_path: Pat
     (tmp_path / "biased.gguf").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.bias"):
         read_gguf(tmp_path / "biased.gguf", tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "said"),
+    [
+        (b"\n<BR>\n", b"\n<XX>\n", "<BR>"),
+        (b'"hidden_act": "gelu"', b'"hidden_act": "relu"', "relu"),
+        (b'"hidden_size": 64', b'"hidden_size": 48', "should be"),
+        (b'"emoji_inv"', b'"emoji_xxx"', "emoji_inv"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    file: Path, tmp_path: Path, text: bytes, other: bytes, said: str
+) -> None:
+    data = file.read_bytes()
+    assert data.count(text) == 1
+    (tmp_path / "changed.gguf").write_bytes(data.replace(text, other))
+    with pytest.raises(CheckpointError, match=said) as raised:
+        read_gguf(tmp_path / "changed.gguf", tmp_path / "back")
+    assert "changed.gguf" in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["changed.gguf"]
 
 
 def test_an_output_that_is_not_empty_is_left_alone(file: Path, tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def command(
 
     def progress(done: int, whole: int) -> None:
         if terminal:
-            click.echo(f"\r{100 * done // whole} %", nl=False, err=True)
+            unit, size = ("parts", 1.0) if "gpt-neox" in (target, source) else ("MB", 1e6)
+            click.echo(f"\r{done / size:,.0f} of {whole / size:,.0f} {unit}", nl=False, err=True)
 
     terminal = sys.stderr.isatty()
     if source is not None:

@@ -209,27 +209,26 @@ def never_written_row(
         CheckpointError: The final norm makes no such row.
     """
     weight, bias = norm.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        constant = (bias / weight).sum()
-    if not np.isfinite(constant) or abs(constant) < _LEAST_CONSTANT:
-        raise CheckpointError(
-            f"{_FINAL_NORM}: the sum of bias / weight is {constant:.3g}; it must not be 0 to keep"
-            " the extra ids of a GGUF file from being written (a model that was never trained has"
-            " no bias there); train the model first"
-        )
-    limit = _lowest_best_score(weight, bias, head) - _MARGIN
-    unit = 1 / constant / weight
 
     def highest(row: NDArray[np.float32]) -> float:
         kept = stored(row)[0].astype(np.float64)
         return _highest_score(weight, bias, kept) + _noise(weight, bias, kept, kind)
 
-    # What rounding adds grows with the row: one that is rounded well is only to be long enough.
-    row: NDArray[np.float32] = (_SCORE * unit)[np.newaxis].astype(np.float32)
-    if (share := highest(row) / _SCORE) > _LEAST_SHARE:
-        row *= np.float32(max(1.0, 1.1 * limit / (share * _SCORE)))
-        if highest(row) <= limit:
-            return row
+    with np.errstate(all="ignore"):  # what comes of it is looked at
+        constant = (bias / weight).sum()
+        if not np.isfinite(constant) or abs(constant) < _LEAST_CONSTANT:
+            raise CheckpointError(
+                f"{_FINAL_NORM}: the sum of bias / weight is {constant:.3g}; it must not be 0 to"
+                " keep the extra ids of a GGUF file from being written (a model that was never"
+                " trained has no bias there); train the model first"
+            )
+        limit = _lowest_best_score(weight, bias, head) - _MARGIN
+        # What rounding adds grows with the row: one that is rounded well must only be long enough.
+        row: NDArray[np.float32] = (_SCORE / constant / weight).astype(np.float32)[np.newaxis]
+        if (share := highest(row) / _SCORE) > _LEAST_SHARE:
+            row *= np.float32(max(1.0, 1.1 * limit / (share * _SCORE)))
+            if highest(row) <= limit:
+                return row
     raise CheckpointError(
         f"{_FINAL_NORM}: its weights are so uneven, or the sum of bias / weight ({constant:.3g}) so"
         f" close to 0, that {kind} is too coarse to keep extra ids from being written; choose f32"

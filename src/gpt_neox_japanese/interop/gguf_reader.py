@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.regular_files import check_regular
+from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import TABLES
 from gpt_neox_japanese.interop.gguf_network import LlamaTensor, from_llama, to_llama
@@ -71,13 +73,15 @@ def read_gguf(
     shutil.rmtree(partial, ignore_errors=True)
     outputs.make_partial(partial, output)
     try:
-        weights = partial / "model.safetensors"
-        write_weights(weights, tensors, dict.fromkeys(names, bits), progress=progress)
         files = tensors.files
         if config != tensors.config:
             files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         for name, text in files.items():
             (partial / name).write_bytes(text.encode())
+        with _errors_of(file):
+            Checkpoint.open(partial)
+        weights = partial / "model.safetensors"
+        write_weights(weights, tensors, dict.fromkeys(names, bits), progress=progress)
         size = weights.stat().st_size
         outputs.publish(partial, output, "config.json")
     except BaseException:
@@ -117,7 +121,8 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
         num_ids = _contents(reader, file, NUM_IDS)
         if not isinstance(num_ids, int) or num_ids < 1:
             raise CheckpointError(f"{str(file)!r}: {NUM_IDS} is {num_ids!r:.40}; write it again")
-        self.hparams = replace(HParams.from_config(self.config), vocab_size=num_ids)
+        with _errors_of(file):
+            self.hparams = replace(HParams.from_config(self.config), vocab_size=num_ids)
         self._wanted = {t.source: t for t in to_llama(self.hparams) if t.source}
         for tensor in to_llama(self.hparams):
             if not tensor.source and self._read(tensor).any():
@@ -156,6 +161,15 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
         data = np.asarray(stored.data)[:rows]
         numbers = self._gguf.quants.dequantize(data, stored.tensor_type)
         return np.array(numbers, dtype=np.float32)  # the file is mapped and may not be written to
+
+
+@contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    """Let errors name the file, in which the files that they speak of stand."""
+    try:
+        yield
+    except NeoXJapaneseError as error:
+        raise CheckpointError(f"in {str(file)!r}: {error}") from error
 
 
 def _open(file: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -71,7 +72,7 @@ def write_gguf(
         model: A directory or a Hub id.
         output: The file to make.
         kind: One of `TYPES`; None for that of the checkpoint, so that no number changes.
-        progress: Called with the number of tensors written and of all tensors.
+        progress: Called with the number of bytes of tensors written and of all.
 
     Returns:
         Bytes of the file.
@@ -159,17 +160,20 @@ def _write(
     try:
         _add_metadata(writer, model)
         tensors = to_llama(model.hparams)
+        written = whole = 0
         for tensor in tensors:
             shape, kind = _layout(model, tensor)
-            size = int(np.prod(shape))
+            size = math.prod(shape)
+            whole += size
             writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), size, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for number, stored in enumerate(_stored(model, tensors, row), start=1):
+        for stored in _stored(model, tensors, row):
             writer.write_tensor_data(stored)
+            written += stored.nbytes
             if progress is not None:
-                progress(number, len(tensors))
+                progress(written, whole)
     finally:
         writer.close()
 
@@ -235,4 +239,11 @@ def _add_metadata(writer: Any, model: _Model) -> None:
     for name in FILES:
         path = checkpoint.directory / name
         if path.is_file():
-            writer.add_string(KEY + name, path.read_bytes().decode("utf-8", "strict"))
+            writer.add_string(KEY + name, _text(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{str(path)!r} is not UTF-8; save it as UTF-8") from error
