@@ -17,7 +17,7 @@ import pytest
 
 import gpt_neox_japanese
 from gpt_neox_japanese import cli
-from gpt_neox_japanese.cli.stdin import read_text
+from gpt_neox_japanese.cli.options.stdin import read_text
 from tests.cli.run import assert_refused, run
 
 HEAVY = ("torch", "numba", "transformers")

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from gpt_neox_japanese import __version__
-from gpt_neox_japanese.cli.stdin import write_utf8
+from gpt_neox_japanese.cli.options.stdin import write_utf8
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
 __all__ = ["main"]

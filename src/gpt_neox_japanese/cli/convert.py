@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Whole
-from gpt_neox_japanese.cli.options import MODEL
-from gpt_neox_japanese.cli.stdin import TEXT
+from gpt_neox_japanese.cli.options.number_types import Whole
+from gpt_neox_japanese.cli.options.shared import MODEL
+from gpt_neox_japanese.cli.options.stdin import TEXT
 
 __all__ = ["command"]
 

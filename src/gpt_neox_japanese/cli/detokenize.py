@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from gpt_neox_japanese.checks import short_repr
-from gpt_neox_japanese.cli.options import tokenizer_option
-from gpt_neox_japanese.cli.stdin import TEXT, read_text
+from gpt_neox_japanese.cli.options.shared import tokenizer_option
+from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
 
 __all__ = ["command"]
 

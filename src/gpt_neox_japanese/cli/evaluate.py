@@ -8,8 +8,8 @@ from typing import cast
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Whole
-from gpt_neox_japanese.cli.options import MODEL
+from gpt_neox_japanese.cli.options.number_types import Whole
+from gpt_neox_japanese.cli.options.shared import MODEL
 
 __all__ = ["command"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt_neox_japanese.cli.help_sections import GroupedCommand, options_of
-from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.stdin import TEXT, read_text
+from gpt_neox_japanese.cli.options.help_sections import GroupedCommand, options_of
+from gpt_neox_japanese.cli.options.number_types import Real, Whole
+from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 
 if TYPE_CHECKING:

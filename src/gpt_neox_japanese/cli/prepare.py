@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from gpt_neox_japanese.cli.options import (
+from gpt_neox_japanese.cli.options.shared import (
     PATH,
     held_out_option,
     layout_options,
@@ -17,7 +17,7 @@ from gpt_neox_japanese.cli.options import (
     required_tokenizer_option,
     run_options,
 )
-from gpt_neox_japanese.cli.stdin import TEXT
+from gpt_neox_japanese.cli.options.stdin import TEXT
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.tokenization.encode_corpus import OnError

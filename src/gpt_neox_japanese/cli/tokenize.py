@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.options import PATH, layout_options, run_options, tokenizer_option
-from gpt_neox_japanese.cli.stdin import TEXT, read_text
+from gpt_neox_japanese.cli.options.shared import PATH, layout_options, run_options, tokenizer_option
+from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
 
 __all__ = ["command"]
 

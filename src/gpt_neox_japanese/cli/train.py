@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from gpt_neox_japanese.checks import short_repr
-from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.options import MODEL, PATH, renamed_option
-from gpt_neox_japanese.cli.stdin import TEXT
+from gpt_neox_japanese.cli.options.number_types import Real, Whole
+from gpt_neox_japanese.cli.options.shared import MODEL, PATH, renamed_option
+from gpt_neox_japanese.cli.options.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
 

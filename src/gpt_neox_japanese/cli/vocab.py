@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Whole
-from gpt_neox_japanese.cli.options import (
+from gpt_neox_japanese.cli.options.number_types import Whole
+from gpt_neox_japanese.cli.options.shared import (
     PATH,
     held_out_option,
     layout_options,

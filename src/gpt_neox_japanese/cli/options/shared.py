@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.number_types import Real, Whole
-from gpt_neox_japanese.cli.stdin import TEXT
+from gpt_neox_japanese.cli.options.number_types import Real, Whole
+from gpt_neox_japanese.cli.options.stdin import TEXT
 
 __all__ = [
     "MODEL",

@@ -1,0 +1,1 @@
+"""What options are made of: their types, those that several commands share, help in sections."""
