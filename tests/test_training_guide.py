@@ -40,7 +40,7 @@ SMALLER = {
     "--cloze 100": "--cloze 4",
     "--batch-size 8": "--batch-size 2",
 }
-TINY = "--sequence-length 32 --dtype fp32 --eval-tokens 64 --sample-tokens 4"
+TINY = "--sequence-length 128 --dtype fp32 --eval-tokens 64 --sample-tokens 4"
 
 
 def commands() -> list[str]:
@@ -81,7 +81,7 @@ def make_stand_ins(directory: Path) -> None:
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         bos_token_id=data.manifest.eos_token_id,
         eos_token_id=data.manifest.eos_token_id,
     )

@@ -190,7 +190,9 @@ def to_neox(
         step = partial / _TAG
         (step / "configs").mkdir(parents=True)
         text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
-        (step / "configs" / "gpt-neox-japanese.yml").write_text(text, encoding="utf-8")
+        (step / "configs" / "gpt-neox-japanese.yml").write_text(
+            text, encoding="utf-8", newline="\n"
+        )
         layout = list(_layout(config))
         for done, (index, names) in enumerate(layout, 1):
             part = {theirs: tensors[ours].to(dtype) for ours, theirs in names.items()}
@@ -208,7 +210,7 @@ def to_neox(
         # gpt-neox wants a tokenizer to know how many ids there are. This one cannot encode.
         backend = GPTNeoXJapaneseTokenizer.from_pretrained(model).backend_tokenizer
         backend.save(str(partial / "tokenizer.json"))
-        (partial / LATEST).write_text(_TAG, encoding="ascii")
+        (partial / LATEST).write_text(_TAG, encoding="ascii", newline="\n")
         outputs.publish(partial, output, LATEST)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -55,6 +55,7 @@ class Desk:
         self.url = url
         self.editor = page.locator("#editor")
         self.tokens = page.locator("#reading .t")
+        self.visible_tokens = page.locator("#reading .t:visible")  # not line breaks nor marks
         self.alternatives = page.locator("#branches[open] li")
         self.notice = page.locator("#notice span")
 
@@ -97,7 +98,7 @@ class Desk:
 
     def wait_for_tokens(self, at_least: int) -> Locator:
         """Until so many tokens can be seen."""
-        self.tokens.nth(at_least - 1).wait_for()
+        self.tokens.nth(at_least - 1).wait_for(state="attached")
         return self.tokens
 
     def stored(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def test_markup_stays_text(desk: Desk) -> None:
     desk.page.fill("#title", evil)
     desk.write(evil, length=4)
     desk.page.click("#open-tree")
-    desk.tokens.first.click()
+    desk.visible_tokens.first.click()
     desk.page.keyboard.press("Escape")
     desk.page.click("#open-settings")
     desk.page.click("#open-tokens")
@@ -101,7 +101,7 @@ def test_nothing_is_wider_than_a_phone(new_desk: Callable[..., Desk]) -> None:
         assert box, button
         assert box["x"] >= 0, button
         assert box["x"] + box["width"] <= 360, button
-    desk.tokens.nth(3).tap()
+    desk.visible_tokens.nth(3).tap()
     box = desk.page.locator("#branches").bounding_box()
     assert box
     assert box["width"] <= 360

@@ -15,7 +15,7 @@ _REF = "#/components/schemas/{model}"
 _JSON = "application/json"
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _HTML = {"text/html": {"schema": {"type": "string"}}}
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENTS: dict[str, Any] = {"text/event-stream": {"schema": {}}}  # some read it as one event's
 
 # Path → what it does, what it takes, what it gives, and whether also as a stream.
 _POST: dict[str, tuple[str, type[BaseModel], type[BaseModel], bool]] = {
