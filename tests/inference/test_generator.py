@@ -81,6 +81,9 @@ class Recorded:
         self.asked: list[dict[str, Any]] = []
         self.streams: list[RecordedStream] = []
 
+    def check_prompt(self, prompt_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        return list(prompt_ids)
+
     def submit(
         self,
         prompt_ids: Sequence[int],
@@ -398,6 +401,46 @@ def test_one_bad_prompt_among_many_is_told_before_anything_is_written() -> None:
     with pytest.raises(GenerationError, match="the prompt is 7"):
         ours.generate(["猫", 7])  # type: ignore[list-item]
     assert engine.streams == []
+
+
+@pytest.mark.parametrize("bad", ["", "猫" * 5000])
+def test_a_prompt_of_many_that_cannot_be_read_is_told_before_anything_is_written(
+    checkpoint: Path, bad: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        monkeypatch.setattr(ours.engine, "submit", lambda *_, **__: pytest.fail("it was begun"))
+        with pytest.raises(GenerationError, match="the prompt"):
+            ours.generate(["猫"] * 600 + [bad], max_new_tokens=2)
+
+
+def test_seeds_of_several_texts_begin_again_after_the_largest(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        given: dict[str, Any] = {"max_new_tokens": 15, "temperature": 2.0}
+        texts = ours.generate(["猫"] * 3, seed=2**64 - 1, **given)
+        assert texts[1:] == [ours.generate("猫", seed=seed, **given) for seed in (0, 1)]
+
+
+def test_a_text_that_stops_at_once_has_no_logprobs_rather_than_none(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        given: dict[str, Any] = {"logit_bias": {ours.codec.eot_token: 1000}}
+        [asked] = ours.generate_details("猫", logprobs=1, **given)
+        assert (asked.token_ids, asked.logprobs, asked.top_logprobs) == ((), (), ())
+        [not_asked] = ours.generate_details("猫", **given)
+        assert not_asked.logprobs is None
+
+
+def test_a_second_task_is_told_that_a_text_is_being_read(checkpoint: Path) -> None:
+    async def read_twice(stream: Any) -> list[Any]:
+        both = (anext(stream), anext(stream))
+        return await asyncio.gather(*both, return_exceptions=True)
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        stream = ours.stream_details("猫", max_new_tokens=15, min_new_tokens=15)
+        chunk, error = asyncio.run(read_twice(stream))
+        assert chunk.tokens
+        assert isinstance(error, GenerationError)
+        assert "being read already" in str(error)
+        assert sum(len(rest.tokens) for rest in stream) + len(chunk.tokens) == 15
 
 
 def test_token_ids_are_prompts(checkpoint: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,7 @@ import click
 from gpt_neox_japanese.cli.options.help_sections import GroupedCommand, options_of
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
 from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
-from gpt_neox_japanese.inference.sampling.params import SamplingParams
+from gpt_neox_japanese.inference.sampling.params import SamplingParams, nth_seed
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.inference.generator import TextGenerator
@@ -113,6 +113,7 @@ def command(
         raise click.UsageError("the prompt is empty; write at least one character")
 
     from gpt_neox_japanese.inference.generator import TextGenerator
+    from gpt_neox_japanese.inference.outputs import Completion
 
     start = time.perf_counter()
     generator = TextGenerator.from_pretrained(
@@ -123,7 +124,7 @@ def command(
         threads=threads,
         prompt_lookup=prompt_lookup,
     )
-    seeds = [None if seed is None else seed + number for number in range(num_return_sequences)]
+    seeds = [nth_seed(seed, number) for number in range(num_return_sequences)]
     # All are begun, and so checked, before anything is shown.
     streams = [
         generator.stream_details(
@@ -140,22 +141,17 @@ def command(
     for stream, each in zip(streams, seeds, strict=True):
         pieces = clock.timed(stream) if clock else stream
         if as_json:
-            _print_json(text, each, pieces)
+            completion = Completion.from_chunks(
+                pieces, has_logprobs=sampling["logprobs"] is not None
+            )
+            result = {"prompt": text, "seed": each, **asdict(completion)}
+            click.echo(json.dumps(result, ensure_ascii=False))
         else:
             _show(pieces)
         if stream.context_is_full:
             _say("the model's context is full: the text ends before --max-new-tokens")
     if clock:
         clock.tell()
-
-
-def _print_json(prompt: str, seed: int | None, pieces: Iterator[TextChunk]) -> None:
-    from dataclasses import asdict
-
-    from gpt_neox_japanese.inference.outputs import Completion
-
-    result = {"prompt": prompt, "seed": seed, **asdict(Completion.from_chunks(pieces))}
-    click.echo(json.dumps(result, ensure_ascii=False))
 
 
 def _show(pieces: Iterator[TextChunk]) -> None:

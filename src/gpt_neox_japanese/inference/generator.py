@@ -21,6 +21,7 @@ from gpt_neox_japanese.inference.sampling.params import (
     SamplingKwargs,
     SamplingParams,
     check_seed,
+    nth_seed,
 )
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.inference.stop_strings import StopStrings
@@ -234,7 +235,9 @@ class TextGenerator:
         prompts = [cast(Prompt, prompt)] if one else cast(Prompts, prompt)
         repeated = [each for each in prompts for _ in range(num_return_sequences)]
         streams = self._side_by_side(repeated, options)
-        found = [Completion.from_chunks(stream) for stream in streams]
+        params = self._params_or_own(options.get("sampling_params"))
+        has_logprobs = options.get("logprobs", params.logprobs) is not None
+        found = [Completion.from_chunks(stream, has_logprobs=has_logprobs) for stream in streams]
         if one:
             return found
         starts = range(0, len(found), num_return_sequences)
@@ -374,13 +377,18 @@ class TextGenerator:
         prompt_logprobs: int | None = None,
     ) -> Iterator[TextStream]:
         """The streams of many prompts, so many of them begun that the engine's queue takes them."""
-        ids = [(self._prompt_ids(prompt), prompt) for prompt in prompts]  # all checked first
+        ids = [(self._prompt_ids(prompt), prompt) for prompt in prompts]
+        if len(ids) > 1:  # all are checked before the first is begun
+            most = options.get("max_new_tokens", 200)
+            check_integer("max_new_tokens", most, GenerationError, minimum=0)
+            for prompt_ids, _ in ids:
+                self.engine.check_prompt(prompt_ids, most)
         seed = check_seed(options.get("seed"))
         begun: deque[TextStream] = deque()
         for number, (prompt_ids, prompt) in enumerate(ids):
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
-            own: GenerationKwargs = {**options, "seed": None if seed is None else seed + number}
+            own: GenerationKwargs = {**options, "seed": nth_seed(seed, number)}
             stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
             if not own.get("stop"):  # a stop string must be found before more is written
                 stream.wait_for_many()
@@ -401,10 +409,6 @@ class TextGenerator:
         **changes: Unpack[SamplingKwargs],
     ) -> TextStream:
         check_bool("echo", echo, GenerationError)
-        if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
-            raise GenerationError(
-                f"sampling_params is {short_repr(sampling_params)}; give SamplingParams or None"
-            )
         text = ""
         offsets: Sequence[tuple[int, int]] = ()
         if echo or prompt_logprobs is not None:
@@ -419,12 +423,19 @@ class TextGenerator:
         tokens = self.engine.submit(
             prompt_ids,
             max_new_tokens=max_new_tokens,
-            params=replace(sampling_params or self.sampling_params, **changes),
+            params=replace(self._params_or_own(sampling_params), **changes),
             seed=seed,
             prompt_logprobs=prompt_logprobs,
         )
         placed = [] if prompt_logprobs is None else list(zip(prompt_ids, offsets, strict=True))
         return TextStream(tokens, detokenizer, text if echo else "", placed)
+
+    def _params_or_own(self, params: SamplingParams | None) -> SamplingParams:
+        if params is not None and not isinstance(params, SamplingParams):
+            raise GenerationError(
+                f"sampling_params is {short_repr(params)}; give SamplingParams or None"
+            )
+        return params or self.sampling_params
 
     def _placed(self, prompt: Prompt, ids: list[int]) -> tuple[str, Sequence[tuple[int, int]]]:
         """The text of a prompt, and where in it each of its tokens stands."""

@@ -68,11 +68,12 @@ class Completion:
     finish_reason: FinishReason
 
     @classmethod
-    def from_chunks(cls, chunks: Iterable[TextChunk]) -> Completion:
+    def from_chunks(cls, chunks: Iterable[TextChunk], *, has_logprobs: bool) -> Completion:
         """Put all chunks of a text together.
 
         Args:
             chunks: All of one text; the last has a `finish_reason`.
+            has_logprobs: Whether log-probabilities were asked for.
 
         Returns:
             The whole text with all its tokens.
@@ -85,13 +86,12 @@ class Completion:
             tokens.extend(some)
         assert reason is not None
         logprobs = tuple(token.logprob for token in tokens if token.logprob is not None)
-        asked = len(logprobs) == len(tokens) > 0
         return cls(
             text="".join(texts),
             token_ids=tuple(token.id for token in tokens),
             offsets=tuple((token.start, token.end) for token in tokens),
-            logprobs=logprobs if asked else None,
-            top_logprobs=tuple(dict(token.top) for token in tokens) if asked else None,
+            logprobs=logprobs if has_logprobs else None,
+            top_logprobs=tuple(dict(token.top) for token in tokens) if has_logprobs else None,
             finish_reason=reason,
         )
 

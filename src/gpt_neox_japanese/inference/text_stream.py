@@ -94,11 +94,7 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         """
         self._tokens.check_process()  # first: a forked lock may be held by nobody
         with self._lock:
-            if self._is_read:  # by the code that a signal handler has interrupted
-                raise GenerationError(
-                    "this text is being read; a signal handler cannot read it too"
-                )
-            self._is_read = True
+            self._begin_to_read()
             try:
                 chunk = self._before_tokens()
                 while chunk is None:
@@ -117,18 +113,21 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         Raises:
             GenerationError: As `__next__`.
         """
+        self._begin_to_read()
         try:
             chunk = self._before_tokens()
+            while chunk is None:
+                choice = await anext(self._tokens, None)
+                try:
+                    chunk = self._chunk_of(choice)
+                except BaseException as error:
+                    self._fail(error)
+                    raise
+            return chunk
         except StopIteration:
             raise StopAsyncIteration from None
-        while chunk is None:
-            choice = await anext(self._tokens, None)
-            try:
-                chunk = self._chunk_of(choice)
-            except BaseException as error:
-                self._fail(error)
-                raise
-        return chunk
+        finally:
+            self._is_read = False
 
     def wait_for_many(self) -> None:
         """See `TokenStream.wait_for_many`."""
@@ -144,6 +143,18 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _begin_to_read(self) -> None:
+        """Refuse a second reader: code that a signal handler interrupts, or another task, is one.
+
+        Threads take turns.
+        """
+        if self._is_read:
+            raise GenerationError(
+                "this text is being read already; neither a signal handler nor a second task can"
+                " read it too"
+            )
+        self._is_read = True
 
     def _before_tokens(self) -> TextChunk | None:
         """What comes without another token: an error, the end, or the prompt."""

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from gpt_neox_japanese.checks import check_integer, check_number
 from gpt_neox_japanese.errors import GenerationError
 
-__all__ = ["SamplingKwargs", "SamplingParams", "check_seed"]
+__all__ = ["SamplingKwargs", "SamplingParams", "check_seed", "nth_seed"]
 
 
 def _option(default: Any, check: Callable[[str, Any], Any], help: str = "") -> Any:  # noqa: A002
@@ -198,3 +198,16 @@ def check_seed(seed: Any) -> int | None:
     if seed is None:
         return None
     return check_integer("seed", seed, GenerationError, minimum=0, maximum=2**64 - 1)
+
+
+def nth_seed(seed: int | None, number: int) -> int | None:
+    """The seed of one of several texts, which is what another text with that seed gives alone.
+
+    Args:
+        seed: A checked seed; None draws anew each time.
+        number: Which of the texts, from 0.
+
+    Returns:
+        `seed + number`, beginning again at 0 after the largest; None without a seed.
+    """
+    return None if seed is None else (seed + number) % 2**64

@@ -27,7 +27,7 @@ __all__ = ["Choice", "Sampler", "SamplingParams", "with_logprobs"]
 
 Row: TypeAlias = NDArray[np.float32]
 
-# 1 / temperature becomes infinite in float32 below this, and 0 times that is no number.
+# The largest 1 / temperature: beyond it float32 has infinity, and 0 times that is no number.
 _SHARPEST = float(np.finfo(np.float32).max)
 
 

@@ -109,7 +109,7 @@ class Engine:
             QueueFullError: Too many requests are waiting.
         """
         max_new_tokens = check_integer("max_new_tokens", max_new_tokens, GenerationError, minimum=0)
-        ids = self._checked(prompt_ids, writes=max_new_tokens > 0)
+        ids = self.check_prompt(prompt_ids, max_new_tokens)
         if prompt_logprobs is not None:
             prompt_logprobs = check_integer(
                 "prompt_logprobs",
@@ -183,7 +183,8 @@ class Engine:
 
     def _waiting(self) -> list[Request]:
         """Who waits for a slot, the first first."""
-        # In this order nobody is missed who goes from one queue to the other just now.
+        # In this order nobody is missed who goes from one queue to the other just now: for a moment
+        # it is in both.
         arrived, waiting = self._arrived.copy(), self._scheduler.waiting.copy()
         return [each for each in dict.fromkeys([*waiting, *arrived]) if not each.cancelled]
 
@@ -220,25 +221,40 @@ class Engine:
         return True
 
     def _has_work(self) -> bool:
-        while self._arrived:
-            self._scheduler.add(self._arrived.popleft())
+        self._queue_arrived()
         return not self._closed and self._scheduler.admit()
+
+    def _queue_arrived(self) -> None:
+        while self._arrived:
+            self._scheduler.add(self._arrived[0])  # first: `_waiting` never misses it
+            self._arrived.popleft()
 
     def _close(self, timeout: float | None) -> None:
         """See `close`; a step that takes longer than `timeout` seconds is left to itself."""
         self._closed = True
         if self._take_token(timeout):
-            while self._arrived:
-                self._scheduler.add(self._arrived.popleft())
+            self._queue_arrived()
             self._scheduler.fail(_closed_error(), waiting=True)
             self.network.close()
             self._token.put(None)
 
     # ---- Checks ----------------------------------------------------------------------------------
 
-    def _checked(self, prompt_ids: Sequence[int], *, writes: bool) -> list[int]:
-        """The ids of a prompt as Python's integers."""
+    def check_prompt(self, prompt_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """Refuse a prompt that `submit` would refuse.
+
+        Args:
+            prompt_ids: Any object.
+            max_new_tokens: How many ids are to follow at most.
+
+        Returns:
+            The ids as Python's integers.
+
+        Raises:
+            GenerationError: The prompt is empty, too long, or holds an id that does not exist.
+        """
         size, capacity = self.network.hparams.vocab_size, self.network.capacity
+        writes = max_new_tokens > 0
         ids = check_ids("the prompt", prompt_ids, GenerationError, size)
         if not ids:
             raise GenerationError("the prompt is empty; write at least one character")
