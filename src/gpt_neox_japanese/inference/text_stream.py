@@ -82,6 +82,11 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         return self._tokens.num_cached_tokens
 
     @property
+    def has_more(self) -> bool:
+        """Whether the next token, or the end, is there without waiting."""
+        return self._ended or self._tokens.has_more
+
+    @property
     def queue_position(self) -> int:
         """See `TokenStream.queue_position`."""
         return self._tokens.queue_position

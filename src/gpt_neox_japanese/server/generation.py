@@ -13,6 +13,9 @@ from gpt_neox_japanese.server.error_responses import ApiError
 
 __all__ = ["Generation"]
 
+# A text that is written at reading speed is sent token by token; of a faster one, some at a time.
+_SECONDS_BETWEEN_READS = 0.02
+
 
 class Generation:
     """Reads many streams, and hands on what comes, whichever it comes from.
@@ -109,6 +112,8 @@ class Generation:
                 self._arrived.put_nowait((index, chunk))
                 if chunk.finish_reason is not None:
                     return
+                if not stream.has_more:  # what a fast model writes meanwhile is sent together
+                    await asyncio.sleep(_SECONDS_BETWEEN_READS)
             raise GenerationError("the text was ended before it was complete; ask again")
         except Exception as error:  # told to whoever reads `chunks`
             self._arrived.put_nowait(error)

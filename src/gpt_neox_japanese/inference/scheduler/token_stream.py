@@ -72,6 +72,12 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         return self._request.num_cached
 
     @property
+    def has_more(self) -> bool:
+        """Whether the next choice, or the end, is there without waiting."""
+        request = self._request
+        return request.cancelled or request.is_finished or self._num_read < len(request.chosen)
+
+    @property
     def queue_position(self) -> int:
         """1 if it is the next to get a slot, and so on; 0 when it runs or has ended."""
         return self._queue_position(self._request)
@@ -93,6 +99,13 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         Raises:
             GenerationError: As `__next__`.
         """
+        try:
+            choice = self._take()
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return await self._wait() if choice is None else choice
+
+    async def _wait(self) -> Choice:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         # Set before the list is looked at, so that nothing arrives unseen between the two.
         self._request.notify = partial(_notify, self._wake_up, loop, arrived)
@@ -102,6 +115,8 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
                 arrived.clear()
         except StopIteration:
             raise StopAsyncIteration from None
+        finally:  # an event loop is only woken for somebody who waits
+            self._request.notify = partial(self._wake_up.put, None)
         return choice
 
     def wait_for_many(self) -> None:
