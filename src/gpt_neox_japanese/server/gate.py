@@ -26,7 +26,7 @@ from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.metrics import Metrics, route_of
 from gpt_neox_japanese.server.settings import ServerSettings
 
-__all__ = ["Gate"]
+__all__ = ["STRICT_HEADERS", "Gate"]
 
 _log = logging.getLogger("gpt_neox_japanese.server")
 
@@ -34,8 +34,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _METHODS = (*_SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 _SECONDS_BETWEEN_PARTS = 30.0  # of a body
+# A server need not serve parts of files, and Starlette's errors about them are no JSON.
+_IGNORED_HEADERS = (b"range", b"if-range")
 
-_HEADERS = {
+STRICT_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
         " object-src 'none'"
@@ -46,6 +48,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+"""What every answer has."""
 
 
 class Gate:
@@ -70,6 +73,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["headers"] = [each for each in scope["headers"] if each[0] not in _IGNORED_HEADERS]
         headers = Headers(scope=scope)
         answer = _Answer(send, _request_id(headers), is_page=_is_page(scope["path"]))
         begun = time.monotonic()
@@ -169,7 +173,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in STRICT_HEADERS.items():
                 headers[name] = value
             headers["X-Request-Id"] = self.request_id
             headers.setdefault("Cache-Control", "no-cache" if self._is_page else "no-store")
@@ -234,7 +238,8 @@ def _host_name(host: str) -> str:
     """`host` without its port."""
     name = host.strip().lower()
     if name.startswith("["):
-        return name[1:].partition("]")[0]
+        address, _, rest = name[1:].partition("]")
+        return address if not rest or rest.startswith(":") else name
     return name.partition(":")[0].removesuffix(".")
 
 
