@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import signal
 import socket
@@ -10,7 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+import gpt_neox_japanese.server.connection as connection_module
+from gpt_neox_japanese.server.connection import Connection
 from tests.server.serving import Process, serving
 
 LONG: dict[str, Any] = {"prompt": "吾輩は猫である。", "max_tokens": 400, "min_tokens": 400, "n": 50}
@@ -110,3 +116,31 @@ def test_a_body_that_is_torn_after_its_answer_is_no_failure(process: Process) ->
         connection.sendall(b"ZZ\r\n\r\n")
         assert b"HTTP/1.1" not in read_to_end(connection)
     assert process.request("/health").status_code == 200
+
+
+async def _answer_nothing(scope: object, receive: object, send: object) -> None:
+    pass
+
+
+def test_head_in_small_parts_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_SECONDS_FOR_A_HEAD", 0.2)
+
+    async def send_slowly() -> bool:
+        config = uvicorn.Config(app=_answer_nothing, http=Connection, log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Connection(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for part in itertools.repeat(b"x", 400):
+            writer.write(part)
+            await asyncio.sleep(0.05)
+            if reader.at_eof():
+                break
+        is_closed = reader.at_eof()
+        writer.close()
+        server.close()
+        return is_closed
+
+    assert asyncio.run(send_slowly())
