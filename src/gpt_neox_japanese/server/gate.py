@@ -84,6 +84,9 @@ class Gate:
                 await self._app(scope, body.receive, answer.send)
             except ApiError as error:
                 await answer.refuse(error, scope)
+            except asyncio.CancelledError:  # by uvicorn, when a stop cannot wait for it any longer
+                stopped = ApiError(503, "the server was stopped; ask again", code="stopping")
+                await answer.refuse(stopped, scope)
             except Exception as error:  # ours; its message may hold a prompt
                 _log.error(
                     "%s in a request, id=%s\n%s",
