@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -302,3 +304,13 @@ def test_page_is_sent_whole_whatever_part_is_asked_for(server: Server, path: str
     for part in ("bytes=0-1", "bytes=abc", "bytes=999999999-", "lines=1-2"):
         answer = server.get(path, range=part)
         assert (answer.status_code, answer.content) == (200, whole.content)
+
+
+def test_body_in_small_parts_is_not_waited_for_longer(model: ServedModel) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    server = Server(model, request_timeout=0.2)
+    assert_error(server.ask("POST", "/tokenize", content=parts()), 408)

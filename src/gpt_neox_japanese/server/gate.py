@@ -77,7 +77,7 @@ class Gate:
         headers = Headers(scope=scope)
         answer = _Answer(send, _request_id(headers), is_page=_is_page(scope["path"]))
         begun = time.monotonic()
-        body = _Body(receive, self._settings.max_body_bytes)
+        body = _Body(receive, self._settings)
         try:
             try:
                 self._check(scope, headers)
@@ -191,9 +191,10 @@ class _Answer:
 class _Body:
     """A request's body, of which no more is taken in than is allowed, nor for ever waited for."""
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, settings: ServerSettings) -> None:
         self._receive = receive
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.max_body_bytes
+        self._deadline = asyncio.get_running_loop().time() + settings.request_timeout
         self._num_bytes = 0
         self._is_complete = False
 
@@ -201,7 +202,8 @@ class _Body:
         if self._is_complete:
             return await self._receive()
         try:
-            async with asyncio.timeout(_SECONDS_BETWEEN_PARTS):
+            next_part = asyncio.get_running_loop().time() + _SECONDS_BETWEEN_PARTS
+            async with asyncio.timeout_at(min(next_part, self._deadline)):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
