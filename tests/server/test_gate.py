@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -28,7 +30,8 @@ def test_addresses_and_localhost_are_known(server: Server, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example:8000", "", "127.0.0.1.nip.io"]
+    "host",
+    ["evil.example", "localhost.evil.example:8000", "", "127.0.0.1.nip.io", "[::1].evil.example"],
 )
 def test_another_name_is_refused(server: Server, host: str) -> None:
     for path in ("/health", "/", "/v1/models"):
@@ -293,3 +296,21 @@ def test_page_is_served_with_the_right_types(server: Server) -> None:
         if path != "/":
             known = {"if-none-match": answer.headers["etag"]}
             assert server.get(path, **known).status_code == 304
+
+
+@pytest.mark.parametrize("path", ["/", "/page/main.js"])
+def test_page_is_sent_whole_whatever_part_is_asked_for(server: Server, path: str) -> None:
+    whole = server.get(path)
+    for part in ("bytes=0-1", "bytes=abc", "bytes=999999999-", "lines=1-2"):
+        answer = server.get(path, range=part)
+        assert (answer.status_code, answer.content) == (200, whole.content)
+
+
+def test_body_in_small_parts_is_not_waited_for_longer(model: ServedModel) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    server = Server(model, request_timeout=0.2)
+    assert_error(server.ask("POST", "/tokenize", content=parts()), 408)

@@ -78,6 +78,22 @@ def test_second_signal_does_not_wait() -> None:
         connection.close()
 
 
+def test_clients_that_are_slow_at_the_end_are_no_failure() -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    unread = {**LONG, "n": 50, "logprobs": 20, "stream": True}
+    with (
+        serving() as process,
+        process.connect("/v1/completions", unread),
+        socket.create_connection(("127.0.0.1", process.port), timeout=20) as half,
+    ):
+        half.sendall(head + b"{")
+        while not process.metric("neox_ja_running"):
+            pass
+        assert process.end(signal.SIGTERM) == 0
+        assert b" 503 " in half.recv(1000)
+    assert "Traceback" not in "".join(process.log)
+
+
 def test_requests_wait_for_nothing_while_the_server_stops_or_loads() -> None:
     server = Server(None)
     for status in ("loading", "stopping"):

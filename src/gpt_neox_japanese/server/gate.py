@@ -26,7 +26,7 @@ from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.metrics import Metrics, route_of
 from gpt_neox_japanese.server.settings import ServerSettings
 
-__all__ = ["Gate"]
+__all__ = ["STRICT_HEADERS", "Gate"]
 
 _log = logging.getLogger("gpt_neox_japanese.server")
 
@@ -34,8 +34,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _METHODS = (*_SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 _SECONDS_BETWEEN_PARTS = 30.0  # of a body
+# A server need not serve parts of files, and Starlette's errors about them are no JSON.
+_IGNORED_HEADERS = (b"range", b"if-range")
 
-_HEADERS = {
+STRICT_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
         " object-src 'none'"
@@ -46,6 +48,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+"""What every answer has."""
 
 
 class Gate:
@@ -70,16 +73,20 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["headers"] = [each for each in scope["headers"] if each[0] not in _IGNORED_HEADERS]
         headers = Headers(scope=scope)
         answer = _Answer(send, _request_id(headers), is_page=_is_page(scope["path"]))
         begun = time.monotonic()
-        body = _Body(receive, self._settings.max_body_bytes)
+        body = _Body(receive, self._settings)
         try:
             try:
                 self._check(scope, headers)
                 await self._app(scope, body.receive, answer.send)
             except ApiError as error:
                 await answer.refuse(error, scope)
+            except asyncio.CancelledError:  # by uvicorn, when a stop cannot wait for it any longer
+                stopped = ApiError(503, "the server was stopped; ask again", code="stopping")
+                await answer.refuse(stopped, scope)
             except Exception as error:  # ours; its message may hold a prompt
                 _log.error(
                     "%s in a request, id=%s\n%s",
@@ -169,7 +176,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in STRICT_HEADERS.items():
                 headers[name] = value
             headers["X-Request-Id"] = self.request_id
             headers.setdefault("Cache-Control", "no-cache" if self._is_page else "no-store")
@@ -184,9 +191,10 @@ class _Answer:
 class _Body:
     """A request's body, of which no more is taken in than is allowed, nor for ever waited for."""
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, settings: ServerSettings) -> None:
         self._receive = receive
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.max_body_bytes
+        self._deadline = asyncio.get_running_loop().time() + settings.request_timeout
         self._num_bytes = 0
         self._is_complete = False
 
@@ -194,7 +202,8 @@ class _Body:
         if self._is_complete:
             return await self._receive()
         try:
-            async with asyncio.timeout(_SECONDS_BETWEEN_PARTS):
+            next_part = asyncio.get_running_loop().time() + _SECONDS_BETWEEN_PARTS
+            async with asyncio.timeout_at(min(next_part, self._deadline)):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
@@ -234,7 +243,8 @@ def _host_name(host: str) -> str:
     """`host` without its port."""
     name = host.strip().lower()
     if name.startswith("["):
-        return name[1:].partition("]")[0]
+        address, _, rest = name[1:].partition("]")
+        return address if not rest or rest.startswith(":") else name
     return name.partition(":")[0].removesuffix(".")
 
 

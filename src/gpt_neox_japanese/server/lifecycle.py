@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.server.app import make_app
+from gpt_neox_japanese.server.connection import Connection
 from gpt_neox_japanese.server.service import ServedModel, Service
 from gpt_neox_japanese.server.settings import ServerSettings
 
@@ -23,7 +22,6 @@ __all__ = ["run_server"]
 
 _BACKLOG = 2048
 _SIGNALS = ("SIGINT", "SIGTERM")
-_SECONDS_FOR_A_HEAD = 30.0  # of a request, which a client has begun to send, or has not
 _SECONDS_FOR_LAST_BYTES = 2  # when everything has been written
 _SECONDS_FOR_LAST_STEP = 2.0  # of the engine
 
@@ -63,7 +61,7 @@ async def _serve(
         uvicorn.Config(
             make_app(service),
             lifespan="off",
-            http=_Connection,
+            http=Connection,
             ws="none",
             log_config=None,
             access_log=False,
@@ -116,26 +114,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class _Connection(H11Protocol):
-    """Knows its transport, and does not wait for ever for the head of a request."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
-        self._wait_for_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._wait_for_head()
-
-    def _wait_for_head(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            _SECONDS_FOR_A_HEAD, self.timeout_keep_alive_handler
-        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,146 @@
+"""What clients send beside and instead of whole requests: through sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+import gpt_neox_japanese.server.connection as connection_module
+from gpt_neox_japanese.server.connection import Connection
+from tests.server.serving import Process, serving
+
+LONG: dict[str, Any] = {"prompt": "吾輩は猫である。", "max_tokens": 400, "min_tokens": 400, "n": 50}
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Process]:
+    with serving("--slots", 2) as started:
+        yield started
+        started.end(signal.SIGTERM)
+        assert len(started.log) == 1  # whatever was sent
+
+
+def request(body: dict[str, Any], *more_headers: str) -> bytes:
+    data = json.dumps(body).encode()
+    head = ["POST /v1/completions HTTP/1.1", "Host: localhost", f"Content-Length: {len(data)}"]
+    return "\r\n".join([*head, *more_headers, "", ""]).encode() + data
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    connection.settimeout(60)
+    parts = []
+    while part := connection.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def wait_for(process: Process, num_running: int) -> None:
+    deadline = time.monotonic() + 20
+    while process.metric("neox_ja_running") != num_running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("ahead", [b"\r\n", request(LONG), b"GET /health HT"])
+def test_slot_is_free_when_a_client_leaves_that_sent_more(
+    process: Process, stream: bool, ahead: bytes
+) -> None:
+    before = process.metric("neox_ja_generation_tokens_total")
+    connection = process.connect("/v1/completions", {**LONG, "stream": stream})
+    wait_for(process, 2)
+    connection.sendall(ahead)
+    time.sleep(0.05)
+    connection.close()
+    wait_for(process, 0)
+    written = process.metric("neox_ja_generation_tokens_total") - before
+    assert written < 50 * 400 / 2
+
+
+def test_requests_sent_ahead_are_answered_in_order(process: Process) -> None:
+    with process.connect("/v1/completions", {**LONG, "n": 2}) as connection:
+        wait_for(process, 2)
+        for n in (3, 4):
+            connection.sendall(request({"prompt": "猫", "max_tokens": 1, "n": n}))
+        connection.sendall(request({"prompt": "猫", "max_tokens": 1, "n": 5}, "Connection: close"))
+        answers = read_to_end(connection).split(b"HTTP/1.1 200 OK")[1:]
+    assert [answer.count(b'"finish_reason"') for answer in answers] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 200_000,
+        b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
+        b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_so_as_an_error(process: Process, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", process.port)) as connection:
+        connection.sendall(sent)
+        try:
+            answer = read_to_end(connection)
+        except ConnectionResetError:  # what was sent after the answer was not read
+            assert len(sent) > 100_000
+            return
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    for line in (b"content-type: application/json", b"x-content-type-options: nosniff"):
+        assert line in head.lower()
+    [error] = json.loads(body).values()
+    assert error.keys() == {"message", "type", "param", "code"}
+
+
+def test_a_body_that_is_torn_after_its_answer_is_no_failure(process: Process) -> None:
+    with socket.create_connection(("127.0.0.1", process.port)) as connection:
+        connection.sendall(
+            b"POST /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert b" 404 " in connection.recv(1 << 16)
+        connection.sendall(b"ZZ\r\n\r\n")
+        assert b"HTTP/1.1" not in read_to_end(connection)
+    assert process.request("/health").status_code == 200
+
+
+async def _answer_nothing(scope: object, receive: object, send: object) -> None:
+    pass
+
+
+def test_head_in_small_parts_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_SECONDS_FOR_A_HEAD", 0.2)
+
+    async def send_slowly() -> bool:
+        config = uvicorn.Config(app=_answer_nothing, http=Connection, log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Connection(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for part in itertools.repeat(b"x", 400):
+            writer.write(part)
+            await asyncio.sleep(0.05)
+            if reader.at_eof():
+                break
+        is_closed = reader.at_eof()
+        writer.close()
+        server.close()
+        return is_closed
+
+    assert asyncio.run(send_slowly())
