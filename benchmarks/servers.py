@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 __all__ = ["Answer", "Server", "complete"]
 
 THREADS = 2
-CONTEXT = 1152  # tokens of each text that llama.cpp makes room for
+CONTEXT = 8192  # tokens of all texts together that llama.cpp makes room for
 _SECONDS_TO_START = 600
 _NEOX_JA = "from gpt_neox_japanese.cli import main; main()"
 
@@ -158,10 +158,11 @@ def _llama_cpp(path: str, port: str, slots: str) -> Iterator[None]:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = path
     parameters.n_parallel = int(slots)
-    parameters.n_ctx = CONTEXT * int(slots)
+    parameters.n_ctx, parameters.kv_unified = CONTEXT, True
+    parameters.warmup = False
     parameters.n_batch = parameters.n_ubatch = 512
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = THREADS
-    parameters.hostname = "127.0.0.1"
+    parameters.hostnames = ["127.0.0.1"]
     parameters.port = int(port)
     server = xllamacpp.Server(parameters)
     yield
