@@ -1,4 +1,4 @@
-"""The files of a model directory: `config.json` and its like, and which file is where."""
+"""JSON of strangers: objects, and the indices that name files of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models for other engines, and back. Imported by nobody but the command line.
+"""Models for other engines, and back. Nothing in the package but the command line imports it.
 
 `gguf_writer` makes a file for llama.cpp and what is built on it, `gguf_reader` a model directory of
 such a file; `gguf_tokenizer` is how llama.cpp gets the same ids, `gguf_network` the same scores.

@@ -40,12 +40,13 @@ class GPTNeoXJapaneseDocumentTokenizer(DocumentTokenizer):  # type: ignore[misc]
                     f"{name} cannot be given; every document ends with {END_OF_TEXT}, and all of"
                     " its tokens are trained on"
                 )
-        super().__init__(output_folder, str(find_tokenizer(tokenizer)), **options)
+        find_tokenizer(tokenizer)  # here and now, and once more where the work is done
+        super().__init__(output_folder, str(tokenizer), **options)
 
     @cached_property
     def tokenizer(self) -> _Backend:
         """What datatrove asks for ids; made in the process that uses it."""
-        return _Backend(Codec.load(self.tokenizer_name_or_path))
+        return _Backend(Codec.from_pretrained(self.tokenizer_name_or_path))
 
 
 class _Encoding(NamedTuple):

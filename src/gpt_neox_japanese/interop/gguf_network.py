@@ -33,9 +33,6 @@ _PREFIX = "gpt_neox_japanese."
 _FINAL_NORM = f"{_PREFIX}final_layer_norm"
 _EMBEDDING, _HEAD = TABLES
 
-# Tables that old checkpoints store and that every reader computes.
-_COMPUTED = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 
 # An id that is never written scores so much less than the best one, which makes it e^100 times
@@ -127,8 +124,6 @@ def check_names(hparams: HParams, tensors: Mapping[str, NDArray[Any]]) -> None:
     """
     known = {tensor.source for tensor in to_llama(hparams)}
     for name, tensor in tensors.items():
-        if name.endswith(_COMPUTED):
-            continue
         if name not in known:
             raise CheckpointError(
                 f"{name!r:.80} is no tensor of this architecture, and llama.cpp would not use it;"

@@ -4,7 +4,13 @@
                   (KVSlots)          (Network.prefill)      (Network.decode, Sampler)
 
 One thread at a time runs a scheduler: the engine's loop. Nothing here is locked, and no signal
-handler runs here.
+handler runs here; other threads only count those who run and wait.
+
+The memory of keys and values is the network's (`cpu.network`, `torch.network`); `KVSlots` gives out
+its slots, one to a text. A text ends here by a stop id, its length, or a cancel: stop strings are
+found where ids become text (`detokenizer`, `text_stream`), whose reader then cancels the request.
+After an `os.fork()` the child begins with a new scheduler and an empty cache (`engine`). Several
+continuations of one prompt are several requests, which share its chunks by `KVSlots.reuse_prefix`.
 """
 
 from __future__ import annotations

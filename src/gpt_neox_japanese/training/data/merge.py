@@ -1,87 +1,25 @@
-"""A corpus prepared in parts, on as many machines as one likes, and put together again.
-
-Part I of N holds consecutive files of the corpus. It is a prepared directory with `part.json` in
-the place of `manifest.json`: the same description, which part it is, and of what corpus.
-"""
+"""A corpus prepared in parts, on as many machines as one likes, and put together again."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gpt_neox_japanese.checks import is_count
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
-from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
+from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.training.data import shard_writer
-from gpt_neox_japanese.training.data.shard_writer import PART
-from gpt_neox_japanese.training.data.shards import HELD_OUT_TEXT, Manifest, manifest_of
+from gpt_neox_japanese.training.data.parts import Part
+from gpt_neox_japanese.training.data.shards import HELD_OUT_TEXT, Manifest
 
-__all__ = ["check_trainable", "files_of_part", "merge", "save_part"]
+__all__ = ["merge"]
 
 _BYTES_AT_ONCE = 2**24
-
-
-def files_of_part(files: Sequence[Path], index: int, count: int) -> list[Path]:
-    """The files of a corpus that a part holds: consecutive ones, about as much text in each part.
-
-    Args:
-        files: All of them, in order.
-        index: Which part, from 1.
-        count: How many parts there are.
-    """
-    sizes = np.array([file.stat().st_size for file in files], dtype=np.float64)
-    middles = np.cumsum(sizes) - sizes / 2
-    parts = (middles * count / max(1.0, sizes.sum())).astype(np.int64)
-    return [file for file, part in zip(files, parts.tolist(), strict=True) if part == index - 1]
-
-
-def save_part(
-    files: ResumableOutput, index: int, count: int, settings: Mapping[str, Any], manifest: Manifest
-) -> None:
-    """Write `part.json`.
-
-    Args:
-        files: The output with the part.
-        index: Which part, from 1.
-        count: How many parts there are.
-        settings: What the ids of the whole corpus depend on.
-        manifest: What the part holds.
-    """
-    fields = {
-        "part": index,
-        "parts": count,
-        "settings": settings,
-        "manifest": asdict(manifest),
-        "held_out_text_bytes": files.size(HELD_OUT_TEXT),
-    }
-    text = json.dumps(fields, ensure_ascii=False, indent=2)
-    (files.directory / PART).write_text(text + "\n", encoding="utf-8", newline="\n")
-
-
-def check_trainable(files: ResumableOutput) -> None:
-    """Refuse a corpus of which nothing is left to train on, and keep nothing of it.
-
-    Args:
-        files: The output; its counts tell documents.
-
-    Raises:
-        DataError: There is no document to train on.
-    """
-    if not files.counts["train.documents"]:
-        files.discard()
-        raise DataError(
-            f"no document is left to train on ({files.counts['held-out.documents']} held out); "
-            "give more text or a smaller --held-out"
-        )
 
 
 def merge(parts: Sequence[Path], output: Path) -> Manifest:
@@ -98,7 +36,7 @@ def merge(parts: Sequence[Path], output: Path) -> Manifest:
         DataError: A part is missing, doubled, damaged, or of another corpus.
         OutputError: `output` is not empty or cannot be written.
     """
-    ordered = _all_parts([_Part.load(directory) for directory in parts])
+    ordered = _all_parts([Part.load(directory) for directory in parts])
     first = ordered[0].manifest
     dtype = np.dtype(first.dtype)
     with ResumableOutput(
@@ -119,7 +57,7 @@ def merge(parts: Sequence[Path], output: Path) -> Manifest:
             ):
                 files.counts[f"{kind}.documents"] += split.documents
                 files.counts[f"{kind}.characters"] += split.characters
-        check_trainable(files)
+        shard_writer.discard_if_untrainable(files)
         manifest = replace(
             first,
             sources=tuple(source for part in ordered for source in part.manifest.sources),
@@ -135,53 +73,12 @@ def merge(parts: Sequence[Path], output: Path) -> Manifest:
     return manifest
 
 
-@dataclass(frozen=True)
-class _Part:
-    directory: Path
-    index: int
-    count: int
-    settings: dict[str, Any]
-    manifest: Manifest
-
-    @classmethod
-    def load(cls, directory: Path) -> _Part:
-        """Read `part.json`, and make sure that the files are as long as it says."""
-        path = directory / PART
-        if not path.is_file():
-            raise DataError(
-                f"{directory} is no part of a corpus (no {PART}); make it with"
-                " `neox-ja prepare --part I/N`"
-            )
-        fields = read_object(path, DataError, "prepare this part again")
-        numbers: list[Any] = [fields.get(name) for name in ("part", "parts", "held_out_text_bytes")]
-        index, count, size = numbers
-        settings = fields.get("settings")
-        if not (all(map(is_count, numbers)) and 1 <= index <= count):
-            raise DataError(f"{path} tells no part of a corpus; prepare this part again")
-        if not isinstance(settings, dict):
-            raise DataError(f"{path} has no settings; prepare this part again")
-        manifest = manifest_of(fields.get("manifest"), path)
-        itemsize = token_dtype(manifest.vocabulary_size).itemsize
-        shards = (*manifest.train.shards, *manifest.held_out.shards)
-        sizes = {name: tokens * itemsize for name, tokens in shards}
-        sizes[HELD_OUT_TEXT] = size
-        for name, expected in sizes.items():
-            file = directory / name
-            size = file.stat().st_size if file.is_file() else 0
-            if size != expected:
-                raise DataError(
-                    f"{file} should have {expected} bytes, and has {size}; prepare part {index}"
-                    " again"
-                )
-        return cls(directory, index, count, settings, manifest)
-
-
-def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
+def _all_parts(parts: Sequence[Part]) -> list[Part]:
     """The parts in order, which must be those of one corpus, each once."""
     if not parts:
         raise DataError("there is nothing to merge; give the directories of all parts")
     first = parts[0]
-    found: dict[int, _Part] = {}
+    found: dict[int, Part] = {}
     for part in parts:
         if part.count != first.count:
             raise DataError(

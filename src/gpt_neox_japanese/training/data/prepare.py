@@ -31,11 +31,7 @@ from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE
 from gpt_neox_japanese.training.data import shard_writer
-from gpt_neox_japanese.training.data.merge import (
-    check_trainable,
-    files_of_part,
-    save_part,
-)
+from gpt_neox_japanese.training.data.parts import files_of_part, save_part
 from gpt_neox_japanese.training.data.shard_writer import PART
 from gpt_neox_japanese.training.data.shards import FORMAT_VERSION, HELD_OUT_TEXT, Manifest
 
@@ -97,7 +93,7 @@ def prepare(
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if part is None:
-            check_trainable(files)
+            shard_writer.discard_if_untrainable(files)
         manifest = Manifest(
             version=FORMAT_VERSION,
             dtype=dtype.name,
@@ -134,14 +130,14 @@ class _Pack:
         parts: dict[str, list[bytes]] = {"train": [], "held-out": [], HELD_OUT_TEXT: []}
         counts: Counter[str] = Counter()
         for document, bounds in zip(documents, pairwise(rows.bounds.tolist()), strict=True):
-            part = "train"
+            split = "train"
             if is_held_out(document.id, self.held_out):
-                part = "held-out"
+                split = "held-out"
                 text = json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False)
                 parts[HELD_OUT_TEXT].append(text.encode() + b"\n")
-            parts[part] += (ids[slice(*bounds)].tobytes(), end)
-            counts[f"{part}.documents"] += 1
-            counts[f"{part}.characters"] += len(document.text)
+            parts[split] += (ids[slice(*bounds)].tobytes(), end)
+            counts[f"{split}.documents"] += 1
+            counts[f"{split}.characters"] += len(document.text)
         return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts)
 
 

@@ -32,7 +32,7 @@ class RunData:
         tokenizer: The directory of the tokenizer.
         codec: The tokenizer.
         eos_token_id: The id that ends every document.
-        fingerprint: Tells these tokens from others.
+        fingerprint: Tells documents of other lengths, or another vocabulary, from these.
     """
 
     train: ShardedTokens

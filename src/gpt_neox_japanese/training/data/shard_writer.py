@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.training.data.shards import HELD_OUT, HELD_OUT_TEXT, TRAIN, Split
 
-__all__ = ["NAMES", "PART", "append", "held_out_split", "train_split"]
+__all__ = ["NAMES", "PART", "append", "discard_if_untrainable", "held_out_split", "train_split"]
 
 PART = "part.json"
-"""What stands in the place of the manifest in a part of a corpus; see `merge`."""
+"""What stands in the place of the manifest in a part of a corpus; see `parts`."""
 
 NAMES = re.compile(
     "|".join(
@@ -71,15 +72,32 @@ def held_out_split(files: ResumableOutput, dtype: np.dtype[Any]) -> Split:
     return _split(files, "held-out", [HELD_OUT] * bool(files.size(HELD_OUT)), dtype)
 
 
+def discard_if_untrainable(files: ResumableOutput) -> None:
+    """Refuse a corpus of which nothing is left to train on, and keep nothing of it.
+
+    Args:
+        files: The output; its counts tell documents.
+
+    Raises:
+        DataError: There is no document to train on.
+    """
+    if not files.counts["train.documents"]:
+        files.discard()
+        raise DataError(
+            f"no document is left to train on ({files.counts['held-out.documents']} held out); "
+            "give more text or a smaller --held-out"
+        )
+
+
 def _train_shards(files: ResumableOutput) -> list[str]:
     return list(takewhile(files.size, map(TRAIN.format, count())))
 
 
-def _split(files: ResumableOutput, part: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
+def _split(files: ResumableOutput, split: str, names: Sequence[str], dtype: np.dtype[Any]) -> Split:
     shards = tuple((name, files.size(name) // dtype.itemsize) for name in names)
     return Split(
-        documents=files.counts[f"{part}.documents"],
-        characters=files.counts[f"{part}.characters"],
+        documents=files.counts[f"{split}.documents"],
+        characters=files.counts[f"{split}.characters"],
         tokens=sum(tokens for _, tokens in shards),
         shards=shards,
     )
