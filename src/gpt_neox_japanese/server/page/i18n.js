@@ -22,6 +22,8 @@ const ENGLISH = {
   "{} トークン/秒・初手 {} ms": "{} tok/s · first {} ms", 
   "保存できません。.json に書き出してください。": "This browser cannot save. Export as .json.", 書き出す: "Export",
   "混んでいます。{} 秒後にもう一度送ります。": "The server is full. Trying again in {} s.", "サーバーにつながりません。": "The server cannot be reached.",
+  "モデルを読み込んでいます。{} 秒後にもう一度試します。": "The model is being loaded. Trying again in {} s.",
+  "サーバーが止まるところです。{} 秒後にもう一度試します。": "The server is stopping. Trying again in {} s.",
   "途中で切れました。": "The answer broke off.", "まず、はじめの一行を書いてください。": "Write a first line.",
   "文脈がもうすぐいっぱいです。": "The context is nearly full.", "文脈がいっぱいです。": "The context is full.",
   はじめを読ませない: "Skip the beginning", "この作品は読み込めません。": "This is no work of ours.",

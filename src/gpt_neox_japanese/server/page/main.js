@@ -6,7 +6,7 @@ import { Editor } from "./manuscript/editor.js";
 import { make, setLanguage, t } from "./i18n.js";
 import { asCurl, asPython, COLOURS, Settings } from "./settings.js";
 import * as storage from "./manuscript/storage.js";
-import { Story } from "./manuscript/story.js";
+import { Story, textOf } from "./manuscript/story.js";
 import { tokensView } from "./model/tokens.js";
 import { Empty, Full, fullWidth, Writer } from "./model/writer.js";
 
@@ -41,27 +41,28 @@ function askKey() {
   });
 }
 
-/** A full queue says when to come again. @param {number} seconds @param {AbortSignal} [signal] */
-async function wait(seconds, signal) {
-  for (let left = seconds; left > 0 && !signal?.aborted; left--) {
-    notice(t("混んでいます。{} 秒後にもう一度送ります。", left), t("やめる"), () => writer.stop());
+let patience = new AbortController(); // of all that wait: there is one notice for them
+/**
+ * The server says when to come again.
+ * @param {number} seconds @param {string} code why @param {AbortSignal} [signal]
+ */
+async function wait(seconds, code, signal) {
+  const signals = [patience.signal, ...(signal ? [signal] : [])];
+  for (let left = seconds; left > 0 && !signals.some(({ aborted }) => aborted); left--) {
+    const text = code === "loading" ? t("モデルを読み込んでいます。{} 秒後にもう一度試します。", left)
+      : code === "stopping" ? t("サーバーが止まるところです。{} 秒後にもう一度試します。", left)
+      : t("混んでいます。{} 秒後にもう一度送ります。", left);
+    notice(text, t("やめる"), () => {
+      patience.abort();
+      patience = new AbortController();
+    });
     await new Promise((resolve) => {
       setTimeout(resolve, 1000);
-      signal?.addEventListener("abort", resolve, { once: true });
+      signals.forEach((each) => each.addEventListener("abort", resolve, { once: true }));
     });
   }
   notice("");
-  signal?.throwIfAborted();
-}
-
-async function meetModel() {
-  try {
-    [writer.model] = await api.models();
-    settings.setDefaults(writer.model.defaults);
-    measure();
-  } catch (error) {
-    fail(error);
-  }
+  signals.forEach((each) => each.throwIfAborted());
 }
 
 // ---- What the writer is told ----
@@ -95,8 +96,9 @@ function fail(error) {
 
 function offerToForget(text) {
   notice(text, t("はじめを読ませない"), async () => {
-    await writer.forgetBeginning(story).catch(fail);
-    touched();
+    const read = story;
+    await writer.forgetBeginning(read).catch(fail);
+    if (story === read) touched();
   });
 }
 
@@ -104,11 +106,11 @@ function offerToForget(text) {
 let measuring = 0;
 function measure() {
   clearTimeout(measuring);
-  measuring = setTimeout(async () => {
+  const mine = measuring = setTimeout(async () => {
     const limit = writer.model.max_model_len;
     if (limit === Infinity || writer.busy) return;
     const used = (await writer.prompt(story).catch(() => null))?.length;
-    if (used === undefined) return;
+    if (used === undefined || mine !== measuring || writer.busy) return;
     const meter = $("context");
     Object.assign(meter, { max: limit, high: limit * 0.75, optimum: 0, value: used });
     meter.nextElementSibling.textContent = `${used} / ${limit}`;
@@ -126,6 +128,10 @@ function speak(text, all = false) {
   unspoken = Math.max(end, unspoken);
 }
 
+writer.addEventListener("model", () => {
+  settings.setDefaults(writer.model.defaults);
+  measure();
+});
 writer.addEventListener("state", () => {
   const { phase, waiting, first, speed, count, error, ended } = writer.state;
   let text = "";
@@ -143,7 +149,7 @@ writer.addEventListener("begin", ({ detail }) => {
   if (several) drafts.open(detail);
 });
 writer.addEventListener("text", ({ detail }) => {
-  if (!several) speak(detail[0].pieces.map((piece) => piece.text).join(""));
+  if (!several) speak(textOf(detail[0].pieces));
   frame ||= requestAnimationFrame(() => {
     frame = 0;
     if (several) drafts.update();
@@ -167,64 +173,76 @@ const editor = new Editor({
   command: (name) => commands[name](),
 });
 const alternatives = new Alternatives(
-  async (index, choice) => {
-    await stopped();
+  (index, choice) => stopped(() => {
     const pieces = story.pieces();
+    if (pieces[index] !== alternatives.piece) return; // another text stands there now
     const text = fullWidth(choice.text, pieces[index - 1]);
     story.cutAt(index, [{ by: "model", ...choice, text, top: pieces[index].top }]);
     touched();
     write();
-  },
-  async (index, action, by) => {
-    const pieces = story.pieces();
+  }),
+  (index, action, by) => {
     if (action === "beside") {
-      const step = editor.reading.beside(editor.reading.span(index), by < 0 ? "back" : "on", false);
+      const span = editor.reading.span(index);
+      const step = span && editor.reading.beside(span, by < 0 ? "back" : "on", false);
       if (step) editor.hooks.onToken(Number(step.dataset.i));
       return;
     }
-    await stopped();
-    if (action === "edit") editor.edit(pieces.slice(0, index).map((piece) => piece.text).join("").length);
-    else {
-      story.cutAt(index, []);
-      touched();
-      write();
-    }
+    stopped(() => {
+      const pieces = story.pieces();
+      if (pieces[index] !== alternatives.piece) return;
+      if (action === "edit") editor.edit(textOf(pieces.slice(0, index)).length);
+      else {
+        story.cutAt(index, []);
+        touched();
+        write();
+      }
+    });
   },
 );
-const drafts = new Drafts(async (version) => {
-  await stopped();
-  if (version && story.versions.has(version.id)) story.goToEnd(version.id);
+const drafts = new Drafts((version) => stopped(() => {
+  if (version && story.versions.get(version.id) === version) story.goToEnd(version.id);
   editor.reading.element.focus({ preventScroll: true });
   touched();
-});
+}));
 
-/** @returns {Promise<void>} when no run is going on */
-async function stopped() {
-  writer.stop();
-  await running;
+/**
+ * Stop what is being written, and act at the moment when nothing is: others may be waiting too, and
+ * begin a run of their own.
+ * @param {() => void} act
+ */
+async function stopped(act) {
+  while (running) {
+    writer.stop();
+    await running;
+  }
+  act();
 }
 
-let running = Promise.resolve();
+/** @type {Promise<void> | null} a run, until the story is drawn and about to be kept */
+let running = null;
 function write(n = 1) {
-  if (writer.busy || editor.composing) return;
+  if (running || editor.composing) return;
   drafts.hide();
   notice("");
   several = n > 1;
   unspoken = 0;
   editor.follows = true;
-  running = (async () => {
-    if (editor.editing) editor.read(story);
-    if (!writer.model.id) await meetModel(); // the server was not there before
-    const versions = await writer.write(story, n);
-    if (!several && versions[0]) speak(versions[0].pieces.map((piece) => piece.text).join(""), true);
-    if (several && versions.length) {
-      drafts.update();
-      drafts.box.querySelector("button").focus();
-    }
-    several = false;
-    touched();
-    if (editor.follows) editor.toNewest(); // the last token may have begun a line
-  })();
+  running = run(n).finally(() => {
+    running = null;
+  });
+}
+async function run(n) {
+  if (editor.editing) editor.read(story);
+  const versions = await writer.write(story, n);
+  if (!several && versions[0]) speak(textOf(versions[0].pieces), true);
+  if (several && versions.length) {
+    drafts.update();
+    drafts.box.querySelector("button").focus();
+  }
+  several = false;
+  touched();
+  if (editor.follows) editor.toNewest(); // the last token may have begun a line
 }
 
 const step = (move) => () => {
@@ -237,7 +255,7 @@ const commands = {
   three: () => write(3),
   stop: () => writer.stop(),
   rewrite() {
-    if (story.version.made !== "run" || writer.busy) return;
+    if (story.version.made !== "run" || writer.busy || editor.composing) return;
     story.go(story.version.parent);
     write();
   },
@@ -274,11 +292,16 @@ function touched(draw = true) {
   if (!$("tree").hidden) drawTree(story, go);
 }
 function save() {
+  discard();
+  const kept = story; // the notice may outlast it on the desk
+  if (storage.save(kept)) return true;
+  notice(t("保存できません。.json に書き出してください。"), t("書き出す"), () => storage.download(kept, "json"));
+  return false;
+}
+/** What changed since the last save is not kept. */
+function discard() {
   clearTimeout(saving);
   saving = 0;
-  if (storage.save(story)) return true;
-  notice(t("保存できません。.json に書き出してください。"), t("書き出す"), () => storage.download(story, "json"));
-  return false;
 }
 function count() {
   document.title = `${storage.nameOf(story) || t("無題")}｜${t("原稿")}`;
@@ -315,11 +338,11 @@ $("open-tree").onclick = () => {
 
 // ---- Works and settings ----
 
-/** @param {Story} next the work that lies on the desk from now on */
-async function lay(next) {
-  drafts.hide();
-  await stopped();
+/** Nothing is being written. @param {Story} next the work that lies on the desk from now on */
+function lay(next) {
   if (saving) save();
+  drafts.hide();
+  alternatives.close(false);
   story = next;
   storage.write("open", story.id);
   changed = false;
@@ -333,12 +356,16 @@ async function lay(next) {
   measure();
   drawTree(story, go);
 }
-/** @param {string} id of a work in this browser */
-function openWork(id) {
-  const next = storage.load(id);
-  if (next) lay(next);
-  else notice(t("この作品は読み込めません。"));
+/** @param {string} id of a work in this browser @param {boolean} [keep] what lies on the desk */
+function openWork(id, keep = true) {
   $("settings").close();
+  stopped(() => {
+    if (saving && keep) save(); // it may be the same work
+    const next = storage.load(id);
+    if (!next) return notice(t("この作品は読み込めません。"));
+    discard();
+    lay(next);
+  });
 }
 function drawWorks() {
   $("works").replaceChildren(...storage.works().map(({ id, title }) => {
@@ -347,13 +374,16 @@ function drawWorks() {
     if (id === story.id) open.ariaCurrent = "true";
     const remove = make("button", { className: "quiet", textContent: t("消す"), onclick() {
       if (!confirm(t("「{}」を消しますか。", name))) return;
-      storage.remove(id);
-      if (id === story.id) {
-        clearTimeout(saving);
-        saving = 0;
-        lay(new Story());
-      }
-      drawWorks();
+      const act = () => {
+        storage.remove(id);
+        if (id === story.id) {
+          discard(); // or it would come back
+          lay(new Story());
+        }
+        drawWorks();
+      };
+      if (id === story.id) stopped(act);
+      else act();
     } });
     return make("li", {}, open, remove);
   }));
@@ -364,8 +394,8 @@ $("open-settings").onclick = () => {
   $("settings").showModal();
 };
 $("new").onclick = () => {
-  lay(new Story());
   $("settings").close();
+  stopped(() => lay(new Story()));
 };
 $("import").onclick = () => $("file").click();
 $("file").onchange = async () => {
@@ -374,8 +404,10 @@ $("file").onchange = async () => {
   $("file").value = "";
   $("settings").close();
   if (!next) return notice(t("この作品は読み込めません。"));
-  await lay(next);
-  save();
+  stopped(() => {
+    lay(next);
+    save();
+  });
 };
 for (const kind of ["txt", "json"]) {
   $(`export-${kind}`).onclick = () => {
@@ -430,17 +462,17 @@ dark.addEventListener("change", look);
 addEventListener("resize", () => editor.pages());
 addEventListener("storage", ({ key }) => {
   if (!key?.endsWith(`work:${story.id}`)) return;
-  notice(t("別のタブでこの作品が変わりました。"), t("読み直す"), () => openWork(story.id));
+  notice(t("別のタブでこの作品が変わりました。"), t("読み直す"), () => openWork(story.id, false));
 });
 addEventListener("beforeunload", (event) => {
   const kept = !saving || save();
   if (writer.busy || !kept || (changed && settings.looks.ask)) event.preventDefault();
 });
-addEventListener("pagehide", () => saving && save());
+addEventListener("pagehide", () => (saving || writer.busy) && save());
 addEventListener("keydown", ({ key, isComposing, keyCode, target }) => {
   if (key === "Escape" && !isComposing && keyCode !== 229 && !target.closest("dialog")) writer.stop();
 });
 
 look();
 lay(story);
-meetModel();
+writer.meetModel().catch(fail);

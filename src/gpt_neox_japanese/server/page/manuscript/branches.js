@@ -33,6 +33,7 @@ export class Alternatives {
   open(index, piece, span) {
     this.close(false);
     this.index = index;
+    this.piece = piece;
     this.span = span;
     span.classList.add("open");
     const top = piece.top ?? [];

@@ -27,10 +27,15 @@ export class Editor {
     const layer = this.reading.element;
     area.addEventListener("compositionstart", () => {
       this.composing = true;
-      if (!hooks.busy()) this.edit(null);
+      this.early = hooks.busy();
+      if (!this.early) this.edit(null);
     });
-    area.addEventListener("compositionend", () => {
+    area.addEventListener("compositionend", ({ data }) => {
       this.composing = false;
+      if (this.early && !hooks.busy()) { // the area lacks what was written meanwhile
+        hooks.command("read");
+        area.value += data;
+      }
       this.typed();
     });
     area.addEventListener("beforeinput", (event) => {
@@ -38,7 +43,7 @@ export class Editor {
     });
     area.addEventListener("input", (event) => {
       if (!event.isComposing) this.typed();
-      else this.mirror();
+      else if (this.editing) this.mirror();
     });
     area.addEventListener("keydown", (event) => this.key(event));
     layer.addEventListener("keydown", (event) => this.key(event));

@@ -44,14 +44,15 @@ export class Api {
    * @param {object} hooks
    * @param {() => string} hooks.key  the key, or ""
    * @param {() => Promise<void>} hooks.askKey  asks for it; rejects if the writer gives none
-   * @param {(seconds: number, signal?: AbortSignal) => Promise<void>} hooks.wait  waits for a place
+   * @param {(seconds: number, code: string, signal?: AbortSignal) => Promise<void>} hooks.wait
+   *   waits until the server may take it; `code` says why it did not
    */
   constructor(hooks) {
     this.hooks = hooks;
   }
 
   /**
-   * Send until it is taken: a key is asked for, and a full queue is waited for.
+   * Send until it is taken: a key is asked for, a model that loads and a full queue are waited for.
    * @param {string} path @param {object} [body] @param {AbortSignal} [signal]
    * @returns {Promise<Response>}
    */
@@ -69,13 +70,12 @@ export class Api {
       });
       if (response.ok) return response;
       const { status } = response;
+      const { message = `HTTP ${status}`, code = "" } =
+        (await response.json().catch(() => null))?.error ?? {};
       if (status === 401) await this.hooks.askKey();
       else if (status === 429 || (status === 503 && response.headers.has("Retry-After"))) {
-        await this.hooks.wait(Number(response.headers.get("Retry-After")) || 1, signal);
-      } else {
-        const answer = await response.json().catch(() => null);
-        throw new Refused(status, answer?.error?.message ?? `HTTP ${status}`);
-      }
+        await this.hooks.wait(Number(response.headers.get("Retry-After")) || 1, code, signal);
+      } else throw new Refused(status, message);
     }
   }
 
@@ -84,9 +84,9 @@ export class Api {
     return (await this.send(path, body, signal)).json();
   }
 
-  /** @returns {Promise<any[]>} the models, with `max_model_len` and `defaults` */
-  async models() {
-    return (await this.json("v1/models")).data;
+  /** @param {AbortSignal} [signal] @returns {Promise<any[]>} with `max_model_len` and `defaults` */
+  async models(signal) {
+    return (await this.json("v1/models", undefined, signal)).data;
   }
 
   /** @param {string} text @param {AbortSignal} [signal] @returns {Promise<any>} */

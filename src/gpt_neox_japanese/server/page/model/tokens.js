@@ -9,6 +9,7 @@ export function tokensView(api) {
   const text = $("#to-split");
   const ids = $("#to-join");
   let asked = 0; // answers may overtake each other
+  let joining = 0;
 
   async function split() {
     const mine = ++asked;
@@ -47,11 +48,12 @@ export function tokensView(api) {
   }
 
   async function join() {
+    const mine = ++joining;
     const numbers = (ids.value.match(/\d+/g) ?? []).map(Number);
     const wrong = ids.value.replace(/[\d\s,[\]]/g, "");
     const text = wrong || !numbers.length ? t("番号をならべてください。")
       : await api.detokenize(numbers).catch((error) => error.message);
-    $("#joined").textContent = ids.value.trim() ? text : "";
+    if (mine === joining) $("#joined").textContent = ids.value.trim() ? text : "";
   }
 
   text.oninput = split;

@@ -14,7 +14,10 @@ export class Empty extends Error {}
 /** The context has no room for another token. */
 export class Full extends Error {}
 
-/** Events: "state" (see `state`), "begin" and "text" with the versions that are being written. */
+/**
+ * Events: "model" when it is known, "state" (see `state`), "begin" and "text" with the versions that
+ * are being written.
+ */
 export class Writer extends EventTarget {
   /** @param {import("./api.js").Api} api @param {() => object} options what the settings say */
   constructor(api, options) {
@@ -29,6 +32,12 @@ export class Writer extends EventTarget {
     /** @type {AbortController | null} */
     this.abort = null;
     this.state = { phase: "idle" };
+  }
+
+  /** Ask which model answers. @param {AbortSignal} [signal] */
+  async meetModel(signal) {
+    [this.model] = await this.api.models(signal);
+    this.dispatchEvent(new Event("model"));
   }
 
   get busy() {
@@ -102,7 +111,12 @@ export class Writer extends EventTarget {
    * @param {Story} story
    */
   async forgetBeginning(story) {
-    const tokens = await this.encode(story.pieces());
+    let pieces;
+    let tokens;
+    do { // again, if the text was changed meanwhile
+      pieces = story.pieces();
+      tokens = await this.encode(pieces);
+    } while (story.pieces() !== pieces);
     const room = Math.max(1, Math.floor((this.model.max_model_len - this.length) / 2));
     const last = tokens.slice(-room);
     const { text } = story;
@@ -129,7 +143,9 @@ export class Writer extends EventTarget {
     let atFirst = 0; // tokens that came together in the first chunk
     this.tell({ phase: "asking", error: null, waiting: 0, first: 0, speed: 0, count, ended: "" });
     try {
+      if (!this.model.id) await this.meetModel(signal); // the server was not there before
       this.request = await this.body(story, n, signal);
+      signal.throwIfAborted(); // words that are encoded already ask nobody
       for (let i = 0; i < n; i++) {
         story.go(parent);
         versions.push(story.addRun());
