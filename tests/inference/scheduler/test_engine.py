@@ -238,6 +238,34 @@ def test_samples_of_one_prompt_share_their_steps(wide_network: Network) -> None:
     assert counted.steps < 100  # 200 one after the other
 
 
+@pytest.mark.parametrize("prompt_lookup", [False, True])
+def test_prompts_that_come_again_and_again_are_continued_as_at_first(
+    network: Network, wide_network: Network, prompt_lookup: bool
+) -> None:
+    chance = random.Random(3)
+    begin = [chance.randrange(50) for _ in range(3 * CHUNK)]
+    prompts = [begin[:length] for length in (20, CHUNK, CHUNK + 1, 200, 2 * CHUNK + 40)]
+    alone = Engine(network_of(random_model()), stop_ids=[])
+    given: dict[str, Any] = {"max_new_tokens": 60, "params": GREEDY}
+    texts = [[choice.id for choice in alone.submit(ids, **given)] for ids in prompts]
+    prompts += [
+        [*ids, *text[:written]]
+        for ids, text in zip(prompts, texts, strict=True)
+        for written in (1, 17, 59)
+    ]
+    jobs = []
+    for seed in range(3 * len(prompts)):
+        ids = chance.choice(prompts)
+        jobs.append({"prompt_ids": ids, "max_new_tokens": 9, "params": SAMPLED, "seed": seed})
+    expected = []
+    for job in jobs:
+        with Engine(network, stop_ids=[]) as fresh:  # with nothing in its cache
+            expected.append([choice.id for choice in fresh.submit(**job)])
+    beside = Engine(wide_network, stop_ids=[], prompt_lookup=prompt_lookup)
+    assert run_beside(beside, jobs, threads=4) == expected
+    assert run_beside(beside, jobs, threads=1) == expected
+
+
 # ---- Coming and going ----------------------------------------------------------------------------
 
 

@@ -127,4 +127,4 @@ class Scheduler:
             if request.is_finished:
                 self.running.remove(request)
                 assert request.slot is not None
-                self._slots.release(request.slot)
+                self._slots.release(request.slot, request.ids[: request.num_computed])
