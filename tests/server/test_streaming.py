@@ -85,7 +85,8 @@ def test_half_a_request_does_no_harm(process: Process) -> None:
 
 def test_place_in_the_queue_is_told_while_it_changes(process: Process) -> None:
     with busy(process):
-        connection = process.connect("/v1/completions", {**LONG, "max_tokens": 1, "stream": True})
+        body = {"prompt": "猫", "max_tokens": 1, "stream": True}
+        connection = process.connect("/v1/completions", body)
         seen = b""
         while seen.count(b": waiting ") < 2:
             seen += connection.recv(1000)
