@@ -276,7 +276,7 @@ def test_errors_of_the_engine_are_told_in_the_requests_words(
 
 
 def test_cached_tokens_of_a_prompt_are_counted_once(server: Server) -> None:
-    for prompt in (CAT * 20, [CAT * 20, CAT * 30]):
+    for prompt in (CAT * 30, [CAT * 30, CAT * 45]):  # a chunk is 128 tokens
         body = {"prompt": prompt, "n": 3, "max_tokens": 1}
         server.complete(**body)
         usage = server.complete(**body)["usage"]
