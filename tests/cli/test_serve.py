@@ -90,6 +90,8 @@ def test_open_door_is_warned_of(started: list[Any], capsys: pytest.CaptureFixtur
         (["--api-key", ""], "empty"),
         (["--api-key", "鍵"], "ASCII"),
         (["--host", "no.such.host.invalid", "--port", "0"], "no.such.host.invalid"),
+        (["--host", "a" * 64, "--port", "0"], "a" * 64),
+        (["--model", ""], "--model"),
     ],
 )
 def test_option_that_cannot_be_is_refused(options: list[str], said: str) -> None:

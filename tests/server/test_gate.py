@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from gpt_neox_japanese.server.api.submission import Submission
 from gpt_neox_japanese.server.service import ServedModel
-from tests.server.serving import Server, assert_error
+from tests.server.serving import Server, assert_error, events_of
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
@@ -252,7 +253,8 @@ def test_request_id_is_the_clients_where_it_is_one(server: Server) -> None:
 def test_failure_of_ours_tells_and_logs_nothing_of_the_prompt(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_model: object, _body: object, submission: Submission, *_: object) -> None:
+    def fail(*given: Any) -> None:
+        [submission] = [each for each in given if isinstance(each, Submission)]
         raise RuntimeError(submission.prompts[0])
 
     server = Server(model)
@@ -266,6 +268,22 @@ def test_failure_of_ours_tells_and_logs_nothing_of_the_prompt(
     assert "RuntimeError" in caplog.text
     assert answer.headers["x-request-id"] in caplog.text
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_failure_of_ours_in_a_stream_is_found_in_the_log_by_its_id(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "秘密" * 2
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr("gpt_neox_japanese.server.api.completions._CompletionFormat.part", fail)
+    answer = Server(model).post("/v1/completions", {"prompt": "猫", "stream": True})
+    [event] = events_of(answer.text)
+    assert event["error"]["message"] == "the server failed at this request; its log says where"
+    assert f"RuntimeError in a request, id={answer.headers['x-request-id']}" in logged(caplog)
+    assert secret not in answer.text + logged(caplog)
 
 
 def test_log_holds_neither_prompts_nor_paths_of_clients(

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 
+from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.server import lifecycle
 from tests.cli.run import assert_refused, run
 from tests.server.serving import Server, assert_error, events_of, serving
 
@@ -125,6 +129,32 @@ def test_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_refused(run("serve", "--port", port), str(port))
+
+
+def _addresses(*names: str) -> Callable[..., list[Any]]:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (name, 0)) for name in names]
+    return lambda *_, **__: [*found, *found]  # as a system may tell each twice
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is no address there")
+def test_server_listens_at_every_address_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", _addresses("127.0.0.1", "127.0.0.2"))
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(each) for each in lifecycle._listen("localhost", 0)]
+        [port] = {each.getsockname()[1] for each in listeners}
+        assert {each.getsockname()[0] for each in listeners} == {"127.0.0.1", "127.0.0.2"}
+        with pytest.raises(ArgumentError, match=str(port)):
+            lifecycle._listen("localhost", port)
+
+
+def test_address_of_another_machine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", _addresses("192.0.2.1", "127.0.0.1"))
+    [listener] = lifecycle._listen("neko", 0)
+    with listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+    monkeypatch.setattr(socket, "getaddrinfo", _addresses("192.0.2.1"))
+    with pytest.raises(ArgumentError, match="neko"):
+        lifecycle._listen("neko", 0)
 
 
 def test_start_loads_neither_torch_nor_transformers() -> None:

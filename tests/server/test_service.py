@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from typing import Any
 
+import httpx
 import pytest
 
+from gpt_neox_japanese.inference.text_stream import TextStream
+from gpt_neox_japanese.server.app import make_app
 from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.service import ServedModel
 from tests.server.serving import Server, assert_error
@@ -44,8 +50,6 @@ def test_place_is_given_back_after_any_end(model: ServedModel) -> None:
 def test_long_texts_leave_the_event_loop_to_others(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     threads = []
     encode = model.codec.encode
 
@@ -55,10 +59,148 @@ def test_long_texts_leave_the_event_loop_to_others(
 
     monkeypatch.setattr(model.codec, "encode", watch)
     server = Server(model)
-    for text in ("猫" * 501, "猫"):
-        server.post("/v1/completions", {"prompt": text, "max_tokens": 1})
-    assert threads[0] is not threading.main_thread()
-    assert threads[1] is threading.main_thread()
+    for prompt, n in (("猫" * 501, 1), ("猫" * 20, 30), ("猫", 1)):
+        server.post("/v1/completions", {"prompt": prompt, "n": n, "max_tokens": 1})
+    assert [thread is threading.main_thread() for thread in threads] == [False, False, True]
+
+
+def test_many_ids_leave_the_event_loop_to_others(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    begin = model.generator.stream_details
+
+    def watch(*given: Any, **options: Any) -> TextStream:
+        threads.append(threading.current_thread())
+        return begin(*given, **options)
+
+    monkeypatch.setattr(model.generator, "stream_details", watch)
+    Server(model).complete(prompt=[5963] * 20, n=30, echo=True, max_tokens=0)
+    assert threading.main_thread() not in threads
+
+
+class _SlowCodec:
+    """A model's codec whose next text is tokenized when a test says so."""
+
+    def __init__(self, model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_begun = threading.Event()
+        self.go_on = threading.Event()
+        self._encode = model.codec.encode
+        monkeypatch.setattr(model.codec, "encode", self._wait_and_encode)
+
+    def _wait_and_encode(self, text: str) -> list[int]:
+        self.is_begun.set()
+        assert self.go_on.wait(20)
+        return self._encode(text)
+
+    async def begin(self) -> None:
+        while not self.is_begun.is_set():
+            await asyncio.sleep(0.001)
+
+
+def test_client_that_leaves_counts_until_its_thread_is_done_and_leaves_no_text(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = _SlowCodec(model, monkeypatch)
+    server = Server(model)
+    begun: list[TextStream] = []
+    begin = model.generator.stream_details
+
+    def watch(*given: Any, **options: Any) -> TextStream:
+        begun.append(begin(*given, **options))
+        return begun[-1]
+
+    monkeypatch.setattr(model.generator, "stream_details", watch)
+    body = {"prompt": "猫" * 501, "n": 3, "max_tokens": 10}
+    messages = [{"type": "http.request", "body": json.dumps(body).encode()}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await slow.begin()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    async def leave() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+        asked = asyncio.ensure_future(make_app(server.service)(scope, receive, send))
+        await slow.begin()
+        await asyncio.sleep(0.05)
+        assert not server.service.is_idle
+        slow.go_on.set()
+        await asked
+
+    asyncio.run(leave())
+    assert server.service.is_idle
+    assert [next(stream, None) for stream in begun] == [None] * 3
+
+
+def test_no_more_threads_tokenize_than_may_when_clients_leave(model: ServedModel) -> None:
+    go_on = threading.Event()
+    num_begun = 0
+
+    def work() -> None:
+        nonlocal num_begun
+        num_begun += 1
+        assert go_on.wait(20)
+
+    async def leave() -> None:
+        fresh = ServedModel("default", model.generator)
+        asked = [asyncio.ensure_future(fresh.in_thread(work)) for _ in range(6)]
+        while num_begun < 2:
+            await asyncio.sleep(0.001)
+        for each in asked[:3]:
+            each.cancel()
+        await asyncio.sleep(0.05)
+        assert num_begun == 2
+        go_on.set()
+        await asyncio.wait(asked)
+        assert [each.cancelled() for each in asked] == [True] * 3 + [False] * 3
+
+    asyncio.run(leave())
+
+
+def test_stop_waits_for_what_is_tokenized_and_ends_it(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = _SlowCodec(model, monkeypatch)
+    server = Server(model)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=make_app(server.service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            body = {"prompt": "猫" * 501, "n": 30, "max_tokens": 10}
+            asked = asyncio.create_task(client.post("/v1/completions", json=body))
+            await slow.begin()
+            server.service.stop()
+            assert not server.service.is_idle
+            slow.go_on.set()
+            return await asked
+
+    assert_error(asyncio.run(ask()), 503, "stopped")
+    assert server.service.is_idle
+
+
+def test_time_to_come_back_is_that_of_complete_texts(model: ServedModel) -> None:
+    service = Server(model).service
+
+    def seconds() -> int:
+        with service.admit(20):  # five rounds of four slots
+            return int(service.queue_full().headers["Retry-After"])
+
+    def ask(**body: Any) -> None:
+        server.post("/v1/completions", body)
+
+    server = Server(model)
+    server.service = service
+    assert seconds() == 5
+    for _ in range(30):
+        ask(prompt=[99999])
+    assert seconds() == 5
+    ask(prompt="猫", n=50, max_tokens=1)
+    assert seconds() == 1
 
 
 def test_metrics_count_requests_and_tokens(model: ServedModel) -> None:
@@ -91,16 +233,13 @@ def test_abort_tells_whoever_waits(model: ServedModel) -> None:
     server = Server(model)
 
     async def ask() -> int:
-        import httpx
-
-        from gpt_neox_japanese.server.app import make_app
-
         transport = httpx.ASGITransport(app=make_app(server.service))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             body = {"prompt": "猫", "n": 60, "max_tokens": 400, "min_tokens": 400}
             asked = asyncio.create_task(client.post("/v1/completions", json=body))
             while server.service.is_idle:
                 await asyncio.sleep(0.001)
+            server.service.stop()
             server.service.abort()
             return (await asked).status_code
 

@@ -12,6 +12,7 @@ import click
 
 from gpt_neox_japanese.cli.options.help_sections import GroupedCommand, options_of
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
+from gpt_neox_japanese.cli.options.shared import generator_options
 from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
 from gpt_neox_japanese.inference.sampling.params import SamplingParams, nth_seed
 
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
-_DTYPES = ("float32", "bfloat16", "float16")
 
 _length = options_of("How much")
 _choice = options_of("Sampling")
 _output = options_of("What is shown")
-_model = options_of("What runs")
 # Where an option of sampling stands if not under "Sampling".
 _SECTION = {"min_new_tokens": _length, "logprobs": _output}
 
@@ -72,19 +71,7 @@ def _sampling_options(command: Any) -> Any:
 )
 @_output("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
 @_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
-@_model(
-    "--model",
-    type=click.Path(),
-    default="default",
-    help="Directory or Hub id of a model.  [default: the one that comes with the package]",
-)
-@_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
-@_model("--device", type=TEXT, default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
-@_model("--threads", type=Whole(1, 1024), help="Of a CPU.  [default: one on each core]")
-@_model(
-    "--prompt-lookup/--no-prompt-lookup",
-    help="Prompt lookup decoding: draft tokens from the text itself. The text stays the same.",
-)
+@generator_options
 def command(
     prompt: str | None,
     model: str,

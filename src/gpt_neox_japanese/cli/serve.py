@@ -12,14 +12,15 @@ import click
 
 from gpt_neox_japanese.cli.options.help_sections import GroupedCommand, options_of
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
+from gpt_neox_japanese.cli.options.shared import generator_options
 from gpt_neox_japanese.cli.options.stdin import TEXT
+from gpt_neox_japanese.inference.scheduler import MAX_WAITING
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.server.service import ServedModel
 
 __all__ = ["command"]
 
-_DTYPES = ("float32", "bfloat16", "float16")
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 _model = options_of("What runs")
@@ -28,21 +29,13 @@ _limits = options_of("Limits")
 
 
 @click.command(cls=GroupedCommand)
+@generator_options
 @_model(
-    "--model",
-    type=click.Path(),
-    default="default",
-    help="Directory or Hub id of a model.  [default: the one that comes with the package]",
+    "--served-model-name",
+    type=TEXT,
+    help="What clients call it.  [default: the Hub id, or the last part of the directory's path]",
 )
-@_model("--served-model-name", type=TEXT, help="What clients call it.  [default: as --model]")
-@_model("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
-@_model("--device", type=TEXT, default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps, …")
-@_model("--threads", type=Whole(1, 1024), help="Of a CPU.  [default: one on each core]")
 @_model("--slots", type=Whole(1, 4096), help="Texts that are written at once.  [default: 8]")
-@_model(
-    "--prompt-lookup/--no-prompt-lookup",
-    help="Prompt lookup decoding: draft tokens from the text itself. The text stays the same.",
-)
 @_model(
     "--chat-template",
     type=click.Path(path_type=Path),
@@ -72,7 +65,7 @@ _limits = options_of("Limits")
 )
 @_limits(
     "--max-queue",
-    type=Whole(0, 1000),
+    type=Whole(0, MAX_WAITING),
     default=256,
     show_default=True,
     help="Texts that may wait for a slot; who comes later is told when to try again.",
@@ -89,7 +82,7 @@ _limits = options_of("Limits")
     type=Real(min=0, min_open=True),
     default=600,
     show_default=True,
-    help="Seconds of one request, with its time in the queue.",
+    help="Seconds of one request, from its place in the queue to its last token.",
 )
 @_limits(
     "--write-timeout",

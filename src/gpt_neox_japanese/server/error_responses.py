@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["ApiError", "JsonResponse", "handle_http_exception", "to_json"]
+__all__ = ["ApiError", "JsonResponse", "handle_http_exception", "log_failure", "to_json"]
+
+_log = logging.getLogger("gpt_neox_japanese.server")
 
 _TYPES = {
     401: "authentication_error",
@@ -68,6 +72,21 @@ class ApiError(Exception):
     def response(self) -> Response:
         """The answer that tells it."""
         return JsonResponse(self.body, self.status, self.headers)
+
+
+def log_failure(error: Exception, request_id: str) -> ApiError:
+    """Log where a request failed, but not the message, which may hold a prompt.
+
+    Args:
+        error: A fault of ours.
+        request_id: Which request.
+
+    Returns:
+        What its client is told.
+    """
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s in a request, id=%s\n%s", type(error).__name__, request_id, trace)
+    return ApiError(500, "the server failed at this request; its log says where")
 
 
 def to_json(value: Any) -> bytes:

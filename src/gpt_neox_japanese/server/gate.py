@@ -15,14 +15,13 @@ import ipaddress
 import logging
 import re
 import time
-import traceback
 import uuid
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gpt_neox_japanese.server.error_responses import ApiError
+from gpt_neox_japanese.server.error_responses import ApiError, log_failure
 from gpt_neox_japanese.server.metrics import Metrics, route_of
 from gpt_neox_japanese.server.settings import ServerSettings
 
@@ -76,6 +75,7 @@ class Gate:
         scope["headers"] = [each for each in scope["headers"] if each[0] not in _IGNORED_HEADERS]
         headers = Headers(scope=scope)
         answer = _Answer(send, _request_id(headers), is_page=_is_page(scope["path"]))
+        scope.setdefault("state", {})["request_id"] = answer.request_id
         begun = time.monotonic()
         body = _Body(receive, self._settings)
         try:
@@ -87,15 +87,8 @@ class Gate:
             except asyncio.CancelledError:  # by uvicorn, when a stop cannot wait for it any longer
                 stopped = ApiError(503, "the server was stopped; ask again", code="stopping")
                 await answer.refuse(stopped, scope)
-            except Exception as error:  # ours; its message may hold a prompt
-                _log.error(
-                    "%s in a request, id=%s\n%s",
-                    type(error).__name__,
-                    answer.request_id,
-                    "".join(traceback.format_tb(error.__traceback__)),
-                )
-                failure = ApiError(500, "the server failed at this request; its log says where")
-                await answer.refuse(failure, scope)
+            except Exception as error:
+                await answer.refuse(log_failure(error, answer.request_id), scope)
         finally:
             self._tell(scope, answer, time.monotonic() - begun)
 

@@ -28,6 +28,7 @@ class Generation:
         streams: As above.
         num_written: Tokens so far.
         seconds_to_first_token: Since this was made; None before.
+        seconds_of_texts: Of each text that is complete, from its first token to its last.
     """
 
     def __init__(self, streams: Sequence[TextStream], prompts: Sequence[list[int]]) -> None:
@@ -35,7 +36,9 @@ class Generation:
         self._prompts = prompts
         self.num_written = 0
         self.seconds_to_first_token: float | None = None
+        self.seconds_of_texts: list[float] = []
         self._begun = time.monotonic()
+        self._first_tokens: dict[int, float] = {}  # of which stream → when
         self._arrived: asyncio.Queue[tuple[int, TextChunk] | Exception] = asyncio.Queue()
         self._readers: list[asyncio.Task[None]] = []
 
@@ -57,17 +60,18 @@ class Generation:
 
     @property
     def queue_position(self) -> int:
-        """How many requests are before the first of the texts; 0 when it is written."""
+        """The place in the queue of the first of the texts, from 1; 0 when it is written."""
         return min((stream.queue_position for stream in self.streams), default=0)
 
     @property
     def num_cached_tokens(self) -> int:
-        """Tokens of prompts that were taken from the prefix cache."""
-        return sum(stream.num_cached_tokens for stream in self.streams)
+        """Those of them that were taken from the prefix cache when each was read first."""
+        num_choices = len(self.streams) // len(self._prompts)
+        return sum(stream.num_cached_tokens for stream in self.streams[::num_choices])
 
     @property
     def seconds(self) -> float:
-        """How long ago this was begun."""
+        """How long ago this was made."""
         return time.monotonic() - self._begun
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, TextChunk]]]:
@@ -100,9 +104,13 @@ class Generation:
             yield chunks
 
     def _count(self, index: int, chunk: TextChunk) -> None:
+        now = time.monotonic()
         self.num_written += len(chunk.tokens)
-        if chunk.finish_reason and self.streams[index].stop_token is not None:
-            self.num_written += 1
+        if chunk.tokens:
+            self._first_tokens.setdefault(index, now)
+        if chunk.finish_reason:
+            self.num_written += self.streams[index].stop_token is not None
+            self.seconds_of_texts.append(now - self._first_tokens.get(index, now))
         if self.num_written and self.seconds_to_first_token is None:
             self.seconds_to_first_token = self.seconds
 

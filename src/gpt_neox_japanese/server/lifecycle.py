@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -46,13 +47,13 @@ def run_server(
         ArgumentError: The host cannot be listened at, or the port is taken.
         CheckpointError: The model cannot be loaded; or whatever else `load` raises.
     """
-    listener = _listen(settings.host, settings.port)
-    asyncio.run(_serve(settings, listener, load, announce))
+    listeners = _listen(settings.host, settings.port)
+    asyncio.run(_serve(settings, listeners, load, announce))
 
 
 async def _serve(
     settings: ServerSettings,
-    listener: socket.socket,
+    listeners: list[socket.socket],
     load: Callable[[], ServedModel],
     announce: Callable[[str], object],
 ) -> None:
@@ -71,14 +72,14 @@ async def _serve(
         )
     )
     stop = _stop_signals()
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving = asyncio.create_task(server.serve(sockets=listeners))
     loading = asyncio.ensure_future(_in_thread(load))
     stopping = asyncio.create_task(stop.get())
     try:
         await asyncio.wait((loading, stopping, serving), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             service.open(loading.result())
-            announce(_address(settings.host, listener))
+            announce(_address(settings.host, listeners[0]))
         await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
         await _finish(service, stop)
     finally:
@@ -116,15 +117,36 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen at every address of a host: clients of localhost may try 127.0.0.1 or ::1 first.
+
+    An address that this machine does not have is left out if there is another.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
+        missing: OSError | None = None
+        with contextlib.ExitStack() as opened:
+            listeners: list[socket.socket] = []
+            for family, _, _, _, (name, _, *rest) in dict.fromkeys(found):
+                if listeners:  # where the first may have been given any free port
+                    port = listeners[0].getsockname()[1]
+                address = (name, port, *rest)
+                try:
+                    listener = socket.create_server(address, family=family, backlog=_BACKLOG)
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:  # by a server that clients may mean
+                        raise
+                    missing = error
+                else:
+                    listeners.append(opened.enter_context(listener))
+            if missing is not None and not listeners:
+                raise missing
+            opened.pop_all()
+            return listeners
+    except (OSError, ValueError) as error:  # the latter: no host can have this name
         raise ArgumentError(
-            f"the server cannot listen at {host!r}, port {port}: {error.strerror or error};"
-            " choose another --host or --port"
+            f"the server cannot listen at {host!r}, port {port}:"
+            f" {getattr(error, 'strerror', None) or error}; choose another --host or --port"
         ) from error
 
 

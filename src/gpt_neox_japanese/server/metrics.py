@@ -63,20 +63,20 @@ class Metrics:
             "neox_ja_prompt_tokens", "Tokens of prompts.", registry=registry
         )
         self._cached_prompt_tokens = Counter(
-            "neox_ja_cached_prompt_tokens", "Those taken from the prefix cache.", registry=registry
+            "neox_ja_cached_prompt_tokens", "Those that the prefix cache had.", registry=registry
         )
         self._generation_tokens = Counter(
             "neox_ja_generation_tokens", "Tokens written.", registry=registry
         )
         self._time_to_first_token = Histogram(
             "neox_ja_time_to_first_token_seconds",
-            "From a request's arrival to its first token.",
+            "From where a request's texts are in the queue to its first token.",
             buckets=_SECONDS,
             registry=registry,
         )
         self._request_duration = Histogram(
             "neox_ja_request_duration_seconds",
-            "From a request's arrival to its last token.",
+            "From where a request's texts are in the queue to the end of its answer.",
             buckets=_SECONDS,
             registry=registry,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gpt_neox_japanese.inference.generator import TextGenerator
 from gpt_neox_japanese.server.api.chat_template import ChatTemplate
@@ -19,7 +19,10 @@ from gpt_neox_japanese.server.settings import ServerSettings
 
 __all__ = ["ServedModel", "Service"]
 
+_T = TypeVar("_T")
+
 _MAX_SECONDS_TO_RETRY = 60
+_MAX_THREADS = 2  # that tokenize
 
 
 class ServedModel:
@@ -35,7 +38,6 @@ class ServedModel:
         max_model_len: Tokens of prompt and continuation.
         slots: Texts that are written at once.
         max_prompt_characters: More are refused before they are tokenized.
-        tokenizing: To be held while a thread tokenizes, so that few do.
     """
 
     def __init__(
@@ -52,22 +54,46 @@ class ServedModel:
         # No text that fits the context is longer, but for runs of what is folded into one token.
         longest = max(len(self.names.text(token_id)) for token_id in range(len(self.codec)))
         self.max_prompt_characters = self.max_model_len * max(32, longest)
-        self.tokenizing = asyncio.Semaphore(2)
+        self._threads = asyncio.Semaphore(_MAX_THREADS)
 
-    def too_long(self, what: str, param: str) -> ApiError:
+    async def in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """Tokenize in a thread, when few do.
+
+        Cancelling this does not end the thread: it is waited for before anything else is done.
+
+        Args:
+            work: What the thread calls.
+            *arguments: Its arguments.
+
+        Returns:
+            What `work` returns.
+        """
+        async with self._threads:
+            thread = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+            try:
+                await asyncio.wait([thread])
+            except asyncio.CancelledError:
+                await asyncio.wait([thread])
+                thread.exception()  # nobody else asks for it
+                raise
+            return thread.result()
+
+    def too_long(self, what: str, param: str, max_tokens: int) -> ApiError:
         """The error for a prompt that does not fit the context.
 
         Args:
             what: How long it is.
             param: The field it was in.
+            max_tokens: How many tokens are to follow at most.
 
         Returns:
             OpenAI's error of that name.
         """
+        writes = max_tokens > 0
         return ApiError(
             400,
-            f"{what}, the model reads at most {self.max_model_len - 1} tokens before it writes;"
-            " shorten the prompt",
+            f"{what}, the model reads at most {self.max_model_len - writes} tokens"
+            f"{' before it writes' * writes}; shorten the prompt",
             param=param,
             code="context_length_exceeded",
         )
@@ -123,7 +149,7 @@ class Service:
         self._model: ServedModel | None = None
         self._generations: set[Generation] = set()
         self._num_texts = 0
-        self._seconds_per_text = 1.0
+        self._mean_seconds_of_a_text = 1.0  # while it is written
 
     def open(self, model: ServedModel) -> None:
         """Take requests from now on.
@@ -174,17 +200,15 @@ class Service:
         if self._num_texts + num_texts > room:
             raise self.queue_full()
         self._num_texts += num_texts
-        begun = time.monotonic()
         try:
             yield
         finally:
             self._num_texts -= num_texts
-            self._seconds_per_text += 0.1 * (time.monotonic() - begun - self._seconds_per_text)
 
     def queue_full(self) -> ApiError:
         """The error for a request that cannot be taken now, with the time when it may be."""
         rounds = self._num_texts / self.model.slots
-        seconds = math.ceil(rounds * self._seconds_per_text)
+        seconds = math.ceil(rounds * self._mean_seconds_of_a_text)
         return ApiError(
             429,
             f"{self._num_texts} texts are being written or waiting already; try again later",
@@ -200,7 +224,13 @@ class Service:
 
         Args:
             generation: It is closed at the end of the block.
+
+        Raises:
+            ApiError: The server was stopped while its prompts were tokenized.
         """
+        if self.status == "stopping":
+            generation.close()
+            raise _stopped()
         self._generations.add(generation)
         try:
             yield
@@ -208,11 +238,13 @@ class Service:
             self._generations.discard(generation)
             generation.close()
             self.metrics.count(generation)
+            for seconds in generation.seconds_of_texts:
+                self._mean_seconds_of_a_text += 0.1 * (seconds - self._mean_seconds_of_a_text)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being written."""
-        return not self._generations
+        """Whether nothing is being tokenized or written."""
+        return self._num_texts == 0
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -221,7 +253,7 @@ class Service:
     def abort(self) -> None:
         """End what is still being written; whoever waits for it is told."""
         for generation in list(self._generations):
-            generation.abort(ApiError(503, "the server was stopped; ask again", code="stopping"))
+            generation.abort(_stopped())
 
     @property
     def is_open(self) -> bool:
@@ -232,3 +264,7 @@ class Service:
         """End the engine."""
         if self._model is not None:
             self._model.generator.close()
+
+
+def _stopped() -> ApiError:
+    return ApiError(503, "the server was stopped; ask again", code="stopping")

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 
 from gpt_neox_japanese.checks import check_integer, check_number
 from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.inference.scheduler import MAX_WAITING
 
-__all__ = ["MAX_QUEUE", "ServerSettings"]
-
-MAX_QUEUE = 1000
-"""So many texts may wait in an engine."""
+__all__ = ["ServerSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,8 @@ class ServerSettings:
         allowed_origins: Other web pages' origins that may use it; "*" for any.
         max_queue: Texts that may wait while all slots are taken.
         max_body_bytes: Of one request.
-        request_timeout: Seconds that one request may take, with its time in the queue.
+        request_timeout: Seconds from where a request's texts are in the queue to their last token;
+            and so many for its body to come.
         write_timeout: Seconds that a client may leave what is sent unread.
         keep_alive_interval: Seconds of silence in a stream after which a comment is sent.
         shutdown_grace: Seconds that open requests have when the server is asked to stop.
@@ -51,7 +50,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         check_integer("port", self.port, ArgumentError, minimum=0, maximum=65535)
-        check_integer("max_queue", self.max_queue, ArgumentError, minimum=0, maximum=MAX_QUEUE)
+        check_integer("max_queue", self.max_queue, ArgumentError, minimum=0, maximum=MAX_WAITING)
         check_integer("max_body_bytes", self.max_body_bytes, ArgumentError, minimum=1)
         names = ("request_timeout", "write_timeout", "keep_alive_interval", "shutdown_grace")
         for name in names:

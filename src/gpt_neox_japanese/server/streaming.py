@@ -35,7 +35,7 @@ async def unless_client_leaves(work: Coroutine[Any, Any, _T], receive: Receive) 
         What `work` returns.
 
     Raises:
-        ClientGoneError: The connection was closed.
+        ClientGoneError: The connection was closed; `work` has ended.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnect(receive))
@@ -55,7 +55,7 @@ class EventStream(Response):
 
     Args:
         events: Lists of objects, each sent as one event; its errors must be events.
-        queue_position: How many texts are before this request; 0 once it is written.
+        queue_position: The request's place in the queue, from 1; 0 once it is written.
         keep_alive_interval: Seconds of silence before a comment.
         write_timeout: Seconds that a client may leave what is sent unread.
         on_end: Called in the end, whatever happened.

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.server.api.chat_template import ChatTemplate, find_chat_template
 from gpt_neox_japanese.server.api.responses import ChatCompletion
 from gpt_neox_japanese.server.service import ServedModel
@@ -103,7 +104,7 @@ def test_logprobs_are_told_of_each_token(chat: Server) -> None:
 
 
 def test_message_may_fill_the_context(chat: Server) -> None:
-    answer = ask(chat, min_tokens=1000, seed=1)
+    answer = ask(chat, min_tokens=512, seed=1)
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["total_tokens"] == 512
 
@@ -123,6 +124,7 @@ def test_message_may_fill_the_context(chat: Server) -> None:
         ({"messages": [{"role": "user", "content": "猫" * 600}]}, "messages"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"stream_options": {}}, "stream_options"),
+        ({"max_completion_tokens": 5, "min_tokens": 6}, "min_tokens"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
     ],
@@ -162,3 +164,27 @@ def test_template_is_found_where_models_keep_it(tmp_path: Path) -> None:
     assert find_chat_template(tmp_path, tmp_path / "mine") == "c"
     with pytest.raises(ArgumentError, match="missing"):
         find_chat_template(tmp_path, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}], "b"),
+        ([{"name": "tool_use", "template": "a"}, 5], None),
+        ([], None),
+    ],
+)
+def test_of_several_templates_the_default_one_is_taken(
+    tmp_path: Path, value: list[Any], found: str | None
+) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
+    assert find_chat_template(tmp_path, None) == found
+
+
+@pytest.mark.parametrize("value", [5, {"default": "a"}, [{"name": "default", "template": 5}]])
+def test_template_of_another_kind_is_refused(tmp_path: Path, value: Any) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="--chat-template FILE"):
+        find_chat_template(tmp_path, None)

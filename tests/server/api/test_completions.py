@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.server.api.responses import Completion
 from gpt_neox_japanese.server.service import ServedModel
 from tests.server.serving import Server, assert_error
@@ -230,6 +231,8 @@ def test_names_of_ids_where_asked_for(server: Server, model: ServedModel) -> Non
         ({"prompt": "猫", "max_tokens": 1.5}, "max_tokens"),
         ({"prompt": "猫", "max_tokens": True}, "max_tokens"),
         ({"prompt": "猫", "max_tokens": -1}, "max_tokens"),
+        ({"prompt": "猫", "max_tokens": 5, "min_tokens": 6}, "min_tokens"),
+        ({"prompt": "猫", "min_tokens": 17}, "min_tokens"),
         ({"prompt": "猫", "temperature": "hot"}, "temperature"),
         ({"prompt": "猫", "temperature": -0.1}, "temperature"),
         ({"prompt": "猫", "top_p": 0}, "top_p"),
@@ -259,6 +262,26 @@ def test_wrong_field_is_named(server: Server, body: dict[str, Any], param: str) 
     error = assert_error(server.post("/v1/completions", body), 400)
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param
+
+
+def test_errors_of_the_engine_are_told_in_the_requests_words(
+    server: Server, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise GenerationError("max_new_tokens is 5; it must be less")
+
+    monkeypatch.setattr(model.generator, "stream_details", refuse)
+    error = assert_error(server.post("/v1/completions", {"prompt": CAT}), 400, "max_tokens is 5;")
+    assert error["param"] == "max_tokens"
+
+
+def test_cached_tokens_of_a_prompt_are_counted_once(server: Server) -> None:
+    for prompt in (CAT * 30, [CAT * 30, CAT * 45]):  # a chunk is 128 tokens
+        body = {"prompt": prompt, "n": 3, "max_tokens": 1}
+        server.complete(**body)
+        usage = server.complete(**body)["usage"]
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        assert 0 < cached <= usage["prompt_tokens"]
 
 
 def test_unknown_fields_are_ignored(server: Server) -> None:
@@ -344,7 +367,9 @@ def test_prompt_alone_may_fill_the_context(server: Server) -> None:
     body = {"prompt": ids, "echo": True, "max_tokens": 0, "logprobs": 0}
     assert len(server.complete(**body)["choices"][0]["logprobs"]["tokens"]) == 512
     assert_error(server.post("/v1/completions", {**body, "max_tokens": 1}), 400, "511")
-    assert_error(server.post("/v1/completions", {**body, "prompt": [*ids, 1]}), 400, "513 tokens")
+    assert_error(
+        server.post("/v1/completions", {**body, "prompt": [*ids, 1]}), 400, "at most 512 tokens;"
+    )
 
 
 def test_no_new_tokens_without_echo_is_an_empty_text(server: Server) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from gpt_neox_japanese.cli.options.help_sections import options_of
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
 from gpt_neox_japanese.cli.options.stdin import TEXT
 
 __all__ = [
     "MODEL",
     "PATH",
+    "generator_options",
     "held_out_option",
     "layout_options",
     "renamed_option",
@@ -23,6 +25,8 @@ __all__ = [
 ]
 
 _Command = Callable[..., Any]
+
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class _Path(click.Path):
@@ -153,6 +157,34 @@ def run_options(command: _Command) -> _Command:
         ),
         click.option(
             "--resume", is_flag=True, help="Continue this run if it was interrupted before."
+        ),
+    )
+
+
+def generator_options(command: _Command) -> _Command:
+    """What writes, and on what: `model`, `dtype`, `device`, `threads`, `prompt_lookup`."""
+    option = options_of("What runs")
+    return _with(
+        command,
+        option(
+            "--model",
+            type=MODEL,
+            default="default",
+            help="Directory or Hub id of a model.  [default: the one that comes with the package]",
+        ),
+        option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True),
+        option(
+            "--device",
+            type=TEXT,
+            default="cpu",
+            show_default=True,
+            help="cpu, cuda, cuda:1, mps, …",
+        ),
+        option("--threads", type=Whole(1, 1024), help="Of a CPU.  [default: one on each core]"),
+        option(
+            "--prompt-lookup/--no-prompt-lookup",
+            help="Prompt lookup decoding: draft tokens from the text itself. The text stays the "
+            "same.",
         ),
     )
 

@@ -27,6 +27,7 @@ from gpt_neox_japanese.checks import check_ids, check_integer
 from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.inference.network import MAX_ROWS, Network
 from gpt_neox_japanese.inference.sampling.sampler import Sampler, SamplingParams
+from gpt_neox_japanese.inference.scheduler import MAX_WAITING
 from gpt_neox_japanese.inference.scheduler.prompt_lookup import PromptLookup
 from gpt_neox_japanese.inference.scheduler.request import Request
 from gpt_neox_japanese.inference.scheduler.scheduler import Scheduler
@@ -53,7 +54,7 @@ class Engine:
         network: Network,
         *,
         stop_ids: Collection[int],
-        max_waiting: int = 1000,
+        max_waiting: int = MAX_WAITING,
         prompt_lookup: bool = False,
     ) -> None:
         check_integer("max_waiting", max_waiting, GenerationError, minimum=1)

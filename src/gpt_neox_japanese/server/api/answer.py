@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import traceback
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -19,14 +17,12 @@ from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.server.api.schema import SamplingRequest
 from gpt_neox_japanese.server.api.submission import Submission, submit
-from gpt_neox_japanese.server.error_responses import ApiError, JsonResponse
+from gpt_neox_japanese.server.error_responses import ApiError, JsonResponse, log_failure
 from gpt_neox_japanese.server.generation import Generation
 from gpt_neox_japanese.server.service import Service
 from gpt_neox_japanese.server.streaming import ClientGoneError, EventStream, unless_client_leaves
 
 __all__ = ["AnswerFormat", "answer", "written_tokens"]
-
-_log = logging.getLogger("gpt_neox_japanese.server")
 
 
 class AnswerFormat(ABC):
@@ -100,6 +96,7 @@ async def answer(
     Raises:
         ApiError: The request cannot be taken.
     """
+    _check_together(body, submission)
     with ExitStack() as stack:
         stack.enter_context(service.admit(len(submission.prompts) * submission.num_choices))
         try:
@@ -114,7 +111,7 @@ async def answer(
             head = _Head(form, service.model.name)
             if body.stream:
                 return EventStream(
-                    _events(body, form, generation, head),
+                    _events(body, form, generation, head, request.state.request_id),
                     queue_position=lambda: generation.queue_position,
                     keep_alive_interval=service.settings.keep_alive_interval,
                     write_timeout=service.settings.write_timeout,
@@ -127,6 +124,18 @@ async def answer(
             raise ApiError(500, str(error)) from None
     whole = {**head.of(form.whole), "choices": form.choices(parts), "usage": _usage(generation)}
     return JsonResponse(whole)
+
+
+def _check_together(body: SamplingRequest, submission: Submission) -> None:
+    """Refuse fields that contradict each other."""
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options are for stream: true", param="stream_options")
+    if (body.min_tokens or 0) > submission.max_tokens:
+        raise ApiError(
+            400,
+            f"min_tokens is {body.min_tokens}, above max_tokens, which is {submission.max_tokens}",
+            param="min_tokens",
+        )
 
 
 class _Head:
@@ -151,7 +160,11 @@ async def _collect(form: AnswerFormat, generation: Generation) -> list[list[dict
 
 
 async def _events(
-    body: SamplingRequest, form: AnswerFormat, generation: Generation, head: _Head
+    body: SamplingRequest,
+    form: AnswerFormat,
+    generation: Generation,
+    head: _Head,
+    request_id: str,
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """The events of a stream, those that are there together; whatever fails is the last of them."""
     include_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -168,10 +181,8 @@ async def _events(
         yield [error.body]
     except GenerationError as error:
         yield [ApiError(500, str(error)).body]
-    except Exception as error:  # its message may hold a prompt
-        trace = "".join(traceback.format_tb(error.__traceback__))
-        _log.error("%s in a stream\n%s", type(error).__name__, trace)
-        yield [ApiError(500, "the server failed at this request; its log says where").body]
+    except Exception as error:
+        yield [log_failure(error, request_id).body]
 
 
 def _usage(generation: Generation) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -37,22 +36,23 @@ async def create_chat_completion(service: Service, request: Request) -> Response
     model = service.model
     body = await read_body(request, ChatCompletionRequest)
     model.check_name(body.model)
-    if body.stream_options is not None and not body.stream:
-        raise ApiError(400, "stream_options are for stream: true", param="stream_options")
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     limits = (body.max_completion_tokens, body.max_tokens, model.max_model_len)
+    max_tokens = next(limit for limit in limits if limit is not None)
     submission = Submission(
-        prompts=[await _prompt_ids(model, body.messages)],
+        prompts=[await _prompt_ids(model, body.messages, max_tokens)],
         num_choices=body.n or 1,
-        max_tokens=next(limit for limit in limits if limit is not None),
+        max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         param="messages",
     )
     return await answer(service, request, body, submission, _ChatFormat(body, model.names))
 
 
-async def _prompt_ids(model: ServedModel, messages: list[ChatMessage]) -> list[int]:
+async def _prompt_ids(
+    model: ServedModel, messages: list[ChatMessage], max_tokens: int
+) -> list[int]:
     template = model.chat_template
     if template is None:
         raise ApiError(
@@ -65,10 +65,10 @@ async def _prompt_ids(model: ServedModel, messages: list[ChatMessage]) -> list[i
     plain = [_plain(message) for message in messages]
     num_characters = sum(len(message["content"]) for message in plain)
     if num_characters > model.max_prompt_characters:
-        raise model.too_long(f"the messages have {num_characters} characters", "messages")
+        what = f"the messages have {num_characters} characters"
+        raise model.too_long(what, "messages", max_tokens)
     try:
-        async with model.tokenizing:
-            return await asyncio.to_thread(template.encode, plain)
+        return await model.in_thread(template.encode, plain)
     except (ArgumentError, TokenizationError) as error:
         raise ApiError(400, str(error), param="messages") from None
 

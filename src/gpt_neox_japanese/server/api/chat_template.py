@@ -21,8 +21,11 @@ _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 class ChatTemplate:
     """Makes ids of messages, by a Jinja template as transformers has them.
 
-    The marks that the template writes become their ids. What a message spells stays text, so that
-    nobody ends a turn, or begins one, by typing its mark.
+    The tags that the template writes become their ids. One that a string of a message spells stays
+    text, so that nobody ends a turn, or begins one, by typing its tag. One that only the template
+    puts together cannot be told from its own: of two strings side by side (a role and a content,
+    with nothing between them), or of a string that a filter changes. A template for messages of
+    strangers must do neither.
 
     Args:
         source: The template.
@@ -113,10 +116,14 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"the chat template cannot be read: {error}") from error
     template = read_object(config).get("chat_template") if config.is_file() else None
+    if isinstance(template, list):  # several, each with a name
+        named = {str(each.get("name")): each for each in template if isinstance(each, dict)}
+        template = named.get("default", {}).get("template")
     if template is None or isinstance(template, str):
         return template
     raise CheckpointError(
-        f"{str(config)!r}: chat_template is no string; name one with --chat-template FILE"
+        f"{str(config)!r}: chat_template is neither a string nor a list; name one with"
+        " --chat-template FILE"
     )
 
 

@@ -62,8 +62,6 @@ def _check_together(body: CompletionRequest, n: int, best_of: int) -> None:
         raise ApiError(400, f"best_of is {best_of}, below n, which is {n}", param="best_of")
     if body.stream and best_of > n:
         raise ApiError(400, "best_of cannot be streamed; leave one of them out", param="best_of")
-    if body.stream_options is not None and not body.stream:
-        raise ApiError(400, "stream_options are for stream: true", param="stream_options")
 
 
 class _CompletionFormat(AnswerFormat):

@@ -209,7 +209,9 @@ class ChatCompletionRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
-    max_tokens: _Count | None = Field(None, description="The old name of the next.")
+    max_tokens: _Count | None = Field(
+        None, description="The older name of max_completion_tokens, which goes first."
+    )
     max_completion_tokens: _Count | None = None
     logprobs: bool | None = None
     top_logprobs: _NumLogprobs | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,14 @@ from gpt_neox_japanese.server.service import ServedModel, Service
 
 __all__ = ["Submission", "submit"]
 
-_CHARACTERS_AT_ONCE = 500  # which are tokenized sooner than a thread is woken
+_MAX_WITHOUT_THREAD = 500  # characters and ids, which are begun sooner than a thread is woken
+
+# What the engine calls a field, and what a request does.
+_FIELDS = {
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "prompt_logprobs": "logprobs",
+}
 
 
 @dataclass(frozen=True)
@@ -56,52 +62,68 @@ async def submit(service: Service, body: SamplingRequest, submission: Submission
         ApiError: A prompt or an option cannot be used, or the queue is full.
     """
     model = service.model
-    characters = 0
     for prompt in submission.prompts:
-        if isinstance(prompt, str):
-            if len(prompt) > model.max_prompt_characters:
-                raise model.too_long(f"the prompt has {len(prompt)} characters", submission.param)
-            characters += len(prompt)
+        if isinstance(prompt, str) and len(prompt) > model.max_prompt_characters:
+            what = f"the prompt has {len(prompt)} characters"
+            raise model.too_long(what, submission.param, submission.max_tokens)
+    streams: list[TextStream] = []
     try:
         params = _sampling_params(model, body, submission.logprobs)
-        if characters <= _CHARACTERS_AT_ONCE:
-            return _begin(model, body, submission, params)
-        async with model.tokenizing:
-            return await asyncio.to_thread(_begin, model, body, submission, params)
+        size = sum(map(len, submission.prompts)) * submission.num_choices
+        try:
+            if size <= _MAX_WITHOUT_THREAD:
+                prompts = _begin(streams, model, body, submission, params)
+            else:
+                prompts = await model.in_thread(_begin, streams, model, body, submission, params)
+        except BaseException:  # also where the client has left
+            for stream in streams:
+                stream.close()
+            raise
     except QueueFullError:
         raise service.queue_full() from None
     except (GenerationError, TokenizationError) as error:
         raise _refusal(error, body, submission) from None
+    return Generation(streams, prompts)
 
 
 def _begin(
-    model: ServedModel, body: SamplingRequest, submission: Submission, params: SamplingParams
-) -> Generation:
-    """Tokenize, and hand everything to the engine; may run in any thread."""
-    streams: list[TextStream] = []
-    prompt_ids = []
-    try:
-        for prompt in submission.prompts:
-            ids = model.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
-            if len(ids) + min(submission.max_tokens, 1) > model.max_model_len:
-                raise model.too_long(f"the prompt has {len(ids)} tokens", submission.param)
-            prompt_ids.append(ids)
-            for number in range(submission.num_choices):
-                stream = model.generator.stream_details(
-                    prompt if submission.echo and isinstance(prompt, str) else ids,
-                    max_new_tokens=submission.max_tokens,
-                    stop=body.stop,
-                    seed=None if body.seed is None else (body.seed + number) % 2**64,
-                    echo=submission.echo,
-                    sampling_params=params,
-                    prompt_logprobs=submission.logprobs if submission.echo else None,
-                )
-                streams.append(stream)
-    except BaseException:
-        for stream in streams:
-            stream.close()
-        raise
-    return Generation(streams, prompt_ids)
+    streams: list[TextStream],
+    model: ServedModel,
+    body: SamplingRequest,
+    submission: Submission,
+    params: SamplingParams,
+) -> list[list[int]]:
+    """Tokenize, and hand everything to the engine; may run in any thread.
+
+    Args:
+        streams: Where the texts are put as they are begun.
+        model: Writes them.
+        body: How tokens are chosen.
+        submission: What is written.
+        params: The same for the engine.
+
+    Returns:
+        The ids of the prompts.
+    """
+    prompts = []
+    for prompt in submission.prompts:
+        ids = model.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if len(ids) + min(submission.max_tokens, 1) > model.max_model_len:
+            what = f"the prompt has {len(ids)} tokens"
+            raise model.too_long(what, submission.param, submission.max_tokens)
+        prompts.append(ids)
+        for number in range(submission.num_choices):
+            stream = model.generator.stream_details(
+                prompt if submission.echo and isinstance(prompt, str) else ids,
+                max_new_tokens=submission.max_tokens,
+                stop=body.stop,
+                seed=None if body.seed is None else (body.seed + number) % 2**64,
+                echo=submission.echo,
+                sampling_params=params,
+                prompt_logprobs=submission.logprobs if submission.echo else None,
+            )
+            streams.append(stream)
+    return prompts
 
 
 def _sampling_params(
@@ -119,9 +141,11 @@ def _sampling_params(
 
 
 def _refusal(error: Exception, body: SamplingRequest, submission: Submission) -> ApiError:
-    """An error of the engine's, with the field that it is about."""
-    message = str(error)
-    named = message.partition(" ")[0]
+    """An error of the engine's, in the request's words, with the field that it is about."""
+    named = str(error).partition(" ")[0]
+    field = _FIELDS.get(named, named)
     return ApiError(
-        400, message, param=named if named in type(body).model_fields else submission.param
+        400,
+        str(error).replace(named, field, 1),
+        param=field if field in type(body).model_fields else submission.param,
     )

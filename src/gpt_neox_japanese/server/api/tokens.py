@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -37,8 +36,7 @@ async def tokenize(service: Service, request: Request) -> Response:
         raise ApiError(400, "give the text as prompt or as content, one of them", param="prompt")
     [text] = given
     try:
-        async with model.tokenizing:
-            data = await asyncio.to_thread(lambda: to_json(_pieces(model, text)))
+        data = await model.in_thread(lambda: to_json(_pieces(model, text)))
     except TokenizationError as error:
         raise ApiError(400, str(error), param="prompt") from None
     return Response(data, media_type="application/json")
@@ -98,8 +96,7 @@ async def detokenize(service: Service, request: Request) -> Response:
     body = await read_body(request, DetokenizeRequest)
     model.check_name(body.model)
     try:
-        async with model.tokenizing:
-            text = await asyncio.to_thread(model.codec.decode, body.tokens)
+        text = await model.in_thread(model.codec.decode, body.tokens)
     except TokenizationError as error:
         raise ApiError(400, str(error), param="tokens") from None
     return JsonResponse({"prompt": text, "content": text})
