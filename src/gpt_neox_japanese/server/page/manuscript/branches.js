@@ -68,9 +68,15 @@ export class Alternatives {
     const { style } = this.dialog;
     const at = span.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.dialog;
-    const below = at.bottom + 8 + height < innerHeight;
-    style.top = `${Math.max(8, below ? at.bottom + 8 : at.top - height - 8)}px`;
-    style.left = `${Math.max(8, Math.min(at.left, innerWidth - width - 8))}px`;
+    let left = at.left;
+    let top = at.bottom + 8 + height < innerHeight ? at.bottom + 8 : at.top - height - 8;
+    if (getComputedStyle(span).writingMode === "vertical-rl") {
+      // Beside it, over the lines that follow: what was read before stays in sight.
+      left = at.left > width + 16 ? at.left - width - 8 : at.right + 8;
+      top = at.top;
+    }
+    style.left = `${Math.max(8, Math.min(left, innerWidth - width - 8))}px`;
+    style.top = `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`;
   }
 
   /** @param {boolean} [back] whether the focus goes back to the token */
