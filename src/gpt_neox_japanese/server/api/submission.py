@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt_neox_japanese.errors import GenerationError, QueueFullError, TokenizationError
-from gpt_neox_japanese.inference.sampling.params import SamplingParams
+from gpt_neox_japanese.inference.sampling.params import SamplingParams, nth_seed
 from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.server.api.schema import SamplingRequest
 from gpt_neox_japanese.server.error_responses import ApiError
@@ -117,7 +117,7 @@ def _begin(
                 prompt if submission.echo and isinstance(prompt, str) else ids,
                 max_new_tokens=submission.max_tokens,
                 stop=body.stop,
-                seed=None if body.seed is None else (body.seed + number) % 2**64,
+                seed=nth_seed(body.seed, number),
                 echo=submission.echo,
                 sampling_params=params,
                 prompt_logprobs=submission.logprobs if submission.echo else None,
