@@ -430,17 +430,21 @@ def test_a_text_that_stops_at_once_has_no_logprobs_rather_than_none(checkpoint: 
 
 
 def test_a_second_task_is_told_that_a_text_is_being_read(checkpoint: Path) -> None:
-    async def read_twice(stream: Any) -> list[Any]:
-        both = (anext(stream), anext(stream))
-        return await asyncio.gather(*both, return_exceptions=True)
+    async def read_twice(first: Any, waiting: Any) -> tuple[Any, Any]:
+        reading = asyncio.ensure_future(anext(waiting))
+        await asyncio.sleep(0)  # it waits now, for the only slot is taken
+        with pytest.raises(GenerationError, match="being read already"):
+            await anext(waiting)
+        first.close()
+        return await reading, [chunk async for chunk in waiting]
 
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        stream = ours.stream_details("猫", max_new_tokens=15, min_new_tokens=15)
-        chunk, error = asyncio.run(read_twice(stream))
-        assert chunk.tokens
-        assert isinstance(error, GenerationError)
-        assert "being read already" in str(error)
-        assert sum(len(rest.tokens) for rest in stream) + len(chunk.tokens) == 15
+    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
+        given: dict[str, Any] = {"min_new_tokens": 400, "max_new_tokens": 400}
+        first = ours.stream_details("猫", **given)
+        next(first)
+        waiting = ours.stream_details("猫", max_new_tokens=15, min_new_tokens=15)
+        chunk, rest = asyncio.run(read_twice(first, waiting))
+        assert sum(len(each.tokens) for each in [chunk, *rest]) == 15
 
 
 def test_token_ids_are_prompts(checkpoint: Path) -> None:
