@@ -91,3 +91,14 @@ def test_options_of_gguf_that_make_no_sense_are_refused(
     model = tmp_path / "none.gguf" if "--from" in options else "default"
     assert_refused(run("convert", model, *options, "--output", tmp_path / "out"), said)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["int8", "gguf", "gpt-neox"])
+def test_what_somebody_keeps_where_the_result_would_grow_stays(tmp_path: Path, target: str) -> None:
+    own = tmp_path / ".user.converted"
+    own.mkdir()
+    (own / "letter").write_text("keep", encoding="utf-8")
+    assert_refused(
+        run("convert", "default", "--to", target, "--output", tmp_path / "user"), "in the way"
+    )
+    assert (own / "letter").read_text(encoding="utf-8") == "keep"

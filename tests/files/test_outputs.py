@@ -10,6 +10,7 @@ from gpt_neox_japanese.errors import OutputError
 from gpt_neox_japanese.files.outputs import (
     check_output,
     check_writable,
+    growing,
     make_partial,
     partial_directory,
     publish,
@@ -111,3 +112,46 @@ def test_a_file_goes_where_a_link_leads(tmp_path: Path) -> None:
     publish_file(tmp_path / "made", tmp_path / "link")
     assert (tmp_path / "elsewhere").read_bytes() == b"12"
     assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_nothing_of_a_result(
+    tmp_path: Path, error: BaseException
+) -> None:
+    output = tmp_path / "model"
+    partial = partial_directory(output, "converted")
+
+    def fail() -> None:
+        with growing(partial, output, "config.json"):
+            (partial / "config.json").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_grows_in_a_directory_that_is_gone_afterwards(tmp_path: Path) -> None:
+    output = tmp_path / "model.gguf"
+    partial = partial_directory(output, "converted")
+    with growing(partial, output, "file", is_file=True):
+        (partial / "file").write_text("whole", encoding="utf-8")
+        assert not output.exists()
+    assert output.read_text(encoding="utf-8") == "whole"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("name", ["user", "user.gguf"])
+def test_what_somebody_keeps_under_the_name_of_a_growing_result_stays(
+    tmp_path: Path, name: str
+) -> None:
+    output = tmp_path / name
+    partial = partial_directory(output, "converted")
+    partial.mkdir()
+    (partial / "letter").write_text("keep", encoding="utf-8")
+    with (
+        pytest.raises(OutputError, match="in the way"),
+        growing(partial, output, "file", is_file="." in name),
+    ):
+        pytest.fail("it was begun")
+    assert (partial / "letter").read_text(encoding="utf-8") == "keep"

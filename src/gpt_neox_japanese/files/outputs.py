@@ -13,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_neox_japanese.errors import OutputError
@@ -21,6 +23,7 @@ __all__ = [
     "MARKER",
     "check_output",
     "check_writable",
+    "growing",
     "make_partial",
     "partial_directory",
     "publish",
@@ -133,6 +136,35 @@ def _is_ours(partial: Path) -> bool:
     if partial.is_symlink() or not partial.is_dir():
         return False
     return (partial / MARKER).is_file() or not any(partial.iterdir())
+
+
+@contextmanager
+def growing(partial: Path, output: Path, last: str, *, is_file: bool = False) -> Iterator[None]:
+    """Let a result grow in its hidden directory, and move it to its place at the end of the block.
+
+    An exception, an interrupt too, leaves nothing of it.
+
+    Args:
+        partial: What `partial_directory` gave.
+        output: What `--output` names.
+        last: The file by which others know that a directory is complete, or the result itself.
+        is_file: Whether the result is that file alone.
+
+    Raises:
+        OutputError: The directory cannot be made, or something of its name is not ours.
+        OSError: The disk is full or fails.
+    """
+    make_partial(partial, output)
+    try:
+        yield
+        if is_file:
+            publish_file(partial / last, output)
+            shutil.rmtree(partial)
+        else:
+            publish(partial, output, last)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def publish(partial: Path, output: Path, last: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -70,9 +69,7 @@ def read_gguf(
         config.pop("torch_dtype", None)
     config["vocab_size"] = tensors.hparams.vocab_size
 
-    shutil.rmtree(partial, ignore_errors=True)
-    outputs.make_partial(partial, output)
-    try:
+    with outputs.growing(partial, output, "config.json"):
         files = tensors.files
         if config != tensors.config:
             files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -82,12 +79,7 @@ def read_gguf(
             Checkpoint.open(partial)
         weights = partial / "model.safetensors"
         write_weights(weights, tensors, dict.fromkeys(names, bits), progress=progress)
-        size = weights.stat().st_size
-        outputs.publish(partial, output, "config.json")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return size
+        return weights.stat().st_size
 
 
 class _Tensors(Mapping[str, "torch.Tensor"]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,17 +91,11 @@ def write_gguf(
     parts = _read(model, made)
     row = _row_of_extra_ids(parts)
     partial = outputs.partial_directory(output, "converted")
-    shutil.rmtree(partial, ignore_errors=True)
-    outputs.make_partial(partial, output)
-    try:
+    with outputs.growing(partial, output, "model.gguf", is_file=True):
         file = partial / "model.gguf"
         _write(file, parts, row, progress)
         sync_file(file)
-        size = file.stat().st_size
-        outputs.publish_file(file, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return size
+        return file.stat().st_size
 
 
 def _read(model: str | Path, kind: GGUFType | None) -> _Model:

@@ -124,17 +124,11 @@ def from_neox(
     config.dtype = reduce(torch.promote_types, parts.dtypes)
     check_model(codec, config.to_dict(), checkpoint)
     multiple = vocabulary_multiple(options, num_ranks)
-    shutil.rmtree(partial, ignore_errors=True)
-    outputs.make_partial(partial, output)
-    try:
+    with outputs.growing(partial, output, "config.json"):
         tensors = _our_tensors(parts, config, multiple, repr(str(step)), progress)
         size = _write_shards(partial, ((name, t.to(config.dtype)) for name, t in tensors))
         _copy_tokenizer(vocabulary, partial)
         config.save_pretrained(partial)
-        outputs.publish(partial, output, "config.json")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return size
 
 
@@ -184,9 +178,7 @@ def to_neox(
         "finetune": True,  # there is no state of an optimizer to go on with
     }
     multiple = vocabulary_multiple(options, model_parallel)
-    shutil.rmtree(partial, ignore_errors=True)
-    outputs.make_partial(partial, output)
-    try:
+    with outputs.growing(partial, output, LATEST):
         step = partial / _TAG
         (step / "configs").mkdir(parents=True)
         text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
@@ -211,10 +203,6 @@ def to_neox(
         backend = GPTNeoXJapaneseTokenizer.from_pretrained(model).backend_tokenizer
         backend.save(str(partial / "tokenizer.json"))
         (partial / LATEST).write_text(_TAG, encoding="ascii", newline="\n")
-        outputs.publish(partial, output, LATEST)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return size
 
 

@@ -85,8 +85,7 @@ def convert(
     if (quantization := quantization_config(allocation, bits)) is not None:
         config["quantization_config"] = quantization
 
-    outputs.make_partial(partial, output)
-    try:
+    with outputs.growing(partial, output, "config.json"):
         weights = partial / "model.safetensors"
         write_weights(weights, tensors, allocation, search=search, progress=progress)
         for file in sorted(source.iterdir()):
@@ -94,12 +93,7 @@ def convert(
                 shutil.copyfile(file, partial / file.name)
         text = json.dumps(config, indent=2) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
-        size = weights.stat().st_size
-        outputs.publish(partial, output, "config.json")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return size
+        return weights.stat().st_size
 
 
 def _read_configs(source: Path) -> dict[str, Any]:
