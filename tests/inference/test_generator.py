@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import doctest
 import pickle
 import re
@@ -12,17 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_neox_japanese import (
     GPTNeoXJapaneseConfig,
-    GPTNeoXJapaneseForCausalLM,
     TextGenerator,
 )
 from gpt_neox_japanese.errors import CheckpointError, GenerationError
-from gpt_neox_japanese.inference.detokenizer import place_tokens
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.load import default_slots
 from gpt_neox_japanese.inference.outputs import Completion
@@ -364,7 +359,7 @@ def test_device_that_is_not_there_is_named(checkpoint: Path, device: str) -> Non
         TextGenerator.load(checkpoint, device=device)
 
 
-# ---- Many prompts, ids, asyncio ------------------------------------------------------------------
+# ---- Many prompts, ids ---------------------------------------------------------------------------
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
 
@@ -429,24 +424,6 @@ def test_a_text_that_stops_at_once_has_no_logprobs_rather_than_none(checkpoint: 
         assert not_asked.logprobs is None
 
 
-def test_a_second_task_is_told_that_a_text_is_being_read(checkpoint: Path) -> None:
-    async def read_twice(first: Any, waiting: Any) -> tuple[Any, Any]:
-        reading = asyncio.ensure_future(anext(waiting))
-        await asyncio.sleep(0)  # it waits now, for the only slot is taken
-        with pytest.raises(GenerationError, match="being read already"):
-            await anext(waiting)
-        first.close()
-        return await reading, [chunk async for chunk in waiting]
-
-    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
-        given: dict[str, Any] = {"min_new_tokens": 400, "max_new_tokens": 400}
-        first = ours.stream_details("猫", **given)
-        next(first)
-        waiting = ours.stream_details("猫", max_new_tokens=15, min_new_tokens=15)
-        chunk, rest = asyncio.run(read_twice(first, waiting))
-        assert sum(len(each.tokens) for each in [chunk, *rest]) == 15
-
-
 def test_token_ids_are_prompts(checkpoint: Path) -> None:
     with TextGenerator.from_pretrained(checkpoint) as ours:
         ids = ours.codec.encode("吾輩は猫")
@@ -458,134 +435,6 @@ def test_token_ids_are_prompts(checkpoint: Path) -> None:
         for bad in ([len(ours.codec)], [-1], [1.5], np.array([[1]])):
             with pytest.raises(GenerationError, match="the prompt holds"):
                 ours.generate(bad, **GREEDY)
-
-
-# ---- Scores --------------------------------------------------------------------------------------
-
-
-def test_scores_of_texts_are_those_of_the_model(checkpoint: Path) -> None:
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(checkpoint).eval()
-    texts = ["吾輩は猫", "猫は、① 吾輩。한", "猫"]
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        scores = ours.score(texts, top_logprobs=2)
-        assert scores[1] == ours.score(texts[1], top_logprobs=2)
-        assert ours.score([ours.codec.encode(text) for text in texts[:1]])[0].text == "吾輩は猫"
-        for text, score in zip(texts, scores, strict=True):
-            ids = ours.codec.encode(text)
-            with torch.inference_mode():
-                logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-            chosen = [float(row[token]) for row, token in zip(logprobs, ids[1:], strict=False)]
-            assert score.text == text
-            assert score.token_ids == tuple(ids)
-            assert score.logprobs[0] is None
-            assert score.logprobs[1:] == pytest.approx(chosen, abs=1e-4)
-            assert score.total_logprob == pytest.approx(sum(chosen), abs=1e-3)
-            assert [len(top) for top in score.top_logprobs] == [0] + [2] * (len(ids) - 1)
-            offsets = ours.codec.encode_with_offsets(text).offsets.tolist()
-            assert [list(each) for each in score.offsets] == offsets
-        with pytest.raises(GenerationError, match="empty"):
-            ours.score("")
-        with pytest.raises(GenerationError, match="prompt_logprobs is -1"):
-            ours.score("猫", top_logprobs=-1)
-
-
-def test_a_prompt_may_be_scored_before_it_is_continued(checkpoint: Path) -> None:
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        expected = ours.generate("吾輩は猫", **GREEDY)
-        stream = ours.stream_details("吾輩は猫", prompt_logprobs=0, **GREEDY)
-        assert "".join(chunk.text for chunk in stream) == expected
-        score = ours.score("吾輩は猫")
-        assert tuple(token.logprob for token in stream.prompt_tokens) == score.logprobs
-        assert stream.num_prompt_tokens == len(score.token_ids)
-        assert ours.stream_details("吾輩は猫", **GREEDY).prompt_tokens == ()
-
-
-def test_the_stop_id_has_a_place_at_the_end_of_the_text(checkpoint: Path) -> None:
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        eos = ours.codec.eot_token
-        given: dict[str, Any] = {"max_new_tokens": 9, "logprobs": 1, "echo": True}
-        stream = ours.stream_details("猫", logit_bias={eos: 1000}, **given)
-        assert "".join(chunk.text for chunk in stream) == "猫"
-        token = stream.stop_token
-        assert token is not None
-        assert (token.id, token.start, token.end) == (eos, 1, 1)
-        assert token.logprob == ours.score(["猫", [*ours.codec.encode("猫"), eos]])[1].logprobs[1]
-        stopped = ours.stream_details("猫", logit_bias={eos: -1000}, **given)
-        assert list(stopped)[-1].finish_reason == "length"
-        assert stopped.stop_token is None
-
-
-@given(st.lists(st.integers(0, len(CODEC) - 1), max_size=12))
-def test_the_tokens_of_ids_stand_in_the_text_that_decoding_gives(ids: list[int]) -> None:
-    byte_ids = {IDS[form] for form in IDS if form.startswith("<|byte")}
-    text, places = place_tokens(CODEC, ids, byte_ids)
-    assert text == CODEC.decode(ids)
-    assert len(places) == len(ids)
-    assert [place for place in places if place[0] > place[1]] == []
-    assert places == sorted(places)
-    assert not places or places[-1][1] == len(text)
-
-
-def test_a_stream_can_be_read_with_asyncio(checkpoint: Path) -> None:
-    async def read(prompt: str, seed: int) -> str:
-        given: dict[str, Any] = {"max_new_tokens": 15, "seed": seed}
-        return "".join([text async for text in ours.astream(prompt, **given)])
-
-    async def all_at_once() -> list[str]:
-        return await asyncio.gather(*(read("猫は", seed) for seed in range(5)))
-
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        expected = [ours.generate("猫は", max_new_tokens=15, seed=seed) for seed in range(5)]
-        assert asyncio.run(all_at_once()) == expected
-
-
-def test_the_event_loop_goes_on_while_a_text_is_written(checkpoint: Path) -> None:
-    async def count_beside(stream: Any) -> tuple[int, str]:
-        ticks = 0
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0)
-
-        ticking = asyncio.create_task(tick())
-        text = "".join([chunk.text async for chunk in stream])
-        ticking.cancel()
-        return ticks, text
-
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        ticks, text = asyncio.run(count_beside(ours.stream_details("猫は", **GREEDY)))
-        assert ticks > 12
-        assert text == ours.generate("猫は", **GREEDY)
-
-
-def test_a_stream_may_be_read_by_turns_with_and_without_asyncio(checkpoint: Path) -> None:
-    async def one(stream: Any) -> Any:
-        return await anext(stream)
-
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        stream = ours.stream_details("猫は", **GREEDY)
-        read = [next(stream).text, asyncio.run(one(stream)).text, *(c.text for c in stream)]
-        assert "".join(read) == ours.generate("猫は", **GREEDY)
-
-
-def test_a_text_whose_task_is_cancelled_leaves_the_engine(checkpoint: Path) -> None:
-    async def break_off() -> None:
-        async def read() -> None:
-            async for _ in ours.astream("猫は", max_new_tokens=40, min_new_tokens=40):
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(read())
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
-        for _ in range(5):
-            asyncio.run(break_off())
-        assert len(ours.generate_details("猫", **GREEDY)[0].token_ids) <= 12
 
 
 def test_a_generator_says_what_it_is(checkpoint: Path) -> None:

@@ -1,10 +1,9 @@
-"""Checkpoints of gpt-neox: what we write, what comes back, and what is refused by its name."""
+"""Checkpoints of gpt-neox: what we write, and what comes back."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,81 +14,22 @@ import yaml
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.assets import default_model_directory
+from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
-from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 from gpt_neox_japanese.files.tensor_files import read_pickle, read_tensors
 from gpt_neox_japanese.interop import neox_checkpoints
 from gpt_neox_japanese.interop.neox_checkpoints import from_neox, to_neox
 from tests.cli.run import assert_refused, run
-
-DEFAULT = default_model_directory()
-IDS = 8000  # of the default vocabulary
-YML = "configs/gpt-neox-japanese.yml"
-FIRST, LAST = "layer_02-model_00-model_states.pt", "layer_03-model_00-model_states.pt"
-
-
-def make_model(path: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
-    """A small random model with the default vocabulary; no tensor of it is zero."""
-    fields = {
-        "vocab_size": IDS,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 6,
-        "max_position_embeddings": 32,
-        "bos_token_id": 7996,
-        "eos_token_id": 7999,
-        "tie_word_embeddings": False,
-    }
-    model = GPTNeoXJapaneseForCausalLM(GPTNeoXJapaneseConfig(**(fields | changes)))
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.normal_()
-    model.to(dtype).save_pretrained(path)
-    for name in TOKENIZER_FILES:
-        if (DEFAULT / name).is_file():
-            shutil.copyfile(DEFAULT / name, path / name)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("neox") / "model")
-
-
-@pytest.fixture(scope="module")
-def written(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`global_step0` of a checkpoint on two GPUs; tests change copies of it."""
-    output = tmp_path_factory.mktemp("neox") / "checkpoint"
-    to_neox(model, output, model_parallel=2)
-    return output / "global_step0"
-
-
-@pytest.fixture
-def step(written: Path, tmp_path: Path) -> Path:
-    shutil.copytree(written, tmp_path / "step")
-    return tmp_path / "step"
-
-
-def change_options(step: Path, **changes: Any) -> None:
-    options = yaml.safe_load((step / YML).read_text())
-    (step / YML).write_text(yaml.safe_dump(options | changes))
-
-
-def change_part(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    part = read_pickle(path)
-    part = {name: tensor.clone() for name, tensor in part.items()}
-    change(part)
-    torch.save(part, path)
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    a, b = read_tensors(one), read_tensors(other)
-    assert a.keys() == b.keys()
-    for name, tensor in a.items():
-        assert tensor.dtype == b[name].dtype
-        assert torch.equal(tensor, b[name]), name
+from tests.interop.neox import (
+    FIRST,
+    IDS,
+    LAST,
+    YML,
+    assert_same_weights,
+    change_part,
+    make_model,
+    whole_file,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -181,15 +121,6 @@ def test_a_head_of_its_own_is_kept_whatever_config_json_says(model: Path, tmp_pa
     assert_same_weights(source, tmp_path / "back")
 
 
-def whole_file(step: Path, rank: int) -> dict[str, torch.Tensor]:
-    """What gpt-neox saves of a GPU without pipeline parallelism."""
-    module = {}
-    for path in step.glob(f"layer_*-model_{rank:02}-model_states.pt"):
-        index = int(path.name[6:8])
-        module.update({f"sequential.{index}.{n}": t for n, t in read_pickle(path).items()})
-    return module
-
-
 def test_a_checkpoint_without_pipeline_parallelism_is_read(model: Path, step: Path) -> None:
     modules = [whole_file(step, rank) for rank in range(2)]
     states: dict[str, Any] = {  # of random numbers, as gpt-neox keeps them
@@ -244,200 +175,6 @@ def test_missing_biases_are_zeros(model: Path, step: Path) -> None:
     from_neox(step, model, step.parent / "back")
     bias = read_tensors(step.parent / "back")["gpt_neox_japanese.layers.1.attention.dense_bias"]
     assert not bias.any()
-
-
-@pytest.mark.parametrize(
-    ("file", "name"),
-    [(f, n) for f in (FIRST, LAST) for n in ("attention.query_key_value", "mlp.linear1")]
-    + [(FIRST, "attention.dense"), (LAST, "mlp.linear2")],
-)
-def test_a_bias_that_is_not_zero_is_refused_by_name(
-    model: Path, step: Path, file: str, name: str
-) -> None:
-    def learn(part: dict[str, Any]) -> None:
-        part[f"{name}.bias"][3] = 0.25
-
-    for path in step.glob(file.replace("model_00", "model_*")):
-        change_part(path, learn)
-    with pytest.raises(CheckpointError, match=rf"{name}.bias is not zero \(the largest is 0.25\)"):
-        from_neox(step, model, step.parent / "back")
-    assert not (step.parent / "back").exists()
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("gpt_j_residual", True),
-        ("pos_emb", "alibi"),
-        ("norm", "rmsnorm"),
-        ("num_kv_heads", 2),
-        ("attention_config", [[["global", "local"], 1]]),
-        ("activation", "swiglu"),
-        ("sliding_window_width", 128),
-        ("moe_num_experts", 4),
-        ("use_qk_layernorm", True),
-        ("num_attention_heads", "six"),
-        ("num_layers", 10**12),
-        ("num_layers", 1),
-        ("hidden_size", 32),
-        ("hidden_size", 0),
-        ("layernorm_epsilon", "small"),
-        ("layernorm_epsilon", float("nan")),
-        ("rotary_emb_base", float("inf")),
-        ("rotary_emb_base", 10**400),
-        ("rotary_pct", 3.0),
-        ("model_parallel_size", 4),
-        ("max_position_embeddings", 2**40),
-    ],
-)
-def test_what_this_architecture_has_not_is_refused_by_name(
-    model: Path, step: Path, option: str, value: object
-) -> None:
-    change_options(step, **{option: value})
-    with pytest.raises(CheckpointError, match=option):
-        from_neox(step, model, step.parent / "back")
-
-
-@pytest.mark.parametrize("option", ["pos_emb", "num_layers", "hidden_size"])
-def test_an_option_without_which_gpt_neox_has_another_model_must_be_there(
-    model: Path, step: Path, option: str
-) -> None:
-    options = yaml.safe_load((step / YML).read_text())
-    del options[option]
-    (step / YML).write_text(yaml.safe_dump(options))
-    with pytest.raises(CheckpointError, match=option):
-        from_neox(step, model, step.parent / "back")
-
-
-def damage_add(part: dict[str, Any]) -> None:
-    part["attention.rpe.weight"] = torch.ones(2)
-
-
-def damage_drop(part: dict[str, Any]) -> None:
-    del part["attention.dense.weight"]
-
-
-def damage_shape(part: dict[str, Any]) -> None:
-    part["attention.dense.weight"] = torch.ones(5, 12)
-
-
-def damage_vector(part: dict[str, Any]) -> None:
-    part["attention.dense.weight"] = torch.ones(12)
-
-
-def damage_type(part: dict[str, Any]) -> None:
-    part["attention.dense.weight"] = part["attention.dense.weight"].int()
-
-
-def damage_double(part: dict[str, Any]) -> None:
-    part["attention.dense.weight"] = part["attention.dense.weight"].double()
-
-
-def damage_text(part: dict[str, Any]) -> None:
-    part["attention.dense.weight"] = "weights"
-
-
-def damage_norm(part: dict[str, Any]) -> None:
-    part["input_layernorm.weight"] = torch.ones(7)
-
-
-def damage_one_bias(part: dict[str, Any]) -> None:
-    del part["mlp.linear1.bias"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (damage_add, "attention.rpe.weight"),
-        (damage_drop, "attention.dense.weight is missing"),
-        (damage_shape, "attention.dense.weight"),
-        (damage_vector, "attention.dense.weight"),
-        (damage_type, "attention.dense.weight"),
-        (damage_double, "float64"),
-        (damage_text, "attention.dense.weight"),
-        (damage_norm, "input_layernorm.weight"),
-        (damage_one_bias, "mlp.linear1.bias is missing on some"),
-    ],
-)
-def test_a_damaged_part_is_refused_by_file_and_name(
-    model: Path, step: Path, damage: Callable[[dict[str, Any]], None], said: str
-) -> None:
-    change_part(step / FIRST, damage)
-    with pytest.raises(CheckpointError, match=said):
-        from_neox(step, model, step.parent / "back")
-    assert not (step.parent / "back").exists()
-
-
-def test_a_file_that_is_missing_or_one_too_many_is_named(model: Path, step: Path) -> None:
-    shutil.copyfile(step / FIRST, step / "layer_09-model_00-model_states.pt")
-    with pytest.raises(CheckpointError, match="has a part 9"):
-        from_neox(step, model, step.parent / "back")
-    (step / "layer_09-model_00-model_states.pt").unlink()
-    (step / LAST).unlink()
-    with pytest.raises(CheckpointError, match=LAST):
-        from_neox(step, model, step.parent / "back")
-    (step / LAST.replace("model_00", "model_01")).unlink()
-    with pytest.raises(CheckpointError, match="no part 3"):
-        from_neox(step, model, step.parent / "back")
-    for path in step.glob("layer_*"):
-        path.unlink()
-    with pytest.raises(CheckpointError, match=r"mp_rank_00_model_states\.pt' holds no weights"):
-        from_neox(step, model, step.parent / "back")
-    for path in step.glob("mp_rank_*"):
-        path.unlink()
-    with pytest.raises(CheckpointError, match="has no layer_"):
-        from_neox(step, model, step.parent / "back")
-
-
-class Trap:
-    """A pickle that would run something."""
-
-    def __reduce__(self) -> Any:
-        return (exec, ("raise SystemExit('was run')",))
-
-
-@pytest.mark.parametrize("file", [FIRST, "mp_rank_00_model_states.pt"])
-def test_a_pickle_that_holds_more_than_data_is_not_run(model: Path, step: Path, file: str) -> None:
-    torch.save({"module": Trap(), "attention.dense.weight": Trap()}, step / file)
-    if file != FIRST:
-        for path in step.glob("layer_*"):
-            path.unlink()
-    with pytest.raises(CheckpointError, match="holds something else than tensors"):
-        from_neox(step, model, step.parent / "back")
-
-
-@pytest.mark.parametrize("tag", ["../step", "/etc", "..", "", "none", "global_step9"])
-def test_latest_leads_nowhere_else(model: Path, tmp_path: Path, tag: str) -> None:
-    (tmp_path / "latest").write_text(tag)
-    with pytest.raises(CheckpointError, match="latest"):
-        from_neox(tmp_path, model, tmp_path / "back")
-
-
-@pytest.mark.parametrize(
-    "text", ["[1, 2]", "a: [", "a: !!python/name:os.system", "\udcff", "a: &a [*a]", "[" * 5000]
-)
-def test_a_configuration_that_is_none_is_refused(model: Path, step: Path, text: str) -> None:
-    (step / YML).write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CheckpointError, match=r"gpt-neox-japanese\.yml"):
-        from_neox(step, model, step.parent / "back")
-
-
-def test_options_that_contradict_each_other_are_refused(model: Path, step: Path) -> None:
-    (step / "configs" / "other.yml").write_text("hidden-size: 48")
-    with pytest.raises(CheckpointError, match="hidden_size is 24 and 48"):
-        from_neox(step, model, step.parent / "back")
-    shutil.rmtree(step / "configs")
-    with pytest.raises(CheckpointError, match=r"has no \.yml file"):
-        from_neox(step, model, step.parent / "back")
-
-
-def test_another_vocabulary_is_refused(model: Path, step: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(model, other)
-    lines = (other / "vocab.txt").read_text("utf-8").splitlines(keepends=True)
-    (other / "vocab.txt").write_text("".join(lines[:700] + lines[-283:]), "utf-8")
-    with pytest.raises(CheckpointError, match=r"8000 rows.*vocabulary of 983 ids"):
-        from_neox(step, other, tmp_path / "back")
 
 
 def test_copies_of_a_norm_that_drifted_apart_are_averaged(model: Path, step: Path) -> None:

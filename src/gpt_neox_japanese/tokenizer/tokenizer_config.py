@@ -18,7 +18,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["DEFAULT_UNKNOWN", "TokenizerConfig", "read_tokenizer_config"]
+__all__ = ["DEFAULT_UNKNOWN", "TokenizerConfig", "read_tokenizer_config", "write_added_tokens"]
 
 _CONFIG_FILE = "tokenizer_config.json"
 _ADDED_FILE = "added_tokens.json"
@@ -122,6 +122,19 @@ def read_tokenizer_config(directory: Path, vocabulary: Vocabulary) -> TokenizerC
         unknown=None if unknown is None else _token(unknown, path, "unk_token").content,
         added=_read_added_tokens(directory, config, vocabulary),
     )
+
+
+def write_added_tokens(path: Path, tokens: Mapping[int, Mapping[str, Any]]) -> None:
+    """Put added tokens into a `tokenizer_config.json`.
+
+    Args:
+        path: The file, which is there.
+        tokens: id → fields of the token.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["added_tokens_decoder"] = {str(i): dict(fields) for i, fields in tokens.items()}
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def _read_added_tokens(

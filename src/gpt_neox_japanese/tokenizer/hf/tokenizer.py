@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -29,6 +28,7 @@ from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, 
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
 from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS
+from gpt_neox_japanese.tokenizer.tokenizer_config import write_added_tokens
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocabulary
 
 __all__ = ["GPTNeoXJapaneseTokenizer"]
@@ -260,8 +260,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         before = len(self)
         self._set_tokens(self._tokens.plus(new_tokens, special=special_tokens))
         self._set_encoder()
-        known = self.all_special_tokens
-        tokens = self._tokens
+        known, tokens = self.all_special_tokens, self._tokens
         added = (tokens.added[tokens.added_ids[str(token)]] for token in new_tokens if str(token))
         self._extra_special_tokens += [
             token for token in added if token.special and token.content not in known
@@ -285,10 +284,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         return {**vars(self), "deprecation_warnings": {}}
 
     def _set_codec(self, vocabulary: Vocabulary, unknown: int | None) -> None:
-        self.codec = Codec(
-            vocabulary, legacy=self.legacy, clean=self.do_clean_text, unknown=unknown
-        )
-        self._options = (self.legacy, self.do_clean_text, unknown)
+        legacy, clean = self.legacy, self.do_clean_text
+        self.codec = Codec(vocabulary, legacy=legacy, clean=clean, unknown=unknown)
+        self._options = (legacy, clean, unknown)
 
     def _set_encoder(self) -> None:
         """Encode from now on with the options and the added tokens that there are now."""
@@ -476,13 +474,8 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     ) -> tuple[str, ...]:
         # The base class leaves added tokens to tokenizer.json, which would hold half of this
         # tokenizer and make others believe that they can read all of it.
-        config_file = Path(file_names[0])
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        config["added_tokens_decoder"] = {
-            str(i): token.__getstate__() for i, token in self._tokens.added.items()
-        }
-        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-        config_file.write_text(text + "\n", encoding="utf-8", newline="\n")
+        tokens = {i: token.__getstate__() for i, token in self._tokens.added.items()}
+        write_added_tokens(Path(file_names[0]), tokens)
         return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
 
 

@@ -1,0 +1,94 @@
+"""Streams that are read with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt_neox_japanese import TextGenerator
+from gpt_neox_japanese.errors import GenerationError
+from tests.inference.test_generator import GREEDY
+
+
+def test_a_second_task_is_told_that_a_text_is_being_read(checkpoint: Path) -> None:
+    async def read_twice(first: Any, waiting: Any) -> tuple[Any, Any]:
+        reading = asyncio.ensure_future(anext(waiting))
+        await asyncio.sleep(0)  # it waits now, for the only slot is taken
+        with pytest.raises(GenerationError, match="being read already"):
+            await anext(waiting)
+        first.close()
+        return await reading, [chunk async for chunk in waiting]
+
+    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
+        given: dict[str, Any] = {"min_new_tokens": 400, "max_new_tokens": 400}
+        first = ours.stream_details("猫", **given)
+        next(first)
+        waiting = ours.stream_details("猫", max_new_tokens=15, min_new_tokens=15)
+        chunk, rest = asyncio.run(read_twice(first, waiting))
+        assert sum(len(each.tokens) for each in [chunk, *rest]) == 15
+
+
+def test_a_stream_can_be_read_with_asyncio(checkpoint: Path) -> None:
+    async def read(prompt: str, seed: int) -> str:
+        given: dict[str, Any] = {"max_new_tokens": 15, "seed": seed}
+        return "".join([text async for text in ours.astream(prompt, **given)])
+
+    async def all_at_once() -> list[str]:
+        return await asyncio.gather(*(read("猫は", seed) for seed in range(5)))
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        expected = [ours.generate("猫は", max_new_tokens=15, seed=seed) for seed in range(5)]
+        assert asyncio.run(all_at_once()) == expected
+
+
+def test_the_event_loop_goes_on_while_a_text_is_written(checkpoint: Path) -> None:
+    async def count_beside(stream: Any) -> tuple[int, str]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        text = "".join([chunk.text async for chunk in stream])
+        ticking.cancel()
+        return ticks, text
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        ticks, text = asyncio.run(count_beside(ours.stream_details("猫は", **GREEDY)))
+        assert ticks > 12
+        assert text == ours.generate("猫は", **GREEDY)
+
+
+def test_a_stream_may_be_read_by_turns_with_and_without_asyncio(checkpoint: Path) -> None:
+    async def one(stream: Any) -> Any:
+        return await anext(stream)
+
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        stream = ours.stream_details("猫は", **GREEDY)
+        read = [next(stream).text, asyncio.run(one(stream)).text, *(c.text for c in stream)]
+        assert "".join(read) == ours.generate("猫は", **GREEDY)
+
+
+def test_a_text_whose_task_is_cancelled_leaves_the_engine(checkpoint: Path) -> None:
+    async def break_off() -> None:
+        async def read() -> None:
+            async for _ in ours.astream("猫は", max_new_tokens=40, min_new_tokens=40):
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
+        for _ in range(5):
+            asyncio.run(break_off())
+        assert len(ours.generate_details("猫", **GREEDY)[0].token_ids) <= 12
