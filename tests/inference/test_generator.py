@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_neox_japanese import (
@@ -174,7 +174,6 @@ def test_offsets_end_with_the_text_at_a_stop_string() -> None:
     assert completion.finish_reason == "stop"
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, len(IDS) - 1) | st.sampled_from(CODEC.encode("한글"))),
     st.lists(st.sampled_from(["猫", "は。", "吾", "글", " 猫"]), max_size=2),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -37,14 +37,12 @@ def by_transformers(processor: Any, scores: Row) -> NDArray[np.intp]:
     return np.flatnonzero(kept.isfinite().numpy())
 
 
-@settings(deadline=None)
 @given(SCORES, st.integers(1, 800))
 def test_top_k_agrees(scores: Row, k: int) -> None:
     expected = by_transformers(logits_process.TopKLogitsWarper(k), scores)
     assert np.array_equal(keep_top_k(scores, k), expected)
 
 
-@settings(deadline=None)
 @given(SCORES, st.floats(0.01, 0.99))
 def test_top_p_agrees(scores: Row, p: float) -> None:
     weights = weights_of(scores)
@@ -60,7 +58,6 @@ def test_top_p_agrees(scores: Row, p: float) -> None:
     assert np.array_equal(tied[np.isin(tied, kept)], tied[: np.isin(tied, kept).sum()])
 
 
-@settings(deadline=None)
 @given(SCORES, st.floats(0.01, 1))
 def test_min_p_agrees(scores: Row, p: float) -> None:
     kept = keep_min_p(weights_of(scores), p)
@@ -71,7 +68,6 @@ def test_min_p_agrees(scores: Row, p: float) -> None:
     assert any(np.array_equal(kept, ids) for ids in expected)
 
 
-@settings(deadline=None)
 @given(SCORES, st.integers(1, 50))
 def test_likeliest_come_in_order(scores: Row, count: int) -> None:
     expected = np.lexsort([np.arange(len(scores)), -scores])[:count]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers.generation import logits_process as theirs
@@ -58,7 +58,6 @@ def processed(processors: list[Any], scores: Row, written: list[int]) -> Row:
     return result
 
 
-@settings(deadline=None)
 @given(SCORES, st.lists(IDS, max_size=5), st.floats(0.1, 5))
 def test_repetition_penalty_agrees(scores: Row, written: list[int], penalty: float) -> None:
     expected = processed([theirs.RepetitionPenaltyLogitsProcessor(penalty)], scores, written)
@@ -66,7 +65,6 @@ def test_repetition_penalty_agrees(scores: Row, written: list[int], penalty: flo
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-@settings(deadline=None)
 @given(SCORES, st.dictionaries(IDS, st.floats(-50, 50) | st.just(-math.inf), min_size=1))
 def test_logit_bias_agrees_with_sequence_bias(scores: Row, bias: dict[int, float]) -> None:
     processor = theirs.SequenceBiasLogitsProcessor({(i,): value for i, value in bias.items()})
@@ -74,7 +72,6 @@ def test_logit_bias_agrees_with_sequence_bias(scores: Row, bias: dict[int, float
     np.testing.assert_allclose(adjusted(scores, [], logit_bias=bias), expected, rtol=1e-6)
 
 
-@settings(deadline=None)
 @given(
     SCORES,
     st.lists(IDS, max_size=5),
@@ -89,7 +86,6 @@ def test_bad_words_agree(scores: Row, written: list[int], words: list[list[int]]
     assert np.array_equal(ours, expected)
 
 
-@settings(deadline=None)
 @given(SCORES, st.lists(IDS, max_size=4), st.integers(1, 4))
 def test_minimum_length_agrees(scores: Row, written: list[int], minimum: int) -> None:
     processor = theirs.MinNewTokensLengthLogitsProcessor(len(PROMPT), minimum, [2, 7])
