@@ -34,6 +34,7 @@ _COMMANDS = {
     "prepare": "Corpus → token shards.",
     "train": "Token shards → model.",
     "convert": "Checkpoint → another format, and back.",
+    "bench": "How fast a model writes on this machine.",
     "evaluate": "Bits per character of a model on texts.",
 }
 

@@ -163,6 +163,22 @@ def test_alignment_does_not_follow_what_a_caller_does_to_the_ids(
     assert encoding.encodings[0].ids == [0, 1, 2]
 
 
+@pytest.mark.parametrize("text", ["", "a猫 c", "ab<|endoftext|>c", "a<BR>①🐯한"])
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("mask", [None, False, True])
+def test_one_text_is_encoded_like_a_batch_of_one(
+    ours: GPTNeoXJapaneseTokenizer, text: str, split: bool, mask: bool | None
+) -> None:
+    options = {"split_special_tokens": split, "return_attention_mask": mask}
+    one, batch = ours(text, **options), ours([text], **options)
+    assert dict(one) == {name: column[0] for name, column in batch.items()}
+    assert one.n_sequences == batch.n_sequences == 1
+    assert one.encodings is not None
+    assert batch.encodings is not None
+    assert one.encodings[0] == batch.encodings[0]
+    assert list(one.encodings) == pickle.loads(pickle.dumps(one)).encodings
+
+
 def test_batches_survive_pickling_with_their_alignments(ours: GPTNeoXJapaneseTokenizer) -> None:
     encoding = pickle.loads(pickle.dumps(ours(["abc", "d"], return_tensors=None)))
     assert encoding["input_ids"] == [[0, 1, 2], [3]]

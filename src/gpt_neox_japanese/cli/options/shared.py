@@ -18,6 +18,7 @@ __all__ = [
     "generator_options",
     "held_out_option",
     "layout_options",
+    "network_options",
     "renamed_option",
     "required_tokenizer_option",
     "run_options",
@@ -161,8 +162,8 @@ def run_options(command: _Command) -> _Command:
     )
 
 
-def generator_options(command: _Command) -> _Command:
-    """What writes, and on what: `model`, `dtype`, `device`, `threads`, `prompt_lookup`."""
+def network_options(command: _Command) -> _Command:
+    """Which model, and where it runs: `model`, `dtype`, `device`, `threads`."""
     option = options_of("What runs")
     return _with(
         command,
@@ -181,7 +182,15 @@ def generator_options(command: _Command) -> _Command:
             help="cpu, cuda, cuda:1, mps, …",
         ),
         option("--threads", type=Whole(1, 1024), help="Of a CPU.  [default: one on each core]"),
-        option(
+    )
+
+
+def generator_options(command: _Command) -> _Command:
+    """What writes, and on what: `network_options`, and `prompt_lookup`."""
+    return _with(
+        command,
+        network_options,
+        options_of("What runs")(
             "--prompt-lookup/--no-prompt-lookup",
             help="Prompt lookup decoding: draft tokens from the text itself. The text stays the "
             "same.",

@@ -5,11 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpt_neox_japanese.tokenizer.hf.alignment import Alignment
+from transformers import BatchEncoding
+
+from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
 from gpt_neox_japanese.tokenizer.hf.rows import Padding, Row, TextBatch, offsets, sequence_ids
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenTable
+from gpt_neox_japanese.tokenizer.special_tokens import AllowedSpecial
 
-__all__ = ["align", "columns"]
+__all__ = ["align", "columns", "encode_one"]
+
+_NO_PADDING = Padding(None, "right")
+
+
+def encode_one(
+    text: str, encoder: Codec, table: TokenTable, allowed_special: AllowedSpecial, with_mask: bool
+) -> BatchEncoding:
+    """What a call returns that passes one text and asks for no more than its ids.
+
+    Most calls are such. Everything else that a call may ask for takes longer to sort out than a
+    short text to encode; here it is not sorted out.
+
+    Args:
+        text: A text.
+        encoder: Gives the ids.
+        table: Names them.
+        allowed_special: Special tokens that become their ids where the text spells them out.
+        with_mask: Whether `attention_mask` stands beside `input_ids`.
+
+    Returns:
+        Both, not in lists, and the alignment of the only row.
+
+    Raises:
+        TokenizationError: The text holds a lone surrogate.
+    """
+    ids = encoder.encode(text, allowed_special=allowed_special)
+    data = {"input_ids": ids, "attention_mask": [1] * len(ids)} if with_mask else {"input_ids": ids}
+
+    def align_row(_: int) -> Alignment:
+        batch = TextBatch([(text,)], encoder, allowed_special=allowed_special, truncation=None)
+        return align(batch.rows[0], table, _NO_PADDING, None, None)
+
+    return BatchEncoding(data, Alignments(1, align_row), n_sequences=1)  # type: ignore[arg-type]
 
 
 def columns(

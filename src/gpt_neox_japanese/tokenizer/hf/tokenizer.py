@@ -22,12 +22,12 @@ from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
-from gpt_neox_japanese.tokenizer.hf.columns import align, columns
+from gpt_neox_japanese.tokenizer.hf.columns import align, columns, encode_one
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
 from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, padded_width
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
-from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS
+from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS, AllowedSpecial
 from gpt_neox_japanese.tokenizer.tokenizer_config import write_added_tokens
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocabulary
 
@@ -337,18 +337,32 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             )
         if kwargs:
             raise TokenizationError(f"unknown options {sorted(kwargs)}; leave them out")
+        if split_special_tokens is None:
+            split_special_tokens = self.split_special_tokens
+        allowed_special: AllowedSpecial = NO_TOKENS if split_special_tokens else "all"
+        if return_attention_mask is None:
+            return_attention_mask = "attention_mask" in self.model_input_names
+        if (
+            isinstance(text, str)
+            and text_pair is None
+            and return_tensors is None
+            and padding_strategy is PaddingStrategy.DO_NOT_PAD
+            and truncation_strategy is TruncationStrategy.DO_NOT_TRUNCATE
+            and not (is_split_into_words or return_token_type_ids or return_overflowing_tokens)
+            and not (return_special_tokens_mask or return_offsets_mapping or return_length)
+        ):
+            encoding = encode_one(
+                text, self._encoder, self._tokens, allowed_special, return_attention_mask
+            )
+            self._eventual_warn_about_too_long_sequence(encoding["input_ids"], max_length, verbose)
+            return encoding
         samples, is_batch = read_samples(text, text_pair, split_into_words=is_split_into_words)
         truncation = None
         if truncation_strategy is not TruncationStrategy.DO_NOT_TRUNCATE and max_length is not None:
             side, keep_rest = self.truncation_side, return_overflowing_tokens
             truncation = Truncation(truncation_strategy, max_length, stride, side, keep_rest)
-        if split_special_tokens is None:
-            split_special_tokens = self.split_special_tokens
         batch = TextBatch(
-            samples,
-            self._encoder,
-            allowed_special=NO_TOKENS if split_special_tokens else "all",
-            truncation=truncation,
+            samples, self._encoder, allowed_special=allowed_special, truncation=truncation
         )
         ids = batch.input_ids()
         self._eventual_warn_about_too_long_sequence(
