@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 __all__ = ["ApiError", "JsonResponse", "handle_http_exception", "log_failure", "to_json"]
 
 _log = logging.getLogger("gpt_neox_japanese.server")
@@ -98,9 +100,8 @@ def to_json(value: Any) -> bytes:
     Returns:
         JSON without a line break in it.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Half a surrogate, which a header may bring in, becomes JSON's own \udc80.
-    return text.encode("utf-8", "backslashreplace")
+    return _encode_json(value).encode("utf-8", "backslashreplace")
 
 
 class JsonResponse(Response):
