@@ -270,8 +270,10 @@ class Service:
         return self._model is not None
 
     def close(self) -> None:
-        """End the engine."""
+        """End the engine, and what renders chat templates."""
         if self._model is not None:
+            if self._model.chat_template is not None:
+                self._model.chat_template.close()
             self._model.generator.close()
 
 
