@@ -281,8 +281,7 @@ function touched(draw = true) {
     if (editor.editing) editor.read(story);
     else editor.show(story);
   }
-  // A token that had the focus may be gone.
-  if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
+  keepFocus();
   changed = true;
   clearTimeout(saving);
   saving = setTimeout(save, 400);
@@ -290,6 +289,10 @@ function touched(draw = true) {
   buttons();
   measure();
   if (!$("tree").hidden) drawTree(story, go);
+}
+/** A token that had the focus may be gone; and after a reload keys must find the sheet. */
+function keepFocus() {
+  if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
 }
 function save() {
   discard();
@@ -358,6 +361,7 @@ function lay(next) {
   editor.reading.reset();
   if (story.pieces().some((piece) => piece.by === "model")) editor.read(story);
   else editor.edit(story.text.length);
+  keepFocus();
   count();
   buttons();
   measure();
