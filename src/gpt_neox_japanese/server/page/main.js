@@ -281,7 +281,8 @@ function touched(draw = true) {
     if (editor.editing) editor.read(story);
     else editor.show(story);
   }
-  keepFocus();
+  // A token that had the focus may be gone.
+  if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
   changed = true;
   clearTimeout(saving);
   saving = setTimeout(save, 400);
@@ -289,10 +290,6 @@ function touched(draw = true) {
   buttons();
   measure();
   if (!$("tree").hidden) drawTree(story, go);
-}
-/** A token that had the focus may be gone; and after a reload keys must find the sheet. */
-function keepFocus() {
-  if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
 }
 function save() {
   discard();
@@ -361,7 +358,8 @@ function lay(next) {
   editor.reading.reset();
   if (story.pieces().some((piece) => piece.by === "model")) editor.read(story);
   else editor.edit(story.text.length);
-  keepFocus();
+  // After a reload keys find the sheet.
+  if (document.activeElement === document.body) editor.area.focus({ preventScroll: true });
   count();
   buttons();
   measure();
