@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from gpt_neox_japanese.inference.outputs import TextChunk
 from gpt_neox_japanese.inference.text_stream import TextStream
@@ -22,7 +23,8 @@ class Generation:
     Args:
         streams: Begun; closed by `close`.
         prompts: The ids of each prompt; as many streams continue each of them.
-        seconds_between_reads: What a fast model writes meanwhile is handed on together.
+        seconds_between_reads: Asked after each read: what a fast model writes in that time is
+            handed on together.
 
     Attributes:
         streams: As above.
@@ -50,7 +52,7 @@ class Generation:
         self._wake_up = asyncio.Event()
         self._wants_any = True  # token; otherwise it is only woken for the end of a text
         for stream in streams:
-            stream.notify_with(lambda stream=stream: self._notify(stream))  # type: ignore[misc]
+            stream.notify_with(partial(self._notify, stream))
 
     @property
     def num_prompt_tokens(self) -> int:
