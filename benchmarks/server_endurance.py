@@ -34,7 +34,7 @@ Result = dict[str, Any]
 
 
 def main() -> None:
-    """Run all four, print and write the results."""
+    """Run all four, print each, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=30)
@@ -43,13 +43,17 @@ def main() -> None:
     server = Server("ours", "default", SLOTS, "--max-queue", str(QUEUE))
     try:
         alone = asyncio.run(each_alone(server))
-        result["overload"] = asyncio.run(overload(server, alone))
-        result["breaking_off"] = asyncio.run(breaking_off(server, arguments.clients))
-        result["mixed_load"] = asyncio.run(mixed_load(server, alone, arguments.minutes * 60))
-        result["sigterm"] = asyncio.run(terminated_under_load(server))
+        parts = {
+            "overload": overload(server, alone),
+            "breaking_off": breaking_off(server, arguments.clients),
+            "mixed_load": mixed_load(server, alone, arguments.minutes * 60),
+            "sigterm": terminated_under_load(server),
+        }
+        for name, part in parts.items():
+            result[name] = asyncio.run(part)
+            print(name, json.dumps(result[name], indent=2), flush=True)
     finally:
         server.process.kill()
-    print(json.dumps(result, indent=2))
     print(write_result("server_endurance", ["numba", "numpy", "starlette", "uvicorn"], **result))
 
 

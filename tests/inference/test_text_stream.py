@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,35 @@ def test_a_text_whose_task_is_cancelled_leaves_the_engine(checkpoint: Path) -> N
         for _ in range(5):
             asyncio.run(break_off())
         assert len(ours.generate_details("猫", **GREEDY)[0].token_ids) <= 12
+
+
+def test_what_is_there_is_read_without_waiting(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
+        arrived = threading.Event()
+        stream = ours.stream_details("猫は", **GREEDY, echo=True)
+        stream.notify_with(arrived.set)
+        texts = []
+        reason = None
+        while reason is None:
+            for chunk in stream.read_ready():
+                texts.append(chunk.text)
+                reason = chunk.finish_reason
+            if reason is None:
+                assert arrived.wait(timeout=20)
+                arrived.clear()
+        assert "".join(texts) == ours.generate("猫は", **GREEDY, echo=True)
+        assert texts[0] == "猫は"
+        assert stream.has_ended
+        with pytest.raises(GenerationError, match="has ended"):
+            stream.read_ready()
+
+
+def test_what_came_before_a_failure_is_read_before_it_is_told(checkpoint: Path) -> None:
+    with TextGenerator.from_pretrained(checkpoint) as ours:
+        stream = ours.stream_details("猫は", echo=True, max_new_tokens=400, min_new_tokens=400)
+        next(stream)
+        waiting = ours.stream_details("猫は", echo=True, max_new_tokens=400, min_new_tokens=400)
+    assert "".join(chunk.text for chunk in waiting.read_ready()).startswith("猫は")
+    for _ in range(2):
+        with pytest.raises(GenerationError, match="engine is closed"):
+            waiting.read_ready()

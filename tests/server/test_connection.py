@@ -52,7 +52,7 @@ def wait_for(process: Process, num_running: int) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("ahead", [b"\r\n", request(LONG), b"GET /health HT"])
+@pytest.mark.parametrize("ahead", [b"\r\n", request(LONG), b"GET /health HT", b"\r\n" * 500_000])
 def test_slot_is_free_when_a_client_leaves_that_sent_more(
     process: Process, stream: bool, ahead: bytes
 ) -> None:
@@ -75,6 +75,16 @@ def test_requests_sent_ahead_are_answered_in_order(process: Process) -> None:
         connection.sendall(request({"prompt": "猫", "max_tokens": 1, "n": 5}, "Connection: close"))
         answers = read_to_end(connection).split(b"HTTP/1.1 200 OK")[1:]
     assert [answer.count(b'"finish_reason"') for answer in answers] == [2, 3, 4, 5]
+
+
+def test_who_sends_too_much_ahead_gets_the_first_answer_and_no_more(process: Process) -> None:
+    with process.connect("/v1/completions", {**LONG, "n": 2}) as connection:
+        wait_for(process, 2)
+        connection.sendall(request({"prompt": "猫" * 100_000}) * 3)
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.count(b'"finish_reason"') == 2
+    assert answer.endswith(b"}")
 
 
 @pytest.mark.parametrize(

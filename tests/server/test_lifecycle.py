@@ -131,6 +131,36 @@ def test_port_that_is_taken_is_told() -> None:
         assert_refused(run("serve", "--port", port), str(port))
 
 
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize(("host", "is_open"), [("::1", False), ("::", True)])
+def test_server_listens_at_ipv6_and_says_an_address_that_a_browser_takes(
+    host: str, is_open: bool
+) -> None:
+    with serving("--host", host) as process:
+        assert process.log[0] == f"neox-ja: default is ready: http://[::1]:{process.port}/\n"
+        assert process.request("/").status_code == 200  # by the host [::1]:PORT
+        body = {"prompt": "猫", "max_tokens": 1}
+        assert process.request("/v1/completions", body).json()["usage"]["completion_tokens"] == 1
+        own = {"Origin": process.address.rstrip("/")}
+        assert process.request("/v1/completions", body, headers=own).status_code == 200
+        other = {"Origin": "http://[::2]"}
+        assert process.request("/v1/completions", body, headers=other).status_code == 403
+        with ExitStack() as stack:
+            if not is_open:
+                stack.enter_context(pytest.raises(httpx.ConnectError))
+            httpx.get(f"http://127.0.0.1:{process.port}/health").raise_for_status()
+        assert process.end(signal.SIGTERM) == 0
+        assert ("may use this server" in "".join(process.log)) == is_open
+
+
 def _addresses(*names: str) -> Callable[..., list[Any]]:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (name, 0)) for name in names]
     return lambda *_, **__: [*found, *found]  # as a system may tell each twice

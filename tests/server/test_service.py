@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -201,6 +202,29 @@ def test_time_to_come_back_is_that_of_complete_texts(model: ServedModel) -> None
     assert seconds() == 5
     ask(prompt="猫", n=50, max_tokens=1)
     assert seconds() == 1
+
+
+def test_time_to_come_back_counts_the_reading_of_prompts(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = model.generator.engine.network
+    prefill = network.prefill
+    seconds: list[float] = []
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.2)
+        return prefill(*arguments, **named)
+
+    server = Server(model)
+    count = server.service.metrics.count
+    monkeypatch.setattr(network, "prefill", slow)
+    monkeypatch.setattr(
+        server.service.metrics,
+        "count",
+        lambda generation: (seconds.extend(generation.seconds_of_texts), count(generation)),
+    )
+    server.complete(prompt=[6000 + number for number in range(200)], max_tokens=1)
+    assert seconds[0] >= 0.2
 
 
 def test_metrics_count_requests_and_tokens(model: ServedModel) -> None:

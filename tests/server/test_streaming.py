@@ -102,11 +102,11 @@ def test_comment_is_sent_in_silence() -> None:
     sent: list[bytes] = []
 
     async def slow() -> Any:
-        yield [1]
+        yield [b"1"]
         while sent.count(b": still here\n\n") < 2:
             await asyncio.sleep(0.001)
         yield []
-        yield [2, 3]
+        yield [b"2", b"3"]
 
     async def receive() -> Any:
         await asyncio.Event().wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.detokenizer import Detokenizer
@@ -82,9 +82,14 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
         return self._tokens.num_cached_tokens
 
     @property
-    def has_more(self) -> bool:
-        """Whether the next token, or the end, is there without waiting."""
-        return self._ended or self._tokens.has_more
+    def has_ended(self) -> bool:
+        """See `TokenStream.has_ended`."""
+        return self._tokens.has_ended
+
+    @property
+    def started_at(self) -> float | None:
+        """See `TokenStream.started_at`."""
+        return self._tokens.started_at
 
     @property
     def queue_position(self) -> int:
@@ -133,6 +138,41 @@ class TextStream(Iterator[TextChunk], AsyncIterator[TextChunk]):
             raise StopAsyncIteration from None
         finally:
             self._is_read = False
+
+    def read_ready(self) -> list[TextChunk]:
+        """Every chunk that is there, without waiting for more.
+
+        Returns:
+            The next chunks in order, the last of the text among them once it is there; often none.
+
+        Raises:
+            GenerationError: The text had ended before, or it cannot go on; see `TokenStream`.
+        """
+        self._begin_to_read()
+        chunks: list[TextChunk] = []
+        try:
+            while True:
+                chunk = self._before_tokens()
+                if chunk is None:
+                    if not self._tokens.has_more:
+                        break
+                    chunk = self._chunk_of(next(self._tokens, None))
+                if chunk is not None:
+                    chunks.append(chunk)
+        except StopIteration:
+            if not chunks:
+                raise GenerationError("this text has ended; begin another one") from None
+        except BaseException as error:
+            self._fail(error)
+            if not chunks:  # otherwise the next call tells it
+                raise
+        finally:
+            self._is_read = False
+        return chunks
+
+    def notify_with(self, notify: Callable[[], object]) -> None:
+        """See `TokenStream.notify_with`; for readers that call `read_ready`."""
+        self._tokens.notify_with(notify)
 
     def wait_for_many(self) -> None:
         """See `TokenStream.wait_for_many`."""

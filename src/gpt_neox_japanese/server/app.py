@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from gpt_neox_japanese.server.api.chat import create_chat_completion
 from gpt_neox_japanese.server.api.completions import create_completion
@@ -67,7 +68,7 @@ def make_app(service: Service) -> Starlette:
             route("GET", "/health", _tell_health),
             route("GET", "/metrics", _tell_metrics),
             route("GET", "/openapi.json", _describe_routes),
-            route("GET", "/", _show_page),
+            Route("/", GZipMiddleware(_show_page), methods=["GET"]),
             Mount("/page", GZipMiddleware(StaticFiles(directory=_PAGE, check_dir=False))),
         ],
         middleware=[cors, gate] if settings.allowed_origins else [gate],
@@ -105,8 +106,8 @@ async def _describe_routes(service: Service, _request: Request) -> Response:
     return JsonResponse(description)
 
 
-async def _show_page(_service: Service, _request: Request) -> Response:
+async def _show_page(scope: Scope, receive: Receive, send: Send) -> None:
     index = _PAGE / "index.html"
     if not index.is_file():
         raise HTTPException(404)
-    return FileResponse(index)
+    await FileResponse(index)(scope, receive, send)

@@ -13,13 +13,14 @@ from gpt_neox_japanese.server.gate import STRICT_HEADERS
 __all__ = ["Connection"]
 
 _SECONDS_FOR_A_HEAD = 30.0  # of a request, which a client has begun to send, or has not
-_MAX_BYTES_AHEAD = 1 << 16  # of further requests, sent before the answer to the first
+_MAX_BYTES_AHEAD = 1 << 16  # of further requests, before the answer to the first is complete
 
 
 class Connection(H11Protocol):
     """Knows its transport, and does not wait for ever for the head of a request."""
 
     _head_deadline: float | None = None
+    _sent_too_much_ahead = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -29,6 +30,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a part of a request, or of those after it."""
+        if self._sent_too_much_ahead:  # read all the same, to notice when the client leaves
+            return
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -40,8 +43,14 @@ class Connection(H11Protocol):
             # What a client sends ahead waits, and uvicorn would read no more until the answer is
             # complete: it would not notice that the client has left.
             ahead, _ = self.conn.trailing_data
-            if len(ahead) <= _MAX_BYTES_AHEAD:
-                self.flow.resume_reading()
+            self._sent_too_much_ahead = len(ahead) > _MAX_BYTES_AHEAD
+            self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless not all of it was taken."""
+        if self._sent_too_much_ahead:
+            self.transport.close()
+        super().on_response_complete()
 
     def send_400_response(self, _msg: str) -> None:
         """Refuse what is no HTTP, as every other error is told."""

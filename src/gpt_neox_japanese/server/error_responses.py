@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import pydantic_core
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -93,14 +94,16 @@ def to_json(value: Any) -> bytes:
     """Write JSON, in UTF-8.
 
     Args:
-        value: Dictionaries, lists, strings and finite numbers.
+        value: Dictionaries, lists, strings and numbers; one that is not finite becomes null.
 
     Returns:
         JSON without a line break in it.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Half a surrogate, which a header may bring in, becomes JSON's own \udc80.
-    return text.encode("utf-8", "backslashreplace")
+    try:
+        return pydantic_core.to_json(value, inf_nan_mode="null")  # many times faster than json's
+    except pydantic_core.PydanticSerializationError:
+        # Half a surrogate, which a header may bring in, becomes JSON's own \udc80.
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 class JsonResponse(Response):

@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
-from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.outputs import TextChunk
 from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.server.error_responses import ApiError
 
 __all__ = ["Generation"]
 
-# A text that is written at reading speed is sent token by token; of a faster one, some at a time.
-_SECONDS_BETWEEN_READS = 0.02
-
 
 class Generation:
     """Reads many streams, and hands on what comes, whichever it comes from.
 
+    Made, read and closed in one event loop.
+
     Args:
         streams: Begun; closed by `close`.
         prompts: The ids of each prompt; as many streams continue each of them.
+        seconds_between_reads: Asked after each read: what a fast model writes in that time is
+            handed on together.
 
     Attributes:
         streams: As above.
         num_written: Tokens so far.
         seconds_to_first_token: Since this was made; None before.
-        seconds_of_texts: Of each text that is complete, from its first token to its last.
+        seconds_of_texts: Of each text that is complete, from where it got its slot to its end.
     """
 
-    def __init__(self, streams: Sequence[TextStream], prompts: Sequence[list[int]]) -> None:
+    def __init__(
+        self,
+        streams: Sequence[TextStream],
+        prompts: Sequence[list[int]],
+        seconds_between_reads: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.streams = streams
         self._prompts = prompts
+        self._seconds_between_reads = seconds_between_reads
         self.num_written = 0
         self.seconds_to_first_token: float | None = None
         self.seconds_of_texts: list[float] = []
         self._begun = time.monotonic()
-        self._first_tokens: dict[int, float] = {}  # of which stream → when
-        self._arrived: asyncio.Queue[tuple[int, TextChunk] | Exception] = asyncio.Queue()
-        self._readers: list[asyncio.Task[None]] = []
+        self._open = dict(enumerate(streams))
+        self._error: ApiError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wake_up = asyncio.Event()
+        self._wants_any = True  # token; otherwise it is only woken for the end of a text
+        for stream in streams:
+            stream.notify_with(partial(self._notify, stream))
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -75,7 +87,7 @@ class Generation:
         return time.monotonic() - self._begun
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, TextChunk]]]:
-        """What is written, in the order in which it is.
+        """What is written, the texts that have grown in order.
 
         Yields:
             Everything that is there: which of the streams, and its next chunk. The last chunk of
@@ -85,46 +97,44 @@ class Generation:
             GenerationError: A text cannot go on.
             ApiError: It was aborted.
         """
-        self._readers = [
-            asyncio.create_task(self._read(index, stream))
-            for index, stream in enumerate(self.streams)
-        ]
-        num_open = len(self.streams)
-        while num_open:
-            arrived = [await self._arrived.get()]
-            while not self._arrived.empty():
-                arrived.append(self._arrived.get_nowait())
-            chunks = []
-            for each in arrived:
-                if isinstance(each, Exception):
-                    raise each
-                chunks.append(each)
-                num_open -= each[1].finish_reason is not None
-                self._count(*each)
-            yield chunks
+        while self._open:
+            # Before the texts are looked at, so that nothing arrives unseen.
+            self._wake_up.clear()
+            self._wants_any = True
+            if self._error is not None:
+                raise self._error
+            chunks = self._read()
+            if chunks:
+                self._wants_any = False
+                yield chunks
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._seconds_between_reads()):
+                        await self._wake_up.wait()
+            else:
+                await self._wake_up.wait()
 
-    def _count(self, index: int, chunk: TextChunk) -> None:
+    def _read(self) -> list[tuple[int, TextChunk]]:
+        """Everything that is there."""
         now = time.monotonic()
-        self.num_written += len(chunk.tokens)
-        if chunk.tokens:
-            self._first_tokens.setdefault(index, now)
-        if chunk.finish_reason:
-            self.num_written += self.streams[index].stop_token is not None
-            self.seconds_of_texts.append(now - self._first_tokens.get(index, now))
+        found = []
+        for index, stream in list(self._open.items()):
+            for chunk in stream.read_ready():
+                found.append((index, chunk))
+                self.num_written += len(chunk.tokens)
+                if chunk.finish_reason is not None:
+                    self.num_written += stream.stop_token is not None
+                    self.seconds_of_texts.append(now - (stream.started_at or now))
+                    del self._open[index]
         if self.num_written and self.seconds_to_first_token is None:
             self.seconds_to_first_token = self.seconds
+        return found
 
-    async def _read(self, index: int, stream: TextStream) -> None:
-        try:
-            async for chunk in stream:
-                self._arrived.put_nowait((index, chunk))
-                if chunk.finish_reason is not None:
-                    return
-                if not stream.has_more:  # what a fast model writes meanwhile is sent together
-                    await asyncio.sleep(_SECONDS_BETWEEN_READS)
-            raise GenerationError("the text was ended before it was complete; ask again")
-        except Exception as error:  # told to whoever reads `chunks`
-            self._arrived.put_nowait(error)
+    def _notify(self, stream: TextStream) -> None:
+        """Called by the engine, whose time is dear, after every token."""
+        if self._wants_any or stream.has_ended:
+            self._wants_any = False
+            with contextlib.suppress(RuntimeError):  # a closed event loop has no readers
+                self._loop.call_soon_threadsafe(self._wake_up.set)
 
     def abort(self, error: ApiError) -> None:
         """End it with an error.
@@ -132,11 +142,10 @@ class Generation:
         Args:
             error: What the reader of `chunks` gets.
         """
-        self._arrived.put_nowait(error)
+        self._error = error
+        self._wake_up.set()
 
     def close(self) -> None:
         """Write no more, and free what the texts hold. May be repeated."""
-        for reader in self._readers:
-            reader.cancel()
         for stream in self.streams:
             stream.close()

@@ -120,8 +120,10 @@ class _Server(uvicorn.Server):
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Listen at every address of a host: clients of localhost may try 127.0.0.1 or ::1 first.
 
-    An address that this machine does not have is left out if there is another.
+    An address that this machine does not have is left out if there is another. `::` is everywhere,
+    as 0.0.0.0 is: IPv4's addresses, too.
     """
+    everywhere = host == "::" and socket.has_dualstack_ipv6()
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         missing: OSError | None = None
@@ -132,7 +134,9 @@ def _listen(host: str, port: int) -> list[socket.socket]:
                     port = listeners[0].getsockname()[1]
                 address = (name, port, *rest)
                 try:
-                    listener = socket.create_server(address, family=family, backlog=_BACKLOG)
+                    listener = socket.create_server(
+                        address, family=family, backlog=_BACKLOG, dualstack_ipv6=everywhere
+                    )
                 except OSError as error:
                     if error.errno == errno.EADDRINUSE:  # by a server that clients may mean
                         raise

@@ -23,6 +23,10 @@ _T = TypeVar("_T")
 
 _MAX_SECONDS_TO_RETRY = 60
 _MAX_THREADS = 2  # that tokenize
+# Every read takes time from the engine, which has the same cores. A text that is written at reading
+# speed is still sent token by token; of a faster one, some tokens at a time.
+_MAX_READS_A_SECOND = 400  # of all texts
+_MIN_SECONDS_BETWEEN_READS = 0.02
 
 
 class ServedModel:
@@ -149,7 +153,7 @@ class Service:
         self._model: ServedModel | None = None
         self._generations: set[Generation] = set()
         self._num_texts = 0
-        self._mean_seconds_of_a_text = 1.0  # while it is written
+        self._mean_seconds_of_a_text = 1.0  # while it has a slot
 
     def open(self, model: ServedModel) -> None:
         """Take requests from now on.
@@ -241,6 +245,11 @@ class Service:
             for seconds in generation.seconds_of_texts:
                 self._mean_seconds_of_a_text += 0.1 * (seconds - self._mean_seconds_of_a_text)
 
+    def seconds_between_reads(self) -> float:
+        """How long a request's texts grow before more of them is sent."""
+        num_read = min(len(self._generations), self.model.slots)
+        return max(_MIN_SECONDS_BETWEEN_READS, num_read / _MAX_READS_A_SECOND)
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being tokenized or written."""
@@ -261,8 +270,10 @@ class Service:
         return self._model is not None
 
     def close(self) -> None:
-        """End the engine."""
+        """End the engine, and what renders chat templates."""
         if self._model is not None:
+            if self._model.chat_template is not None:
+                self._model.chat_template.close()
             self._model.generator.close()
 
 

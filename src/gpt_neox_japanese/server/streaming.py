@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gpt_neox_japanese.server.error_responses import to_json
-
 __all__ = ["ClientGoneError", "EventStream", "unless_client_leaves"]
 
 _T = TypeVar("_T")
@@ -54,7 +52,7 @@ class EventStream(Response):
     Every event is sent as a whole: whatever happens, none is torn.
 
     Args:
-        events: Lists of objects, each sent as one event; its errors must be events.
+        events: Lists of JSON objects, each sent as one event; its errors must be events.
         queue_position: The request's place in the queue, from 1; 0 once it is written.
         keep_alive_interval: Seconds of silence before a comment.
         write_timeout: Seconds that a client may leave what is sent unread.
@@ -65,7 +63,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        events: AsyncIterator[list[Any]],
+        events: AsyncIterator[list[bytes]],
         *,
         queue_position: Callable[[], int],
         keep_alive_interval: float,
@@ -105,7 +103,7 @@ class EventStream(Response):
 
     async def _write_events(self, send: Send) -> None:
         async for events in self._events:
-            data = b"".join(b"data: " + to_json(event) + b"\n\n" for event in events)
+            data = b"".join(b"data: %b\n\n" % event for event in events)
             if data:
                 await self._write(send, data)
         await self._write(send, b"data: [DONE]\n\n")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.server.api import chat_template
 from gpt_neox_japanese.server.api.chat_template import ChatTemplate, find_chat_template
 from gpt_neox_japanese.server.api.responses import ChatCompletion
 from gpt_neox_japanese.server.service import ServedModel
@@ -147,6 +148,42 @@ def test_template_that_refuses_is_heard(model: ServedModel) -> None:
 def test_template_that_fails_is_told(model: ServedModel, source: str) -> None:
     with pytest.raises(ArgumentError, match="chat template"):
         ChatTemplate(source, model.codec).encode(HELLO)
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_template_that_computes_for_long_is_ended_and_the_next_request_is_answered(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_template, "_MAX_SECONDS", 3.0)
+    source = "{% if messages[0].content == '?' %}" + ENDLESS + "{% endif %}" + TEMPLATE
+    server = Server(ServedModel("default", model.generator, ChatTemplate(source, model.codec)))
+    body = {"messages": [{"role": "user", "content": "?"}]}
+    assert_error(server.post("/v1/chat/completions", body), 400, "more than 3 s")
+    assert ask(server, max_tokens=1)["usage"]["completion_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 2000000000 }}",
+        "{{ 'a'.center(2000000000) }}",
+        "{{ 'a' * 5000000 }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% set s = namespace(t='a') %}{% for i in range(9) %}{% set s.t = s.t * 99 %}{% endfor %}",
+    ],
+)
+def test_template_that_makes_too_much_is_refused(model: ServedModel, source: str) -> None:
+    with pytest.raises(ArgumentError, match="chat template refuses"):
+        ChatTemplate(source, model.codec).encode(HELLO)
+
+
+def test_template_whose_process_was_ended_is_rendered_by_another(model: ServedModel) -> None:
+    template = ChatTemplate(TEMPLATE, model.codec)
+    expected = template.encode(HELLO)
+    template.close()
+    assert template.encode(HELLO) == expected
 
 
 def test_template_that_is_none_is_refused(model: ServedModel) -> None:

@@ -84,3 +84,36 @@ def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None
     desk.notice.get_by_text("保存できません").wait_for()
     with desk.page.expect_download():
         desk.page.click("#notice button")
+
+
+def test_two_tabs_that_write_in_one_work_both_keep_what_they_wrote(desk: Desk) -> None:
+    desk.editor.focus()
+    desk.page.keyboard.insert_text("春の朝。")
+    desk.stored()
+    tabs = [desk]
+    tabs.append(Desk(desk.page.context.new_page(), desk.url))
+    tabs[1].open()
+    assert tabs[1].text == "春の朝。"
+    for tab, words in zip(tabs, ("雨が降る。", "風が吹く。"), strict=True):
+        tab.page.bring_to_front()
+        tab.editor.focus()
+        tab.page.keyboard.press("Control+End")
+        tab.page.keyboard.insert_text(words)
+        tab.stored()
+    tabs[1].notice.get_by_text("別の作品").wait_for()
+    assert tabs[1].page.input_value("#title") == "春の朝。風が吹く。（2）"
+    for tab, words in zip(tabs, ("雪になる。", "止む。"), strict=True):  # and go on
+        tab.page.bring_to_front()
+        tab.editor.focus()
+        tab.page.keyboard.insert_text(words)
+        tab.stored()
+    tabs[1].page.close()
+    desk.open()
+    texts = set()
+    for number in range(2):
+        desk.page.click("#open-settings")
+        assert desk.page.locator("#works li").count() == 2
+        desk.page.locator("#works li button:first-child").nth(number).click()
+        desk.page.wait_for_timeout(200)
+        texts.add(desk.text)
+    assert texts == {"春の朝。雨が降る。雪になる。", "春の朝。風が吹く。止む。"}

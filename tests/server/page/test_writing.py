@@ -184,3 +184,13 @@ def test_whole_sentences_are_said_not_tokens(desk: Desk) -> None:
     said = desk.page.evaluate("window.said")
     assert "".join(said) == written
     assert all(part[-1] in "。！？\n" for part in said[:-1])
+
+
+def test_keys_find_the_sheet_after_a_reload(desk: Desk) -> None:
+    written = desk.write(length=3)
+    desk.stored()
+    desk.open()
+    desk.page.keyboard.press("Control+Enter")
+    desk.wait_for_tokens(4)
+    desk.wait()
+    assert desk.text.startswith(BEGINNING + written)

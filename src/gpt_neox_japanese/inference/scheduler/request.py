@@ -42,6 +42,7 @@ class Request:
         num_computed: How many of `ids` the KV cache holds.
         num_cached: How many of them another text had left there.
         slot: Where in the KV cache; None while it waits.
+        started_at: When it got its slot, as `time.monotonic` counts; None before.
         cancelled: Nobody wants the rest: the engine drops it before its next step.
         finish_reason: "stop" after a stop id or a cancel, "length" where there is no more room;
             None as long as it is being written, or after an error.
@@ -66,6 +67,7 @@ class Request:
         self.num_computed = 0
         self.num_cached = 0
         self.slot: int | None = None
+        self.started_at: float | None = None
         self.cancelled = False
         self.finish_reason: FinishReason | None = None
         self.error: GenerationError | None = None

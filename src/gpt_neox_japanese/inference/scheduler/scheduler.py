@@ -15,6 +15,7 @@ continuations of one prompt are several requests, which share its chunks by `KVS
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
@@ -67,6 +68,7 @@ class Scheduler:
             request = self.waiting.popleft()
             self.running.append(request)  # first: whatever fails, its owner is told
             request.slot = self._slots.acquire(request.ids)
+            request.started_at = time.monotonic()
         return bool(self.running)
 
     def step(self) -> None:

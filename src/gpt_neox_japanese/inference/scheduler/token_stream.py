@@ -78,6 +78,16 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         return request.cancelled or request.is_finished or self._num_read < len(request.chosen)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing will be chosen any more; what was chosen may still be unread."""
+        return self._request.cancelled or self._request.is_finished
+
+    @property
+    def started_at(self) -> float | None:
+        """When it got a slot, as `time.monotonic` counts; None before."""
+        return self._request.started_at
+
+    @property
     def queue_position(self) -> int:
         """1 if it is the next to get a slot, and so on; 0 when it runs or has ended."""
         return self._queue_position(self._request)
@@ -122,6 +132,15 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
     def wait_for_many(self) -> None:
         """Be woken less often: for a reader that wants the whole text and no part of it early."""
         self._request.notify_every = _MANY
+
+    def notify_with(self, notify: Callable[[], object]) -> None:
+        """Call somebody rather than wake a reader who waits: for those who look at `has_more`.
+
+        Args:
+            notify: Called by the engine's thread after choices and at the end, and by whoever
+                cancels; it must be short.
+        """
+        self._request.notify = notify
 
     def check_process(self) -> None:
         """Refuse to be read by a forked process: the text is written in the one it came from.

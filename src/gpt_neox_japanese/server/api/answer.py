@@ -17,7 +17,7 @@ from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.server.api.schema import SamplingRequest
 from gpt_neox_japanese.server.api.submission import Submission, submit
-from gpt_neox_japanese.server.error_responses import ApiError, JsonResponse, log_failure
+from gpt_neox_japanese.server.error_responses import ApiError, JsonResponse, log_failure, to_json
 from gpt_neox_japanese.server.generation import Generation
 from gpt_neox_japanese.server.service import Service
 from gpt_neox_japanese.server.streaming import ClientGoneError, EventStream, unless_client_leaves
@@ -165,24 +165,25 @@ async def _events(
     generation: Generation,
     head: _Head,
     request_id: str,
-) -> AsyncIterator[list[dict[str, Any]]]:
+) -> AsyncIterator[list[bytes]]:
     """The events of a stream, those that are there together; whatever fails is the last of them."""
     include_usage = bool(body.stream_options and body.stream_options.include_usage)
-    rest: dict[str, Any] = {"usage": None} if include_usage else {}
-    begin = head.of(form.chunk)
+    # What all events have in common is written once: there are thousands of them a second.
+    begin = to_json(head.of(form.chunk)).removesuffix(b"}") + b',"choices":['
+    end = b'],"usage":null}' if include_usage else b"]}"
     try:
-        yield [{**begin, "choices": [p], **rest} for p in form.first_parts(generation)]
+        yield [begin + to_json(part) + end for part in form.first_parts(generation)]
         async for chunks in generation.chunks():
             parts = (form.part(index, chunk, generation) for index, chunk in chunks)
-            yield [{**begin, "choices": [p], **rest} for p in parts if p is not None]
+            yield [begin + to_json(part) + end for part in parts if part is not None]
         if include_usage:
-            yield [{**begin, "choices": [], "usage": _usage(generation)}]
+            yield [begin + b'],"usage":' + to_json(_usage(generation)) + b"}"]
     except ApiError as error:
-        yield [error.body]
+        yield [to_json(error.body)]
     except GenerationError as error:
-        yield [ApiError(500, str(error)).body]
+        yield [to_json(ApiError(500, str(error)).body)]
     except Exception as error:
-        yield [log_failure(error, request_id).body]
+        yield [to_json(log_failure(error, request_id).body)]
 
 
 def _usage(generation: Generation) -> dict[str, Any]:

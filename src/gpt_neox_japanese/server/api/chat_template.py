@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 __all__ = ["ChatTemplate", "find_chat_template"]
+
+_MAX_SECONDS = 5.0  # of one rendering
+_WORKER = Path(__file__).with_name("template_worker.py")
 
 # Characters that stand for nothing; one of them breaks the tags that a message spells.
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
@@ -36,16 +42,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, codec: Codec) -> None:
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-        environment.globals["raise_exception"] = _refuse
-        try:
-            self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise ArgumentError(f"the chat template cannot be read: {error}") from error
+        self._renderer = _Renderer(source)
         self._codec = codec
         tags = sorted(codec.special_tokens_set, key=len, reverse=True)
         self._tags = re.compile("|".join(map(re.escape, tags)) or r"(?!)")
@@ -68,17 +65,14 @@ class ChatTemplate:
             ArgumentError: The template refuses these messages, or fails.
             TokenizationError: A text cannot be encoded.
         """
-        from jinja2 import TemplateError
-
         written = json.dumps(messages, ensure_ascii=False)
         breaker = next((c for c in _NONCHARACTERS if c not in written), None)
         if breaker is None:
             raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
         broken = _map_strings(messages, lambda text: self._break(text, breaker))
-        try:
-            text = self._template.render(messages=broken, add_generation_prompt=True, **self._names)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise ArgumentError(f"the chat template refuses these messages: {error}") from None
+        text = self._renderer.render(
+            {"messages": broken, "add_generation_prompt": True, **self._names}
+        )
         ids: list[int] = []
         end = 0
         for tag in self._tags.finditer(text):
@@ -89,8 +83,97 @@ class ChatTemplate:
             end = tag.end()
         return ids + self._codec.encode(text[end:].replace(breaker, ""))
 
+    def close(self) -> None:
+        """End what renders. May be repeated; the next call starts it again."""
+        self._renderer.close()
+
     def _break(self, text: str, breaker: str) -> str:
         return self._tags.sub(lambda tag: tag.group()[0] + breaker + tag.group()[1:], text)
+
+
+class _Renderer:
+    """Renders a template in another process (`template_worker`), and ends it if it takes too long.
+
+    Threads take turns.
+
+    Args:
+        source: The template.
+
+    Raises:
+        ArgumentError: It is no template.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._worker: subprocess.Popen[str] | None = None
+        self._running()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """The text for some variables.
+
+        Args:
+            variables: What JSON can hold.
+
+        Returns:
+            What the template makes of them.
+
+        Raises:
+            ArgumentError: The template refuses them, fails, or takes too long.
+        """
+        with self._lock:
+            return self._ask(self._running(), variables, "refuses these messages")
+
+    def close(self) -> None:
+        """End the process."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+            worker.communicate()
+
+    def _running(self) -> subprocess.Popen[str]:
+        """The process, which knows the template."""
+        if self._worker is not None and self._worker.poll() is None:
+            return self._worker
+        self.close()
+        worker = self._worker = subprocess.Popen(  # noqa: S603 our own file
+            [sys.executable, "-P", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="ascii",
+            start_new_session=True,  # Ctrl-C is the server's to answer
+        )
+        self._ask(worker, self._source, "cannot be read")
+        return worker
+
+    def _ask(self, worker: subprocess.Popen[str], value: Any, failure: str) -> str:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        timer = threading.Timer(_MAX_SECONDS, worker.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            print(json.dumps(value), file=worker.stdin, flush=True)
+            line = worker.stdout.readline()
+        except (OSError, ValueError):  # it ended by itself, or was closed
+            line = ""
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            self.close()
+            raise ArgumentError(
+                f"the chat template {failure}: it takes more than {_MAX_SECONDS:g} s, or too much"
+                " memory"
+            )
+        answer: dict[str, str] = json.loads(line)
+        if "error" in answer:
+            raise ArgumentError(f"the chat template {failure}: {answer['error']}")
+        return answer["text"]
 
 
 def find_chat_template(directory: Path, file: Path | None) -> str | None:
@@ -125,12 +208,6 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
         f"{str(config)!r}: chat_template is neither a string nor a list; name one with"
         " --chat-template FILE"
     )
-
-
-def _refuse(message: str) -> None:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)
 
 
 def _map_strings(value: Any, change: Any) -> Any:

@@ -83,7 +83,7 @@ async def submit(service: Service, body: SamplingRequest, submission: Submission
         raise service.queue_full() from None
     except (GenerationError, TokenizationError) as error:
         raise _refusal(error, body, submission) from None
-    return Generation(streams, prompts)
+    return Generation(streams, prompts, service.seconds_between_reads)
 
 
 def _begin(

@@ -27,9 +27,11 @@ const ENGLISH = {
   "途中で切れました。": "The answer broke off.", "まず、はじめの一行を書いてください。": "Write a first line.",
   "文脈がもうすぐいっぱいです。": "The context is nearly full.", "文脈がいっぱいです。": "The context is full.",
   はじめを読ませない: "Skip the beginning", "この作品は読み込めません。": "This is no work of ours.",
-  "別のタブでこの作品が変わりました。": "This work was changed in another tab.", 読み直す: "Reload", 写しました: "Copied", "まだ何も送っていません。": "Nothing was sent yet.",
+  "別のタブでこの作品が変わりました。": "This work was changed in another tab.",
+  "別のタブでも書かれていました。こちらは別の作品として残します。": "Another tab wrote in it, too. This one is kept as another work.",
+  読み直す: "Reload", 写しました: "Copied", "まだ何も送っていません。": "Nothing was sent yet.",
   "サーバーは「{}」と答えました。": "The server says: {}", "{} トークン。印は、正規化で形が変わったところ。": "{} tokens. Marked: changed by normalisation.",
-  "番号をならべてください。": "Give ids.", モデルは文を終えました: "the model ended the text", 言葉を選ぶ: "choose a token", 枝を移る: "other branches", 行を移る: "other line",
+  "番号をならべてください。": "Give ids.", モデルは文を終えました: "the model ended the text", 言葉を選ぶ: "choose a token", 枝を移る: "other branches",
   止める・閉じる: "stop, close", 手で書く: "edit", 戻す・進む: "undo, redo", 終わり: "end",
 };
 

@@ -294,7 +294,14 @@ function touched(draw = true) {
 function save() {
   discard();
   const kept = story; // the notice may outlast it on the desk
-  if (storage.save(kept)) return true;
+  const parted = storage.part(kept);
+  if (storage.save(kept)) {
+    if (parted) {
+      $("title").value = kept.title;
+      notice(t("別のタブでも書かれていました。こちらは別の作品として残します。"));
+    }
+    return true;
+  }
   notice(t("保存できません。.json に書き出してください。"), t("書き出す"), () => storage.download(kept, "json"));
   return false;
 }
@@ -351,6 +358,8 @@ function lay(next) {
   editor.reading.reset();
   if (story.pieces().some((piece) => piece.by === "model")) editor.read(story);
   else editor.edit(story.text.length);
+  // After a reload keys find the sheet.
+  if (document.activeElement === document.body) editor.area.focus({ preventScroll: true });
   count();
   buttons();
   measure();

@@ -1,6 +1,6 @@
 /** What this browser keeps: works and settings in localStorage, the key for this tab only. */
 
-import { Story, isStory } from "./story.js";
+import { Story, isStory, newId } from "./story.js";
 
 const PREFIX = "neox-ja:";
 const WORK = `${PREFIX}work:`;
@@ -50,10 +50,26 @@ export function works() {
   return read("works", []).sort((a, b) => b.saved - a.saved);
 }
 
+/** @param {string} id @returns {number | undefined} when it was saved last, by whichever tab */
+const savedAt = (id) => works().find((each) => each.id === id)?.saved;
+
 /** @param {string} id @returns {Story | null} */
 export function load(id) {
   const saved = read(`work:${id}`, null);
-  return isStory(saved) ? new Story(saved) : null;
+  return isStory(saved) ? Object.assign(new Story(saved), { savedAt: savedAt(id) }) : null;
+}
+
+/**
+ * Another tab may have saved the same work since this one read it: neither version is lost, for this
+ * one becomes a work of its own.
+ * @param {Story} story @returns {boolean} whether it became another work
+ */
+export function part(story) {
+  const last = savedAt(story.id);
+  if (last === undefined || last === story.savedAt) return false;
+  story.id = newId();
+  story.title = `${nameOf(story)}（2）`;
+  return true;
 }
 
 /**
@@ -64,7 +80,9 @@ export function save(story) {
   const kept = write(`work:${story.id}`, story)
     || write(`work:${story.id}`, JSON.parse(JSON.stringify(story, (name, value) =>
       (name === "top" ? undefined : value))));
-  const entry = { id: story.id, title: nameOf(story), saved: Date.now() };
+  // Two tabs that save in one millisecond save at two times.
+  story.savedAt = Date.now() + Math.random();
+  const entry = { id: story.id, title: nameOf(story), saved: story.savedAt };
   return kept && write("works", [entry, ...works().filter((each) => each.id !== story.id)])
     && write("open", story.id);
 }

@@ -42,10 +42,13 @@ function after(pieces, place) {
   return units ? [half(pieces[count], units), ...pieces.slice(count + 1)] : pieces.slice(count);
 }
 
+/** @returns {string} for a work; pages over plain HTTP have no randomUUID */
+export const newId = () => crypto.randomUUID?.() ?? String(Date.now() + Math.random());
+
 export class Story {
   /** @param {object} [saved] what `toJSON` gave */
   constructor(saved = {}) {
-    this.id = saved.id ?? crypto.randomUUID?.() ?? String(Date.now() + Math.random());
+    this.id = saved.id ?? newId();
     this.title = saved.title ?? "";
     /** Characters at the beginning that the model is not shown. */
     this.unread = saved.unread ?? 0;

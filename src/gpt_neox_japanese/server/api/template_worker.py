@@ -1,0 +1,64 @@
+"""A program: renders one Jinja template again and again, in a process that can be ended.
+
+A chat template comes with a model, from anywhere. Jinja's sandbox keeps it from files and from
+Python's insides, but not from computing for ever or filling the memory. The server starts this
+file (`chat_template`), writes the template to it and then the variables of each rendering, one JSON
+value a line, and reads an object a line: the `text`, or the `error`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Any
+
+_MAX_BYTES = 1 << 30  # of memory
+_MAX_CHARACTERS = 1 << 22  # of a rendering: more than any context holds
+
+
+def main() -> None:
+    """Read, render and write until nothing more comes."""
+    _limit_memory()
+    template = None
+    for line in sys.stdin:
+        try:
+            if template is None:
+                template = _compile(json.loads(line))
+                answer = {"text": ""}
+            else:
+                answer = {"text": _render(template, json.loads(line))}
+        except Exception as error:
+            answer = {"error": str(error) or type(error).__name__}
+        print(json.dumps(answer), flush=True)
+
+
+def _compile(source: str) -> Any:
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.globals["raise_exception"] = refuse
+    return environment.from_string(source)
+
+
+def _render(template: Any, variables: dict[str, Any]) -> str:
+    text: str = template.render(variables)
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"it makes {len(text)} characters of them, above {_MAX_CHARACTERS}")
+    return text
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # where a system has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
+
+
+if __name__ == "__main__":
+    main()
