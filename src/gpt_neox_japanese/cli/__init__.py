@@ -27,6 +27,7 @@ _NOT_OURS = ("torchao", "torch.utils._pytree")
 # Name → what the overview says of it, so that the overview imports nothing.
 _COMMANDS = {
     "generate": "Continue a Japanese text.",
+    "chat": "Talk with a model that learned to answer.",
     "serve": "Serve a model over HTTP, with OpenAI's names.",
     "tokenize": "Text → ids.",
     "detokenize": "Ids → text.",

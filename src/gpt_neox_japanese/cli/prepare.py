@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -52,6 +52,17 @@ def _read_part(
 @layout_options
 @run_options
 @click.option(
+    "--conversations",
+    is_flag=True,
+    help='CORPUS holds conversations, a .jsonl line each: {"messages": [{"role": …, '
+    '"content": …}, …]} or {"prompt": …, "completion": …}. Only answers are learned.',
+)
+@click.option(
+    "--chat-template",
+    type=PATH,
+    help="Jinja template of conversations.  [default: the tokenizer's, or the one in this package]",
+)
+@click.option(
     "--part",
     type=TEXT,
     metavar="I/N",
@@ -80,6 +91,8 @@ def command(
     resume: bool,
     part: tuple[int, int] | None,
     merge: bool,
+    conversations: bool,
+    chat_template: Path | None,
 ) -> None:
     """Tokenize CORPUS into shards that `neox-ja train` reads.
 
@@ -90,6 +103,23 @@ def command(
     from gpt_neox_japanese.training.data.merge import merge as merge_parts
     from gpt_neox_japanese.training.data.prepare import prepare
 
+    if conversations:
+        if part is not None or merge:
+            raise click.UsageError("--conversations are prepared as a whole; leave out --part")
+        _prepare_conversations(
+            corpus,
+            tokenizer,
+            output,
+            chat_template=chat_template,
+            held_out=held_out,
+            resume=resume,
+            layout=Layout(text_field, id_field),
+            on_error=on_error,
+            workers=workers,
+        )
+        return
+    if chat_template is not None:
+        raise click.UsageError("--chat-template is for --conversations; give both")
     if merge:
         _refuse_others(context)
         manifest = merge_parts(corpus, output)
@@ -112,6 +142,17 @@ def command(
         )
     if manifest.skipped:
         click.echo(f"skipped: {manifest.skipped:,} broken documents")
+
+
+def _prepare_conversations(*arguments: Any, **options: Any) -> None:
+    from gpt_neox_japanese.training.data.conversations import prepare_conversations
+
+    counts = prepare_conversations(*arguments, **options)
+    for name, split in (("train", counts["train"]), ("held out", counts["held-out"])):
+        click.echo(
+            f"{name}: {split.conversations:,} conversations, {split.tokens:,} tokens, of which "
+            f"{split.answer_tokens:,} are answers"
+        )
 
 
 def _refuse_others(context: click.Context) -> None:

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt_neox_japanese.corpus.conversations import messages_of
 from gpt_neox_japanese.errors import CorpusError
 
 __all__ = ["Document", "Layout", "document_of_json", "document_of_line", "is_held_out", "name_of"]
@@ -38,11 +39,14 @@ class Layout:
         text_field: The JSON field or Parquet column that holds the text.
         id_field: The one that holds the document's id; it may be missing.
         split_lines: Whether every line of a .txt file that is not blank is a document.
+        conversations: Whether every line of a .jsonl file is a conversation (`messages_of`) and its
+            text the JSON list of its messages; other files are refused.
     """
 
     text_field: str = "text"
     id_field: str = "id"
     split_lines: bool = False
+    conversations: bool = False
 
 
 def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Document:
@@ -66,6 +70,9 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
     except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
         raise CorpusError(f"{file}, line {number}: not JSON ({error})") from None
     text = fields.get(layout.text_field) if isinstance(fields, dict) else None
+    if layout.conversations:
+        messages = messages_of(fields, f"{file}, line {number}")
+        text = json.dumps(messages, ensure_ascii=False)
     if not isinstance(text, str):
         raise CorpusError(
             f'{file}, line {number}: expected an object with a string "{layout.text_field}"'

@@ -1,4 +1,4 @@
-"""A chat template: messages to a prompt's ids."""
+"""A chat template: messages to ids, of a prompt or of a conversation that is learned from."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
-__all__ = ["ChatTemplate", "find_chat_template"]
+__all__ = ["ChatTemplate", "Messages", "Turns", "find_chat_template"]
+
+Messages = Sequence[Mapping[str, Any]]
+"""What was said, in order, each with `role` and `content`."""
 
 # Characters that stand for nothing; one of them breaks the tags that a message spells.
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+
+class Turns(NamedTuple):
+    """A conversation to learn from.
+
+    Attributes:
+        ids: Of all of it.
+        is_answer: For each id whether it belongs to an answer.
+    """
+
+    ids: list[int]
+    is_answer: list[bool]
 
 
 class ChatTemplate:
@@ -55,7 +70,7 @@ class ChatTemplate:
             "eos_token": END_OF_TEXT if codec.token_to_id(END_OF_TEXT) is not None else "",
         }
 
-    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode(self, messages: Messages) -> list[int]:
         """The ids of a prompt that asks for the next message.
 
         Args:
@@ -68,17 +83,66 @@ class ChatTemplate:
             ArgumentError: The template refuses these messages, or fails.
             TokenizationError: A text cannot be encoded.
         """
+        breaker = _breaker(messages)
+        return self._ids(self._render(messages, breaker, asks=True), breaker)
+
+    def encode_turns(self, messages: Messages) -> Turns:
+        """The ids of a whole conversation, and which of them are answers.
+
+        An answer is what follows the prompt that asks for it, up to where the next message begins,
+        its end mark included: what a model is to write there.
+
+        Args:
+            messages: With `role` and `content`; at least one is the assistant's.
+
+        Returns:
+            Ids, and for each whether an answer holds it.
+
+        Raises:
+            ArgumentError: Nobody answers, or the template refuses these messages, fails, or writes
+                a conversation otherwise than by adding to the prompts that led to it.
+            TokenizationError: A text cannot be encoded.
+        """
+        breaker = _breaker(messages)
+        ids: list[int] = []
+        answers: list[bool] = []
+
+        def add(text: str, is_answer: bool) -> None:
+            # Each by itself: a prompt is encoded before its answer is known.
+            new = self._ids(text, breaker)
+            ids.extend(new)
+            answers.extend([is_answer] * len(new))
+
+        whole = self._render(messages, breaker, asks=False)
+        done = 0
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prompt = self._render(messages[:number], breaker, asks=True)
+            answered = self._render(messages[: number + 1], breaker, asks=False)
+            if not (whole.startswith(answered) and answered.startswith(prompt) and prompt[done:]):
+                raise ArgumentError(
+                    "the chat template does not write an answer right behind its prompt, so it"
+                    " cannot be told what a model is to learn; use another template"
+                )
+            add(prompt[done:], False)
+            add(answered[len(prompt) :], True)
+            done = len(answered)
+        if not done:
+            raise ArgumentError("no message is the assistant's, so there is nothing to learn")
+        return Turns(ids, answers)
+
+    def _render(self, messages: Messages, breaker: str, *, asks: bool) -> str:
         from jinja2 import TemplateError
 
-        written = json.dumps(messages, ensure_ascii=False)
-        breaker = next((c for c in _NONCHARACTERS if c not in written), None)
-        if breaker is None:
-            raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
         broken = _map_strings(messages, lambda text: self._break(text, breaker))
         try:
-            text = self._template.render(messages=broken, add_generation_prompt=True, **self._names)
+            return self._template.render(messages=broken, add_generation_prompt=asks, **self._names)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise ArgumentError(f"the chat template refuses these messages: {error}") from None
+
+    def _ids(self, text: str, breaker: str) -> list[int]:
+        """The ids of what a template wrote: of its tags their own, of all else those of text."""
         ids: list[int] = []
         end = 0
         for tag in self._tags.finditer(text):
@@ -125,6 +189,15 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
         f"{str(config)!r}: chat_template is neither a string nor a list; name one with"
         " --chat-template FILE"
     )
+
+
+def _breaker(messages: Messages) -> str:
+    """A character that none of the messages holds."""
+    written = json.dumps(messages, ensure_ascii=False)
+    breaker = next((c for c in _NONCHARACTERS if c not in written), None)
+    if breaker is None:
+        raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
+    return breaker
 
 
 def _refuse(message: str) -> None:
