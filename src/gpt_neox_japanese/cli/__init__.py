@@ -34,6 +34,8 @@ _COMMANDS = {
     "vocab": "Build or inspect a vocabulary.",
     "prepare": "Corpus → token shards.",
     "train": "Token shards → model.",
+    "merge": "Adapters + model → model.",
+    "average": "Several checkpoints → their mean.",
     "convert": "Checkpoint → another format, and back.",
     "bench": "How fast a model writes on this machine.",
     "evaluate": "Bits per character of a model on texts.",
