@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from gpt_neox_japanese.cli.options.shared import (
     PATH,
-    held_out_option,
+    held_out_options,
     layout_options,
     renamed_option,
     required_tokenizer_option,
@@ -48,7 +48,11 @@ def _read_part(
     type=PATH,
     help="Directory to make; it must not exist, or be empty.",
 )
-@held_out_option("Fraction of the documents kept out of training, to evaluate with.")
+@held_out_options(
+    "Fraction of the text kept out of training, to evaluate with; of little text at least 20,000 "
+    "characters or a tenth.",
+    "File or directory of text to evaluate with, of which nothing is trained on; may be repeated.",
+)
 @layout_options
 @run_options
 @click.option(
@@ -82,7 +86,8 @@ def command(
     corpus: tuple[Path, ...],
     tokenizer: str,
     output: Path,
-    held_out: float,
+    held_out: float | None,
+    held_out_files: tuple[Path, ...],
     text_field: str,
     id_field: str,
     split_lines: bool,
@@ -129,16 +134,28 @@ def command(
             tokenizer,
             output,
             held_out=held_out,
+            held_out_files=held_out_files,
             layout=Layout(text_field, id_field, split_lines),
             on_error=on_error,
             workers=workers,
             resume=resume,
             part=part,
         )
-    for name, split in (("train", manifest.train), ("held out", manifest.held_out)):
+    both = manifest.train, manifest.held_out
+    documents, characters = (
+        sum(getattr(x, of) for x in both) for of in ("documents", "characters")
+    )
+    for name, split in zip(("train", "held out"), both, strict=True):
         click.echo(
-            f"{name}: {split.documents:,} documents, {split.characters:,} characters, "
+            f"{name}: {split.documents:,} documents ({split.documents / max(documents, 1):.1%}), "
+            f"{split.characters:,} characters ({split.characters / max(characters, 1):.1%}), "
             f"{split.tokens:,} tokens"
+        )
+    if part is None and not manifest.held_out.tokens and held_out != 0:
+        click.echo(
+            "nothing is held out, so no measurement can be made; name a file of its own with "
+            "--held-out-files, or a larger --held-out",
+            err=True,
         )
     if manifest.skipped:
         click.echo(f"skipped: {manifest.skipped:,} broken documents")

@@ -11,7 +11,15 @@ from pathlib import Path
 from gpt_neox_japanese.corpus.conversations import messages_of
 from gpt_neox_japanese.errors import CorpusError
 
-__all__ = ["Document", "Layout", "document_of_json", "document_of_line", "is_held_out", "name_of"]
+__all__ = [
+    "Document",
+    "Layout",
+    "document_of_json",
+    "document_of_line",
+    "hash_of",
+    "is_held_out",
+    "name_of",
+]
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def name_of(file: Path) -> str:
 
 
 def is_held_out(document_id: str, fraction: float) -> bool:
-    """Whether a document belongs to the held-out part, by its id alone.
+    """Whether a document of a large corpus is held out, by its id alone; see `choose_held_out`.
 
     The decision is the same on every machine and for every order of the corpus, and a document
     held out at one fraction stays held out at every larger one.
@@ -156,5 +164,14 @@ def is_held_out(document_id: str, fraction: float) -> bool:
     Returns:
         Whether it is kept out of training.
     """
+    return hash_of(document_id) < fraction * 2**64
+
+
+def hash_of(document_id: str) -> int:
+    """A number from 0 to below 2^64 that an id alone decides.
+
+    Args:
+        document_id: The document's id.
+    """
     digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+    return int.from_bytes(digest[:8], "big")

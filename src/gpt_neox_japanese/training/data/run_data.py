@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gpt_neox_japanese.training.data.datatrove_files import (
     open_datatrove,
 )
 from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
-from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens, Split
 
 __all__ = ["RunData", "open_data"]
 
@@ -33,6 +34,7 @@ class RunData:
         codec: The tokenizer.
         eos_token_id: The id that ends every document.
         fingerprint: Tells documents of other lengths, or another vocabulary, from these.
+        sizes: Of the training and of the held-out text, in words.
     """
 
     train: ShardedTokens
@@ -42,6 +44,7 @@ class RunData:
     codec: Codec
     eos_token_id: int
     fingerprint: str
+    sizes: Mapping[str, str]
 
     def check_vocabulary(self, model: Path) -> None:
         """Make sure a model has the vocabulary that made the tokens.
@@ -97,7 +100,8 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
         kept, _ = _open_foreign(held_out, len(codec), eos)
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
-    return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest)
+    sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
+    return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest, sizes)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -125,7 +129,7 @@ def _open_prepared(directory: Path) -> RunData:
             f"{directory / MANIFEST} says {found[1]} ids and {END_OF_TEXT} {found[0]}, vocab.txt "
             "beside it does not; prepare the corpus again"
         )
-    held_out = data.manifest.held_out
+    train, held_out = data.manifest.train, data.manifest.held_out
     return RunData(
         train=data.train,
         held_out=data.held_out,
@@ -134,7 +138,18 @@ def _open_prepared(directory: Path) -> RunData:
         codec=codec,
         eos_token_id=data.manifest.eos_token_id,
         fingerprint=hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest(),
+        sizes={"Training text": _size(train), "Held-out part": _size(held_out)},
     )
+
+
+def _size(split: Split) -> str:
+    return (
+        f"{split.documents:,} documents, {split.characters:,} characters, {_tokens(split.tokens)}"
+    )
+
+
+def _tokens(number: int) -> str:
+    return f"{number:,} tokens"
 
 
 def _density(stream: ShardedTokens, codec: Codec) -> float:
