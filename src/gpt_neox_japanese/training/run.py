@@ -20,9 +20,8 @@ from gpt_neox_japanese.training.arguments import DTYPES, training_arguments
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
 from gpt_neox_japanese.training.checkpoints.reader import Progress, load_progress
-from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows, collate
+from gpt_neox_japanese.training.data.dataset import collate
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
-from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.distributed import agree, barrier, world_size
 from gpt_neox_japanese.training.estimate import estimate_run
@@ -100,7 +99,7 @@ def train(
         progress = load_progress(checkpoint) if checkpoint is not None else None
         decided = _decide(settings, start, data, progress)
         arguments = training_arguments(
-            output, decided, measures=len(data.held_out) > 0, starts=not resume
+            output, decided, measures=data.num_held_out_tokens > 0, starts=not resume
         )
         identity = {"settings": settings_to_dict(decided, init_from), "data": data.fingerprint}
         if checkpoint is not None and progress is not None:
@@ -137,7 +136,7 @@ def _decide(
     facts = RunFacts(
         mode=mode_of(settings, start),
         config=model_config(start, data, settings.sequence_length),
-        train_tokens=len(data.train),
+        train_tokens=data.num_train_tokens,
         processes=world_size(),
         device=training_device(),
         free_memory=free_memory(),
@@ -175,17 +174,14 @@ class _Run:
         self._meter = MfuMeter(
             self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
         )
-        self._held_out = HeldOutWindows(
-            data.held_out,
-            data.eos_token_id,
-            int(model.config.max_position_embeddings),
-            settings.eval_tokens,
+        self._held_out = data.held_out_windows(
+            int(model.config.max_position_embeddings), settings.eval_tokens
         )
         self._loss_log = LossLogCallback(
             output,
             settings.dtype,
             self._tokens_per_step,
-            len(data.train),
+            data.num_train_tokens,
             data.tokens_per_character,
             self._meter,
         )
@@ -210,7 +206,7 @@ class _Run:
         )
         steps = max(0, settings.steps - done)
         tokens = steps * self._tokens_per_step
-        epochs = tokens / len(data.train)
+        epochs = tokens / data.num_train_tokens
         how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {epochs:.2g} epochs"
         lines = [f"{what}: {how_long}; rate {settings.learning_rate:g}, {settings.dtype}"]
         estimate = estimate_run(
@@ -224,7 +220,8 @@ class _Run:
             held_out_tokens=self._held_out.num_tokens,
         )
         lines.append(f"it takes {estimate}")
-        if not len(data.held_out):
+        lines += data.notices(settings.sequence_length)
+        if not data.num_held_out_tokens:
             lines.append("there is no held-out text, so nothing is measured on the way")
         if self._first:
             print("\n".join(lines), file=sys.stderr)
@@ -237,14 +234,6 @@ class _Run:
             interrupt: The callback that ends the run on Ctrl-C.
         """
         settings, data = self._settings, self._data
-        stream = data.train
-        epochs = (
-            SubwordDropoutEpochs(
-                stream, data.codec, data.eos_token_id, settings.subword_dropout, settings.seed
-            )
-            if settings.subword_dropout
-            else stream
-        )
         callbacks: list[Any] = [interrupt]
         if self._first:
             callbacks.append(self._loss_log)
@@ -258,12 +247,8 @@ class _Run:
             patience=settings.early_stopping,
             model=self._model,
             args=self._arguments,
-            train_dataset=TrainingWindows(
-                epochs,
-                settings.sequence_length,
-                settings.steps * (self._tokens_per_step // settings.sequence_length),
-                settings.seed,
-                data.eos_token_id if settings.document_masking else None,
+            train_dataset=data.training_windows(
+                settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
             ),
             eval_dataset=self._held_out,
             data_collator=collate,
@@ -276,7 +261,7 @@ class _Run:
     def conclude(self) -> None:
         """Write the run's page."""
         total, trained = self._count_parameters()
-        measured, every = self._held_out.num_tokens, len(self._data.held_out)
+        measured, every = self._held_out.num_tokens, self._data.num_held_out_tokens
         summary = RunSummary(
             parameters=total,
             trained=trained,
@@ -308,7 +293,7 @@ class _Run:
             self._model,
             data.codec,
             data.eos_token_id,
-            settings.sample_prompt,
+            [data.beginning(prompt) for prompt in settings.sample_prompt],
             settings.sample_tokens,
         )
 

@@ -24,7 +24,8 @@ from gpt_neox_japanese.training.checkpoints.gather import (
     restore_parameters,
 )
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, TrainingState
-from gpt_neox_japanese.training.data.dataset import IGNORED, HeldOutWindows, collate
+from gpt_neox_japanese.training.data.dataset import IGNORED, collate
+from gpt_neox_japanese.training.data.run_data import HeldOut
 from gpt_neox_japanese.training.distributed import barrier
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw, state_layout
 
@@ -113,7 +114,7 @@ class RunTrainer(Trainer):
             `eval_loss`, in nats per token, and `eval_runtime`, in seconds.
         """
         start = time.perf_counter()
-        nats, tokens = self._score(cast(HeldOutWindows, self.eval_dataset))
+        nats, tokens = self._score(cast(HeldOut, self.eval_dataset))
         metrics = {"eval_loss": nats / tokens, "eval_runtime": time.perf_counter() - start}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -123,7 +124,7 @@ class RunTrainer(Trainer):
             self._determine_best_metric(metrics, None)
         return metrics
 
-    def _score(self, windows: HeldOutWindows) -> tuple[float, float]:
+    def _score(self, windows: HeldOut) -> tuple[float, float]:
         """The nats of all tokens that the windows predict, and how many these are."""
         model = self._wrap_model(cast(nn.Module, self.model), training=False)
         size, world = self.args.eval_batch_size, self.args.world_size

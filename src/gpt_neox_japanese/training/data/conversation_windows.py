@@ -10,10 +10,9 @@ from torch.utils.data import Dataset
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.training.data.conversations import Conversations
+from gpt_neox_japanese.training.data.dataset import IGNORED
 
 __all__ = ["ConversationWindows", "HeldOutConversations"]
-
-_NOT_LEARNED = -100  # what transformers' losses pass over
 
 
 class ConversationWindows(Dataset[dict[str, Tensor]]):
@@ -54,11 +53,6 @@ class ConversationWindows(Dataset[dict[str, Tensor]]):
         self._pack(0)
         self.windows_per_epoch = len(self._begins)
 
-    @property
-    def num_cut(self) -> int:
-        """How many conversations are longer than a window, and so cut at its end or left out."""
-        return int(np.sum(self._conversations.lengths > self._window_size))
-
     def __len__(self) -> int:
         return self._num_windows
 
@@ -90,13 +84,16 @@ class ConversationWindows(Dataset[dict[str, Tensor]]):
 
 
 class HeldOutConversations(Dataset[dict[str, Tensor]]):
-    """The held-out conversations in their order, packed alike.
+    """The held-out conversations in their order, packed alike; what is measured are the answers.
 
     Args:
         conversations: What is not learned.
         window_size: Tokens of a window.
-        max_tokens: At most about this many tokens, spread evenly.
+        max_tokens: At most about this many tokens are predicted, spread evenly.
         filler: The id that fills up a window.
+
+    Attributes:
+        num_tokens: How many tokens the windows predict.
     """
 
     def __init__(
@@ -104,19 +101,28 @@ class HeldOutConversations(Dataset[dict[str, Tensor]]):
     ) -> None:
         self._conversations, self._window_size, self._filler = conversations, window_size, filler
         useful = _with_answers(conversations, window_size, must_be_some=False)
+        every = max(1, -(-conversations.num_answer_tokens // max_tokens))
+        useful = useful[::every]
         lengths = np.minimum(conversations.lengths[useful], window_size)
-        every = max(1, -(-int(lengths.sum()) // max_tokens)) if len(useful) else 1
-        useful, lengths = useful[::every], lengths[::every]
         begins = _first_of_each_window(lengths, window_size)
         self._members = np.split(useful, begins[1:]) if begins else []
+        self.num_tokens = sum(
+            int(conversations.read(index, window_size)[1].sum()) for index in useful.tolist()
+        )
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`input_ids`, `labels` and `position_ids`, int64 [window_size]."""
+        """`input_ids`, `position_ids`, and `shift_labels`: what follows each, -100 if no answer.
+
+        All are int64 [window_size].
+        """
         members = self._members[index]
-        return _window(self._conversations, members, self._window_size, self._filler)
+        item = _window(self._conversations, members, self._window_size, self._filler)
+        labels = item.pop("labels")
+        following = torch.cat([labels[1:], labels.new_full((1,), IGNORED)])
+        return {**item, "shift_labels": following}
 
 
 def _with_answers(
@@ -150,14 +156,14 @@ def _window(
 ) -> dict[str, Tensor]:
     """One window with some whole conversations."""
     ids = np.full(size, filler, np.int64)
-    labels = np.full(size, _NOT_LEARNED, np.int64)
+    labels = np.full(size, IGNORED, np.int64)
     positions = np.zeros(size, np.int64)
     done = 0
     for member in members.tolist():
         said, is_answer = conversations.read(member, size)
         part = slice(done, done + len(said))
         ids[part] = said
-        labels[part] = np.where(is_answer, said, _NOT_LEARNED)
+        labels[part] = np.where(is_answer, said, IGNORED)
         positions[part] = np.arange(len(said))
         done = part.stop
     positions[done:] = np.arange(size - done)

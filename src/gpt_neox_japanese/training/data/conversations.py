@@ -248,6 +248,11 @@ class Conversations:
         """Tokens of all conversations."""
         return len(self._ids)
 
+    @property
+    def num_answer_tokens(self) -> int:
+        """Those of them that are learned."""
+        return int(np.count_nonzero(self._answers))
+
     def read(self, index: int, max_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """One conversation.
 
