@@ -12,22 +12,31 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from gpt_neox_japanese.checks import one_line, short_repr
 from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.settings import RunSettings
 
-__all__ = ["DTYPES", "training_arguments"]
+__all__ = ["DTYPES", "scoring_window", "training_arguments"]
+
+_MAX_SCORING_WINDOW = 4096
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 """What torch calls the precisions of a run."""
 
 
 def training_arguments(
-    output: Path, settings: RunSettings, *, measures: bool, starts: bool
+    output: Path,
+    settings: RunSettings,
+    config: GPTNeoXJapaneseConfig,
+    *,
+    measures: bool,
+    starts: bool,
 ) -> TrainingArguments:
     """Say a run's settings in the words of transformers' Trainer.
 
     Args:
         output: The run's directory.
         settings: How it is trained.
+        config: The model.
         measures: Whether there is held-out text to measure on.
         starts: Whether the run begins, and is not resumed.
 
@@ -49,7 +58,7 @@ def training_arguments(
     return TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+        per_device_eval_batch_size=_scoring_batch(config, settings),
         gradient_accumulation_steps=settings.gradient_accumulation,
         max_steps=settings.steps,
         learning_rate=settings.learning_rate,
@@ -96,6 +105,23 @@ def _checkpointing(settings: RunSettings) -> dict[str, Any]:
     if not settings.gradient_checkpointing:
         return {}
     return {new if new in known else old: True}
+
+
+def scoring_window(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> int:
+    """Tell how many tokens a model reads at once when it is measured: as many as it can.
+
+    Args:
+        config: The model; one that reads very many has no memory for them while it is trained.
+        settings: How it is trained.
+    """
+    longest = int(config.max_position_embeddings)
+    return min(longest, max(_MAX_SCORING_WINDOW, settings.sequence_length))
+
+
+def _scoring_batch(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> int:
+    """Windows of a measurement at once: about as many tokens as in a pass of training."""
+    tokens = settings.batch_size * settings.sequence_length
+    return max(1, tokens // scoring_window(config, settings))
 
 
 def _reporters(names: Sequence[str]) -> list[str] | str:

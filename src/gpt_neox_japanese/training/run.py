@@ -16,7 +16,8 @@ from transformers.trainer_callback import ProgressCallback
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
-from gpt_neox_japanese.training.arguments import DTYPES, training_arguments
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.training.arguments import DTYPES, scoring_window, training_arguments
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
 from gpt_neox_japanese.training.checkpoints.reader import Progress, load_progress
@@ -97,9 +98,10 @@ def train(
         model_directory = start if isinstance(start, Path) else None
         data = open_data(data_path, tokenizer or model_directory, held_out)
         progress = load_progress(checkpoint) if checkpoint is not None else None
-        decided = _decide(settings, start, data, progress)
+        config = model_config(start, data, settings.sequence_length)
+        decided = _decide(settings, start, data, config, progress)
         arguments = training_arguments(
-            output, decided, measures=data.num_held_out_tokens > 0, starts=not resume
+            output, decided, config, measures=data.num_held_out_tokens > 0, starts=not resume
         )
         identity = {"settings": settings_to_dict(decided, init_from), "data": data.fingerprint}
         if checkpoint is not None and progress is not None:
@@ -130,12 +132,16 @@ def train(
 
 
 def _decide(
-    settings: Settings, start: Architecture | Path, data: RunData, progress: Progress | None
+    settings: Settings,
+    start: Architecture | Path,
+    data: RunData,
+    config: GPTNeoXJapaneseConfig,
+    progress: Progress | None,
 ) -> RunSettings:
     """The settings with nothing left open, the same in every process."""
     facts = RunFacts(
         mode=mode_of(settings, start),
-        config=model_config(start, data, settings.sequence_length),
+        config=config,
         train_tokens=data.num_train_tokens,
         processes=world_size(),
         device=training_device(),
@@ -175,7 +181,7 @@ class _Run:
             self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
         )
         self._held_out = data.held_out_windows(
-            int(model.config.max_position_embeddings), settings.eval_tokens
+            scoring_window(model.config, settings), settings.eval_tokens
         )
         self._loss_log = LossLogCallback(
             output,
@@ -262,14 +268,20 @@ class _Run:
         """Write the run's page."""
         total, trained = self._count_parameters()
         measured, every = self._held_out.num_tokens, self._data.num_held_out_tokens
+        read = (
+            "all of it, as `neox-ja evaluate` reads it"
+            if measured == every
+            else f"{measured:,} of its {every:,} tokens, spread evenly; `neox-ja evaluate` reads "
+            "all of them"
+        )
+        window = scoring_window(self._model.config, self._settings)
+        if window < self._model.config.max_position_embeddings:
+            read += f", and more than {window:,} at once"
         summary = RunSummary(
             parameters=total,
             trained=trained,
             data=self._data.sizes,
-            held_out="all of it, as `neox-ja evaluate` reads it"
-            if measured == every
-            else f"{measured:,} of its {every:,} tokens, spread evenly; `neox-ja evaluate` reads "
-            "all of them",
+            held_out=read,
             kept_best=self._settings.keep_best,
             peak_memory=peak_memory(),
         )

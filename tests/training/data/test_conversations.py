@@ -217,7 +217,7 @@ def test_held_out_conversations_are_spread_over_what_is_allowed() -> None:
     conversations = conversations_of([6] * 40)
     whole = HeldOutConversations(conversations, 12, 10**6, filler=0)
     assert len(whole) == 20
-    some = HeldOutConversations(conversations, 12, 60, filler=0)
+    some = HeldOutConversations(conversations, 12, 30, filler=0)
     firsts = {int(some[i]["input_ids"][0]) // 100 for i in range(len(some))}
     assert len(some) == 5
     assert max(firsts) >= 30
