@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 # What a document shows at full size and a test runs at a small one.
 SMALLER = {
     "--size 8000": "--size 1200",
-    "--tokens 45000000": "--tokens 256 --sequence-length 32 --batch-size 2 --dtype fp32",
+    "--tokens 2000000": "--tokens 256 --sequence-length 32 --batch-size 2",
+    "--init-from default": "--init-from default --steps 2 --sequence-length 32 --batch-size 2",
     "--hidden-size 256": "--hidden-size 32",
     "--layers 6": "--layers 1",
-    "--output data": "--output data --held-out 0.3",
     "--max-new-tokens 100": "--max-new-tokens 10",
 }
 

@@ -40,7 +40,7 @@ SMALLER = {
     "--cloze 100": "--cloze 4",
     "--batch-size 8": "--batch-size 2",
 }
-TINY = "--sequence-length 128 --dtype fp32 --eval-tokens 64 --sample-tokens 4"
+TINY = "--sequence-length 128 --eval-tokens 64 --sample-tokens 4"
 
 
 def commands() -> list[str]:
@@ -108,6 +108,18 @@ def test_every_command_of_the_guide_runs(directory: Path) -> None:
         assert result.stdout
         if words[1] == "prepare" and "vocabulary" in words:
             make_stand_ins(directory)
+
+
+def test_torchrun_knows_the_options_that_the_guide_gives_it() -> None:
+    from torch.distributed.run import get_args_parser
+
+    text = GUIDE.read_text(encoding="utf-8").replace("\\\n", " ")
+    shown = re.findall(r"^(?:\$ )?torchrun (-.*)$", text, re.MULTILINE)
+    assert len(shown) == 2
+    for line in shown:
+        parsed = get_args_parser().parse_args(shlex.split(line))
+        assert (parsed.no_python, parsed.training_script) == (True, "neox-ja")
+        assert parsed.training_script_args[0] == "train"
 
 
 def at_once(words: list[str]) -> None:

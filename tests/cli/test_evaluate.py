@@ -68,6 +68,23 @@ def test_cloze_questions_are_asked_of_the_texts_if_the_model_can_read_them(
     found = json.loads(run("evaluate", "--model", larger, *options).stdout)
     assert found["questions"] == 3
     assert found["accuracy"] in (0, 1 / 3, 2 / 3, 1)
+    assert found["chance"] == 0.25
+    assert 0 <= found["low"] <= found["accuracy"] <= found["high"] <= 1
     refused = run("evaluate", "--model", model, *options)
     assert refused.exit_code == 2
     assert "a continuation has 35 tokens, and the model reads 16" in refused.stderr
+
+
+def test_several_models_stand_side_by_side(model: Path, texts: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", 8)
+    command = ("evaluate", "--model", model, "--model", other, "--data", texts)
+    head, *rows = run(*command).stdout.splitlines()
+    assert head.split() == ["model", "other"]
+    table = {" ".join(row.split()[:-2]): row.split()[-2:] for row in rows}
+    assert table["documents"] == ["2", "2"]
+    assert table["bits per character"][0] == table["bits per character"][1]
+    lines = [json.loads(line) for line in run(*command, "--json").stdout.splitlines()]
+    assert [line["model"] for line in lines] == [str(model), str(other)]
+    missing = run("evaluate", "--model", model, "--model", tmp_path / "none", "--data", texts)
+    assert missing.exit_code == 2
+    assert not missing.stdout

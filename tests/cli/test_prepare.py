@@ -34,8 +34,8 @@ def test_prepare_tells_what_it_made(tmp_path: Path, tokenizer: Path) -> None:
     result = prepare(corpus, tokenizer, "--workers", "1")
     assert result.exit_code == 0
     assert result.stdout == (
-        "train: 2 documents, 3 characters, 5 tokens\n"
-        "held out: 0 documents, 0 characters, 0 tokens\n"
+        "train: 2 documents (100.0%), 3 characters (100.0%), 5 tokens\n"
+        "held out: 0 documents (0.0%), 0 characters (0.0%), 0 tokens\n"
     )
     assert "9.00/9.00" in result.stderr  # of the bytes
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
@@ -99,3 +99,31 @@ def test_the_vocabulary_is_never_taken_for_granted(tmp_path: Path) -> None:
     named = run("prepare", corpus, "--output", output, "--tokenizer", "default", "--held-out", "0")
     assert named.exit_code == 0, named.output
     assert Codec.load(output).fingerprint == Codec.load(default_model_directory()).fingerprint
+
+
+def test_a_file_of_its_own_is_held_out_wherever_it_lies(tmp_path: Path, tokenizer: Path) -> None:
+    corpus, output = tmp_path / "corpus", tmp_path / "out"
+    corpus.mkdir()
+    for name, text in (("a.txt", "猫犬" * 500), ("b.txt", "犬犬犬"), ("c.txt", "猫")):
+        (corpus / name).write_text(text, encoding="utf-8")
+    command = ("prepare", corpus, "--tokenizer", tokenizer, "--output", output)
+    result = run(*command, "--held-out-files", corpus / "b.txt")
+    assert result.exit_code == 0, result.output
+    assert "held out: 1 documents (33.3%), 3 characters (0.3%), 4 tokens\n" in result.stdout
+    manifest = PreparedData(output).manifest
+    assert (manifest.sources, manifest.held_out_sources) == (("a.txt", "c.txt"), ("b.txt",))
+    assert json.loads((output / "held-out.jsonl").read_text(encoding="utf-8")) == {
+        "id": "b.txt",
+        "text": "犬犬犬",
+    }
+
+
+def test_held_out_text_that_cannot_be_is_not_missing_silently(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    corpus = tmp_path / "a.txt"
+    corpus.write_text("猫", encoding="utf-8")
+    output = tmp_path / "out"
+    result = run("prepare", corpus, "--tokenizer", tokenizer, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "nothing is held out" in result.stderr

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.evaluation.cloze import Question, cloze, make_questions
+from gpt_neox_japanese.evaluation.cloze import Question, _interval, cloze, make_questions
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.model.small import small_model
 from tests.tokenizer.small import vocabulary
@@ -50,3 +50,10 @@ def test_a_model_that_expects_one_token_takes_the_continuation_that_has_it(codec
     assert cloze(model, codec, [question, question]).questions == 2
     other = Question("猫", ("鳥鳥", "犬", "魚", "馬"), 1)
     assert cloze(model, codec, [question, other]).accuracy == 0.5
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(0, 0.0, 0.278), (5, 0.237, 0.763)])
+def test_few_questions_leave_a_wide_interval(right: int, low: float, high: float) -> None:
+    """The figures are of tables of Wilson's interval for ten trials."""
+    assert _interval(right, 10) == pytest.approx((low, high), abs=1e-3)
+    assert _interval(right * 100, 1000)[1] < high

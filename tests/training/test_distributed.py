@@ -33,6 +33,7 @@ OPTIONS = {
     "sequence_length": 32,
     "steps": 4,
     "dtype": "fp32",
+    "learning_rate": 3e-3,
     "log_every": 1,
     "eval_every": 2,
     "save_every": 2,
@@ -80,7 +81,11 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def losses(run: Path) -> list[float]:
     lines = map(json.loads, (run / "loss.jsonl").read_text(encoding="utf-8").splitlines())
-    return [line.get("loss") or line["held_out_bits_per_character"] for line in lines]
+    return [
+        line.get("loss") or line["held_out_bits_per_character"]
+        for line in lines
+        if "dtype" not in line
+    ]
 
 
 def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_path: Path) -> None:
@@ -95,6 +100,10 @@ def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_pat
     assert result.stdout == f"the model is in {tmp_path / 'two'}\n"
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     assert (tmp_path / "two" / "checkpoint-4" / "random-1.safetensors").is_file()
+    for once in ("it takes about ", "step 0/4: held-out text ", "step 1/4: loss "):
+        assert result.stderr.count(once) == 1, result.stderr
+    page = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
+    assert "all of it, as `neox-ja evaluate` reads it" in page
 
 
 def test_sharding_on_cpus_is_refused_instead_of_ignored(prepared: Path, tmp_path: Path) -> None:

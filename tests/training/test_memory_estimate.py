@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,18 @@ from gpt_neox_japanese.training import memory_estimate as module
 from gpt_neox_japanese.training.memory_estimate import estimate_memory
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
 from gpt_neox_japanese.training.run import train
-from gpt_neox_japanese.training.settings import Architecture, Settings
+from gpt_neox_japanese.training.settings import Architecture, RunSettings, Settings
 from tests.cli.run import assert_refused, run
 
 WINDOW, BATCH = 128, 4
+
+
+def decided(**settings: Any) -> RunSettings:
+    """Settings of a run, of which a test says what matters to it."""
+    usual = {"sequence_length": 512, "batch_size": 16, "gradient_accumulation": 1, "steps": 1}
+    intervals = dict.fromkeys(("log_every", "eval_every", "eval_tokens", "save_every"), 1)
+    rates = {"learning_rate": 0.0, "warmup": 0.0, "decay": 0.0, "dtype": "fp32"}
+    return RunSettings(**{**usual, **intervals, **rates, **settings})
 
 
 def config(layers: int = 4, **sizes: Any) -> GPTNeoXJapaneseConfig:
@@ -63,7 +70,7 @@ def kept_for_the_backward_pass(model: GPTNeoXJapaneseForCausalLM, dtype: str) ->
 def test_the_count_is_near_what_a_forward_pass_keeps(
     dtype: Any, checkpointing: bool, sizes: dict[str, int]
 ) -> None:
-    settings = Settings(
+    settings = decided(
         sequence_length=WINDOW, batch_size=BATCH, dtype=dtype, gradient_checkpointing=checkpointing
     )
     model = GPTNeoXJapaneseForCausalLM(config(**sizes)).train()
@@ -92,7 +99,7 @@ def test_the_count_of_what_stays_is_that_of_the_optimizer(optimizer: Any) -> Non
     tensors = [t for state in steps.state.values() for t in state.values()]
     tensors += [t for p in model.parameters() for t in (p, p.grad) if t is not None]
     expected = sum(t.numel() * t.element_size() for t in tensors)
-    counted = estimate_memory(model.config, Settings(optimizer=optimizer)).fixed
+    counted = estimate_memory(model.config, decided(optimizer=optimizer)).fixed
     assert counted == pytest.approx(expected, rel=0.02)
 
 
@@ -107,7 +114,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_there_is_a_model(
     assert found is not None
     windows, passes = map(int, found.groups())
     assert 0 < windows * (passes - 1) < 10**7 <= windows * passes
-    size = estimate_memory(config(), Settings())
+    size = estimate_memory(config(), decided())
     assert windows * size.per_window < machine.available_memory() * 2
 
 
@@ -137,19 +144,20 @@ def test_processes_of_one_machine_share_its_memory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    size = estimate_memory(config(), SETTINGS)
+    settings = decided(sequence_length=16, batch_size=2)
+    size = estimate_memory(config(), settings)
     monkeypatch.setattr(module, "available_memory", lambda: size.fixed + 3 * size.per_window)
-    module.check_memory(config(), SETTINGS)
+    module.check_memory(config(), settings)
     assert "needs at least" in capsys.readouterr().err  # it may not be enough
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(NeoXJapaneseError, match="free for each process"):
-        module.check_memory(config(), SETTINGS)
+        module.check_memory(config(), settings)
 
 
 def test_adapters_and_shares_take_less() -> None:
-    whole = estimate_memory(config(), Settings())
-    adapters = estimate_memory(config(), Settings(lora_rank=4))
+    whole = estimate_memory(config(), decided())
+    adapters = estimate_memory(config(), decided(lora_rank=4))
     assert adapters.fixed < whole.fixed / 2
     assert adapters.per_window < whole.per_window
-    again = estimate_memory(config(), dataclasses.replace(Settings(), gradient_checkpointing=True))
+    again = estimate_memory(config(), decided(gradient_checkpointing=True))
     assert again.per_window < whole.per_window

@@ -52,7 +52,7 @@ def test_the_losses_are_those_of_the_plain_run(
 @pytest.mark.filterwarnings("ignore")  # TensorBoard's own
 def test_tensorboard_is_told_every_loss(prepared: Path, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    expected = losses(prepared, tmp_path / "run", tensorboard=True)
+    expected = losses(prepared, tmp_path / "run", report_to=("tensorboard",))
     (written,) = (tmp_path / "run").rglob("events.out.tfevents.*")
     read = events.EventAccumulator(str(written.parent)).Reload()
     told = [event.value for event in read.Scalars("train/loss")]

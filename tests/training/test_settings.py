@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+import re
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_a_number_is_finite_and_in_its_range(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", INTEGER_RANGES)
-@pytest.mark.parametrize("value", [1.5, math.nan, -1, 10**30, "7", None, True])
+@pytest.mark.parametrize("value", [1.5, math.nan, -1, 10**30, "7", True])
 def test_a_count_is_a_whole_number_in_its_range(name: str, value: Any) -> None:
     with pytest.raises(NeoXJapaneseError, match=rf"^{name} is .*must be an integer, "):
         make(name, value)
@@ -47,10 +48,9 @@ def test_a_choice_is_one_of_those_there_are(name: str) -> None:
 
 
 def test_every_number_has_a_range() -> None:
-    fields = {**vars(Settings()), **vars(Architecture())}
-    numbers = {n for n, v in fields.items() if isinstance(v, int | float) and v is not True | False}
-    numbers -= {n for n, v in fields.items() if isinstance(v, bool)}
-    assert numbers | {"lora_alpha"} == INTEGER_RANGES.keys() | FLOAT_RANGES.keys()
+    kinds = {field.name: field.type for of in (Settings, Architecture) for field in fields(of)}
+    numbers = {name for name, kind in kinds.items() if re.match("int|float", str(kind))}
+    assert numbers == INTEGER_RANGES.keys() | FLOAT_RANGES.keys()
 
 
 def test_numbers_of_numpy_and_bounds_themselves_are_taken() -> None:

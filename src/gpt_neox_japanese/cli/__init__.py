@@ -27,12 +27,15 @@ _NOT_OURS = ("torchao", "torch.utils._pytree")
 # Name → what the overview says of it, so that the overview imports nothing.
 _COMMANDS = {
     "generate": "Continue a Japanese text.",
+    "chat": "Talk with a model that learned to answer.",
     "serve": "Serve a model over HTTP, with OpenAI's names.",
     "tokenize": "Text → ids.",
     "detokenize": "Ids → text.",
     "vocab": "Build or inspect a vocabulary.",
     "prepare": "Corpus → token shards.",
     "train": "Token shards → model.",
+    "merge": "Adapters + model → model.",
+    "average": "Several checkpoints → their mean.",
     "convert": "Checkpoint → another format, and back.",
     "bench": "How fast a model writes on this machine.",
     "evaluate": "Bits per character of a model on texts.",

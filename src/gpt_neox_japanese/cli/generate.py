@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt_neox_japanese.cli.options.help_sections import GroupedCommand, options_of
-from gpt_neox_japanese.cli.options.number_types import Real, Whole
+from gpt_neox_japanese.cli.options.help_sections import GroupedCommand
+from gpt_neox_japanese.cli.options.number_types import Whole
+from gpt_neox_japanese.cli.options.sampling import CHOICE, LENGTH, OUTPUT, sampling_options
 from gpt_neox_japanese.cli.options.shared import generator_options
 from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
-from gpt_neox_japanese.inference.sampling.params import SamplingParams, nth_seed
+from gpt_neox_japanese.inference.sampling.params import nth_seed
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.inference.generator import TextGenerator
@@ -24,53 +25,35 @@ __all__ = ["command"]
 
 _MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
 
-_length = options_of("How much")
-_choice = options_of("Sampling")
-_output = options_of("What is shown")
-# Where an option of sampling stands if not under "Sampling".
-_SECTION = {"min_new_tokens": _length, "logprobs": _output}
-
-
-def _sampling_options(command: Any) -> Any:
-    """Give a command an option for each field of `SamplingParams` that has a line of help."""
-    for field in reversed(fields(SamplingParams)):
-        if field.metadata["help"]:
-            command = _SECTION.get(field.name, _choice)(
-                f"--{field.name.replace('_', '-')}",
-                type=Whole() if field.type in ("int", "int | None") else Real(),
-                help=field.metadata["help"],
-            )(command)
-    return command
-
 
 @click.command(cls=GroupedCommand)
 @click.argument("prompt", required=False, type=TEXT)
-@_length(
+@LENGTH(
     "--max-new-tokens",
     type=Whole(min=1),
     default=200,
     show_default=True,
     help="How many tokens to write at most.",
 )
-@_length(
+@LENGTH(
     "--stop", type=TEXT, multiple=True, help="End before this text. May be given several times."
 )
-@_length(
+@LENGTH(
     "--num-return-sequences",
     type=Whole(1, 1000),
     default=1,
     show_default=True,
     help="How many continuations.",
 )
-@_sampling_options
-@_choice("--seed", type=Whole(min=0), help="The same seed writes the same text.")
-@_output(
+@sampling_options
+@CHOICE("--seed", type=Whole(min=0), help="The same seed writes the same text.")
+@OUTPUT(
     "--echo/--no-echo",
     default=None,
     help="Show the prompt before its continuation.  [default: echo, but not with --json]",
 )
-@_output("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
-@_output("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
+@OUTPUT("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
+@OUTPUT("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
 @generator_options
 def command(
     prompt: str | None,

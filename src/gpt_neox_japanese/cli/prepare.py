@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from gpt_neox_japanese.cli.options.shared import (
     PATH,
-    held_out_option,
+    held_out_options,
     layout_options,
     renamed_option,
     required_tokenizer_option,
@@ -48,9 +48,24 @@ def _read_part(
     type=PATH,
     help="Directory to make; it must not exist, or be empty.",
 )
-@held_out_option("Fraction of the documents kept out of training, to evaluate with.")
+@held_out_options(
+    "Fraction of the text kept out of training, to evaluate with; of little text at least 20,000 "
+    "characters or a tenth.",
+    "File or directory of text to evaluate with, of which nothing is trained on; may be repeated.",
+)
 @layout_options
 @run_options
+@click.option(
+    "--conversations",
+    is_flag=True,
+    help='CORPUS holds conversations, a .jsonl line each: {"messages": [{"role": …, '
+    '"content": …}, …]} or {"prompt": …, "completion": …}. Only answers are learned.',
+)
+@click.option(
+    "--chat-template",
+    type=PATH,
+    help="Jinja template of conversations.  [default: the tokenizer's, or the one in this package]",
+)
 @click.option(
     "--part",
     type=TEXT,
@@ -71,7 +86,8 @@ def command(
     corpus: tuple[Path, ...],
     tokenizer: str,
     output: Path,
-    held_out: float,
+    held_out: float | None,
+    held_out_files: tuple[Path, ...],
     text_field: str,
     id_field: str,
     split_lines: bool,
@@ -80,6 +96,8 @@ def command(
     resume: bool,
     part: tuple[int, int] | None,
     merge: bool,
+    conversations: bool,
+    chat_template: Path | None,
 ) -> None:
     """Tokenize CORPUS into shards that `neox-ja train` reads.
 
@@ -90,6 +108,23 @@ def command(
     from gpt_neox_japanese.training.data.merge import merge as merge_parts
     from gpt_neox_japanese.training.data.prepare import prepare
 
+    if conversations:
+        if part is not None or merge:
+            raise click.UsageError("--conversations are prepared as a whole; leave out --part")
+        _prepare_conversations(
+            corpus,
+            tokenizer,
+            output,
+            chat_template=chat_template,
+            held_out=held_out,
+            resume=resume,
+            layout=Layout(text_field, id_field),
+            on_error=on_error,
+            workers=workers,
+        )
+        return
+    if chat_template is not None:
+        raise click.UsageError("--chat-template is for --conversations; give both")
     if merge:
         _refuse_others(context)
         manifest = merge_parts(corpus, output)
@@ -99,19 +134,42 @@ def command(
             tokenizer,
             output,
             held_out=held_out,
+            held_out_files=held_out_files,
             layout=Layout(text_field, id_field, split_lines),
             on_error=on_error,
             workers=workers,
             resume=resume,
             part=part,
         )
-    for name, split in (("train", manifest.train), ("held out", manifest.held_out)):
+    both = manifest.train, manifest.held_out
+    documents, characters = (
+        sum(getattr(x, of) for x in both) for of in ("documents", "characters")
+    )
+    for name, split in zip(("train", "held out"), both, strict=True):
         click.echo(
-            f"{name}: {split.documents:,} documents, {split.characters:,} characters, "
+            f"{name}: {split.documents:,} documents ({split.documents / max(documents, 1):.1%}), "
+            f"{split.characters:,} characters ({split.characters / max(characters, 1):.1%}), "
             f"{split.tokens:,} tokens"
+        )
+    if part is None and not manifest.held_out.tokens and held_out != 0:
+        click.echo(
+            "nothing is held out, so no measurement can be made; name a file of its own with "
+            "--held-out-files, or a larger --held-out",
+            err=True,
         )
     if manifest.skipped:
         click.echo(f"skipped: {manifest.skipped:,} broken documents")
+
+
+def _prepare_conversations(*arguments: Any, **options: Any) -> None:
+    from gpt_neox_japanese.training.data.conversations import prepare_conversations
+
+    counts = prepare_conversations(*arguments, **options)
+    for name, split in (("train", counts["train"]), ("held out", counts["held-out"])):
+        click.echo(
+            f"{name}: {split.conversations:,} conversations, {split.tokens:,} tokens, of which "
+            f"{split.answer_tokens:,} are answers"
+        )
 
 
 def _refuse_others(context: click.Context) -> None:

@@ -157,8 +157,8 @@ def _loader(
     def load() -> ServedModel:
         from gpt_neox_japanese.files.model_directory import find_model
         from gpt_neox_japanese.inference.generator import TextGenerator
-        from gpt_neox_japanese.server.api.chat_template import ChatTemplate, find_chat_template
         from gpt_neox_japanese.server.service import ServedModel
+        from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 
         template = find_chat_template(find_model(model), chat_template)
         generator = TextGenerator.from_pretrained(model, **run)

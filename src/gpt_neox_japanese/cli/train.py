@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
@@ -20,9 +21,10 @@ from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Ar
 
 __all__ = ["command"]
 
-_POSITIVE = Whole(min=1)
 _PRECISION = click.Choice(["bf16", "fp32"])
 _DEFAULTS = {**asdict(Architecture()), **asdict(Settings())}
+_FLAG = ParameterSource.COMMANDLINE
+_SHAPE = tuple(asdict(Architecture()))
 
 
 def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
@@ -121,22 +123,38 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 @_number("--hidden-size", "Channels of a new model.")
 @_number("--layers", "Layers of a new model.")
 @_number("--heads", "Attention heads of a new model.")
-@_number("--sequence-length", "Tokens of a window.")
-@_number("--batch-size", "Windows per device and forward pass.")
-@_number("--gradient-accumulation", "Forward passes per step.")
-@click.option(
-    "--steps", type=_POSITIVE, help=f"Length of the run.  [default: {_DEFAULTS['steps']}]"
+@_number("--sequence-length", "Tokens of a window.  [default: 512, or what the model reads]")
+@_number("--batch-size", "Windows per device and forward pass.  [default: by length and memory]")
+@_number("--gradient-accumulation", "Forward passes per step.  [default: 1, or by memory]")
+@_number("--steps", "Length of the run in steps.")
+@_number("--tokens", "Length of the run in tokens.")
+@_number(
+    "--epochs",
+    "Length of the run in passes over the text.  [default: 3 for --init-from; 10 for a new model, "
+    "and at most 8 million tokens]",
 )
-@click.option("--tokens", type=_POSITIVE, help="Length of the run in tokens, instead of --steps.")
 @_option("--optimizer", click.Choice(["auto", "muon", "adamw"]), "auto: adamw for LoRA, or muon.")
-@_number("--learning-rate", "Peak learning rate.")
+@_number("--learning-rate", "Peak learning rate.  [default: by kind of run and size of model]")
 @_option("--schedule", click.Choice(["wsd", "cosine"]), "wsd: warm-up, constant, linear decay.")
-@_number("--warmup", "Fraction of the steps over which the learning rate rises.")
-@_number("--decay", "Fraction of the steps over which it falls, at the end (wsd).")
+@_number(
+    "--warmup",
+    "Fraction of the steps over which the learning rate rises.  [default: 0.02; 0.05 for "
+    "--init-from]",
+)
+@_number(
+    "--decay",
+    "Fraction of the steps over which it falls, at the end (wsd).  [default: 0.2; 0.5 for "
+    "--init-from]",
+)
 @_number("--weight-decay", "Weight decay of the matrices.")
 @_number("--max-grad-norm", "Gradients are clipped to this norm; 0: no clipping.")
 @_number("--seed", "Seed of the weights and of the order of the windows.")
-@_option("--dtype", _PRECISION, "Precision of the computation; weights stay fp32.")
+@_option(
+    "--dtype",
+    click.Choice(["auto", "bf16", "fp32"]),
+    "Precision of the computation; weights stay fp32. auto: bf16 where the device has units for "
+    "it.",
+)
 @_option("--save-dtype", _PRECISION, "Precision of the finished model.")
 @_flag("--compile", "Run the model through torch.compile.")
 @_flag("--gradient-checkpointing", "Compute activations twice instead of keeping them.")
@@ -147,10 +165,12 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 @_number("--lora-alpha", "Scale of the adapters.  [default: twice the rank]")
 @_flag("--merge", "Write --init-from with its adapters merged to OUTPUT/merged as well.")
 @_flag("--shard", "Shard weights and optimizer state over torchrun's GPUs (FSDP2).")
-@_number("--log-every", "Steps between lines of loss.jsonl.")
-@_number("--eval-every", "Steps between measurements on the held-out text.")
-@_number("--eval-tokens", "Held-out tokens of such a measurement.")
-@_number("--save-every", "Steps between saves.")
+@_number("--log-every", "Steps between lines of loss.jsonl.  [default: at most 10]")
+@_number("--eval-every", "Steps between measurements on the held-out text.  [default: a tenth]")
+@_number("--eval-tokens", "Held-out tokens of such a measurement.  [default: 10 % of the time]")
+@_number("--save-every", "Steps between saves.  [default: half of the run, at most 500]")
+@_flag("--keep-best", "Leave the model with the best measurement, not the last one.")
+@_number("--early-stopping", "End after so many measurements without a better one; 0: never.")
 @click.option(
     "--sample-prompt",
     type=TEXT,
@@ -158,7 +178,13 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
     help="Beginning that the model continues at each measurement; may be repeated.",
 )
 @_number("--sample-tokens", "Tokens of such a continuation.")
-@_flag("--tensorboard", "Write logs for TensorBoard as well.")
+@click.option(
+    "--report-to",
+    type=TEXT,
+    multiple=True,
+    metavar="NAME",
+    help="Tell a reporter of transformers as well: tensorboard, wandb, mlflow, …; may be repeated.",
+)
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 def command(
     data: Path,
@@ -169,8 +195,6 @@ def command(
     hidden_size: int,
     layers: int,
     heads: int,
-    steps: int | None,
-    tokens: int | None,
     resume: bool,
     **options: Any,
 ) -> None:
@@ -180,29 +204,21 @@ def command(
     continues it. Under torchrun each process trains on different windows.
     """
     context = click.get_current_context()
-    if steps is not None and tokens is not None:
-        # A flag goes before the file.
-        if not context.default_map:
-            raise click.UsageError("--steps and --tokens exclude each other")
-        given = click.core.ParameterSource.COMMANDLINE
-        steps, tokens = (
-            (None, tokens) if context.get_parameter_source("tokens") == given else (steps, None)
-        )
-    if init_from is None and hidden_size % heads:
+    _settle_length(context, options)
+    if init_from is not None:
+        _refuse_shape(context)
+    elif hidden_size % heads:
         raise click.UsageError(f"--hidden-size {hidden_size} is not a multiple of --heads {heads}")
     if options["lora_rank"] and init_from is None:
         raise click.UsageError("--lora-rank adapts a trained model; name one with --init-from")
 
     from transformers.utils.logging import disable_progress_bar
 
-    from gpt_neox_japanese.training.distributed import destroy_process_group, rank, world_size
+    from gpt_neox_japanese.training.distributed import destroy_process_group, rank
     from gpt_neox_japanese.training.run import train
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
-    if tokens is not None:
-        step = options["sequence_length"] * options["batch_size"] * options["gradient_accumulation"]
-        steps = max(tokens // (step * world_size()), 1)
-    settings = Settings(steps=steps or _DEFAULTS["steps"], **options)
+    settings = Settings(**options)
     start = init_from or Architecture(hidden_size, layers, heads)
     try:
         finished = train(
@@ -225,3 +241,30 @@ def command(
     else:
         click.echo(f"stopped; continue with the same command and --resume ({output})", err=True)
         raise click.exceptions.Exit(130)
+
+
+def _settle_length(context: click.Context, options: dict[str, Any]) -> None:
+    """Let the length that a flag gives go before another one of the file."""
+    lengths = [name for name in ("steps", "tokens", "epochs") if options[name] is not None]
+    flags = [name for name in lengths if context.get_parameter_source(name) is _FLAG]
+    for name in lengths:
+        if flags and name not in flags:
+            options[name] = None
+    both = flags or lengths
+    if len(both) > 1:
+        raise click.UsageError(f"--{both[0]} and --{both[1]} exclude each other")
+
+
+def _refuse_shape(context: click.Context) -> None:
+    """Refuse the shape of a new model where there is a model already.
+
+    In a file, that of a new model may stand beside a flag that names a model.
+    """
+    named_by = context.get_parameter_source("init_from")
+    for name in _SHAPE:
+        source = context.get_parameter_source(name)
+        if source is _FLAG or (source is ParameterSource.DEFAULT_MAP and source is named_by):
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is of a new model, and --init-from names one that has "
+                "a shape; leave out one of them"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import click
 from gpt_neox_japanese.cli.options.number_types import Whole
 from gpt_neox_japanese.cli.options.shared import (
     PATH,
-    held_out_option,
+    held_out_options,
     layout_options,
     tokenizer_option,
 )
@@ -40,13 +40,17 @@ def command() -> None:
     required=True,
     help="Directory to make; it must not hold a vocabulary already.",
 )
-@held_out_option("Fraction of the documents not to look at: the ones that `prepare` holds out.")
+@held_out_options(
+    "Fraction of the text not to look at: what `prepare` holds out.",
+    "File or directory of CORPUS not to look at; may be repeated.",
+)
 @layout_options
 def build(
     corpus: tuple[Path, ...],
     size: int,
     output: Path,
-    held_out: float,
+    held_out: float | None,
+    held_out_files: tuple[Path, ...],
     text_field: str,
     id_field: str,
     split_lines: bool,
@@ -66,13 +70,18 @@ def build(
 
     check_writable(output)
 
-    from gpt_neox_japanese.corpus import Layout, is_held_out
+    from gpt_neox_japanese.corpus import Layout, choose_held_out, corpus_files, without
     from gpt_neox_japanese.tokenizer.build.builder import build_vocabulary
     from gpt_neox_japanese.tokenizer.codec import Codec
 
-    documents = _read_with_progress(corpus, Layout(text_field, id_field, split_lines))
-    texts = (d.text for d in documents if not is_held_out(d.id, held_out))
-    vocabulary = build_vocabulary(texts, size)
+    layout = Layout(text_field, id_field, split_lines)
+    own = corpus_files(held_out_files) if held_out_files else []
+    files = without(corpus_files(corpus), own)
+    if held_out is None:
+        held_out = 0.0 if own else 0.01
+    choice = choose_held_out(files, layout, held_out)
+    texts = (choice.split(document)[0] for document in _read_with_progress(files, layout))
+    vocabulary = build_vocabulary((text for text in texts if text), size)
     Codec(vocabulary, legacy=False).save(target(output))
     click.echo(f"{len(vocabulary)} ids in {output}")
 
@@ -98,7 +107,7 @@ def show(
     from dataclasses import asdict
 
     from gpt_neox_japanese.assets import default_model_directory
-    from gpt_neox_japanese.corpus import Layout
+    from gpt_neox_japanese.corpus import Layout, corpus_files
     from gpt_neox_japanese.tokenizer.build.statistics import coverage, text_statistics
     from gpt_neox_japanese.tokenizer.codec import Codec
 
@@ -106,7 +115,8 @@ def show(
     found = coverage(codec)
     used = None
     if texts:
-        documents = _read_with_progress(texts, Layout(text_field, id_field, split_lines))
+        layout = Layout(text_field, id_field, split_lines)
+        documents = _read_with_progress(corpus_files(texts), layout)
         used = text_statistics(codec, (document.text for document in documents))
     fingerprint = codec.fingerprint
     if as_json:
@@ -140,14 +150,13 @@ def _echo_text_statistics(used: TextStatistics) -> None:
     click.echo(f"ids used              {used.used:,}")
 
 
-def _read_with_progress(paths: tuple[Path, ...], layout: Layout) -> Iterator[Document]:
+def _read_with_progress(files: Sequence[Path], layout: Layout) -> Iterator[Document]:
     """The documents of a corpus, with a bar on stderr that counts the bytes of its files."""
     from tqdm import tqdm
 
-    from gpt_neox_japanese.corpus import corpus_files, read_blocks
+    from gpt_neox_japanese.corpus import read_blocks
     from gpt_neox_japanese.errors import CorpusError
 
-    files = corpus_files(paths)
     total = sum(file.stat().st_size for file in files)
     with tqdm(total=total, desc="read", unit="B", unit_scale=True) as progress:
         for block in read_blocks(files, layout):

@@ -11,7 +11,8 @@ them can be shared out, stopped and continued. `read_documents` reads them one a
 
 Start with `blocks`, which says how a corpus is cut. `documents` says what a document is,
 `corpus_files` which files there are, `decompression` what bytes they hold, `parts` and `parquet`
-how a part of each kind is read; `parallel` applies a function to all blocks with several processes.
+how a part of each kind is read; `held_out` chooses what is kept out of training; `parallel` applies
+a function to all blocks with several processes.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from __future__ import annotations
 from gpt_neox_japanese.corpus.blocks import Block, read_blocks, read_documents
 from gpt_neox_japanese.corpus.corpus_files import corpus_files
 from gpt_neox_japanese.corpus.documents import Document, Layout, is_held_out, name_of
+from gpt_neox_japanese.corpus.held_out import HeldOut, choose_held_out, without
 from gpt_neox_japanese.corpus.parallel import map_blocks
 
 __all__ = [
     "Block",
     "Document",
+    "HeldOut",
     "Layout",
+    "choose_held_out",
     "corpus_files",
     "is_held_out",
     "map_blocks",
     "name_of",
     "read_blocks",
     "read_documents",
+    "without",
 ]

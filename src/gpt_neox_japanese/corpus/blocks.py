@@ -100,7 +100,9 @@ def _bytes_to_read(part: Part) -> int:
 
 def _parts(file: Path, layout: Layout) -> Iterator[Part]:
     kind = kind_of(file)
-    if kind == ".parquet":
+    if layout.conversations and kind != ".jsonl":
+        yield Broken(CorpusError(f"{file}: conversations are the lines of .jsonl files"))
+    elif kind == ".parquet":
         yield from read_row_groups(file)
     elif kind == ".jsonl" or layout.split_lines:
         yield from read_lines(file)

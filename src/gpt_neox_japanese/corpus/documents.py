@@ -8,9 +8,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt_neox_japanese.corpus.conversations import messages_of
 from gpt_neox_japanese.errors import CorpusError
 
-__all__ = ["Document", "Layout", "document_of_json", "document_of_line", "is_held_out", "name_of"]
+__all__ = [
+    "Document",
+    "Layout",
+    "document_of_json",
+    "document_of_line",
+    "hash_of",
+    "is_held_out",
+    "name_of",
+]
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,14 @@ class Layout:
         text_field: The JSON field or Parquet column that holds the text.
         id_field: The one that holds the document's id; it may be missing.
         split_lines: Whether every line of a .txt file that is not blank is a document.
+        conversations: Whether every line of a .jsonl file is a conversation (`messages_of`) and its
+            text the JSON list of its messages; other files are refused.
     """
 
     text_field: str = "text"
     id_field: str = "id"
     split_lines: bool = False
+    conversations: bool = False
 
 
 def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Document:
@@ -66,6 +78,9 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
     except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
         raise CorpusError(f"{file}, line {number}: not JSON ({error})") from None
     text = fields.get(layout.text_field) if isinstance(fields, dict) else None
+    if layout.conversations:
+        messages = messages_of(fields, f"{file}, line {number}")
+        text = json.dumps(messages, ensure_ascii=False)
     if not isinstance(text, str):
         raise CorpusError(
             f'{file}, line {number}: expected an object with a string "{layout.text_field}"'
@@ -137,7 +152,7 @@ def name_of(file: Path) -> str:
 
 
 def is_held_out(document_id: str, fraction: float) -> bool:
-    """Whether a document belongs to the held-out part, by its id alone.
+    """Whether a document of a large corpus is held out, by its id alone; see `choose_held_out`.
 
     The decision is the same on every machine and for every order of the corpus, and a document
     held out at one fraction stays held out at every larger one.
@@ -149,5 +164,14 @@ def is_held_out(document_id: str, fraction: float) -> bool:
     Returns:
         Whether it is kept out of training.
     """
+    return hash_of(document_id) < fraction * 2**64
+
+
+def hash_of(document_id: str) -> int:
+    """A number from 0 to below 2^64 that an id alone decides.
+
+    Args:
+        document_id: The document's id.
+    """
     digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+    return int.from_bytes(digest[:8], "big")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenization.scoring_windows import count_windows, window_at
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["LanguageModelMetrics", "bits_per_character"]
@@ -122,7 +123,6 @@ class _TextSizes:
 def _windows(
     texts: Iterable[str], codec: Codec, window: int, stride: int, sizes: _TextSizes
 ) -> Iterator[_Window]:
-    """Windows of at most `window + 1` ids: the model reads all but the last of them."""
     eos = codec.eot_token
     for text in texts:
         ids = np.concatenate([[eos], codec.encode_to_numpy(text), [eos]]).astype(np.int32)
@@ -130,12 +130,9 @@ def _windows(
         sizes.characters += len(text)
         sizes.bytes += len(text.encode())
         sizes.tokens += len(ids) - 1
-        end = min(window + 1, len(ids))
-        yield _Window(ids[:end], end - 1)
-        while end < len(ids):
-            num_targets = min(stride, len(ids) - end)
-            end += num_targets
-            yield _Window(ids[end - window - 1 : end], num_targets)
+        for index in range(count_windows(len(ids), window, stride)):
+            start, end, num_targets = window_at(index, len(ids), window, stride)
+            yield _Window(ids[start:end], num_targets)
 
 
 def _negative_log_likelihood(model: PreTrainedModel, batch: list[_Window], num_ids: int) -> float:

@@ -7,6 +7,7 @@ character the score is understood at once: chance gets 25 %.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 __all__ = ["ClozeResult", "Question", "cloze", "make_questions"]
 
 _CHOICES = 4
+
+_DEVIATIONS = 1.96  # of a normal distribution, on both sides of its middle: 95 %
 
 # Characters before the gap, and of a continuation.
 _CONTEXT_CHARACTERS = 200
@@ -51,10 +54,17 @@ class ClozeResult:
 
     Attributes:
         accuracy: Fraction of the questions that it answered rightly.
+        low: The lower end of the interval that has the true fraction with 95 % certainty: what it
+            would answer rightly of endlessly many such questions.
+        high: The upper end.
+        chance: The fraction that guessing gives.
         questions: Number of questions.
     """
 
     accuracy: float
+    low: float
+    high: float
+    chance: float
     questions: int
 
 
@@ -98,7 +108,7 @@ def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -
         questions: At least one.
 
     Returns:
-        The fraction of right answers.
+        The fraction of right answers, and how sure it is.
 
     Raises:
         DataError: A continuation has more tokens than the model reads.
@@ -106,7 +116,16 @@ def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -
     model.train(False)
     with torch.inference_mode():
         right = [_choice(model, codec, question) == question.answer for question in questions]
-    return ClozeResult(sum(right) / len(right), len(right))
+    low, high = _interval(sum(right), len(right))
+    return ClozeResult(sum(right) / len(right), low, high, 1 / _CHOICES, len(right))
+
+
+def _interval(right: int, number: int) -> tuple[float, float]:
+    """Wilson's score interval of a fraction, which also holds for few questions."""
+    share, spread = right / number, _DEVIATIONS**2 / number
+    centre = share + spread / 2
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4))
+    return (centre - half) / (1 + spread), (centre + half) / (1 + spread)
 
 
 def _question(context: str, true: str, sentences: Sequence[str], rank: int) -> Question:

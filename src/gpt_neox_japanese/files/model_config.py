@@ -163,7 +163,7 @@ def refuse_adapter(directory: Path) -> None:
     if os.path.lexists(directory / "adapter_config.json"):
         raise CheckpointError(
             f"{str(directory)!r} holds an adapter, not a whole model; merge it into the model that"
-            " it adapts, as `neox-ja train --merge` and PEFT's merge_and_unload do"
+            " it adapts: neox-ja merge DIRECTORY --output merged"
         )
 
 

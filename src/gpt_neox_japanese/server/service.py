@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 from gpt_neox_japanese.inference.generator import TextGenerator
-from gpt_neox_japanese.server.api.chat_template import ChatTemplate
 from gpt_neox_japanese.server.api.logprobs import TokenNames
 from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.generation import Generation
 from gpt_neox_japanese.server.metrics import Metrics
 from gpt_neox_japanese.server.settings import ServerSettings
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 
 __all__ = ["ServedModel", "Service"]
 

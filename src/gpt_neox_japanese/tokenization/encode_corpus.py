@@ -38,11 +38,13 @@ __all__ = [
     "Encoded",
     "OnError",
     "Pack",
+    "PackDocuments",
     "Packed",
     "ReadingKwargs",
     "corpus_fingerprint",
     "encode_corpus",
     "num_workers",
+    "pack_corpus",
 ]
 
 # A process takes a second to start; that is well spent from about this much source on.
@@ -77,6 +79,11 @@ class Packed(NamedTuple):
 
 Pack = Callable[[Encoded], Packed]
 """Turns a block's documents into bytes of the output. Runs in the workers, so it can be pickled."""
+
+
+PackDocuments = Callable[[Sequence[Document]], tuple[Packed, list[CorpusError]]]
+"""Turns a block's documents into bytes of the output, and names those that cannot be; pickled too.
+"""
 
 
 class ReadingKwargs(TypedDict, total=False):
@@ -173,9 +180,31 @@ def encode_corpus(
     Raises:
         CorpusError: Something is broken and `source.on_error` is `stop`.
     """
+    pack_corpus(source, _EncodeAndPack(codec, pack), put, output)
+
+
+def pack_corpus(
+    source: CorpusSource,
+    pack: PackDocuments,
+    put: Callable[[Packed], None],
+    output: ResumableOutput,
+) -> None:
+    """Let workers make bytes of the blocks of `source` that `output` does not have yet.
+
+    `output.counts["skipped"]` is then the number of broken documents that were passed over.
+
+    Args:
+        source: The corpus.
+        pack: Makes bytes of a block's documents.
+        put: Appends them to `output`.
+        output: Where the work stands.
+
+    Raises:
+        CorpusError: Something is broken and `source.on_error` is `stop`.
+    """
     blocks = read_blocks(source.files, source.layout)
     done = sum(block.size for block in islice(blocks, output.blocks))
-    work = _Work(codec, pack, source.on_error)
+    work = _Work(pack, source.on_error)
     with tqdm(
         total=source.size, initial=done, desc="encode", unit="B", unit_scale=True
     ) as progress:
@@ -219,25 +248,39 @@ def num_workers(source: CorpusSource) -> int:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Reads, encodes and packs a block."""
+class _EncodeAndPack:
+    """Encodes a block's texts and packs their ids."""
 
     codec: Codec
     pack: Pack
+
+    def __call__(self, documents: Sequence[Document]) -> tuple[Packed, list[CorpusError]]:
+        # The blocks are what is shared out, so one thread is enough here.
+        texts = [document.text for document in documents]
+        rows = self.codec.encode_batch_to_numpy(texts, num_threads=1)
+        return self.pack(Encoded(documents, rows)), []
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Reads and packs a block."""
+
+    pack: PackDocuments
     on_error: str
 
     def __call__(self, block: Block) -> tuple[Packed, list[str]]:
         documents: list[Document] = []
-        problems: list[str] = []
+        problems: list[CorpusError] = []
         for document in block.documents():
-            if not isinstance(document, CorpusError):
-                documents.append(document)
-            elif self.on_error == "skip":
-                problems.append(str(document))
+            if isinstance(document, CorpusError):
+                problems.append(self._passed_over(document))
             else:
-                raise document
-        # The blocks are what is shared out, so one thread is enough here.
-        rows = self.codec.encode_batch_to_numpy(
-            [document.text for document in documents], num_threads=1
-        )
-        return self.pack(Encoded(documents, rows)), problems
+                documents.append(document)
+        packed, found = self.pack(documents)
+        problems += map(self._passed_over, found)
+        return packed, list(map(str, problems))
+
+    def _passed_over(self, problem: CorpusError) -> CorpusError:
+        if self.on_error == "stop":
+            raise problem
+        return problem

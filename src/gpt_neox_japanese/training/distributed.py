@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
-__all__ = ["barrier", "destroy_process_group", "rank", "world_size"]
+__all__ = ["agree", "barrier", "destroy_process_group", "rank", "world_size"]
+
+_Value = TypeVar("_Value")
 
 
 def world_size() -> int:
@@ -17,6 +21,25 @@ def world_size() -> int:
 def rank() -> int:
     """Which of them this is, counted from 0."""
     return int(os.environ.get("RANK", "0"))
+
+
+def agree(value: _Value) -> _Value:
+    """Give every process what the first one has; a collective.
+
+    Args:
+        value: Can be pickled.
+
+    Returns:
+        The first process's value.
+    """
+    if world_size() == 1:
+        return value
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available())  # makes the process group if there is none
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def barrier() -> None:

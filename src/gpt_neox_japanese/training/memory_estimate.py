@@ -16,9 +16,19 @@ import torch
 from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.machine import available_memory
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.training.settings import Settings
+from gpt_neox_japanese.training.settings import RunSettings
 
-__all__ = ["MemoryEstimate", "check_memory", "estimate_memory"]
+__all__ = [
+    "SAFE",
+    "MemoryEstimate",
+    "check_memory",
+    "count_weights",
+    "current_memory",
+    "estimate_memory",
+    "free_memory",
+    "peak_memory",
+    "show_bytes",
+]
 
 _WEIGHT, _GRADIENT, _ADAMW, _MUON = 4, 4, 8, 4  # bytes for each number that is trained
 # What a layer keeps of a token for the backward pass, in bytes for each channel: of its own, and of
@@ -28,8 +38,8 @@ _KEPT_BETWEEN_LAYERS = 4
 _KEPT_OUTSIDE = 16
 # With adapters the inputs of frozen matrices are not kept.
 _KEPT_WITH_ADAPTERS = 0.5
-# Of what is free; the rest is for what is not counted.
-_SAFE = 0.7
+SAFE = 0.7
+"""How much of the free memory a run is fitted into; the rest is for what is not counted."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,34 @@ class MemoryEstimate:
     per_window: int
 
 
-def estimate_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> MemoryEstimate:
+def count_weights(config: GPTNeoXJapaneseConfig) -> int:
+    """Count the weights of a model's matrices; all others together are few.
+
+    Args:
+        config: The model.
+    """
+    return sum(_count_by_kind(config))
+
+
+def _count_by_kind(config: GPTNeoXJapaneseConfig) -> tuple[int, int]:
+    """Weights of the matrices of all layers, and of those at the ends."""
+    hidden, multiple = config.hidden_size, config.intermediate_multiple_size
+    layers = config.num_hidden_layers * (4 + 2 * multiple) * hidden**2
+    return layers, config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+
+
+def free_memory() -> int:
+    """Measure how much memory each process of this machine may take: of its GPU, if it has one.
+
+    Returns:
+        Bytes.
+    """
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return available_memory() // _number("LOCAL_WORLD_SIZE")
+
+
+def estimate_memory(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> MemoryEstimate:
     """Count what training a model takes of the memory of one process.
 
     Args:
@@ -57,8 +94,7 @@ def estimate_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> Memory
     """
     hidden, layers = config.hidden_size, config.num_hidden_layers
     multiple = config.intermediate_multiple_size
-    matrices = layers * (4 + 2 * multiple) * hidden**2
-    ends = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    matrices, ends = _count_by_kind(config)
     fixed = (matrices + ends) * _WEIGHT
     if settings.lora_rank:
         fixed += layers * 4 * hidden * settings.lora_rank * (_WEIGHT + _GRADIENT + _ADAMW)
@@ -78,7 +114,7 @@ def estimate_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> Memory
     return MemoryEstimate(fixed, settings.sequence_length * (kept + _KEPT_OUTSIDE * hidden))
 
 
-def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
+def check_memory(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> None:
     """Make sure that a step has a chance to fit into the memory of the device.
 
     What fits barely is warned of on standard error.
@@ -90,32 +126,30 @@ def check_memory(config: GPTNeoXJapaneseConfig, settings: Settings) -> None:
     Raises:
         ArgumentError: It does not; the message says what would.
     """
-    if torch.cuda.is_available():
-        free, where = torch.cuda.mem_get_info()[0], "on the GPU"
-    else:
-        free, where = available_memory() // _number("LOCAL_WORLD_SIZE"), "for each process"
+    free = free_memory()
+    where = "on the GPU" if torch.cuda.is_available() else "for each process"
     size = estimate_memory(config, settings)
     whole = size.fixed + settings.batch_size * size.per_window
     if whole <= free:
-        if whole > free * _SAFE:
+        if whole > free * SAFE:
             print(
-                f"a step needs at least {_gigabytes(whole)} of memory, {_gigabytes(free)} are free "
+                f"a step needs at least {show_bytes(whole)} of memory, {show_bytes(free)} are free "
                 f"{where}",
                 file=sys.stderr,
             )
         return
     raise ArgumentError(
-        f"a step needs at least {_gigabytes(whole)} of memory ({_gigabytes(size.fixed)} for "
-        f"weights, gradients and optimizer, {_gigabytes(size.per_window)} for each of "
-        f"--batch-size {settings.batch_size} windows), and {_gigabytes(free)} are free {where}; "
+        f"a step needs at least {show_bytes(whole)} of memory ({show_bytes(size.fixed)} for "
+        f"weights, gradients and optimizer, {show_bytes(size.per_window)} for each of "
+        f"--batch-size {settings.batch_size} windows), and {show_bytes(free)} are free {where}; "
         f"{_remedy(size, free, settings)}"
     )
 
 
-def _remedy(size: MemoryEstimate, free: int, settings: Settings) -> str:
+def _remedy(size: MemoryEstimate, free: int, settings: RunSettings) -> str:
     if size.fixed >= free:
         return "train a smaller model, or adapters (--lora-rank), or shard it over GPUs (--shard)"
-    windows = int((free - size.fixed) * _SAFE) // max(size.per_window, 1)
+    windows = int((free - size.fixed) * SAFE) // max(size.per_window, 1)
     if windows:
         passes = -(-settings.batch_size * settings.gradient_accumulation // windows)
         return f"use --batch-size {windows} --gradient-accumulation {passes}"
@@ -129,5 +163,31 @@ def _number(variable: str) -> int:
     return int(os.environ.get(variable, "1"))
 
 
-def _gigabytes(size: int) -> str:
+def current_memory() -> int:
+    """Tell how many bytes of the machine's memory this process holds."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory() -> int:
+    """Tell how many bytes this process, or its GPU, has held at most."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(current_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def show_bytes(size: int) -> str:
+    """A number of bytes as people read it.
+
+    Args:
+        size: Bytes.
+    """
     return f"{size / 1e9:,.1f} GB" if size >= 10**8 else f"{size / 1e6:,.1f} MB"

@@ -21,13 +21,46 @@ from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.data.run_data import RunData
 from gpt_neox_japanese.training.memory_estimate import check_memory
-from gpt_neox_japanese.training.settings import Architecture, Settings
+from gpt_neox_japanese.training.settings import Architecture, RunSettings
 
-__all__ = ["make_model", "merged_model"]
+__all__ = ["make_model", "merged_model", "model_config"]
+
+_WINDOW = 512  # of a new model, if nothing is said
+
+
+def model_config(
+    init_from: Architecture | Path, data: RunData, sequence_length: int | None
+) -> GPTNeoXJapaneseConfig:
+    """Tell what a run's model is, before there is one.
+
+    Args:
+        init_from: A new model's shape, or the directory of a model to train on.
+        data: What it is trained on; a new model gets its vocabulary.
+        sequence_length: Tokens of a window, which a new model reads; 512 if None.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        DataError: The model does not fit the data, or reads fewer tokens than a window has.
+        CheckpointError: Its directory is broken.
+    """
+    if isinstance(init_from, Architecture):
+        return _new_config(init_from, data, sequence_length or _WINDOW)
+    data.check_vocabulary(init_from)
+    check_model(data.codec, read_object(init_from / "config.json"), init_from)
+    config = GPTNeoXJapaneseConfig.from_pretrained(init_from)
+    longest = int(config.max_position_embeddings)
+    if sequence_length is not None and sequence_length > longest:
+        raise DataError(
+            f"the model in {init_from} reads at most {longest} tokens, "
+            f"--sequence-length is {sequence_length}"
+        )
+    return config
 
 
 def make_model(
-    init_from: Architecture | Path, data: RunData, settings: Settings
+    init_from: Architecture | Path, data: RunData, settings: RunSettings
 ) -> GPTNeoXJapaneseForCausalLM | Any:
     """Make or load the model, ready to be trained.
 
@@ -45,12 +78,12 @@ def make_model(
             wanted and PEFT is not installed.
     """
     peft = _import_peft() if settings.lora_rank else None
+    config = model_config(init_from, data, settings.sequence_length)
+    check_memory(config, settings)
     torch.manual_seed(settings.seed)
     if isinstance(init_from, Path):
-        model = _load(init_from, data, settings)
+        model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     else:
-        config = _config(init_from, data, settings)
-        check_memory(config, settings)
         model = GPTNeoXJapaneseForCausalLM(config)
     # Nobody reads the scores of a training step, and they are its largest tensor.
     model.skip_logits_in_training = True
@@ -104,27 +137,13 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
     return merged
 
 
-def _load(init_from: Path, data: RunData, settings: Settings) -> GPTNeoXJapaneseForCausalLM:
-    data.check_vocabulary(init_from)
-    check_model(data.codec, read_object(init_from / "config.json"), init_from)
-    check_memory(GPTNeoXJapaneseConfig.from_pretrained(init_from), settings)
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
-    longest = model.config.max_position_embeddings
-    if settings.sequence_length > longest:
-        raise DataError(
-            f"the model in {init_from} reads at most {longest} tokens, "
-            f"--sequence-length is {settings.sequence_length}"
-        )
-    return model
-
-
-def _config(shape: Architecture, data: RunData, settings: Settings) -> GPTNeoXJapaneseConfig:
+def _new_config(shape: Architecture, data: RunData, sequence_length: int) -> GPTNeoXJapaneseConfig:
     return GPTNeoXJapaneseConfig(
         vocab_size=len(data.codec),
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
-        max_position_embeddings=settings.sequence_length,
+        max_position_embeddings=sequence_length,
         bos_token_id=_start_of_text_id(data),
         eos_token_id=data.eos_token_id,
         attention_dropout=0.0,

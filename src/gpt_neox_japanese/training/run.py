@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -11,21 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from gpt_neox_japanese.errors import ArgumentError, DataError
+from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.training.arguments import DTYPES, scoring_window, training_arguments
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
-from gpt_neox_japanese.training.checkpoints.reader import load_progress
-from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
+from gpt_neox_japanese.training.checkpoints.reader import Progress, load_progress
+from gpt_neox_japanese.training.data.dataset import collate
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
-from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
-from gpt_neox_japanese.training.distributed import barrier
+from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
+from gpt_neox_japanese.training.distributed import agree, barrier, world_size
+from gpt_neox_japanese.training.estimate import estimate_run
 from gpt_neox_japanese.training.malloc import keep_freed_memory
-from gpt_neox_japanese.training.model_setup import make_model, merged_model
+from gpt_neox_japanese.training.memory_estimate import free_memory, peak_memory
+from gpt_neox_japanese.training.model_setup import make_model, merged_model, model_config
+from gpt_neox_japanese.training.precision import training_device
 from gpt_neox_japanese.training.report.callbacks import (
     LOSS_LOG,
     InterruptCallback,
@@ -33,11 +37,16 @@ from gpt_neox_japanese.training.report.callbacks import (
     SamplesCallback,
 )
 from gpt_neox_japanese.training.report.mfu import MfuMeter, flops_per_token
-from gpt_neox_japanese.training.report.page import read_log, write_report
+from gpt_neox_japanese.training.report.page import (
+    RunSummary,
+    read_log,
+    write_report,
+)
 from gpt_neox_japanese.training.report.samples import write_samples
 from gpt_neox_japanese.training.settings import (
     RECORD,
     Architecture,
+    RunSettings,
     Settings,
     check_same_run,
     record_settings,
@@ -46,8 +55,6 @@ from gpt_neox_japanese.training.settings import (
 from gpt_neox_japanese.training.trainer import RunTrainer
 
 __all__ = ["train"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def train(
@@ -90,40 +97,57 @@ def train(
         start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
         model_directory = start if isinstance(start, Path) else None
         data = open_data(data_path, tokenizer or model_directory, held_out)
-        arguments = _arguments(
-            output, settings, evaluates=len(data.held_out) > settings.sequence_length
+        progress = load_progress(checkpoint) if checkpoint is not None else None
+        config = model_config(start, data, settings.sequence_length)
+        decided = _decide(settings, start, data, config, progress)
+        arguments = training_arguments(
+            output, decided, config, measures=data.num_held_out_tokens > 0, starts=not resume
         )
-        identity = {"settings": settings_to_dict(settings, init_from), "data": data.fingerprint}
-        if checkpoint is not None:
-            _check_same(checkpoint, data, settings, init_from)
+        identity = {"settings": settings_to_dict(decided, init_from), "data": data.fingerprint}
+        if checkpoint is not None and progress is not None:
+            _check_same(checkpoint, progress, data, decided, init_from)
         barrier()  # before anyone writes what the others look for
-        model = make_model(start, data, settings)
-        if settings.lora_rank and str(init_from) not in (str(start), DEFAULT):
-            # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
-            model.peft_config["default"].base_model_name_or_path = str(init_from)
         if not torch.cuda.is_available():
             keep_freed_memory()
+        model = make_model(start, data, decided)
+        if decided.lora_rank and str(init_from) not in (str(start), DEFAULT):
+            # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
+            model.peft_config["default"].base_model_name_or_path = str(init_from)
         if arguments.process_index == 0:
-            if checkpoint is None and isinstance(start, Architecture):
-                size = sum(parameter.numel() for parameter in model.parameters())
-                print(
-                    f"a new model of {size:,} parameters is made; --init-from would train one on",
-                    file=sys.stderr,
-                )
             output.mkdir(parents=True, exist_ok=True)
-            record_settings(output, data_path, settings, init_from)
-        run = _Run(model, data, output, settings, arguments)
+            record_settings(output, data_path, decided, init_from)
+        run = _Run(model, data, output, decided, arguments)
+        run.announce(progress.schedule_step if progress is not None else 0)
         trainer = run.trainer(identity, interrupt)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finished = bool(trainer.state.global_step >= settings.steps)
+        finished = trainer.stopped_early or trainer.state.global_step >= decided.steps
         if arguments.process_index == 0:
             run.conclude()
-            if finished and settings.merge and isinstance(start, Path):
+            if finished and decided.merge and isinstance(start, Path):
                 merged = merged_model(start, output)
                 weights = dict(merged.named_parameters())
-                dtype = _DTYPES[settings.save_dtype]
+                dtype = DTYPES[decided.save_dtype]
                 export(merged, weights, data.tokenizer, output / "merged", dtype)
     return finished
+
+
+def _decide(
+    settings: Settings,
+    start: Architecture | Path,
+    data: RunData,
+    config: GPTNeoXJapaneseConfig,
+    progress: Progress | None,
+) -> RunSettings:
+    """The settings with nothing left open, the same in every process."""
+    facts = RunFacts(
+        mode=mode_of(settings, start),
+        config=config,
+        train_tokens=data.num_train_tokens,
+        processes=world_size(),
+        device=training_device(),
+        free_memory=free_memory(),
+    )
+    return agree(complete_settings(settings, facts, progress.settings if progress else None))
 
 
 class _Run:
@@ -134,15 +158,81 @@ class _Run:
         model: Any,
         data: RunData,
         output: Path,
-        settings: Settings,
+        settings: RunSettings,
         arguments: TrainingArguments,
     ) -> None:
         self._model, self._data, self._output = model, data, output
         self._settings, self._arguments = settings, arguments
         self._first = arguments.process_index == 0
-        self._samples = SamplesCallback(output if self._first else None, self._write_samples)
+        self._tokens_per_step = (
+            settings.batch_size
+            * settings.gradient_accumulation
+            * max(arguments.n_gpu, 1)
+            * arguments.world_size
+            * settings.sequence_length
+        )
+        self._flops = flops_per_token(
+            model,
+            model.config.hidden_size,
+            model.config.num_hidden_layers,
+            settings.sequence_length,
+        )
+        self._meter = MfuMeter(
+            self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
+        )
+        self._held_out = data.held_out_windows(
+            scoring_window(model.config, settings), settings.eval_tokens
+        )
+        self._loss_log = LossLogCallback(
+            output,
+            settings.dtype,
+            self._tokens_per_step,
+            data.num_train_tokens,
+            data.tokens_per_character,
+            self._meter,
+        )
+        self._samples = SamplesCallback(
+            output if self._first else None,
+            self._write_samples,
+            lambda lines: self._loss_log.progress.tell(lines),
+        )
 
-    def trainer(self, identity: Mapping[str, Any], interrupt: InterruptCallback) -> Trainer:
+    def announce(self, done: int) -> None:
+        """Say what is trained, and what it will take; every process makes the same trial.
+
+        Args:
+            done: Steps that an earlier part of the run did.
+        """
+        settings, data = self._settings, self._data
+        total, trained = self._count_parameters()
+        what = (
+            f"{trained:,} of {total:,} parameters are trained"
+            if trained < total
+            else f"a model of {total:,} parameters is trained"
+        )
+        steps = max(0, settings.steps - done)
+        tokens = steps * self._tokens_per_step
+        epochs = tokens / data.num_train_tokens
+        how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {epochs:.2g} epochs"
+        lines = [f"{what}: {how_long}; rate {settings.learning_rate:g}, {settings.dtype}"]
+        estimate = estimate_run(
+            self._model,
+            settings,
+            self._output,
+            self._meter,
+            self._flops,
+            steps=steps,
+            processes=self._arguments.world_size,
+            held_out_tokens=self._held_out.num_tokens,
+        )
+        lines.append(f"it takes {estimate}")
+        lines += data.notices(settings.sequence_length)
+        if not data.num_held_out_tokens:
+            lines.append("there is no held-out text, so nothing is measured on the way")
+        if self._first:
+            print("\n".join(lines), file=sys.stderr)
+
+    def trainer(self, identity: Mapping[str, Any], interrupt: InterruptCallback) -> RunTrainer:
         """Put the trainer together.
 
         Args:
@@ -150,41 +240,24 @@ class _Run:
             interrupt: The callback that ends the run on Ctrl-C.
         """
         settings, data = self._settings, self._data
-        windows_per_step = (
-            settings.batch_size
-            * settings.gradient_accumulation
-            * max(self._arguments.n_gpu, 1)
-            * self._arguments.world_size
-        )
-        stream = data.train
-        epochs = (
-            SubwordDropoutEpochs(
-                stream, data.codec, data.eos_token_id, settings.subword_dropout, settings.seed
-            )
-            if settings.subword_dropout
-            else stream
-        )
         callbacks: list[Any] = [interrupt]
         if self._first:
-            callbacks.append(self._report(windows_per_step * settings.sequence_length))
+            callbacks.append(self._loss_log)
         if settings.sample_prompt:
             callbacks.append(self._samples)
         trainer = RunTrainer(
             use_muon=settings.uses_muon,
             identity=identity,
             export=self._export,
+            keep_best=settings.keep_best,
+            patience=settings.early_stopping,
             model=self._model,
             args=self._arguments,
-            train_dataset=TrainingWindows(
-                epochs,
-                settings.sequence_length,
-                settings.steps * windows_per_step,
-                settings.seed,
-                data.eos_token_id if settings.document_masking else None,
+            train_dataset=data.training_windows(
+                settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
             ),
-            eval_dataset=HeldOutWindows(
-                data.held_out, settings.sequence_length, settings.eval_tokens
-            ),
+            eval_dataset=self._held_out,
+            data_collator=collate,
             callbacks=callbacks,
         )
         trainer.remove_callback(PrinterCallback)
@@ -193,27 +266,37 @@ class _Run:
 
     def conclude(self) -> None:
         """Write the run's page."""
-        parameters = sum(p.numel() for p in self._model.parameters())
+        total, trained = self._count_parameters()
+        measured, every = self._held_out.num_tokens, self._data.num_held_out_tokens
+        read = (
+            "all of it, as `neox-ja evaluate` reads it"
+            if measured == every
+            else f"{measured:,} of its {every:,} tokens, spread evenly; `neox-ja evaluate` reads "
+            "all of them"
+        )
+        window = scoring_window(self._model.config, self._settings)
+        if window < self._model.config.max_position_embeddings:
+            read += f", and more than {window:,} at once"
+        summary = RunSummary(
+            parameters=total,
+            trained=trained,
+            data=self._data.sizes,
+            held_out=read,
+            kept_best=self._settings.keep_best,
+            peak_memory=peak_memory(),
+        )
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
         log = read_log(self._output / LOSS_LOG)
-        write_report(self._output, log, settings, parameters, self._samples.texts)
+        write_report(self._output, log, settings, summary, self._samples.texts)
 
-    def _report(self, tokens_per_step: int) -> LossLogCallback:
-        config = self._model.config
-        operations = flops_per_token(
-            self._model,
-            config.hidden_size,
-            config.num_hidden_layers,
-            self._settings.sequence_length,
-        )
-        dtype = _DTYPES[self._settings.dtype]
-        world = self._arguments.world_size
-        mfu_meter = MfuMeter(operations / world, self._arguments.device, dtype)
-        density = self._data.tokens_per_character
-        return LossLogCallback(self._output, tokens_per_step, density, mfu_meter)
+    def _count_parameters(self) -> tuple[int, int]:
+        """All parameters, and those that are trained."""
+        parameters = list(self._model.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        return sum(p.numel() for p in parameters), trained
 
     def _export(self, weights: Mapping[str, Tensor]) -> None:
-        dtype = _DTYPES[self._settings.save_dtype]
+        dtype = DTYPES[self._settings.save_dtype]
         export(self._model, weights, self._data.tokenizer, self._output, dtype)
 
     def _write_samples(self) -> list[str]:
@@ -222,7 +305,7 @@ class _Run:
             self._model,
             data.codec,
             data.eos_token_id,
-            settings.sample_prompt,
+            [data.beginning(prompt) for prompt in settings.sample_prompt],
             settings.sample_tokens,
         )
 
@@ -255,78 +338,15 @@ def _check_own_files(output: Path) -> None:
 
 
 def _check_same(
-    checkpoint: Path, data: RunData, settings: Settings, init_from: Architecture | str | Path
+    checkpoint: Path,
+    progress: Progress,
+    data: RunData,
+    settings: RunSettings,
+    init_from: Architecture | str | Path,
 ) -> None:
-    progress = load_progress(checkpoint)
     check_same_run(progress.settings, settings, init_from)
     if progress.data != data.fingerprint:
         raise DataError(
             f"the run in {checkpoint.parent} was started on other data; give the same --data, or "
             "start a new run with --init-from"
         )
-
-
-def _arguments(output: Path, settings: Settings, *, evaluates: bool) -> TrainingArguments:
-    if settings.shard and not torch.cuda.is_available():
-        # accelerate would copy the model into every process, and say nothing.
-        raise ArgumentError("--shard needs GPUs; on CPUs leave it out: each process has a copy")
-    wsd = settings.schedule == "wsd"
-    options: dict[str, Any] = _checkpointing(settings)
-    if not settings.shard:  # every parameter has a gradient in every pass, and no buffer changes
-        options |= {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
-    if settings.shard:
-        options |= {"fsdp": True, "fsdp_config": {"version": 2}}
-    return TrainingArguments(
-        output_dir=str(output),
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        lr_scheduler_type="warmup_stable_decay" if wsd else "cosine",
-        warmup_steps=round(settings.warmup * settings.steps),
-        lr_scheduler_kwargs={
-            "num_decay_steps": round(settings.decay * settings.steps),
-            "decay_type": "linear",
-        }
-        if wsd
-        else {},
-        seed=settings.seed,
-        bf16=settings.dtype == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        torch_compile=settings.compile,
-        # The dataset is in the order of the run already.
-        train_sampling_strategy="sequential",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_strategy="steps",
-        logging_steps=settings.log_every,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=settings.eval_every,
-        prediction_loss_only=True,
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        disable_tqdm=True,
-        report_to=_tensorboard() if settings.tensorboard else "none",
-        **options,
-    )
-
-
-def _checkpointing(settings: Settings) -> dict[str, Any]:
-    # The argument was renamed; versions before 5.23 know only the old name, later ones warn of it.
-    known = TrainingArguments.__dataclass_fields__
-    new, old = "activation_checkpointing", "gradient_checkpointing"
-    if not settings.gradient_checkpointing:
-        return {}
-    return {new if new in known else old: True}
-
-
-def _tensorboard() -> str:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ArgumentError(
-            "--tensorboard needs TensorBoard: pip install 'gpt-neox-japanese[tensorboard]'"
-        )
-    return "tensorboard"

@@ -17,10 +17,13 @@ from gpt_neox_japanese.files.atomic import write_file
 __all__ = [
     "FLOAT_RANGES",
     "INTEGER_RANGES",
+    "MAY_CHANGE",
     "Architecture",
+    "RunSettings",
     "Settings",
     "check_same_run",
     "record_settings",
+    "settings_to_dict",
 ]
 
 RECORD = "train.json"
@@ -31,29 +34,35 @@ INTEGER_RANGES: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation", "steps"), (1, None)),
     **dict.fromkeys(("log_every", "eval_every", "save_every"), (1, None)),
     **dict.fromkeys(("eval_tokens", "sample_tokens"), (1, None)),
+    "tokens": (1, 2**53),
     "sequence_length": (2, None),
     "seed": (0, 2**32 - 1),  # NumPy's
-    "lora_rank": (0, None),
+    **dict.fromkeys(("lora_rank", "early_stopping"), (0, None)),
 }
 FLOAT_RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"), (0, None)),
     **dict.fromkeys(("warmup", "decay", "subword_dropout"), (0, 1)),
+    "epochs": (0, 10**6),
 }
 _MAX_INTEGER = 2**31 - 1  # of whole numbers without a bound of their own
 _CHOICES = {
     "optimizer": ("auto", "muon", "adamw"),
     "schedule": ("wsd", "cosine"),
-    "dtype": ("bf16", "fp32"),
+    "dtype": ("auto", "bf16", "fp32"),
     "save_dtype": ("bf16", "fp32"),
 }
 
 Precision = Literal["bf16", "fp32"]
 
-# What a resumed run may change: none of it alters what was trained so far.
-_MAY_CHANGE = {
-    *("output", "resume", "steps", "log_every", "eval_every", "eval_tokens", "save_every"),
-    *("save_dtype", "sample_prompt", "sample_tokens", "tensorboard", "merge"),
+# A run is as long as one of these says.
+_LENGTHS = ("steps", "tokens", "epochs")
+
+MAY_CHANGE = {
+    *("output", "resume", *_LENGTHS, "log_every", "eval_every", "eval_tokens", "save_every"),
+    *("save_dtype", "sample_prompt", "sample_tokens", "report_to", "merge", "dtype"),
+    *("keep_best", "early_stopping"),
 }
+"""What a resumed run may change: none of it alters what was trained so far."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,16 @@ class Architecture:
 class Settings:
     """Everything that decides a run's result besides its data and its starting point.
 
+    What is None is chosen when the run begins, by its kind, its size and the machine: see
+    `training.defaults`.
+
     Attributes:
         sequence_length: Tokens of a window, and a new model's `max_position_embeddings`.
         batch_size: Windows per device in one forward pass.
         gradient_accumulation: Forward passes per step.
         steps: Optimizer steps.
+        tokens: The length of the run in tokens, instead of `steps`.
+        epochs: The length of the run in passes over the training text, instead of `steps`.
         optimizer: `muon` (for the hidden matrices; AdamW for the rest) or `adamw`; `auto` is
             `adamw` for LoRA and `muon` otherwise.
         learning_rate: The peak, for both optimizers.
@@ -90,7 +104,8 @@ class Settings:
         weight_decay: Of all matrices.
         max_grad_norm: Gradients are clipped to this norm; 0 for no clipping.
         seed: Of the weights and of the order of the windows.
-        dtype: Precision of the forward and backward pass; weights and optimizer stay fp32.
+        dtype: Precision of the forward and backward pass; weights and optimizer stay fp32. `auto`
+            is `bf16` where the device has units for it.
         save_dtype: Precision of the finished model.
         compile: Whether to run the model through `torch.compile`.
         gradient_checkpointing: Whether to compute activations twice instead of keeping them.
@@ -102,31 +117,36 @@ class Settings:
         lora_alpha: The adapters count `lora_alpha / lora_rank`; twice the rank if None.
         merge: Whether to leave the model with its adapters merged in `merged` as well.
         shard: Whether weights and optimizer state are sharded over the processes (FSDP2).
-        log_every: Steps between lines of the loss log.
+        log_every: Steps between lines of the loss log; the first step has one always.
         eval_every: Steps between measurements on the held-out text.
         eval_tokens: About how many held-out tokens such a measurement takes.
         save_every: Steps between saves.
+        keep_best: Whether the model that is left is the one with the best measurement, not the
+            last one.
+        early_stopping: End the run after so many measurements without a better one; 0 for never.
         sample_prompt: Beginnings that the model continues at each measurement.
         sample_tokens: Tokens of such a continuation.
-        tensorboard: Whether to write logs for TensorBoard as well.
+        report_to: Transformers' names of reporters that are told what `loss.jsonl` is.
 
     Raises:
         ArgumentError: A value is out of its range, or two cannot go together.
     """
 
-    sequence_length: int = 512
-    batch_size: int = 16
-    gradient_accumulation: int = 1
-    steps: int = 1000
+    sequence_length: int | None = None
+    batch_size: int | None = None
+    gradient_accumulation: int | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    epochs: float | None = None
     optimizer: Literal["auto", "muon", "adamw"] = "auto"
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     schedule: Literal["wsd", "cosine"] = "wsd"
-    warmup: float = 0.02
-    decay: float = 0.2
+    warmup: float | None = None
+    decay: float | None = None
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     seed: int = 0
-    dtype: Precision = "bf16"
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
     save_dtype: Precision = "bf16"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -137,22 +157,32 @@ class Settings:
     lora_alpha: float | None = None
     merge: bool = False
     shard: bool = False
-    log_every: int = 10
-    eval_every: int = 500
-    eval_tokens: int = 2**18
-    save_every: int = 500
+    log_every: int | None = None
+    eval_every: int | None = None
+    eval_tokens: int | None = None
+    save_every: int | None = None
+    keep_best: bool = False
+    early_stopping: int = 0
     sample_prompt: tuple[str, ...] = ()
     sample_tokens: int = 60
-    tensorboard: bool = False
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_values(self)
-        if self.warmup + (self.decay if self.schedule == "wsd" else 0) > 1:
+        lengths = [name for name in _LENGTHS if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            raise ArgumentError(
+                f"--{lengths[0]} and --{lengths[1]} exclude each other: both say how long the run "
+                "is; give one of them"
+            )
+        warmup, decay = self.warmup or 0.0, self.decay or 0.0
+        if warmup + (decay if self.schedule == "wsd" else 0) > 1:
             raise ArgumentError(
                 f"warmup {self.warmup} and decay {self.decay} are more than the whole run; "
                 "their sum must not exceed 1"
             )
-        if self.steps * self.batch_size * self.gradient_accumulation > 2**53:
+        windows = (self.batch_size or 1) * (self.gradient_accumulation or 1)
+        if (self.steps or 1) * windows > 2**53:
             raise ArgumentError(
                 f"{self.steps} steps of {self.batch_size} x {self.gradient_accumulation} windows "
                 "are more than can be counted; give fewer"
@@ -170,6 +200,24 @@ class Settings:
         return self.optimizer == "muon" or (self.optimizer == "auto" and not self.lora_rank)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings in which everything is decided; the attributes are those of `Settings`."""
+
+    sequence_length: int
+    batch_size: int
+    gradient_accumulation: int
+    steps: int
+    learning_rate: float
+    warmup: float
+    decay: float
+    dtype: Precision
+    log_every: int
+    eval_every: int
+    eval_tokens: int
+    save_every: int
+
+
 def _check_values(settings: Architecture | Settings) -> None:
     """Hold every value to what it may be, and make Python's own numbers of NumPy's."""
     for name, value in vars(settings).items():
@@ -177,9 +225,11 @@ def _check_values(settings: Architecture | Settings) -> None:
             raise ArgumentError(
                 f"{name} is {short_repr(value)}; it must be one of {', '.join(_CHOICES[name])}"
             )
+        if value is None and getattr(Settings, name, "") is None:
+            continue  # it is left open
         if name in INTEGER_RANGES:
             object.__setattr__(settings, name, _whole(name, value))
-        elif name in FLOAT_RANGES and not (value is None and name == "lora_alpha"):
+        elif name in FLOAT_RANGES:
             object.__setattr__(settings, name, _real(name, value))
 
 
@@ -239,7 +289,7 @@ def check_same_run(
         saved = {**saved, "init_from": saved["model"]}
     now = json.loads(json.dumps(settings_to_dict(settings, init_from)))
     for name, value in now.items():
-        if name not in _MAY_CHANGE and saved.get(name) != value:
+        if name not in MAY_CHANGE and saved.get(name) != value:
             raise DataError(
                 f"the run was started with {name} {saved.get(name)!r}, now it is {value!r}; give "
                 "the same, or start a new run with --init-from"

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer
@@ -22,6 +24,8 @@ from gpt_neox_japanese.training.checkpoints.gather import (
     restore_parameters,
 )
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, TrainingState
+from gpt_neox_japanese.training.data.dataset import IGNORED, collate
+from gpt_neox_japanese.training.data.run_data import HeldOut
 from gpt_neox_japanese.training.distributed import barrier
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw, state_layout
 
@@ -34,8 +38,14 @@ class RunTrainer(Trainer):
     Args:
         use_muon: Whether the hidden matrices are Muon's.
         identity: What a resumed run must have in common with this one, as JSON values.
-        export: Called on the first process with the whole weights after every save.
+        export: Called on the first process with the whole weights: after every save, or of the
+            best model.
+        keep_best: Whether the model that is exported is the one with the best measurement.
+        patience: End the run after so many measurements without a better one; 0 for never.
         **kwargs: Trainer's own.
+
+    Attributes:
+        stopped_early: Whether that ended it.
     """
 
     def __init__(
@@ -44,9 +54,13 @@ class RunTrainer(Trainer):
         use_muon: bool,
         identity: Mapping[str, Any],
         export: Callable[[Mapping[str, Tensor]], None],
+        keep_best: bool = False,
+        patience: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._keep_best, self._patience = keep_best, patience
+        self.stopped_early = False
         self._use_muon = use_muon
         self._identity = identity
         self._export = export
@@ -87,24 +101,64 @@ class RunTrainer(Trainer):
         self._passes.append((loss, windows))
         return loss
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, None, None]:
-        """Compute the loss without ever holding the scores of all positions.
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the model on the held-out windows, as `neox-ja evaluate` does.
+
+        Every process takes its share of the windows, and all get the same result.
 
         Args:
-            model: The model, maybe wrapped for several processes.
-            inputs: A batch.
             *args: Not used.
             **kwargs: Not used.
 
         Returns:
-            The loss; no scores and no labels.
+            `eval_loss`, in nats per token, and `eval_runtime`, in seconds.
         """
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = model(**inputs, skip_logits=True, use_cache=False).loss
-        return loss.detach(), None, None
+        start = time.perf_counter()
+        nats, tokens = self._score(cast(HeldOut, self.eval_dataset))
+        metrics = {"eval_loss": nats / tokens, "eval_runtime": time.perf_counter() - start}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        if self.state.global_step == 0:  # the model that the run starts with may stay the best
+            self._determine_best_metric(metrics, None)
+        return metrics
+
+    def _score(self, windows: HeldOut) -> tuple[float, float]:
+        """The nats of all tokens that the windows predict, and how many these are."""
+        model = self._wrap_model(cast(nn.Module, self.model), training=False)
+        size, world = self.args.eval_batch_size, self.args.world_size
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        model.eval()
+        # A sharded model is gathered in each pass, so every process makes as many: the last
+        # ones may have nothing new, which then does not count.
+        for first in range(0, len(windows), size * world):
+            mine = range(first + size * self.args.process_index, len(windows))[:size]
+            batch = collate([windows[index] for index in mine or range(1)])
+            inputs = cast(dict[str, Any], self._prepare_inputs(batch))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = model(**inputs, skip_logits=True, use_cache=False).loss
+            count = (inputs["shift_labels"] != IGNORED).sum()
+            if mine:
+                sums += torch.stack([loss.detach().double() * count, count.double()])
+        model.train()
+        if world > 1:
+            dist.all_reduce(sums)
+        nats, tokens = sums.tolist()
+        return nats, tokens
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Keep the best model, and end the run when it has not become better for long."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self._keep_best:
+            weights = gather_parameters(self._parameters())
+            if self.args.should_save:
+                self._export(weights)
+        waited = self.state.global_step - (self.state.best_global_step or 0)
+        if self._patience and waited >= self._patience * cast(int, self.args.eval_steps):
+            self.stopped_early = True
+            self.control.should_save = self.control.should_training_stop = True
+        return is_best
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Stop before the optimizer takes a step that would spoil the weights."""
@@ -154,7 +208,12 @@ class RunTrainer(Trainer):
             TrainingState(step, weights, tensors, values),
             lambda directory: self.state.save_to_json(str(directory / reader.TRAINER_STATE)),
         )
-        self._export(weights)
+        self._export_last(weights)
+
+    def _export_last(self, weights: Mapping[str, Tensor]) -> None:
+        """Export the weights of a checkpoint, unless there were better ones before it."""
+        if not self._keep_best or self.state.best_global_step in (None, self.state.global_step):
+            self._export(weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore_parameters(self._parameters(), self._saved_weights(Path(resume_from_checkpoint)))
@@ -192,7 +251,7 @@ class RunTrainer(Trainer):
             }
         )
         if self.args.should_save:  # a kill may have come between the checkpoint and the model
-            self._export(self._saved_weights(directory))
+            self._export_last(self._saved_weights(directory))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Restore what the first resumed step starts from; Trainer calls this just before it."""

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpt_neox_japanese.errors import ArgumentError, CheckpointError
-from gpt_neox_japanese.server.api import chat_template
-from gpt_neox_japanese.server.api.chat_template import ChatTemplate, find_chat_template
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.server.api.responses import ChatCompletion
 from gpt_neox_japanese.server.service import ServedModel
+from gpt_neox_japanese.tokenizer import template_renderer
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 from tests.server.serving import Server, assert_error
 
 TEMPLATE = """\
@@ -156,7 +154,7 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
 def test_template_that_computes_for_long_is_ended_and_the_next_request_is_answered(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_template, "_MAX_SECONDS", 3.0)
+    monkeypatch.setattr(template_renderer, "_MAX_SECONDS", 3.0)
     source = "{% if messages[0].content == '?' %}" + ENDLESS + "{% endif %}" + TEMPLATE
     server = Server(ServedModel("default", model.generator, ChatTemplate(source, model.codec)))
     body = {"messages": [{"role": "user", "content": "?"}]}
@@ -189,39 +187,3 @@ def test_template_whose_process_was_ended_is_rendered_by_another(model: ServedMo
 def test_template_that_is_none_is_refused(model: ServedModel) -> None:
     with pytest.raises(ArgumentError, match="cannot be read"):
         ChatTemplate("{% if %}", model.codec)
-
-
-def test_template_is_found_where_models_keep_it(tmp_path: Path) -> None:
-    assert find_chat_template(tmp_path, None) is None
-    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "a"}', encoding="utf-8")
-    assert find_chat_template(tmp_path, None) == "a"
-    (tmp_path / "chat_template.jinja").write_text("b", encoding="utf-8")
-    assert find_chat_template(tmp_path, None) == "b"
-    (tmp_path / "mine").write_text("c", encoding="utf-8")
-    assert find_chat_template(tmp_path, tmp_path / "mine") == "c"
-    with pytest.raises(ArgumentError, match="missing"):
-        find_chat_template(tmp_path, tmp_path / "missing")
-
-
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        ([{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}], "b"),
-        ([{"name": "tool_use", "template": "a"}, 5], None),
-        ([], None),
-    ],
-)
-def test_of_several_templates_the_default_one_is_taken(
-    tmp_path: Path, value: list[Any], found: str | None
-) -> None:
-    config = tmp_path / "tokenizer_config.json"
-    config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
-    assert find_chat_template(tmp_path, None) == found
-
-
-@pytest.mark.parametrize("value", [5, {"default": "a"}, [{"name": "default", "template": 5}]])
-def test_template_of_another_kind_is_refused(tmp_path: Path, value: Any) -> None:
-    config = tmp_path / "tokenizer_config.json"
-    config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="--chat-template FILE"):
-        find_chat_template(tmp_path, None)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from gpt_neox_japanese.errors import DataError
-from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
+from gpt_neox_japanese.training.data.dataset import (
+    IGNORED,
+    HeldOutWindows,
+    TrainingWindows,
+    collate,
+)
 from gpt_neox_japanese.training.data.shards import ShardedTokens
 
 
@@ -15,7 +22,7 @@ def stream(tokens: int) -> ShardedTokens:
     )
 
 
-def starts(windows: TrainingWindows | HeldOutWindows, first: int, last: int) -> list[int]:
+def starts(windows: TrainingWindows, first: int, last: int) -> list[int]:
     return [int(windows[index]["input_ids"][0]) for index in range(first, last)]
 
 
@@ -65,17 +72,54 @@ def test_a_corpus_of_exactly_one_window_is_enough() -> None:
         TrainingWindows(stream(7), window_size=8, num_windows=3, seed=0)
 
 
-def test_held_out_windows_predict_every_token_once() -> None:
-    windows = HeldOutWindows(stream(29), window_size=8, max_tokens=1000)
-    predicted = [t for i in range(len(windows)) for t in windows[i]["input_ids"][1:].tolist()]
-    assert predicted == list(range(1, 29))
+EOS = 1
+
+
+def held_out(*lengths: int) -> ShardedTokens:
+    """Documents of so many different tokens each."""
+    ids = itertools.count(EOS + 1)
+    documents = [[*itertools.islice(ids, length), EOS] for length in lengths]
+    return ShardedTokens([np.array(document, np.uint16) for document in documents])
+
+
+@pytest.mark.parametrize("window", [2, 3, 8, 100])
+def test_held_out_windows_predict_every_token_once(window: int) -> None:
+    stream = held_out(29, 0, 8, 7, 1, 9)
+    windows = HeldOutWindows(stream, EOS, window, max_tokens=1000)
+    predicted = [
+        token
+        for index in range(len(windows))
+        for token in windows[index]["shift_labels"].tolist()
+        if token != IGNORED
+    ]
+    assert predicted == stream.read(0, len(stream)).tolist()
+    assert windows.num_tokens == len(stream)
+
+
+def test_a_held_out_window_begins_with_the_end_of_another_text_or_knows_half_a_window() -> None:
+    windows = HeldOutWindows(held_out(10, 2), EOS, 4, max_tokens=1000)
+    shown = [
+        (windows[i]["input_ids"].tolist(), windows[i]["shift_labels"].tolist()) for i in (0, 1)
+    ]
+    assert shown == [([1, 2, 3, 4], [2, 3, 4, 5]), ([3, 4, 5, 6], [-100, -100, 6, 7])]
+    assert windows[len(windows) - 1]["input_ids"].tolist() == [1, 12, 13]
 
 
 def test_few_held_out_windows_are_spread_over_the_text() -> None:
-    windows = HeldOutWindows(stream(700), window_size=8, max_tokens=40)
-    assert len(windows) == 5
-    assert starts(windows, 0, 5) == [0, 133, 266, 399, 532]
+    windows = HeldOutWindows(held_out(700), EOS, 8, max_tokens=40)
+    found = [int(windows[index]["input_ids"][0]) for index in range(len(windows))]
+    assert len(windows) == 10
+    assert found[0] == EOS
+    assert np.diff(found[1:]).min() > 50
+    assert 40 <= windows.num_tokens < 50
 
 
-def test_a_held_out_part_shorter_than_a_window_gives_none() -> None:
-    assert len(HeldOutWindows(stream(7), window_size=8, max_tokens=100)) == 0
+def test_no_held_out_text_gives_no_windows() -> None:
+    assert len(HeldOutWindows(ShardedTokens([]), EOS, 8, max_tokens=100)) == 0
+
+
+def test_a_batch_is_padded_at_the_end_with_what_is_not_predicted() -> None:
+    windows = HeldOutWindows(held_out(3, 1), EOS, 8, max_tokens=100)
+    batch = collate([windows[0], windows[1]])
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [1, 5, 0, 0]]
+    assert batch["shift_labels"].tolist() == [[2, 3, 4, 1], [5, 1, -100, -100]]

@@ -71,6 +71,24 @@ def test_merged_parts_are_what_one_process_makes(
     assert len(manifest.train.shards) > 1 or bytes_per_shard > 1000
 
 
+@pytest.mark.parametrize("fraction", [None, 0.05])
+def test_held_out_files_are_the_same_in_parts(
+    files: Path, tokenizer_directory: Path, tmp_path: Path, fraction: float | None
+) -> None:
+    own = [files / "2.jsonl", files / "4.jsonl"]
+
+    def prepared(output: Path, part: tuple[int, int] | None = None) -> Path:
+        options = {"held_out": fraction, "held_out_files": own, "workers": 1, "part": part}
+        prepare([files], tokenizer_directory, output, **options)  # type: ignore[arg-type]
+        return output
+
+    parts = [prepared(tmp_path / f"{index}", (index, 3)) for index in (1, 2, 3)]
+    manifest = merge(parts, tmp_path / "merged")
+    assert contents(tmp_path / "merged") == contents(prepared(tmp_path / "one"))
+    assert manifest.held_out_sources == ("2.jsonl", "4.jsonl")
+    assert manifest.held_out.documents >= 13
+
+
 def test_parts_are_about_alike_in_size(files: Path, parts: list[Path]) -> None:
     names = [json.loads((p / "part.json").read_text())["manifest"]["sources"] for p in parts]
     assert [name for part in names for name in part] == sorted(

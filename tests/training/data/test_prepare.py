@@ -8,7 +8,7 @@ import pytest
 
 from gpt_neox_japanese.corpus import (
     Layout,
-    is_held_out,
+    choose_held_out,
     read_documents,
 )
 from gpt_neox_japanese.errors import CorpusError, DataError, OutputError
@@ -36,11 +36,13 @@ def test_shards_decode_to_the_corpus_in_order(prepared: Path, corpus: Path) -> N
     data = PreparedData(prepared)
     codec = Codec.load(prepared)
     documents = list(read_documents([corpus]))
+    choice = choose_held_out([corpus], Layout(), 0.2)
     for stream, split, held in (
         (data.train, data.manifest.train, False),
         (data.held_out, data.manifest.held_out, True),
     ):
-        expected = [d.text for d in documents if is_held_out(d.id, 0.2) == held]
+        divided = (choice.split(document)[held] for document in documents)
+        expected = [text for text in divided if text]
         assert expected
         assert texts(stream, codec, data.manifest.eos_token_id) == expected
         assert (split.documents, split.tokens) == (len(expected), len(stream))
@@ -50,7 +52,6 @@ def test_shards_decode_to_the_corpus_in_order(prepared: Path, corpus: Path) -> N
 def test_the_held_out_text_stands_beside_its_tokens(prepared: Path) -> None:
     documents = list(read_documents([prepared / "held-out.jsonl"]))
     assert documents
-    assert all(is_held_out(document.id, 0.2) for document in documents)
     data = PreparedData(prepared)
     found = texts(data.held_out, Codec.load(prepared), data.manifest.eos_token_id)
     assert found == [document.text for document in documents]
@@ -204,7 +205,7 @@ def test_holding_out_everything_is_refused(
     tmp_path: Path, corpus: Path, tokenizer_directory: Path
 ) -> None:
     with pytest.raises(DataError, match="no document is left to train on"):
-        prepare([corpus], tokenizer_directory, tmp_path / "out", held_out=0.999999, workers=1)
+        prepare([corpus], tokenizer_directory, tmp_path / "out", held_out_files=[corpus], workers=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ __all__ = [
     "MODEL",
     "PATH",
     "generator_options",
-    "held_out_option",
+    "held_out_options",
     "layout_options",
     "network_options",
     "renamed_option",
@@ -125,18 +125,21 @@ def layout_options(command: _Command) -> _Command:
     )
 
 
-def held_out_option(help_: str) -> Callable[[_Command], _Command]:
-    """Which documents are kept out of training: the same for the same fraction, everywhere.
+def held_out_options(fraction_help: str, files_help: str) -> Callable[[_Command], _Command]:
+    """Which text is kept out of training, the same everywhere: `held_out`, `held_out_files`.
 
     Args:
-        help_: What the command does with them.
+        fraction_help: What the command does with a fraction of the text.
+        files_help: What it does with files of their own.
     """
-    return click.option(
-        "--held-out",
-        type=Real(0, 1, max_open=True),
-        default=0.01,
-        show_default=True,
-        help=help_,
+    return lambda command: _with(
+        command,
+        click.option(
+            "--held-out",
+            type=Real(0, 1, max_open=True),
+            help=f"{fraction_help}  [default: 0.01, or 0 with --held-out-files]",
+        ),
+        click.option("--held-out-files", type=PATH, multiple=True, help=files_help),
     )
 
 

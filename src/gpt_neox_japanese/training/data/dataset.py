@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.tokenization.scoring_windows import ScoringWindow, count_windows, window_at
 from gpt_neox_japanese.training.data.shards import ShardedTokens
 
-__all__ = ["HeldOutWindows", "TrainingWindows", "positions"]
+__all__ = ["IGNORED", "HeldOutWindows", "TrainingWindows", "collate", "positions"]
+
+IGNORED = -100
+"""The label of what is not to be predicted, to torch and transformers."""
+
+_CHUNK = 2**22
 
 
 class TrainingWindows(Dataset[dict[str, Tensor]]):
@@ -111,29 +119,98 @@ def positions(ids: NDArray[np.int64], document_start: int) -> NDArray[np.int64]:
 
 
 class HeldOutWindows(Dataset[dict[str, Tensor]]):
-    """Consecutive windows that overlap by one token: every token but the first is predicted.
+    """The windows in which `neox-ja evaluate` reads the held-out text, or some of them.
+
+    Each document is read from the end-of-text id before it to the one after it. A document longer
+    than a window is read in windows that overlap by half.
 
     Args:
-        stream: The held-out tokens.
-        window_size: Tokens of a window.
-        max_tokens: At most about this many tokens, spread evenly over the stream.
+        stream: The held-out tokens, every document followed by the end-of-text id.
+        eos_token_id: The end-of-text id.
+        window_size: How many tokens the model reads.
+        max_tokens: At most about so many tokens are predicted, in windows spread evenly over all.
+
+    Attributes:
+        num_tokens: How many tokens the windows predict.
     """
 
-    def __init__(self, stream: ShardedTokens, window_size: int, max_tokens: int) -> None:
-        self._stream, self._window_size = stream, window_size
-        available = max(len(stream) - 1, 0) // (window_size - 1)
-        self._count = min(available, max(max_tokens // window_size, 1))
-        self._stride = available // self._count if self._count else 0
+    def __init__(
+        self, stream: ShardedTokens, eos_token_id: int, window_size: int, max_tokens: int
+    ) -> None:
+        self._stream, self._eos = stream, eos_token_id
+        self._window, self._stride = window_size, max(window_size // 2, 1)
+        ends = _document_ends(stream, eos_token_id)
+        # Of each document, with the end-of-text id before it.
+        self._starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) - 1
+        self._lengths = ends - self._starts
+        windows = [
+            count_windows(length, self._window, self._stride) for length in self._lengths.tolist()
+        ]
+        self._first = np.concatenate([[0], np.cumsum(windows, dtype=np.int64)])
+        total = int(self._first[-1])
+        wanted = math.ceil(total * max_tokens / max(len(stream), 1))
+        count = min(total, max(wanted, 1))
+        self._chosen = np.arange(count, dtype=np.int64) * total // max(count, 1)
+        self.num_tokens = sum(self._at(index)[1].num_targets for index in range(count))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._chosen)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`input_ids` and `labels`, the same int64 tensor [window_size], and a mask of ones.
+        """`input_ids`, and `shift_labels`: what follows each of them, or -100 where it is context.
 
-        The mask says that an eos id at the start is text and no padding.
+        Both are int64 [tokens]. A mask of ones says that an eos id at the start is text and no
+        padding.
         """
-        start = index * self._stride * (self._window_size - 1)
-        tokens = torch.from_numpy(self._stream.read(start, self._window_size))
-        mask = torch.ones_like(tokens)
-        return {"input_ids": tokens, "labels": tokens, "attention_mask": mask}
+        document, window = self._at(index)
+        start = int(self._starts[document]) + window.start
+        end = int(self._starts[document]) + window.end
+        ids = self._stream.read(max(start, 0), end - max(start, 0))
+        if start < 0:  # nothing stands before the first document
+            ids = np.concatenate([[self._eos], ids])
+        tokens = torch.from_numpy(ids)
+        labels = tokens[1:].clone()
+        labels[: len(labels) - window.num_targets] = IGNORED
+        return {
+            "input_ids": tokens[:-1],
+            "shift_labels": labels,
+            "attention_mask": torch.ones_like(labels),
+        }
+
+    def _at(self, index: int) -> tuple[int, ScoringWindow]:
+        chosen = int(self._chosen[index])
+        document = int(np.searchsorted(self._first, chosen, side="right")) - 1
+        length, number = int(self._lengths[document]), chosen - int(self._first[document])
+        return document, window_at(number, length, self._window, self._stride)
+
+
+def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Make a batch of windows, those that are shorter padded at their end.
+
+    Args:
+        items: What the datasets above give. A causal model's other positions see no padding.
+
+    Returns:
+        Name → int64 [windows, tokens], or [windows] for numbers.
+    """
+    fill = {"shift_labels": IGNORED, "labels": IGNORED}
+    return {
+        name: torch.stack([item[name] for item in items])
+        if items[0][name].ndim == 0
+        else pad_sequence([item[name] for item in items], True, fill.get(name, 0))
+        for name in items[0]
+    }
+
+
+def _document_ends(stream: ShardedTokens, eos_token_id: int) -> NDArray[np.int64]:
+    """Where each document of a stream ends, behind its end-of-text id."""
+    ends = [
+        np.flatnonzero(stream.read(start, min(_CHUNK, len(stream) - start)) == eos_token_id)
+        + start
+        + 1
+        for start in range(0, len(stream), _CHUNK)
+    ]
+    found = np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64)
+    if len(stream) and (not len(found) or found[-1] < len(stream)):
+        found = np.append(found, len(stream))  # the last document was cut off
+    return found

@@ -60,7 +60,10 @@ def merge(parts: Sequence[Path], output: Path) -> Manifest:
         shard_writer.discard_if_untrainable(files)
         manifest = replace(
             first,
-            sources=tuple(source for part in ordered for source in part.manifest.sources),
+            sources=tuple(name for part in ordered for name in part.manifest.sources),
+            held_out_sources=tuple(
+                name for part in ordered for name in part.manifest.held_out_sources
+            ),
             train=shard_writer.train_split(files, dtype),
             held_out=shard_writer.held_out_split(files, dtype),
             skipped=sum(part.manifest.skipped for part in ordered),

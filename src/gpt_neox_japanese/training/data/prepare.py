@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,14 @@ from typing import Any, Unpack
 import numpy as np
 
 from gpt_neox_japanese.checks import check_number
-from gpt_neox_japanese.corpus import is_held_out, name_of
+from gpt_neox_japanese.corpus import (
+    Document,
+    HeldOut,
+    choose_held_out,
+    corpus_files,
+    name_of,
+    without,
+)
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
@@ -37,13 +44,16 @@ from gpt_neox_japanese.training.data.shards import FORMAT_VERSION, HELD_OUT_TEXT
 
 __all__ = ["prepare"]
 
+_HELD_OUT = 0.01
+
 
 def prepare(
     corpus: Iterable[str | Path],
     tokenizer: str | Path,
     output: Path,
     *,
-    held_out: float = 0.01,
+    held_out: float | None = None,
+    held_out_files: Iterable[str | Path] = (),
     resume: bool = False,
     part: tuple[int, int] | None = None,
     **reading: Unpack[ReadingKwargs],
@@ -55,7 +65,10 @@ def prepare(
         tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
         output: The directory to make; it must not exist, or be empty.
-        held_out: The fraction of the documents kept out of training.
+        held_out: About the fraction of the text kept out of training, see `choose_held_out`; 0.01
+            if None, or 0 where there are `held_out_files`.
+        held_out_files: Files and directories with text that is held out as well; none of them is
+            trained on, also if `corpus` names them.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
         part: Which part of how many, (1, 4) for the first of four: only its files are read, and
             `merge` makes the whole of all parts. None for the whole.
@@ -75,23 +88,33 @@ def prepare(
     """
     if part is not None and not 1 <= part[0] <= part[1]:
         raise ArgumentError(f"part {part[0]} of {part[1]} does not exist; parts are 1 to {part[1]}")
+    own = corpus_files(held_out_files) if (held_out_files := list(held_out_files)) else []
+    held_out = (0.0 if own else _HELD_OUT) if held_out is None else held_out
     fraction = "a number from 0 to below 1"
     held_out = check_number("held_out", held_out, ArgumentError, lambda x: 0 <= x < 1, fraction)
     source = CorpusSource.find(corpus, **reading)
+    source = replace(source, files=without(source.files, own))
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
     eos_token_id = codec.token_to_id(END_OF_TEXT)
     if eos_token_id is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
-    settings = {**corpus_fingerprint(source, codec), "held_out": held_out}
+    choice = choose_held_out(source.files, source.layout, held_out)
+    kept = [[file.name, file.stat().st_size] for file in own]
+    settings = {
+        **corpus_fingerprint(source, codec),
+        "held_out": {"fraction": held_out, **asdict(choice), "files": kept},
+    }
     last, run = MANIFEST, settings
     if part is not None:
         source = replace(source, files=files_of_part(source.files, *part))
+        own = own if part[0] == part[1] else []  # they come after all that is trained on
         last, run = PART, {**settings, "part": part}
+    everything = replace(source, files=[*source.files, *own])
     with ResumableOutput(output, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
-        pack = _Pack(held_out, eos_token_id, dtype)
-        encode_corpus(source, codec, pack, partial(_put, files), files)
+        pack = _Pack(choice, frozenset(own), codec, eos_token_id, dtype)
+        encode_corpus(everything, codec, pack, partial(_put, files), files)
         if part is None:
             shard_writer.discard_if_untrainable(files)
         manifest = Manifest(
@@ -102,6 +125,7 @@ def prepare(
             eos_token_id=eos_token_id,
             held_out_fraction=held_out,
             sources=tuple(name_of(file) for file in source.files),
+            held_out_sources=tuple(name_of(file) for file in own),
             train=shard_writer.train_split(files, dtype),
             held_out=shard_writer.held_out_split(files, dtype),
             skipped=files.counts["skipped"],
@@ -119,26 +143,36 @@ def prepare(
 class _Pack:
     """Packs a block's training and held-out documents."""
 
-    held_out: float
+    choice: HeldOut
+    held_out_files: frozenset[Path]
+    codec: Codec
     eos_token_id: int
     dtype: np.dtype[Any]
 
     def __call__(self, encoded: Encoded) -> Packed:
         documents, rows = encoded
-        ids = rows.ids.astype(self.dtype)
         end = self.dtype.type(self.eos_token_id).tobytes()
         parts: dict[str, list[bytes]] = {"train": [], "held-out": [], HELD_OUT_TEXT: []}
         counts: Counter[str] = Counter()
         for document, bounds in zip(documents, pairwise(rows.bounds.tolist()), strict=True):
-            split = "train"
-            if is_held_out(document.id, self.held_out):
-                split = "held-out"
-                text = json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False)
-                parts[HELD_OUT_TEXT].append(text.encode() + b"\n")
-            parts[split] += (ids[slice(*bounds)].tobytes(), end)
-            counts[f"{split}.documents"] += 1
-            counts[f"{split}.characters"] += len(document.text)
+            train, held_out = self._split(document)
+            for split, text in (("train", train), ("held-out", held_out)):
+                if not text and (train or held_out or split == "held-out"):
+                    continue  # an empty document is trained on
+                whole = len(text) == len(document.text)
+                ids = rows.ids[slice(*bounds)] if whole else self.codec.encode_to_numpy(text)
+                parts[split] += (ids.astype(self.dtype).tobytes(), end)
+                counts[f"{split}.documents"] += 1
+                counts[f"{split}.characters"] += len(text)
+            if held_out:
+                line = json.dumps({"id": document.id, "text": held_out}, ensure_ascii=False)
+                parts[HELD_OUT_TEXT].append(line.encode() + b"\n")
         return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts)
+
+    def _split(self, document: Document) -> tuple[str, str]:
+        if document.file in self.held_out_files:
+            return "", document.text
+        return self.choice.split(document)
 
 
 def _put(files: ResumableOutput, packed: Packed) -> None:

@@ -3,45 +3,122 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.training.data.conversation_windows import (
+    ConversationWindows,
+    HeldOutConversations,
+)
+from gpt_neox_japanese.training.data.conversations import (
+    CONVERSATIONS,
+    Conversations,
+    read_counts,
+)
+from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.data.datatrove_files import (
     datatrove_files,
     index_of,
     open_datatrove,
 )
 from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
-from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
+from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens, Split
+from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
+from gpt_neox_japanese.training.settings import RunSettings
 
-__all__ = ["RunData", "open_data"]
+__all__ = ["ConversationData", "HeldOut", "RunData", "TextData", "Windows", "open_data"]
+
+Windows: TypeAlias = TrainingWindows | ConversationWindows
+HeldOut: TypeAlias = HeldOutWindows | HeldOutConversations
 
 
 @dataclass(frozen=True)
-class RunData:
-    """Tokens, and the vocabulary that made them.
+class RunData(ABC):
+    """What is learned, and the vocabulary that made its tokens.
 
     Attributes:
-        train: The training tokens.
-        held_out: The held-out tokens; may be empty.
-        tokens_per_character: Of the held-out text.
+        tokens_per_character: Of what is measured: the held-out text, or its answers.
         tokenizer: The directory of the tokenizer.
         codec: The tokenizer.
-        eos_token_id: The id that ends every document.
+        eos_token_id: The id that ends every document and every answer.
         fingerprint: Tells documents of other lengths, or another vocabulary, from these.
+        sizes: Of the training and of the held-out text, in words.
     """
 
-    train: ShardedTokens
-    held_out: ShardedTokens
     tokens_per_character: float
     tokenizer: Path
     codec: Codec
     eos_token_id: int
     fingerprint: str
+    sizes: Mapping[str, str]
+
+    @property
+    @abstractmethod
+    def num_train_tokens(self) -> int:
+        """Tokens to train on."""
+
+    @property
+    @abstractmethod
+    def num_held_out_tokens(self) -> int:
+        """Tokens that may be measured; there may be none."""
+
+    @abstractmethod
+    def training_windows(self, settings: RunSettings, count: int) -> Windows:
+        """The windows of a run, in their order.
+
+        Args:
+            settings: How long windows are, and in which order they come.
+            count: How many the run needs.
+
+        Returns:
+            A dataset whose item i is the run's i-th window.
+
+        Raises:
+            DataError: There is too little for a window.
+            ArgumentError: A setting is for other data.
+        """
+
+    @abstractmethod
+    def held_out_windows(self, window_size: int, max_tokens: int) -> HeldOut:
+        """What is measured on the way.
+
+        Args:
+            window_size: How many tokens the model reads.
+            max_tokens: At most about so many tokens are predicted.
+
+        Returns:
+            A dataset of windows, and how many tokens they predict.
+        """
+
+    @abstractmethod
+    def beginning(self, text: str) -> list[int]:
+        """What the model continues for a sample.
+
+        Args:
+            text: A beginning, or what a user says.
+
+        Returns:
+            Ids.
+        """
+
+    def notices(self, window_size: int) -> list[str]:
+        """What should be known before the first step.
+
+        Args:
+            window_size: Tokens of a window.
+
+        Returns:
+            Lines; there may be none.
+        """
+        return []
 
     def check_vocabulary(self, model: Path) -> None:
         """Make sure a model has the vocabulary that made the tokens.
@@ -61,12 +138,112 @@ class RunData:
             )
 
 
+@dataclass(frozen=True)
+class TextData(RunData):
+    """Texts, of which every token is learned.
+
+    Attributes:
+        train: The training tokens.
+        held_out: The held-out tokens; may be empty.
+    """
+
+    train: ShardedTokens
+    held_out: ShardedTokens
+
+    @property
+    def num_train_tokens(self) -> int:
+        """Tokens to train on."""
+        return len(self.train)
+
+    @property
+    def num_held_out_tokens(self) -> int:
+        """Tokens that may be measured; there may be none."""
+        return len(self.held_out)
+
+    def training_windows(self, settings: RunSettings, count: int) -> Windows:
+        """See `RunData.training_windows`."""
+        stream: Any = self.train
+        if settings.subword_dropout:
+            stream = SubwordDropoutEpochs(
+                stream, self.codec, self.eos_token_id, settings.subword_dropout, settings.seed
+            )
+        return TrainingWindows(
+            stream,
+            settings.sequence_length,
+            count,
+            settings.seed,
+            self.eos_token_id if settings.document_masking else None,
+        )
+
+    def held_out_windows(self, window_size: int, max_tokens: int) -> HeldOut:
+        """See `RunData.held_out_windows`."""
+        return HeldOutWindows(self.held_out, self.eos_token_id, window_size, max_tokens)
+
+    def beginning(self, text: str) -> list[int]:
+        """See `RunData.beginning`; the end of the text before it stands first."""
+        return [self.eos_token_id, *self.codec.encode(text)]
+
+
+@dataclass(frozen=True)
+class ConversationData(RunData):
+    """Conversations, of which answers are learned.
+
+    Attributes:
+        train: Those to train on.
+        held_out: Those that are kept out; there may be none.
+        template: Which marks stand between what is said.
+    """
+
+    train: Conversations
+    held_out: Conversations
+    template: ChatTemplate
+
+    @property
+    def num_train_tokens(self) -> int:
+        """Tokens to train on, of everybody."""
+        return self.train.num_tokens
+
+    @property
+    def num_held_out_tokens(self) -> int:
+        """Tokens of answers that may be measured; there may be none."""
+        return self.held_out.num_answer_tokens
+
+    def training_windows(self, settings: RunSettings, count: int) -> Windows:
+        """See `RunData.training_windows`; each conversation is a document of its own anyway."""
+        if settings.subword_dropout:
+            raise ArgumentError(
+                "--subword-dropout encodes texts anew, and conversations are encoded once; leave it"
+                " out"
+            )
+        return ConversationWindows(
+            self.train, settings.sequence_length, count, settings.seed, self.eos_token_id
+        )
+
+    def held_out_windows(self, window_size: int, max_tokens: int) -> HeldOut:
+        """See `RunData.held_out_windows`."""
+        return HeldOutConversations(self.held_out, window_size, max_tokens, self.eos_token_id)
+
+    def beginning(self, text: str) -> list[int]:
+        """See `RunData.beginning`: a user said it, and the model is to answer."""
+        return self.template.encode([{"role": "user", "content": text}])
+
+    def notices(self, window_size: int) -> list[str]:
+        """See `RunData.notices`."""
+        cut = int((self.train.lengths > window_size).sum())
+        line = (
+            f"{cut:,} of {len(self.train):,} conversations are longer than a window of"
+            f" {window_size} tokens, and what is beyond it is not learned"
+        )
+        return [line] if cut else []
+
+
 def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = None) -> RunData:
     """Open what `--data` names.
 
     Args:
-        path: A directory that `prepare` made, an indexed dataset (`.bin`, `.idx` or neither), or
-            what datatrove wrote: a `.ds` file, or a directory of them.
+        path: A directory that `prepare` made, of texts or of conversations; an indexed dataset
+            (`.bin`, `.idx` or neither); or what datatrove wrote: a `.ds` file, or a directory of
+            them.
         tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
         held_out: Such a dataset that is kept out of training, if there is one.
@@ -78,6 +255,10 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
         DataError: Something is missing, damaged, or does not fit together.
         CheckpointError: There is no such tokenizer.
     """
+    if (path / CONVERSATIONS).exists():
+        if held_out is not None:
+            raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
+        return _open_conversations(path)
     if not _is_foreign(path):
         if held_out is not None:
             raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
@@ -97,7 +278,9 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
         kept, _ = _open_foreign(held_out, len(codec), eos)
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
-    return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest)
+    sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
+    density = _density(kept, codec)
+    return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -125,8 +308,8 @@ def _open_prepared(directory: Path) -> RunData:
             f"{directory / MANIFEST} says {found[1]} ids and {END_OF_TEXT} {found[0]}, vocab.txt "
             "beside it does not; prepare the corpus again"
         )
-    held_out = data.manifest.held_out
-    return RunData(
+    train, held_out = data.manifest.train, data.manifest.held_out
+    return TextData(
         train=data.train,
         held_out=data.held_out,
         tokens_per_character=held_out.tokens / max(held_out.characters, 1),
@@ -134,7 +317,45 @@ def _open_prepared(directory: Path) -> RunData:
         codec=codec,
         eos_token_id=data.manifest.eos_token_id,
         fingerprint=hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest(),
+        sizes={"Training text": _size(train), "Held-out part": _size(held_out)},
     )
+
+
+def _open_conversations(directory: Path) -> RunData:
+    codec = Codec.load(directory)
+    eos = codec.token_to_id(END_OF_TEXT)
+    if eos is None:
+        raise DataError(f"the vocabulary of {directory} has no {END_OF_TEXT}")
+    counts = read_counts(directory, codec)
+    held_out = counts["held-out"]
+    template = find_chat_template(directory, None)
+    if template is None:
+        raise DataError(f"{directory} has no chat_template.jinja; prepare the conversations again")
+    return ConversationData(
+        train=Conversations.open(directory, "train", codec),
+        held_out=Conversations.open(directory, "held-out", codec),
+        template=ChatTemplate(template, codec),
+        tokens_per_character=held_out.answer_tokens / max(held_out.answer_characters, 1),
+        tokenizer=directory,
+        codec=codec,
+        eos_token_id=eos,
+        fingerprint=hashlib.sha256((directory / CONVERSATIONS).read_bytes()).hexdigest(),
+        sizes={
+            name: f"{each.conversations:,} conversations, {each.answer_tokens:,} of"
+            f" {_tokens(each.tokens)} are answers"
+            for name, each in (("Training text", counts["train"]), ("Held-out part", held_out))
+        },
+    )
+
+
+def _size(split: Split) -> str:
+    return (
+        f"{split.documents:,} documents, {split.characters:,} characters, {_tokens(split.tokens)}"
+    )
+
+
+def _tokens(number: int) -> str:
+    return f"{number:,} tokens"
 
 
 def _density(stream: ShardedTokens, codec: Codec) -> float:

@@ -54,11 +54,12 @@ class Manifest:
         vocabulary_fingerprint: `Vocabulary.fingerprint` of the vocabulary that made the tokens.
         vocabulary_size: Number of ids.
         eos_token_id: The id that follows every document.
-        held_out_fraction: The fraction that was asked for.
+        held_out_fraction: The fraction of the text that was asked for.
         sources: Names of the corpus files, without their directories.
         train: The training part.
         held_out: The held-out part.
         skipped: Broken documents that were passed over.
+        held_out_sources: Names of the files that were held out as they are.
     """
 
     version: int
@@ -71,6 +72,7 @@ class Manifest:
     train: Split
     held_out: Split
     skipped: int = 0
+    held_out_sources: tuple[str, ...] = ()
 
     def save(self, directory: Path) -> None:
         """Write `manifest.json` into a directory.
@@ -129,7 +131,8 @@ def manifest_of(values: Any, path: Path) -> Manifest:
         )
     _check_fields(path, values, _MANIFEST_FIELDS)
     splits = {name: _split(path, values[name]) for name in ("train", "held_out")}
-    return Manifest(**{**values, "sources": tuple(values["sources"]), **splits})
+    names = {name: tuple(values.get(name, ())) for name in ("sources", "held_out_sources")}
+    return Manifest(**{**values, **names, **splits})
 
 
 def _split(path: Path, values: dict[str, Any]) -> Split:
@@ -146,7 +149,7 @@ def _check_fields(
     for name in sorted({*values, *kinds}, key=str):
         if name not in kinds:
             raise DataError(f"{path} has the unknown field {short_repr(name)}; {_REMEDY}")
-        if name not in values and name != "skipped":
+        if name not in values and name not in _LATER_FIELDS:
             raise DataError(f"{path} has no field {name!r}; {_REMEDY}")
         if name in values and not kinds[name](values[name]):
             raise DataError(
@@ -176,6 +179,9 @@ def _is_shards(value: Any) -> bool:
 
 _REMEDY = "prepare the corpus again"
 
+# Earlier versions did not write them.
+_LATER_FIELDS = ("skipped", "held_out_sources")
+
 _SPLIT_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "documents": is_count,
     "characters": is_count,
@@ -190,6 +196,7 @@ _MANIFEST_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "eos_token_id": is_count,
     "held_out_fraction": lambda value: is_finite(value) and 0 <= value < 1,
     "sources": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "held_out_sources": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "train": _is_object,
     "held_out": _is_object,
     "skipped": is_count,

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from gpt_neox_japanese.training.precision import has_bf16_units
+
 __all__ = ["muon_step", "orthogonalize"]
 
 # Jordan et al. 2024, https://kellerjordan.github.io/posts/muon: the quintic iteration that is
@@ -70,6 +72,4 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
 def _fastest(device: torch.device) -> torch.dtype:
     """bfloat16, which is exact enough here, where it is no slower than float32."""
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.float32
-    return torch.bfloat16
+    return torch.bfloat16 if has_bf16_units(device) else torch.float32

@@ -7,7 +7,11 @@ import time
 import torch
 from torch import nn
 
+from gpt_neox_japanese.training.precision import has_bf16_units
+
 __all__ = ["MfuMeter", "flops_per_token"]
+
+_SECONDS_BETWEEN_MEASUREMENTS = 60.0
 
 
 def flops_per_token(model: nn.Module, hidden_size: int, num_layers: int, window_size: int) -> float:
@@ -35,8 +39,10 @@ def flops_per_token(model: nn.Module, hidden_size: int, num_layers: int, window_
 class MfuMeter:
     """Turns tokens per second into MFU.
 
-    What the device could do is measured, not looked up: a large product of matrices of the run's
-    type, once, in a fraction of a second. So MFU is comparable between runs on one kind of device.
+    What the device could do is measured, not looked up: a large product of matrices, in the run's
+    type where the device has units for it. A device that is shared is slower at times, so it is
+    measured again now and then, and the fastest time counts. What a run does the device can do: a
+    run that is faster than every product so far is at 1.
 
     Args:
         flops_per_token: Operations of one token.
@@ -46,7 +52,22 @@ class MfuMeter:
 
     def __init__(self, flops_per_token: float, device: torch.device, dtype: torch.dtype) -> None:
         self._flops_per_token = flops_per_token
-        self._peak_flops = _measured_flops(device, dtype)
+        self._device = device
+        emulated = dtype == torch.bfloat16 and not has_bf16_units(device)
+        self._dtype = torch.float32 if emulated else dtype
+        self._peak_flops = 0.0
+        self._measured = -float("inf")
+
+    def peak_flops(self) -> float:
+        """The fastest that the device has been so far; measured now if that is long ago.
+
+        Returns:
+            Multiplications and additions a second.
+        """
+        if time.monotonic() - self._measured > _SECONDS_BETWEEN_MEASUREMENTS:
+            self._peak_flops = max(self._peak_flops, _measure_flops(self._device, self._dtype))
+            self._measured = time.monotonic()
+        return self._peak_flops
 
     def mfu(self, tokens_per_second: float) -> float:
         """Compute MFU.
@@ -55,13 +76,15 @@ class MfuMeter:
             tokens_per_second: Of all processes together, if `flops_per_token` is of one.
 
         Returns:
-            The model's operations over those that the device could have done, 0 to about 1.
+            The model's operations over those that the device could have done, 0 to 1.
         """
-        return tokens_per_second * self._flops_per_token / self._peak_flops
+        done = tokens_per_second * self._flops_per_token
+        self._peak_flops = max(self.peak_flops(), done)
+        return done / self._peak_flops
 
 
-def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
-    size = 8192 if device.type == "cuda" else 512
+def _measure_flops(device: torch.device, dtype: torch.dtype) -> float:
+    size = 8192 if device.type == "cuda" else 1024
     matrix = torch.ones(size, size, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(4):

@@ -88,14 +88,23 @@ def _axes(x_axis: _Axis, y_axis: _Axis, x_name: str, y_name: str) -> list[str]:
         y = y_axis.at(tick)
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="#dddddd"/>')
         parts.append(_text(_LEFT - 8, y + 4, f"{tick:g}", 'text-anchor="end"'))
-    for tick in x_axis.ticks():
-        label = f"{tick:.0e}" if tick >= 1e5 else f"{tick:g}"
-        parts.append(_text(x_axis.at(tick), bottom + 18, label, 'text-anchor="middle"'))
+    parts += [
+        _text(x_axis.at(tick), bottom + 18, _label(tick), 'text-anchor="middle"')
+        for tick in x_axis.ticks()
+    ]
     parts.append(f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#333333"/>')
     parts.append(_text((_LEFT + right) / 2, bottom + 38, x_name, 'text-anchor="middle"'))
     turned = f'text-anchor="middle" transform="rotate(-90 16 {(_TOP + bottom) / 2})"'
     parts.append(_text(16, (_TOP + bottom) / 2, y_name, turned))
     return parts
+
+
+def _label(number: float) -> str:
+    """A number as people read it: 0.5, 20k, 1.5M, 2B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"
 
 
 def _text(x: float, y: float, text: str, attributes: str) -> str:

@@ -16,15 +16,19 @@ __all__ = ["write_samples"]
 
 
 def write_samples(
-    model: Any, codec: Codec, eos_token_id: int, prompts: Sequence[str], max_new_tokens: int
+    model: Any,
+    codec: Codec,
+    eos_token_id: int,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
 ) -> list[str]:
     """Continue each prompt; the same way every time, and without a trace in the run.
 
     Args:
         model: A causal language model, or PEFT's around one.
         codec: Its tokenizer.
-        eos_token_id: What stands before a document's beginning.
-        prompts: Beginnings; an empty one lets the model begin.
+        eos_token_id: What ends a text.
+        prompts: Ids, at least one each.
         max_new_tokens: Of each continuation, at most.
 
     Returns:
@@ -39,9 +43,8 @@ def write_samples(
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
         model.eval()
-        for prompt in prompts:
+        for ids in prompts:
             torch.manual_seed(0)
-            ids = [eos_token_id, *codec.encode(prompt)]
             inputs = torch.tensor([ids], device=model.device)
             output = model.generate(
                 input_ids=inputs,

@@ -1,8 +1,8 @@
 """A program: renders one Jinja template again and again, in a process that can be ended.
 
 A chat template comes with a model, from anywhere. Jinja's sandbox keeps it from files and from
-Python's insides, but not from computing for ever or filling the memory. The server starts this
-file (`chat_template`), writes the template to it and then the variables of each rendering, one JSON
+Python's insides, but not from computing for ever or filling the memory. `template_renderer`
+starts this file, writes the template to it and then the variables of each rendering, one JSON
 value a line, and reads an object a line: the `text`, or the `error`.
 """
 

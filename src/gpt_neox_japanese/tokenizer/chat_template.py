@@ -1,27 +1,37 @@
-"""A chat template: messages to a prompt's ids."""
+"""A chat template: messages to ids, of a prompt or of a conversation that is learned from."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.tokenizer.template_renderer import TemplateRenderer
 
-__all__ = ["ChatTemplate", "find_chat_template"]
+__all__ = ["ChatTemplate", "Messages", "Turns", "find_chat_template"]
 
-_MAX_SECONDS = 5.0  # of one rendering
-_WORKER = Path(__file__).with_name("template_worker.py")
+Messages = Sequence[Mapping[str, Any]]
+"""What was said, in order, each with `role` and `content`."""
 
 # Characters that stand for nothing; one of them breaks the tags that a message spells.
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+
+class Turns(NamedTuple):
+    """A conversation to learn from.
+
+    Attributes:
+        ids: Of all of it.
+        is_answer: For each id whether it belongs to an answer.
+    """
+
+    ids: list[int]
+    is_answer: list[bool]
 
 
 class ChatTemplate:
@@ -42,7 +52,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, codec: Codec) -> None:
-        self._renderer = _Renderer(source)
+        self._renderer = TemplateRenderer(source)
         self._codec = codec
         tags = sorted(codec.special_tokens_set, key=len, reverse=True)
         self._tags = re.compile("|".join(map(re.escape, tags)) or r"(?!)")
@@ -52,7 +62,7 @@ class ChatTemplate:
             "eos_token": END_OF_TEXT if codec.token_to_id(END_OF_TEXT) is not None else "",
         }
 
-    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode(self, messages: Messages) -> list[int]:
         """The ids of a prompt that asks for the next message.
 
         Args:
@@ -65,14 +75,67 @@ class ChatTemplate:
             ArgumentError: The template refuses these messages, or fails.
             TokenizationError: A text cannot be encoded.
         """
-        written = json.dumps(messages, ensure_ascii=False)
-        breaker = next((c for c in _NONCHARACTERS if c not in written), None)
-        if breaker is None:
-            raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
+        breaker = _breaker(messages)
+        return self._ids(self._render(messages, breaker, asks=True), breaker)
+
+    def encode_turns(self, messages: Messages) -> Turns:
+        """The ids of a whole conversation, and which of them are answers.
+
+        An answer is what follows the prompt that asks for it, up to where the next message begins,
+        its end mark included: what a model is to write there.
+
+        Args:
+            messages: With `role` and `content`; at least one is the assistant's.
+
+        Returns:
+            Ids, and for each whether an answer holds it.
+
+        Raises:
+            ArgumentError: Nobody answers, or the template refuses these messages, fails, or writes
+                a conversation otherwise than by adding to the prompts that led to it.
+            TokenizationError: A text cannot be encoded.
+        """
+        breaker = _breaker(messages)
+        ids: list[int] = []
+        answers: list[bool] = []
+
+        def add(text: str, is_answer: bool) -> None:
+            # Each by itself: a prompt is encoded before its answer is known.
+            new = self._ids(text, breaker)
+            ids.extend(new)
+            answers.extend([is_answer] * len(new))
+
+        whole = self._render(messages, breaker, asks=False)
+        done = 0
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prompt = self._render(messages[:number], breaker, asks=True)
+            answered = self._render(messages[: number + 1], breaker, asks=False)
+            if not (whole.startswith(answered) and answered.startswith(prompt) and prompt[done:]):
+                raise ArgumentError(
+                    "the chat template does not write an answer right behind its prompt, so it"
+                    " cannot be told what a model is to learn; use another template"
+                )
+            add(prompt[done:], False)
+            add(answered[len(prompt) :], True)
+            done = len(answered)
+        if not done:
+            raise ArgumentError("no message is the assistant's, so there is nothing to learn")
+        return Turns(ids, answers)
+
+    def close(self) -> None:
+        """End what renders. May be repeated; the next call starts it again."""
+        self._renderer.close()
+
+    def _render(self, messages: Messages, breaker: str, *, asks: bool) -> str:
         broken = _map_strings(messages, lambda text: self._break(text, breaker))
-        text = self._renderer.render(
-            {"messages": broken, "add_generation_prompt": True, **self._names}
+        return self._renderer.render(
+            {"messages": broken, "add_generation_prompt": asks, **self._names}
         )
+
+    def _ids(self, text: str, breaker: str) -> list[int]:
+        """The ids of what a template wrote: of its tags their own, of all else those of text."""
         ids: list[int] = []
         end = 0
         for tag in self._tags.finditer(text):
@@ -83,97 +146,8 @@ class ChatTemplate:
             end = tag.end()
         return ids + self._codec.encode(text[end:].replace(breaker, ""))
 
-    def close(self) -> None:
-        """End what renders. May be repeated; the next call starts it again."""
-        self._renderer.close()
-
     def _break(self, text: str, breaker: str) -> str:
         return self._tags.sub(lambda tag: tag.group()[0] + breaker + tag.group()[1:], text)
-
-
-class _Renderer:
-    """Renders a template in another process (`template_worker`), and ends it if it takes too long.
-
-    Threads take turns.
-
-    Args:
-        source: The template.
-
-    Raises:
-        ArgumentError: It is no template.
-    """
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._lock = threading.Lock()
-        self._worker: subprocess.Popen[str] | None = None
-        self._running()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def render(self, variables: Mapping[str, Any]) -> str:
-        """The text for some variables.
-
-        Args:
-            variables: What JSON can hold.
-
-        Returns:
-            What the template makes of them.
-
-        Raises:
-            ArgumentError: The template refuses them, fails, or takes too long.
-        """
-        with self._lock:
-            return self._ask(self._running(), variables, "refuses these messages")
-
-    def close(self) -> None:
-        """End the process."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.kill()
-            worker.communicate()
-
-    def _running(self) -> subprocess.Popen[str]:
-        """The process, which knows the template."""
-        if self._worker is not None and self._worker.poll() is None:
-            return self._worker
-        self.close()
-        worker = self._worker = subprocess.Popen(  # noqa: S603 our own file
-            [sys.executable, "-P", str(_WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="ascii",
-            start_new_session=True,  # Ctrl-C is the server's to answer
-        )
-        self._ask(worker, self._source, "cannot be read")
-        return worker
-
-    def _ask(self, worker: subprocess.Popen[str], value: Any, failure: str) -> str:
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        timer = threading.Timer(_MAX_SECONDS, worker.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            print(json.dumps(value), file=worker.stdin, flush=True)
-            line = worker.stdout.readline()
-        except (OSError, ValueError):  # it ended by itself, or was closed
-            line = ""
-        finally:
-            timer.cancel()
-        if not line.endswith("\n"):
-            self.close()
-            raise ArgumentError(
-                f"the chat template {failure}: it takes more than {_MAX_SECONDS:g} s, or too much"
-                " memory"
-            )
-        answer: dict[str, str] = json.loads(line)
-        if "error" in answer:
-            raise ArgumentError(f"the chat template {failure}: {answer['error']}")
-        return answer["text"]
 
 
 def find_chat_template(directory: Path, file: Path | None) -> str | None:
@@ -208,6 +182,15 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
         f"{str(config)!r}: chat_template is neither a string nor a list; name one with"
         " --chat-template FILE"
     )
+
+
+def _breaker(messages: Messages) -> str:
+    """A character that none of the messages holds."""
+    written = json.dumps(messages, ensure_ascii=False)
+    breaker = next((c for c in _NONCHARACTERS if c not in written), None)
+    if breaker is None:
+        raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
+    return breaker
 
 
 def _map_strings(value: Any, change: Any) -> Any:

@@ -1,0 +1,155 @@
+"""`neox-ja chat`: a conversation in the terminal, with a model that learned to answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt_neox_japanese.cli.options.help_sections import GroupedCommand
+from gpt_neox_japanese.cli.options.number_types import Whole
+from gpt_neox_japanese.cli.options.sampling import CHOICE, LENGTH, sampling_options
+from gpt_neox_japanese.cli.options.shared import PATH, network_options
+from gpt_neox_japanese.cli.options.stdin import TEXT
+
+if TYPE_CHECKING:
+    from gpt_neox_japanese.inference.generator import TextGenerator
+    from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
+
+__all__ = ["command"]
+
+_RESET = "/reset"
+
+
+@click.command(cls=GroupedCommand)
+@LENGTH(
+    "--max-new-tokens",
+    type=Whole(min=1),
+    default=400,
+    show_default=True,
+    help="How many tokens an answer has at most.",
+)
+@sampling_options
+@CHOICE("--seed", type=Whole(min=0), help="The same seed and messages give the same answers.")
+@click.option("--system", type=TEXT, help="What the model is told before the conversation.")
+@click.option(
+    "--chat-template", type=PATH, help="Jinja template of the conversation.  [default: the model's]"
+)
+@network_options
+def command(
+    model: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    max_new_tokens: int,
+    seed: int | None,
+    system: str | None,
+    chat_template: Path | None,
+    **sampling: Any,
+) -> None:
+    """Talk with a model that was trained on conversations.
+
+    Each line of standard input is a message, and its answer is written as it comes. /reset begins
+    a new conversation, Ctrl-D ends. Where the model's context is full, the oldest messages are
+    forgotten.
+    """
+    from gpt_neox_japanese.files.model_directory import find_model
+    from gpt_neox_japanese.inference.generator import TextGenerator
+    from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
+
+    if sampling.pop("logprobs", None) is not None:
+        raise click.UsageError("--logprobs shows nothing in a conversation; leave it out")
+    source = find_chat_template(find_model(model), chat_template)
+    if source is None:
+        raise click.UsageError(
+            f"the model {model} has no chat template: it continues text, and has not learned to"
+            " answer; train it on conversations, use `neox-ja generate`, or give"
+            " --chat-template FILE"
+        )
+    options = {name: value for name, value in sampling.items() if value is not None}
+    options |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    with TextGenerator.from_pretrained(
+        model, dtype=dtype, device=device, slots=1, threads=threads
+    ) as generator:
+        talk = _Conversation(generator, ChatTemplate(source, generator.codec), system, options)
+        for line in _lines():
+            if line == _RESET:
+                talk.reset()
+            else:
+                for piece in talk.answer(line):
+                    click.echo(piece, nl=False)
+                click.echo()
+
+
+class _Conversation:
+    """What was said so far, and who goes on."""
+
+    def __init__(
+        self,
+        generator: TextGenerator,
+        template: ChatTemplate,
+        system: str | None,
+        options: dict[str, Any],
+    ) -> None:
+        self._generator, self._template, self._options = generator, template, options
+        self._system = [{"role": "system", "content": system}] if system else []
+        self._said: list[dict[str, str]] = []
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self._said = []
+
+    def answer(self, text: str) -> Iterator[str]:
+        """Say something, and hear what the model says to it.
+
+        Yields:
+            Whole characters.
+        """
+        self._said.append({"role": "user", "content": text})
+        ids = self._prompt()
+        answer = []
+        for chunk in self._generator.stream_details(ids, **self._options):
+            answer.append(chunk.text)
+            yield chunk.text
+        self._said.append({"role": "assistant", "content": "".join(answer)})
+
+    def _prompt(self) -> list[int]:
+        """The ids of the newest messages that leave room for an answer."""
+        capacity = self._generator.engine.network.capacity
+        room = capacity - min(self._options["max_new_tokens"], capacity // 2)
+        ids = self._template.encode(self._system + self._said)
+        while len(ids) > room and len(self._said) > 1:
+            if len(self._said) % 2:  # a question and its answer
+                click.echo(
+                    "neox-ja: the context is full; the oldest message is forgotten", err=True
+                )
+            del self._said[:2]
+            ids = self._template.encode(self._system + self._said)
+        return ids
+
+
+def _lines() -> Iterator[str]:
+    """The lines of standard input that are not blank."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # arrow keys and history, for `input`
+
+        while True:
+            try:
+                line = input("> ")
+            except EOFError:
+                click.echo()
+                return
+            if line.strip():
+                yield line.strip()
+    for number, data in enumerate(sys.stdin.buffer, start=1):
+        try:
+            line = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise click.UsageError(
+                f"line {number} of standard input is not UTF-8 (byte {data[error.start]:#04x})"
+            ) from error
+        if line:
+            yield line

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt_neox_japanese import Codec, TextGenerator
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
+from tests.cli.run import assert_refused, run
+from tests.model.small import small_model
+from tests.tokenizer.small import vocabulary
+
+TEMPLATE = """\
+{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}
+{% if add_generation_prompt %}assistant:{% endif %}"""
+WINDOW = 96
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    codec = Codec(vocabulary([*"猫犬とがいた。userasint:ym"]))
+    small_model(codec, max_position_embeddings=WINDOW).save_pretrained(directory)
+    codec.save(directory)
+    (directory / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    return directory
+
+
+def talk(model: Path, lines: str, *options: object) -> list[str]:
+    result = run("chat", "--model", model, "--threads", 1, "--seed", 1, *options, stdin=lines)
+    assert result.exit_code == 0, result.output
+    return result.stdout.split("\n")
+
+
+def test_answers_are_what_the_model_writes_after_all_that_was_said(model: Path) -> None:
+    options = ("--max-new-tokens", 4, "--temperature", 0)
+    answers = talk(model, "猫\n\n犬。\n", *options, "--system", "と")
+    with TextGenerator.from_pretrained(model, threads=1) as generator:
+        template = ChatTemplate(TEMPLATE, generator.codec)
+        messages = [{"role": "system", "content": "と"}]
+        expected = ""
+        for line in ("猫", "犬。"):
+            messages.append({"role": "user", "content": line})
+            answer = generator.generate(
+                template.encode(messages), max_new_tokens=4, temperature=0, seed=1
+            )
+            messages.append({"role": "assistant", "content": answer})
+            expected += answer + "\n"
+    assert "\n".join(answers) == expected
+
+
+def test_reset_begins_anew(model: Path) -> None:
+    options = ("--max-new-tokens", 4, "--temperature", 0)
+    assert talk(model, "猫\n/reset\n猫\n", *options) == [*talk(model, "猫\n", *options)[:1] * 2, ""]
+
+
+def test_old_messages_are_forgotten_where_the_context_is_full(model: Path) -> None:
+    result = run(
+        *("chat", "--model", model, "--threads", 1, "--max-new-tokens", 8, "--seed", 1),
+        stdin="猫がいた。\n" * 12,
+    )
+    assert result.exit_code == 0, result.output
+    assert "the oldest message is forgotten" in result.stderr
+
+
+def test_a_message_that_no_context_holds_is_refused(model: Path) -> None:
+    result = run("chat", "--model", model, "--threads", 1, stdin="猫" * WINDOW)
+    assert_refused(result, "shorten the prompt")
+
+
+def test_what_cannot_be_used_is_told(model: Path, tmp_path: Path) -> None:
+    assert_refused(run("chat", stdin="猫"), "has no chat template")
+    assert_refused(run("chat", "--model", model, stdin=b"\xff\n"), "line 1 of standard input")
+    assert_refused(run("chat", "--model", model, "--logprobs", 1, stdin="猫"), "--logprobs")
+    missing = tmp_path / "missing.jinja"
+    assert_refused(run("chat", "--chat-template", missing, stdin="猫"), "missing.jinja")

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, default_model_directory
+from gpt_neox_japanese.assets import default_chat_template
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
+
+CODEC = Codec.from_pretrained(default_model_directory())
+DEFAULT = ChatTemplate(default_chat_template(), CODEC)
+TALK = [
+    {"role": "system", "content": "短く答える。"},
+    {"role": "user", "content": "今日は。"},
+    {"role": "assistant", "content": "はい、今日は。"},
+    {"role": "user", "content": "君は誰？"},
+    {"role": "assistant", "content": "猫です。\n"},
+]
+
+
+def learned(template: ChatTemplate, messages: list[dict[str, str]]) -> str:
+    turns = template.encode_turns(messages)
+    return CODEC.decode([i for i, learn in zip(*turns, strict=True) if learn])
+
+
+def test_answers_and_their_ends_are_learned_and_nothing_else() -> None:
+    assert learned(DEFAULT, TALK) == "はい、今日は。<|endoftext|>猫です。\n<|endoftext|>"
+
+
+def test_what_is_asked_is_how_a_conversation_begins() -> None:
+    ids, is_answer = DEFAULT.encode_turns(TALK)
+    for number in (2, 4):
+        prompt = DEFAULT.encode(TALK[:number])
+        assert ids[: len(prompt)] == prompt
+        assert is_answer[len(prompt) - 1 : len(prompt) + 1] == [False, True]
+
+
+said = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+spelled = st.sampled_from(["<|endoftext|>", "<|separator|>", "アシスタント<|separator|>", "\ufdd0"])
+
+
+@given(st.lists(st.tuples(said | spelled, said | spelled), min_size=1, max_size=4))
+def test_whatever_is_said_the_marks_are_the_templates(pairs: list[tuple[str, str]]) -> None:
+    messages = [
+        {"role": role, "content": content}
+        for pair in pairs
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
+    ids, is_answer = DEFAULT.encode_turns(messages)
+    ends = [i for i, token in enumerate(ids) if token == CODEC.eot_token]
+    assert len(ends) == len(pairs)
+    assert all(is_answer[end] for end in ends)
+    assert ids.count(CODEC.encode("<|separator|>", allowed_special="all")[0]) == 3 * len(pairs)
+
+
+def test_roles_that_are_unknown_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="the role tool is unknown"):
+        DEFAULT.encode([{"role": "tool", "content": "5"}])
+
+
+def test_transformers_writes_the_same_with_the_default_template(tmp_path: Path) -> None:
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+    tokenizer.chat_template = default_chat_template()
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert find_chat_template(tmp_path, None) == default_chat_template()
+    for messages, asks in ((TALK, False), (TALK[:2], True)):
+        text = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+        ours = DEFAULT.encode(messages) if asks else DEFAULT.encode_turns(messages).ids
+        assert loaded(text)["input_ids"] == ours
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages[-1].content }}",
+        "{{ messages | length }}",
+        "{% for m in messages | reverse %}{{ m.content }}{% endfor %}",
+    ],
+)
+def test_templates_that_do_not_add_to_a_prompt_are_refused(source: str) -> None:
+    with pytest.raises(ArgumentError, match="right behind its prompt"):
+        ChatTemplate(source, CODEC).encode_turns(TALK)
+
+
+def test_without_an_answer_there_is_nothing_to_learn() -> None:
+    with pytest.raises(ArgumentError, match="nothing to learn"):
+        DEFAULT.encode_turns(TALK[:2])
+
+
+def test_template_is_found_where_models_keep_it(tmp_path: Path) -> None:
+    assert find_chat_template(tmp_path, None) is None
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "a"}', encoding="utf-8")
+    assert find_chat_template(tmp_path, None) == "a"
+    (tmp_path / "chat_template.jinja").write_text("b", encoding="utf-8")
+    assert find_chat_template(tmp_path, None) == "b"
+    (tmp_path / "mine").write_text("c", encoding="utf-8")
+    assert find_chat_template(tmp_path, tmp_path / "mine") == "c"
+    with pytest.raises(ArgumentError, match="missing"):
+        find_chat_template(tmp_path, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}], "b"),
+        ([{"name": "tool_use", "template": "a"}, 5], None),
+        ([], None),
+    ],
+)
+def test_of_several_templates_the_default_one_is_taken(
+    tmp_path: Path, value: list[Any], found: str | None
+) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
+    assert find_chat_template(tmp_path, None) == found
+
+
+@pytest.mark.parametrize("value", [5, {"default": "a"}, [{"name": "default", "template": 5}]])
+def test_template_of_another_kind_is_refused(tmp_path: Path, value: Any) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="--chat-template FILE"):
+        find_chat_template(tmp_path, None)

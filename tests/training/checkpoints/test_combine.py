@@ -1,0 +1,139 @@
+"""Means of models and merged adapters, against the same sums written out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpt_neox_japanese import Codec, GPTNeoXJapaneseForCausalLM, TextGenerator
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError, OutputError
+from gpt_neox_japanese.training.checkpoints.combine import average_models, merge_adapter
+from tests.cli.run import assert_refused, run
+from tests.model.small import small_model
+from tests.tokenizer.small import vocabulary
+
+CODEC = Codec(vocabulary([*"猫犬とがいた。"]))
+
+
+def save_model(directory: Path, seed: int, codec: Codec = CODEC, **changes: int) -> Path:
+    torch.manual_seed(seed)
+    model = small_model(codec, **changes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(directory)
+    codec.save(directory)
+    return directory
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    return [save_model(tmp_path / f"model-{seed}", seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("shares", [None, (1, 2, 1), (0, 0, 5)])
+def test_every_weight_is_the_mean(
+    models: list[Path], tmp_path: Path, shares: tuple[float, ...] | None
+) -> None:
+    size = average_models(models, tmp_path / "mean", shares)
+    found, *each = (load_file(m / "model.safetensors") for m in (tmp_path / "mean", *models))
+    counts = torch.tensor(shares or (1, 1, 1)).double()
+    assert size == sum(tensor.numel() for tensor in found.values())
+    for name, tensor in found.items():
+        stacked = torch.stack([weights[name].double() for weights in each])
+        mean = torch.einsum("i,i...->...", counts / counts.sum(), stacked)
+        torch.testing.assert_close(tensor, mean.to(tensor.dtype), rtol=1e-6, atol=1e-7)
+    with TextGenerator.from_pretrained(tmp_path / "mean", threads=1) as generator:
+        assert generator.generate("猫", max_new_tokens=3, seed=1)
+
+
+def test_models_that_differ_in_more_than_weights_are_refused(
+    models: list[Path], tmp_path: Path
+) -> None:
+    wide = save_model(tmp_path / "wide", 1, hidden_size=64)
+    other = save_model(tmp_path / "other", 1, Codec(vocabulary([*"猫犬とがいた、"])))
+    for odd, said in ((wide, "another shape"), (other, "another vocabulary")):
+        with pytest.raises(CheckpointError, match=said):
+            average_models([models[0], odd], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "two models or more"),
+        (("--share", 1), "two models or more"),
+    ],
+)
+def test_one_model_has_no_mean(
+    models: list[Path], tmp_path: Path, arguments: tuple[object, ...], said: str
+) -> None:
+    assert_refused(run("average", models[0], "--output", tmp_path / "mean", *arguments), said)
+
+
+@pytest.mark.parametrize("shares", [(1,), (1, -1), (0, 0), (1, float("nan"))])
+def test_shares_that_make_no_sense_are_refused(
+    models: list[Path], tmp_path: Path, shares: tuple[float, ...]
+) -> None:
+    with pytest.raises(ArgumentError, match="share"):
+        average_models(models[:2], tmp_path / "mean", shares)
+
+
+def test_nothing_is_overwritten(models: list[Path]) -> None:
+    with pytest.raises(OutputError, match="not empty"):
+        average_models(models[:2], models[2])
+
+
+# PEFT asks what transformers has renamed.
+ignores_peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+@pytest.fixture
+def adapter(models: list[Path], tmp_path: Path) -> Path:
+    peft = pytest.importorskip("peft")
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(models[0], dtype=torch.float32)
+    adapted = peft.get_peft_model(
+        model, peft.LoraConfig(r=2, target_modules=["query_key_value"], task_type="CAUSAL_LM")
+    )
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    adapted.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@ignores_peft
+def test_merged_model_writes_what_the_adapted_one_writes(adapter: Path, tmp_path: Path) -> None:
+    merged = tmp_path / "merged"
+    result = run("merge", adapter, "--output", merged, "--save-dtype", "fp32")
+    assert result.exit_code == 0, result.output
+    adapted = GPTNeoXJapaneseForCausalLM.from_pretrained(adapter, dtype=torch.float32).eval()
+    alone = GPTNeoXJapaneseForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    ids = torch.tensor([CODEC.encode("猫と犬がいた。")])
+    with torch.inference_mode():
+        torch.testing.assert_close(adapted(ids).logits, alone(ids).logits, rtol=1e-4, atol=1e-5)
+    assert Codec.load(merged).fingerprint == CODEC.fingerprint
+
+
+@ignores_peft
+def test_adapters_without_their_model_are_refused(
+    adapter: Path, models: list[Path], tmp_path: Path
+) -> None:
+    wide = save_model(tmp_path / "wide", 1, hidden_size=64)
+    output = tmp_path / "merged"
+    with pytest.raises(CheckpointError, match="--base"):
+        merge_adapter(adapter, output, str(wide), torch.float32)
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+        merge_adapter(models[1], output, None, torch.float32)
+    config = adapter / "adapter_config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "base_model_name_or_path": None}))
+    with pytest.raises(CheckpointError, match="--base"):
+        merge_adapter(adapter, output, None, torch.float32)
+    assert not output.exists()

@@ -1,0 +1,75 @@
+"""From conversations to a model that answers in the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.training.data.conversations import prepare_conversations
+from gpt_neox_japanese.training.run import train
+from gpt_neox_japanese.training.settings import Architecture, Settings
+from tests.cli.run import run
+
+KNOWN = {"猫は何と鳴く？": "にゃあ。", "犬は何と鳴く？": "わん。", "空は何色？": "青です。"}
+SETTINGS = Settings(
+    sequence_length=48,
+    batch_size=2,
+    steps=120,
+    learning_rate=0.01,
+    dtype="fp32",
+    save_dtype="fp32",
+    log_every=20,
+    eval_every=60,
+    save_every=120,
+    sample_prompt=("猫は何と鳴く？",),
+    sample_tokens=8,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("talk")
+    lines = [
+        json.dumps({"id": f"{copy}-{question}", "prompt": question, "completion": answer})
+        for copy in range(8)
+        for question, answer in KNOWN.items()
+    ]
+    (directory / "talk.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    prepare_conversations([directory / "talk.jsonl"], "default", directory / "data", held_out=0.2)
+    return directory / "data"
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "model"
+    assert train(data, output, SETTINGS, Architecture(32, 2, 2))
+    return output
+
+
+def test_answers_are_learned_and_their_end(model: Path) -> None:
+    questions = "\n/reset\n".join(KNOWN)
+    result = run("chat", "--model", model, "--temperature", 0, "--threads", 1, stdin=questions)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == list(KNOWN.values())
+
+
+def test_what_is_measured_are_answers(model: Path) -> None:
+    log = [json.loads(line) for line in (model / "loss.jsonl").read_text().splitlines()]
+    name = "held_out_bits_per_character"
+    measured = [line[name] for line in log if name in line]
+    assert measured[0] > 3
+    assert measured[-1] < 0.1  # questions cannot be predicted so well
+    assert "conversations" in (model / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_encodes_texts_anew_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="--subword-dropout"):
+        train(
+            data,
+            tmp_path / "model",
+            Settings(subword_dropout=0.1, steps=1, sequence_length=48, dtype="fp32"),
+            Architecture(32, 2, 2),
+        )

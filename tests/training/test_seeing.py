@@ -1,0 +1,150 @@
+"""What a run tells: figures that are true, on the way and at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt_neox_japanese.training.report.mfu import MfuMeter
+from gpt_neox_japanese.training.report.page import read_log
+from gpt_neox_japanese.training.report.plot import draw_curves
+from gpt_neox_japanese.training.report.progress import Progress
+from gpt_neox_japanese.training.run import train
+from gpt_neox_japanese.training.settings import Architecture, Settings
+from tests.cli.run import assert_refused, run
+
+SHAPE = Architecture(hidden_size=16, layers=2, heads=2)
+SETTINGS = Settings(
+    sequence_length=32, batch_size=4, steps=4, learning_rate=1e-2, dtype="fp32", save_dtype="fp32"
+)
+
+
+def held_out(output: Path) -> dict[int, float]:
+    name = "held_out_bits_per_character"
+    return {line["step"]: line[name] for line in read_log(output / "loss.jsonl") if name in line}
+
+
+def test_the_measurement_of_a_run_is_that_of_evaluate(prepared: Path, tmp_path: Path) -> None:
+    assert train(prepared, tmp_path / "run", SETTINGS, SHAPE)
+    data = prepared / "held-out.jsonl"
+    result = run("evaluate", "--model", tmp_path / "run", "--data", data, "--json")
+    expected = json.loads(result.stdout)["bits_per_character"]
+    assert held_out(tmp_path / "run")[4] == pytest.approx(expected, rel=1e-4)
+    page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert f"{expected:.3f}" in page
+    assert "all of it, as `neox-ja evaluate` reads it" in page
+
+
+def test_a_run_shows_start_first_step_and_samples_in_plain_lines(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, sample_prompt=("吾輩は",), sample_tokens=5, log_every=4
+    )
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    shown = capsys.readouterr().err
+    assert re.search(r"^step 0/4: held-out text [\d.]+ bits per character\n  吾輩は", shown, re.M)
+    assert re.search(r"^step 1/4: loss [\d.]+, tokens/s [\d,]+, MFU \d+%, about", shown, re.M)
+    assert "\r" not in shown.replace("Writing model shards", "").split("step 0")[0]
+    page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    for row in ("| Time |", "| Memory |", " epochs)", "| Training text |", ", all trained |"):
+        assert row in page
+
+
+def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(10, 2)
+    progress.advance(5)
+    progress.show(5, {"loss": "1.5"})
+    progress.tell(["a line that stays"])
+    progress.close()
+    shown = terminal.getvalue()
+    assert "5/10" in shown
+    assert "loss=1.5" in shown
+    assert "a line that stays\n" in shown
+
+
+@pytest.mark.parametrize("speed", [1.0, 1e9, 1e30])
+def test_no_run_is_faster_than_its_device(monkeypatch: pytest.MonkeyPatch, speed: float) -> None:
+    monkeypatch.setattr("gpt_neox_japanese.training.report.mfu._measure_flops", lambda *_: 1e9)
+    meter = MfuMeter(10.0, torch.device("cpu"), torch.bfloat16)
+    assert 0 < meter.mfu(speed) <= 1
+    assert meter.mfu(1.0) <= 1e-8
+
+
+def test_axes_speak_of_thousands_and_millions() -> None:
+    for largest, label in ((8e5, ">200k<"), (9e6, ">2M<"), (45e6, ">10M<"), (900, ">200<")):
+        picture = draw_curves({"a": [(0, 1), (largest, 2)]}, "x", "y", log_x=False)
+        assert label in picture
+        assert "e+" not in picture
+
+
+def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every step make the model worse, and so the second measurement on."""
+    step = torch.optim.AdamW.step
+
+    def worse(self: Any, *given: Any) -> Any:
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.add_(torch.randn_like(parameter))
+        return step(self, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", worse)
+
+
+def test_the_best_model_is_kept_and_a_run_without_a_better_one_ends(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_better(monkeypatch)
+    settings = dataclasses.replace(
+        SETTINGS, steps=40, eval_every=1, keep_best=True, early_stopping=3, optimizer="adamw"
+    )
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    measured = held_out(tmp_path / "run")
+    assert list(measured) == [0, 1, 2, 3]
+    assert (tmp_path / "run" / "checkpoint-3").is_dir()
+    data = ("--data", prepared / "held-out.jsonl", "--json")
+    result = run("evaluate", "--model", tmp_path / "run", *data)
+    assert json.loads(result.stdout)["bits_per_character"] == pytest.approx(measured[0], rel=1e-4)
+    page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert f"{measured[0]:.4f} bits per character after step 0" in page
+
+
+def test_a_reporter_that_is_none_or_is_not_there_is_refused(prepared: Path, tmp_path: Path) -> None:
+    base = ("train", "--data", prepared, "--output", tmp_path / "run", "--report-to")
+    assert_refused(run(*base, "nobody"), "has azure_ml, ")
+    assert_refused(run(*base, "swanlab"), "--report-to swanlab cannot be used")
+
+
+def test_a_resumed_run_may_have_another_precision_and_says_so(
+    prepared: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    assert train(prepared, output, SETTINGS, SHAPE)
+    longer = dataclasses.replace(SETTINGS, steps=6, dtype="bf16", schedule="wsd")
+    assert train(prepared, output, longer, SHAPE, resume=True)
+    assert "| Precision | fp32, bf16 from step 5 on |" in (output / "report.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's and its dependencies' own
+def test_adapters_are_told_apart_from_what_they_adapt(prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    assert train(prepared, tmp_path / "model", SETTINGS, SHAPE)
+    settings = Settings(sequence_length=32, steps=1, lora_rank=2, batch_size=1)
+    assert train(prepared, tmp_path / "lora", settings, tmp_path / "model")
+    page = (tmp_path / "lora" / "report.md").read_text(encoding="utf-8")
+    assert re.search(r"\| Parameters \| [\d,]+, 256 \([\d.]+%\) trained \|", page)
