@@ -84,7 +84,7 @@ class RowGroup:
 def _rows_at_once(group: Any, columns: list[str]) -> int:
     """How many rows fit in memory even if each has all the text that the group holds."""
     parts = (group.column(index) for index in range(group.num_columns))
-    size = sum(
+    size: int = sum(
         part.total_uncompressed_size
         for part in parts
         if part.path_in_schema.split(".")[0] in columns
