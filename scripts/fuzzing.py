@@ -42,7 +42,7 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from harness import circumstances  # type: ignore[import-not-found]
 
-__all__ = ["Fuzzer", "run"]
+__all__ = ["Fuzzer", "Guard", "circumstances", "place_of", "run"]
 
 _PACKAGE = os.path.realpath(Path(gpt_neox_japanese.__file__).parent)
 _CASES_A_CHILD = 1000
@@ -120,7 +120,7 @@ class EscapeError(BaseException):
     """Something reached beyond the folder for results; no handler may swallow it."""
 
 
-class _Guard:
+class Guard:
     """Hears what Python's own functions do, and stops what reaches outside."""
 
     def __init__(self) -> None:
@@ -183,6 +183,7 @@ def run(fuzzer: Fuzzer) -> None:
     parser.add_argument("--only", type=int, help="one case, with tracebacks; its files are kept")
     options = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
     sys.dont_write_bytecode = True  # modules that a case imports first are no finding
     place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=place) as name:
@@ -215,7 +216,7 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
                     continue
                 findings[outcome] += 1
                 finding = {"case": report["case"], "what": report["what"], "attempt": attempt}
-                finding |= {"outcome": outcome, "place": _place(detail), "detail": detail}
+                finding |= {"outcome": outcome, "place": place_of(detail), "detail": detail}
                 known = [(e["attempt"], e["outcome"], e["place"]) for e in state["examples"]]
                 if (attempt, outcome, finding["place"]) not in known:
                     state["examples"] = [*state["examples"], finding][:_MAX_EXAMPLES]
@@ -234,8 +235,15 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
     return state
 
 
-def _place(detail: str) -> str:
-    """The innermost line of our own sources in a traceback."""
+def place_of(detail: str) -> str:
+    """The innermost line of our own sources in a traceback.
+
+    Args:
+        detail: The traceback.
+
+    Returns:
+        File, line and function; empty if there is none.
+    """
     ours = [line for line in detail.splitlines() if "gpt_neox_japanese" in line and "File" in line]
     innermost = ours[0] if "most recent call first" in detail and ours else "".join(ours[-1:])
     return innermost.rpartition("gpt_neox_japanese/")[2].replace('"', "")
@@ -325,9 +333,10 @@ def _carry_out_many(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
     gc.disable()
-    guard = _Guard()
+    guard = Guard()
     for number in numbers:
         if time.monotonic() > end:
             return
@@ -349,7 +358,7 @@ def _carry_out_many(
         print(json.dumps(report | {"attempts": attempts}), file=reports, flush=True)
 
 
-def _results(fuzzer: Fuzzer, case: Path, guard: _Guard) -> Iterator[tuple[str, str, str]]:
+def _results(fuzzer: Fuzzer, case: Path, guard: Guard) -> Iterator[tuple[str, str, str]]:
     """Each attempt's name, outcome, and details of what may not be."""
     results = case / "results"
     results.mkdir()
