@@ -2,7 +2,8 @@
 
 A fuzzer is a subclass of `Fuzzer`, and a script of a few lines around `run(ThatClass())`. Each case
 is drawn from the seed and its number, so that it can be made again alone: `--only NUMBER`. Children
-are forked from a process that has imported and compiled everything, and carry out many cases each.
+are forked from a process that has imported and compiled everything, and carry out many cases each,
+in memory where there is a file system of that kind; what ends a child, ends one case.
 A case may end in two ways: it works, or an error of ours says why not. What else happens is a
 finding: another exception (a lack of memory too), a signal, a hang; a file that is written outside
 of the folder for results, a connection that is opened, a program that is started.
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import hashlib
 import json
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -39,10 +42,12 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from harness import circumstances  # type: ignore[import-not-found]
 
-__all__ = ["Fuzzer", "run"]
+__all__ = ["Fuzzer", "Guard", "circumstances", "place_of", "run"]
 
 _PACKAGE = os.path.realpath(Path(gpt_neox_japanese.__file__).parent)
-_CASES_A_CHILD = 200
+_CASES_A_CHILD = 1000
+_CASES_A_COLLECTION = 50
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108
 _MAX_EXAMPLES = 100  # that are kept, one for each place in the code; all findings are counted
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
@@ -69,7 +74,8 @@ class Fuzzer(ABC):
 
     Attributes:
         packages: Whose versions the result names.
-        seconds_a_case: After this a case is a hang.
+        seconds_a_case: A case that has computed or slept for longer is a hang. While it waits for
+            a processor that others have, its time stands still.
         memory: Bytes that a child may take beyond what it has at its beginning.
     """
 
@@ -114,7 +120,7 @@ class EscapeError(BaseException):
     """Something reached beyond the folder for results; no handler may swallow it."""
 
 
-class _Guard:
+class Guard:
     """Hears what Python's own functions do, and stops what reaches outside."""
 
     def __init__(self) -> None:
@@ -177,11 +183,15 @@ def run(fuzzer: Fuzzer) -> None:
     parser.add_argument("--only", type=int, help="one case, with tracebacks; its files are kept")
     options = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
     sys.dont_write_bytecode = True  # modules that a case imports first are no finding
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=place) as name:
         folder = Path(name)
         (folder / "base").mkdir()
         fuzzer.prepare(folder / "base")
+        gc.collect()
+        gc.freeze()  # what is there now is never looked through again, nor copied for it by a fork
         if options.only is not None:
             _carry_out_one(fuzzer, options.seed, options.only)
             return
@@ -194,6 +204,7 @@ def run(fuzzer: Fuzzer) -> None:
 def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     state = _read_state(options, fuzzer.packages)
     outcomes, findings = Counter(state["outcomes"]), Counter(state["findings"])
+    processor_seconds = state["processor_seconds"]
     end = time.monotonic() + options.seconds
     while state["cases"] < options.cases and time.monotonic() < end:
         last = min(state["cases"] + _CASES_A_CHILD, options.cases)
@@ -205,7 +216,7 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
                     continue
                 findings[outcome] += 1
                 finding = {"case": report["case"], "what": report["what"], "attempt": attempt}
-                finding |= {"outcome": outcome, "place": _place(detail), "detail": detail}
+                finding |= {"outcome": outcome, "place": place_of(detail), "detail": detail}
                 known = [(e["attempt"], e["outcome"], e["place"]) for e in state["examples"]]
                 if (attempt, outcome, finding["place"]) not in known:
                     state["examples"] = [*state["examples"], finding][:_MAX_EXAMPLES]
@@ -213,6 +224,8 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
                         f"{report['case']}: {report['what']!a}\n    {attempt}: {outcome}", end=" "
                     )
                     print(f"at {finding['place']}: {detail.strip().splitlines()[-1]!a:.200}")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        state["processor_seconds"] = round(processor_seconds + used.ru_utime + used.ru_stime, 1)
         state |= {"outcomes": dict(sorted(outcomes.items())), "findings": dict(findings)}
         if options.state is not None:
             text = json.dumps(state, indent=2) + "\n"
@@ -222,8 +235,15 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
     return state
 
 
-def _place(detail: str) -> str:
-    """The innermost line of our own sources in a traceback."""
+def place_of(detail: str) -> str:
+    """The innermost line of our own sources in a traceback.
+
+    Args:
+        detail: The traceback.
+
+    Returns:
+        File, line and function; empty if there is none.
+    """
     ours = [line for line in detail.splitlines() if "gpt_neox_japanese" in line and "File" in line]
     innermost = ours[0] if "most recent call first" in detail and ours else "".join(ours[-1:])
     return innermost.rpartition("gpt_neox_japanese/")[2].replace('"', "")
@@ -250,19 +270,56 @@ def _in_child(
         os._exit(0)
     os.close(writable)
     begun: dict[str, Any] | None = None
-    with os.fdopen(readable) as reports:
-        for line in reports:
-            report = json.loads(line)
+    hangs = False
+    for report in _reports(readable, process, fuzzer.seconds_a_case):
+        hangs = report is None
+        if report is not None:
             begun = None if "attempts" in report else report
             if begun is None:
                 yield report
+    os.close(readable)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     tail = log.read_text(errors="replace")[-3000:]
     if status == 70:
         raise SystemExit(f"case {begun}: the fuzzer itself failed\n{tail}")
     if begun is not None:
-        outcome = signal.Signals(-status).name if status < 0 else "hang"
+        outcome = "hang" if hangs else signal.Signals(-status).name if status < 0 else "exit"
         yield begun | {"attempts": [("?", outcome, tail)]}
+
+
+def _reports(readable: int, process: int, seconds_a_case: float) -> Iterator[dict[str, Any] | None]:
+    """What a child tells; None if it told nothing for too long, and was killed for it."""
+    pending, spent, before = b"", 0.0, 0.0
+    while True:
+        if select.select([readable], [], [], 1.0)[0]:
+            data = os.read(readable, 2**16)
+            if not data:
+                return
+            *lines, pending = (pending + data).split(b"\n")
+            yield from map(json.loads, lines)
+            spent, before = 0.0, 0.0
+            continue
+        computed, asleep = _activity(process)
+        spent += 1.0 if asleep else computed - before if before else 0.0
+        before = computed
+        if spent > seconds_a_case:
+            os.kill(process, signal.SIGUSR1)  # write where it is
+            time.sleep(1)
+            os.kill(process, signal.SIGKILL)
+            yield None
+
+
+def _activity(process: int) -> tuple[float, bool]:
+    """The processor time of all threads of a process in seconds, and whether all of them sleep."""
+    ticks, states = 0, set()
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        try:
+            fields = (thread / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        states.add(fields[0])
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK"), "R" not in states
 
 
 def _carry_out_many(
@@ -272,26 +329,36 @@ def _carry_out_many(
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + fuzzer.memory
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (fuzzer.memory, fuzzer.memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
-    guard = _Guard()
+    gc.disable()
+    guard = Guard()
     for number in numbers:
         if time.monotonic() > end:
             return
+        if number % _CASES_A_COLLECTION == 0:
+            gc.collect()
         case = folder / "case"
         shutil.rmtree(case, ignore_errors=True)
         (case / "input").mkdir(parents=True)
         draw = random.Random(f"{seed} {number}")  # noqa: S311
-        report: dict[str, Any] = {"case": number, "what": fuzzer.make(draw, case / "input")}
-        print(json.dumps(report), file=reports, flush=True)
-        faulthandler.dump_traceback_later(fuzzer.seconds_a_case, exit=True)
-        attempts = list(_results(fuzzer, case, guard))
-        faulthandler.cancel_dump_traceback_later()
+        report: dict[str, Any] = {"case": number, "what": "being made"}
+        try:
+            report["what"] = fuzzer.make(draw, case / "input")
+        except Exception as error:  # a mistake in the fuzzer, which is no reason to stop
+            detail = traceback.format_exc()[-3000:]
+            attempts = [("make", type(error).__name__, detail)]
+        else:
+            print(json.dumps(report), file=reports, flush=True)
+            attempts = list(_results(fuzzer, case, guard))
         print(json.dumps(report | {"attempts": attempts}), file=reports, flush=True)
 
 
-def _results(fuzzer: Fuzzer, case: Path, guard: _Guard) -> Iterator[tuple[str, str, str]]:
+def _results(fuzzer: Fuzzer, case: Path, guard: Guard) -> Iterator[tuple[str, str, str]]:
     """Each attempt's name, outcome, and details of what may not be."""
     results = case / "results"
     results.mkdir()
@@ -334,6 +401,7 @@ def _read_state(options: argparse.Namespace, packages: list[str]) -> dict[str, A
         "seed": options.seed,
         "sources": _sources(),
         "cases": 0,
+        "processor_seconds": 0.0,
         "outcomes": {},
         "findings": {},
         "examples": [],
@@ -351,5 +419,6 @@ def _read_state(options: argparse.Namespace, packages: list[str]) -> dict[str, A
 def _sources() -> str:
     """Of the package and this script: all cases of a result are about the same ones."""
     package = Path(gpt_neox_japanese.__file__).parent
-    files = [*sorted(package.rglob("*.py")), Path(__file__), Path(sys.argv[0])]
+    scripts = Path(__file__).parent
+    files = [*sorted(package.rglob("*.py")), *sorted(scripts.glob("*.py")), Path(sys.argv[0])]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["change_bytes", "change_header", "change_json", "change_numbers", "replace_file"]
+__all__ = [
+    "change_bytes",
+    "change_header",
+    "change_json",
+    "change_json_text",
+    "change_numbers",
+    "replace_file",
+]
 
 STRANGE: tuple[Any, ...] = (
     *(None, True, False, 0, 1, 2, 3, -1, 7, 16, 255, 2**20, 2**20 + 1, 10**7, 2**31, 2**63, 2**64),
@@ -85,19 +92,36 @@ def change_json(draw: random.Random, file: Path, names: Sequence[str]) -> str:
         file: Of JSON.
         names: Keys that may be put in.
     """
+    text, said = change_json_text(draw, file.read_bytes(), names)
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    return said
+
+
+def change_json_text(
+    draw: random.Random, data: bytes, names: Sequence[str]
+) -> tuple[str | None, str]:
+    """Change a value of JSON, on any level.
+
+    Args:
+        draw: Decides.
+        data: JSON.
+        names: Keys that may be put in.
+
+    Returns:
+        The new text, None if it was no JSON, and what was done.
+    """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(data)
     except (ValueError, RecursionError):
-        return "no JSON"
+        return None, "no JSON"
     if draw.random() < 0.03:
-        file.write_text(draw.choice(("[" * 100_000, "{}", "[]", "null", "1", '"a"', "NaN")))
-        return "other JSON"
+        return draw.choice(("[" * 100_000, "{}", "[]", "null", "1", '"a"', "NaN")), "other JSON"
     said = _change_value(draw, value, names)
     text = json.dumps(value)
     if draw.random() < 0.02:
         text = text.replace("{", '{"vocab_size": 1, "vocab_size": "two", ', 1)
-    file.write_text(text, encoding="utf-8")
-    return said
+    return text, said
 
 
 def _change_value(draw: random.Random, value: Any, names: Sequence[str]) -> str:
@@ -147,6 +171,8 @@ def change_header(draw: random.Random, file: Path) -> str:
         header = json.loads(data[8 : 8 + length])
     except (ValueError, RecursionError):
         return "no header"
+    if not isinstance(header, dict) or not header:
+        return "nothing in the header"
     body = data[8 + length :]
     if draw.random() < 0.1:
         wrong = draw.choice((0, 1, length - 1, length + 1, 2**32, 2**63, 2**64 - 1))

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children get li
 
 
 @pytest.mark.parametrize(
-    ("name", "cases"), [("fuzz_models", 60), ("fuzz_data", 150), ("fuzz_states", 40)]
+    ("name", "cases"),
+    [("fuzz_models", 150), ("fuzz_data", 400), ("fuzz_states", 100), ("fuzz_parsers", 1000)],
 )
 def test_mutated_files_are_right_or_refused_with_an_error_of_ours(
     tmp_path: Path, name: str, cases: int

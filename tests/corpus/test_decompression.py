@@ -94,7 +94,7 @@ def zst_with_window(window_log: int) -> bytes:
     return packer.compress("猫".encode()) + packer.flush()
 
 
-@pytest.mark.parametrize("window_log", [28, 31])
+@pytest.mark.parametrize("window_log", [27, 28])
 def test_a_zst_archive_with_a_long_window_is_read(tmp_path: Path, window_log: int) -> None:
     data = zst_with_window(window_log)
     assert zstandard.get_frame_parameters(data).window_size == 2**window_log
@@ -102,12 +102,12 @@ def test_a_zst_archive_with_a_long_window_is_read(tmp_path: Path, window_log: in
     assert [d.text for d in read_documents([tmp_path])] == ["猫"]
 
 
-def test_a_zst_archive_with_a_longer_window_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    data = bytearray(zst_with_window(31))
-    assert data[5] == (31 - 10) << 3
-    data[5] = (32 - 10) << 3
-    (tmp_path / "a.txt.zst").write_bytes(data)
-    with pytest.raises(CorpusError, match=r"a\.txt\.zst.*2,147,483,648 bytes.*--long=31"):
+@pytest.mark.parametrize("window_log", [29, 31])
+def test_a_zst_archive_with_a_longer_window_is_refused_with_the_remedy(
+    tmp_path: Path, window_log: int
+) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(zst_with_window(window_log))
+    with pytest.raises(CorpusError, match=r"a\.txt\.zst.*268,435,456 bytes.*zstd -d --long=31"):
         list(read_documents([tmp_path]))
 
 

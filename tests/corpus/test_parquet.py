@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,32 @@ def test_a_parquet_file_with_a_column_twice_is_named(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table(columns, names=["text", "text"]), file)
     with pytest.raises(CorpusError, match="has 2 columns 'text'"):
         list(read_documents([file]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_long_text_that_many_rows_share_takes_the_memory_of_a_few(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 60, pyarrow.int32()), pyarrow.array(["a" * (15 << 20)])
+    )
+    file = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": texts})
+    parquet.write_table(table, file, compression="zstd", store_schema=False)
+    assert file.stat().st_size < 2000
+    program = """if True:
+        import os, resource, sys
+        os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # others reserve more than they need
+        from pathlib import Path
+        import pyarrow.parquet
+        from gpt_neox_japanese.corpus import parquet, read_documents
+        parquet._BYTES_AT_ONCE = 2**26
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (1 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        print(sum(len(document.text) for document in read_documents([Path(sys.argv[1])])))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == f"{60 * (15 << 20)}\n", ended.stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,10 +112,20 @@ def test_decoding_much_and_little_agree(ids: list[int]) -> None:
     assert by_kernel == "".join(stream.feed(i) for i in ids) + stream.finish()
 
 
-@pytest.mark.parametrize("bad", [[1.5], np.zeros((1, 1), dtype=np.int32), ["a"], [True]])
-def test_ids_that_are_no_row_of_integers_are_named(bad: object) -> None:
-    with pytest.raises(TokenizationError, match="integers in a row"):
-        CODEC.decode(bad)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ([1.5], r"1\.5 is no id"),
+        (["a"], "'a' is no id"),
+        ([1, 10**20], "id 100000000000000000000 is outside the vocabulary"),
+        ([10**400], r"id 1000\S*\.\.\.\S*000 is outside the vocabulary"),
+        (np.zeros((1, 1), dtype=np.int32), "integers in a row"),
+        ([True], "integers in a row"),
+    ],
+)
+def test_ids_that_are_no_row_of_integers_are_named(bad: Any, problem: str) -> None:
+    with pytest.raises(TokenizationError, match=problem):
+        CODEC.decode(bad)
 
 
 def test_nothing_decodes_to_nothing() -> None:

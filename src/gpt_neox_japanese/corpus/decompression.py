@@ -21,8 +21,8 @@ __all__ = ["decompressed"]
 _CHUNK_BYTES = 2**20
 _PACKED_BYTES = 2**10  # unpacked thirty-thousandfold, as zstd may, they still fit into memory
 
-# The longest that zstd writes (`--long=31`). A frame names its own, and so much memory is taken.
-_LONGEST_WINDOW = 2**31
+# A frame names its own window, and so much memory is taken. zstd itself reads 2**27 unless told so.
+_LONGEST_WINDOW = 2**28
 
 Chunks = Iterator[tuple[bytes, int]]
 """Some bytes, and how far in the file itself they end."""
@@ -109,6 +109,6 @@ def _explained(error: Exception) -> str:
     if "too much memory" not in str(error):
         return str(error)
     return (
-        f"its window is longer than {_LONGEST_WINDOW:,} bytes, so unpacking would take as much "
-        "memory; pack it anew with `zstd --long=31` or less"
+        f"its window is longer than {_LONGEST_WINDOW:,} bytes, and reading it would take as much"
+        " memory; unpack it with `zstd -d --long=31`, or pack it anew with `zstd --long=28` or less"
     )

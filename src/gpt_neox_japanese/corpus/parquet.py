@@ -14,6 +14,8 @@ from gpt_neox_japanese.errors import CorpusError
 __all__ = ["RowGroup", "read_row_groups"]
 
 _ROWS_AT_ONCE = 256
+# A file can hold a long text once, and say that many rows have it. Unpacked, each has its own.
+_BYTES_AT_ONCE = 2**29
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,8 @@ class RowGroup:
         try:
             with parquet.ParquetFile(self.file) as table:
                 columns = _columns(self.file, table.schema_arrow, layout)
-                for batch in table.iter_batches(
-                    _ROWS_AT_ONCE, row_groups=[self.index], columns=columns
-                ):
+                rows = _rows_at_once(table.metadata.row_group(self.index), columns)
+                for batch in table.iter_batches(rows, row_groups=[self.index], columns=columns):
                     for row in range(batch.num_rows):
                         yield self._document(batch, row, number, layout)
                         number += 1
@@ -78,6 +79,17 @@ class RowGroup:
                 " split this document"
             )
         return Document(document_id, text, self.file, number)
+
+
+def _rows_at_once(group: Any, columns: list[str]) -> int:
+    """How many rows fit in memory even if each has all the text that the group holds."""
+    parts = (group.column(index) for index in range(group.num_columns))
+    size: int = sum(
+        part.total_uncompressed_size
+        for part in parts
+        if part.path_in_schema.split(".")[0] in columns
+    )
+    return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, size)))
 
 
 def _value(batch: Any, name: str, row: int) -> Any:

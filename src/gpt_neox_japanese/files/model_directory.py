@@ -12,7 +12,15 @@ from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.checks import check_bool, check_text, short_repr
 from gpt_neox_japanese.errors import CheckpointError
 
-__all__ = ["DEFAULT", "TOKENIZER_FILES", "HubKwargs", "find_model", "find_tokenizer"]
+__all__ = [
+    "DEFAULT",
+    "TOKENIZER_FILES",
+    "HubKwargs",
+    "fetch_weights",
+    "find_model",
+    "find_tokenizer",
+    "is_hub_id",
+]
 
 DEFAULT = "default"
 """The name of the model that comes with the package."""
@@ -29,6 +37,7 @@ TOKENIZER_FILES = (
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
 _CONFIG_FILES = ("config.json", "generation_config.json")
 _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -97,7 +106,7 @@ def _find(name: str | os.PathLike[str], files: Iterable[str], **hub: Unpack[HubK
         return default_model_directory()
     if Path(name).is_dir():
         return Path(name)
-    if not _is_hub_id(name):
+    if not is_hub_id(name):
         raise CheckpointError(
             f"no model directory {str(name)!r}; give a directory with config.json,"
             " model.safetensors, vocab.txt and emoji.json, or a Hub id such as"
@@ -122,7 +131,33 @@ def _check(hub: HubKwargs) -> None:
     check_bool("local_files_only", hub.get("local_files_only", False), CheckpointError)
 
 
-def _is_hub_id(name: str | os.PathLike[str]) -> bool:
+def fetch_weights(repository: str, subfolder: str = "", **hub: Unpack[HubKwargs]) -> Path:
+    """Fetch what transformers reads of a model or an adapter on the Hub.
+
+    Args:
+        repository: A Hub id.
+        subfolder: Where in the repository the files lie.
+        **hub: See `HubKwargs`.
+
+    Returns:
+        Where the Hub's cache keeps the repository's files, a directory named as the commit.
+
+    Raises:
+        CheckpointError: There is no such repository, or it cannot be reached.
+    """
+    _check(hub)
+    begin = f"{subfolder}/" if subfolder else ""
+
+    def fetch(*files: str) -> Path:
+        return _fetch(repository, [begin + file for file in files], **hub)
+
+    directory = fetch(*_CONFIG_FILES, *_ADAPTER_FILES, *_SAFETENSORS)
+    if not any((directory / subfolder).glob(_SAFETENSORS[0])):
+        directory = fetch(*_CONFIG_FILES, *_ADAPTER_FILES, *_PICKLES)
+    return directory
+
+
+def is_hub_id(name: str | os.PathLike[str]) -> bool:
     """Whether a name that is no directory may be OWNER/NAME on the Hub."""
     return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 

@@ -18,10 +18,12 @@ from gpt_neox_japanese.files.model_config import sizes
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import METHOD, check_tensor, stored_matrix
 
-__all__ = ["PREFIX", "check_tensors", "quantized_modules"]
+__all__ = ["HEAD", "PREFIX", "check_tensors", "quantized_modules", "tensor_shapes"]
 
 PREFIX = "gpt_neox_japanese."
 """What the names of the transformer's tensors begin with, where there is a head beside it."""
+
+HEAD = "embed_out.weight"
 
 _INTEGERS = {np.dtype(np.int8): 8, np.dtype(np.uint8): 4}
 
@@ -89,9 +91,16 @@ def _is_bits(value: Any) -> bool:
 def _check(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
     modules = quantized_modules(config)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in tensors) else ""
-    matrices, vectors = _shapes(config, prefix)
-    if "embed_out.weight" in tensors:
-        matrices["embed_out.weight"] = matrices[f"{prefix}embed_in.weight"]
+    size = sizes(config)
+    matrices, vectors = tensor_shapes(
+        vocab_size=size["vocab_size"],
+        hidden_size=size["hidden_size"],
+        intermediate_size=size["hidden_size"] * size["intermediate_multiple_size"],
+        num_hidden_layers=size["num_hidden_layers"],
+        prefix=prefix,
+    )
+    if HEAD not in tensors:
+        del matrices[HEAD]
     for name, shape in vectors.items():
         check_tensor(tensors, name, shape)
     for name, matrix_shape in matrices.items():
@@ -106,21 +115,36 @@ def _check(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> No
             )
 
 
-def _shapes(
-    config: Mapping[str, Any], prefix: str
+def tensor_shapes(
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    intermediate_size: int,
+    num_hidden_layers: int,
+    prefix: str = PREFIX,
 ) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int]]]:
-    """Shapes of all matrices and of all vectors of the transformer, by name."""
-    size = sizes(config)
-    hidden, layers = size["hidden_size"], size["num_hidden_layers"]
-    intermediate = hidden * size["intermediate_multiple_size"]
-    matrices = {f"{prefix}embed_in.weight": (size["vocab_size"], hidden)}
+    """Which tensors a network has.
+
+    Args:
+        vocab_size: Rows of the tables.
+        hidden_size: Channels.
+        intermediate_size: Channels inside the MLP.
+        num_hidden_layers: Layers.
+        prefix: What the names begin with; not that of the head, which stands beside.
+
+    Returns:
+        Shapes of all matrices, [outputs, columns], and of all vectors, by name. The head is among
+        them, though it is not stored where it is the embedding.
+    """
+    table = (vocab_size, hidden_size)
+    matrices = {f"{prefix}embed_in.weight": table, HEAD: table}
     vectors = [f"{prefix}final_layer_norm.{part}" for part in ("weight", "bias")]
-    for layer in (f"{prefix}layers.{index}" for index in range(layers)):
-        matrices[f"{layer}.attention.query_key_value.weight"] = (3 * hidden, hidden)
-        matrices[f"{layer}.attention.dense.weight"] = (hidden, hidden)
-        matrices[f"{layer}.mlp.dense_h_to_4h.weight"] = (intermediate, hidden)
-        matrices[f"{layer}.mlp.dense_4h_to_h.weight"] = (hidden, intermediate)
+    for layer in (f"{prefix}layers.{index}" for index in range(num_hidden_layers)):
+        matrices[f"{layer}.attention.query_key_value.weight"] = (3 * hidden_size, hidden_size)
+        matrices[f"{layer}.attention.dense.weight"] = (hidden_size, hidden_size)
+        matrices[f"{layer}.mlp.dense_h_to_4h.weight"] = (intermediate_size, hidden_size)
+        matrices[f"{layer}.mlp.dense_4h_to_h.weight"] = (hidden_size, intermediate_size)
         for norm in ("input_layernorm", "post_attention_layernorm"):
             vectors += [f"{layer}.{norm}.{part}" for part in ("weight", "bias")]
-    vectors.append(f"{prefix}layers.{layers - 1}.attention.dense_bias")
-    return matrices, dict.fromkeys(vectors, (hidden,))
+    vectors.append(f"{prefix}layers.{num_hidden_layers - 1}.attention.dense_bias")
+    return matrices, dict.fromkeys(vectors, (hidden_size,))

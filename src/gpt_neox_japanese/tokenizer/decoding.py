@@ -78,7 +78,8 @@ class Decoder:
             raise TokenizationError(f"{short_repr(token_id)} is no id; ids are integers")
         if not 0 <= token_id < len(self._decoded):
             raise TokenizationError(
-                f"id {token_id} is outside the vocabulary; ids are 0 to {len(self._decoded) - 1}"
+                f"id {short_repr(token_id)} is outside the vocabulary;"
+                f" ids are 0 to {len(self._decoded) - 1}"
             )
         if token_id in self._missing:
             raise TokenizationError(
@@ -101,8 +102,11 @@ class Decoder:
         """
         if not isinstance(ids, Iterable):
             raise TokenizationError(f"ids must be a list or an array, not {short_repr(ids)}")
-        array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
+        ids = ids if hasattr(ids, "__len__") else list(ids)
+        array = np.asarray(ids)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            for each in ids if array.ndim == 1 else ():
+                self.decode_token(each)  # names one that is no integer, or longer than any id
             raise TokenizationError(
                 f"ids must be integers in a row, not {array.dtype} of shape {array.shape}"
             )

@@ -127,6 +127,26 @@ def test_parts_of_other_runs_are_refused(
         merge([parts[0], four, parts[2]], tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("dtype", "", "says '', but a vocabulary of"),
+        ("dtype", "uint32", "says 'uint32', but a vocabulary of"),
+        ("vocabulary_size", 5, "another vocabulary size"),
+        ("eos_token_id", 0, "another eos token id"),
+    ],
+)
+def test_a_part_that_describes_another_vocabulary_is_refused(
+    parts: list[Path], tmp_path: Path, field: str, value: object, problem: str
+) -> None:
+    shutil.copytree(parts[1], tmp_path / "changed")
+    description = json.loads((tmp_path / "changed/part.json").read_text(encoding="utf-8"))
+    description["manifest"][field] = value
+    (tmp_path / "changed/part.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(DataError, match=problem):
+        merge([parts[0], tmp_path / "changed", parts[2]], tmp_path / "merged")
+
+
 @pytest.mark.parametrize("name", ["train-00000.bin", "held-out.bin", "held-out.jsonl"])
 def test_a_part_that_lost_data_is_named(parts: list[Path], tmp_path: Path, name: str) -> None:
     broken = tmp_path / "broken"

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
+from gpt_neox_japanese.quantization.checkpoint_tensors import HEAD, PREFIX, tensor_shapes
 from gpt_neox_japanese.quantization.formats import Matrix, find_matrix, find_tensor
 
 __all__ = ["TABLES", "Layer", "Weights", "map_weights"]
 
-_PREFIX = "gpt_neox_japanese."
-
-TABLES = (f"{_PREFIX}embed_in.weight", "embed_out.weight")
+TABLES = (f"{PREFIX}embed_in.weight", HEAD)
 """The matrices with a row for each id: embedding and head."""
 
 Norm = NDArray[np.float32]
@@ -73,42 +72,48 @@ def map_weights(
     Raises:
         CheckpointError: A tensor is missing or has another shape than the config says.
     """
-    hidden, last = hparams.hidden_size, hparams.num_hidden_layers - 1
-    convert_layers = _to_one_kind(_kinds(tensors, f"{_PREFIX}layers."), bfloat16)
+    last = hparams.num_hidden_layers - 1
+    matrices, vectors = tensor_shapes(
+        vocab_size=hparams.vocab_size,
+        hidden_size=hparams.hidden_size,
+        intermediate_size=hparams.intermediate_size,
+        num_hidden_layers=hparams.num_hidden_layers,
+    )
+    convert_layers = _to_one_kind(_kinds(tensors, f"{PREFIX}layers."), bfloat16)
     kinds_of_tables = set().union(*(_kinds(tensors, name) for name in TABLES))
     convert_tables = _to_one_kind(kinds_of_tables, bfloat16)
     if np.dtype(np.uint8) in kinds_of_tables:  # rows of int4 are not looked up
         convert_tables = _widened
 
-    def matrix(name: str, outputs: int, columns: int) -> Matrix:
+    def matrix(name: str) -> Matrix:
         convert = convert_tables if name in TABLES else convert_layers
-        return convert(find_matrix(tensors, name, (outputs, columns)))
+        return convert(find_matrix(tensors, name, matrices[name]))
 
     def vector(name: str) -> NDArray[np.float32]:
-        return float32_array(find_tensor(tensors, name, (hidden,)))
+        return float32_array(find_tensor(tensors, name, vectors[name]))
 
     def norm(name: str) -> Norm:
         return np.stack([vector(f"{name}.weight"), vector(f"{name}.bias")])
 
     def layer(index: int) -> Layer:
-        name = f"{_PREFIX}layers.{index}"
+        name = f"{PREFIX}layers.{index}"
         return Layer(
             input_norm=norm(f"{name}.input_layernorm"),
-            query_key_value=matrix(f"{name}.attention.query_key_value.weight", 3 * hidden, hidden),
-            dense=matrix(f"{name}.attention.dense.weight", hidden, hidden),
+            query_key_value=matrix(f"{name}.attention.query_key_value.weight"),
+            dense=matrix(f"{name}.attention.dense.weight"),
             dense_bias=vector(f"{name}.attention.dense_bias") if index == last else None,
             post_attention_norm=norm(f"{name}.post_attention_layernorm"),
-            up_proj=matrix(f"{name}.mlp.dense_h_to_4h.weight", hparams.intermediate_size, hidden),
-            down_proj=matrix(f"{name}.mlp.dense_4h_to_h.weight", hidden, hparams.intermediate_size),
+            up_proj=matrix(f"{name}.mlp.dense_h_to_4h.weight"),
+            down_proj=matrix(f"{name}.mlp.dense_4h_to_h.weight"),
         )
 
-    embedding = matrix(TABLES[0], hparams.vocab_size, hidden)
+    embedding = matrix(TABLES[0])
     return Weights(
         embedding=embedding,
         layers=tuple(layer(index) for index in range(hparams.num_hidden_layers)),
-        final_norm=norm(f"{_PREFIX}final_layer_norm"),
+        final_norm=norm(f"{PREFIX}final_layer_norm"),
         # A tied head is not stored.
-        head=matrix(TABLES[1], hparams.vocab_size, hidden) if TABLES[1] in tensors else embedding,
+        head=matrix(TABLES[1]) if TABLES[1] in tensors else embedding,
     )
 
 

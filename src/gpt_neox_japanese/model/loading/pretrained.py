@@ -15,11 +15,13 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
+from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.files.model_directory import fetch_weights, is_hub_id
 from gpt_neox_japanese.model.attention import GPTNeoXJapaneseAttention
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
-from gpt_neox_japanese.model.loading.safety import check_directory, loading_errors
+from gpt_neox_japanese.model.loading.safety import check_directory, hub_kwargs, loading_errors
 from gpt_neox_japanese.quantization import hf_modules as _registers_quantized_checkpoints  # noqa: F401
 
 __all__ = ["GPTNeoXJapanesePreTrainedModel"]
@@ -74,8 +76,17 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
             OSError: If there is no such model.
         """
         source = str(pretrained_model_name_or_path)
-        directory = Path(source, kwargs.get("subfolder") or "")
-        if pretrained_model_name_or_path is None or not directory.is_dir():
+        subfolder = kwargs.get("subfolder") or ""
+        directory = Path(source, subfolder)
+        if not directory.is_dir() and is_hub_id(source):
+            try:
+                snapshot = fetch_weights(source, subfolder, **hub_kwargs(kwargs))
+            except CheckpointError as error:
+                raise OSError(str(error)) from error
+            directory = snapshot / subfolder
+            if not (directory / "adapter_config.json").exists():  # for its base it would count too
+                kwargs["revision"] = snapshot.name  # no other files are loaded than are checked
+        elif pretrained_model_name_or_path is None or not directory.is_dir():
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         config = kwargs.get("config")
         check_directory(directory, config if isinstance(config, PreTrainedConfig) else None, kwargs)

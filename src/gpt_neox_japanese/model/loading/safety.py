@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedConfig
 
@@ -18,12 +18,13 @@ from gpt_neox_japanese.checks import one_line, short_repr
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_index, read_object
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config, sizes
+from gpt_neox_japanese.files.model_directory import HubKwargs, fetch_weights, is_hub_id
 from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.formats import METHOD
 
-__all__ = ["check_directory", "loading_errors"]
+__all__ = ["check_directory", "hub_kwargs", "loading_errors"]
 
 # What the loader opens; anything else beside it does no harm.
 _LOADED = {".bin", ".json", ".safetensors"}
@@ -71,6 +72,16 @@ def check_directory(
         _check_weights(directory, given)
 
 
+def hub_kwargs(options: Mapping[str, Any]) -> HubKwargs:
+    """Those arguments of `from_pretrained` that say which files on the Hub are meant.
+
+    Args:
+        options: All of them.
+    """
+    named = {name: options[name] for name in HubKwargs.__annotations__ if name in options}
+    return cast(HubKwargs, named)
+
+
 @contextmanager
 def loading_errors(source: str) -> Iterator[None]:
     """Turn what transformers stumbles over in a directory's files into a `CheckpointError`.
@@ -102,13 +113,17 @@ def _check_adapter(path: Path, config: PreTrainedConfig | None, options: Mapping
             f"{str(path)!r}: base_model_name_or_path is {short_repr(base)}; it must name the model"
             " that was adapted: its directory or Hub id"
         )
-    if Path(base).is_dir():
-        if (Path(base) / "adapter_config.json").exists():
-            raise CheckpointError(
-                f"{str(path)!r}: base_model_name_or_path names {base!r}, an adapter; it must name a"
-                " whole model"
-            )
-        check_directory(Path(base), config, options)
+    directory = Path(base)
+    if not directory.is_dir() and is_hub_id(base):
+        directory = fetch_weights(base, **hub_kwargs(options))
+    if not directory.is_dir():
+        return  # loading says so itself
+    if (directory / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{str(path)!r}: base_model_name_or_path names {base!r}, an adapter; it must name a"
+            " whole model"
+        )
+    check_directory(directory, config, options)
 
 
 def _check_weights(directory: Path, config: Mapping[str, Any]) -> None:

@@ -212,12 +212,15 @@ def _check_trainer_state(path: Path) -> None:
     """Hold what transformers reads by itself to what it writes."""
     values = read_object(path, remedy=_REMEDY)
     step = path.parent.name.rpartition("-")[2]
+    # The run divides by these.
+    every = ("logging_steps", "eval_steps", "save_steps", "train_batch_size")
+    counts = ("max_steps", "num_train_epochs", "num_input_tokens_seen")
     for field in fields(TrainerState):
         name, value = field.name, values.pop(field.name, None)
         fits = {
             "global_step": str(value) == step and is_count(value),
-            "train_batch_size": is_count(value) and value > 0,
-            "num_input_tokens_seen": is_count(value),
+            **dict.fromkeys(every, is_count(value) and value > 0),
+            **dict.fromkeys(counts, is_count(value)),
             "epoch": is_finite(value),
             "total_flos": is_finite(value),
             "log_history": isinstance(value, list) and all(isinstance(x, dict) for x in value),

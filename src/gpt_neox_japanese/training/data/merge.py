@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,8 +89,9 @@ def _all_parts(parts: Sequence[Part]) -> list[Part]:
                 f"{part.directory} is one of {part.count} parts, {first.directory} one of"
                 f" {first.count}; merge the parts of one run"
             )
-        for name in first.settings.keys() | part.settings.keys():
-            if part.settings.get(name) != first.settings.get(name):
+        mine, theirs = ({**p.settings, **_of_the_corpus(p.manifest)} for p in (part, first))
+        for name in mine.keys() | theirs.keys():
+            if mine.get(name) != theirs.get(name):
                 raise DataError(
                     f"{part.directory} was made with another {name.replace('_', ' ')} than"
                     f" {first.directory}; prepare all parts with the same options"
@@ -108,6 +110,12 @@ def _all_parts(parts: Sequence[Part]) -> list[Part]:
             f" make it with `neox-ja prepare --part {missing[0]}/{first.count}`"
         )
     return [found[index] for index in sorted(found)]
+
+
+def _of_the_corpus(manifest: Manifest) -> dict[str, Any]:
+    """What all parts of a corpus have in common."""
+    names = ("vocabulary_fingerprint", "vocabulary_size", "eos_token_id", "held_out_fraction")
+    return {name: getattr(manifest, name) for name in names}
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -130,6 +130,12 @@ def manifest_of(values: Any, path: Path) -> Manifest:
             f"{_REMEDY}"
         )
     _check_fields(path, values, _MANIFEST_FIELDS)
+    size, expected = values["vocabulary_size"], token_dtype(values["vocabulary_size"]).name
+    if values["dtype"] != expected:
+        raise DataError(
+            f"{path} says {short_repr(values['dtype'])}, but a vocabulary of {size} ids is stored"
+            f" as {expected}; {_REMEDY}"
+        )
     splits = {name: _split(path, values[name]) for name in ("train", "held_out")}
     names = {name: tuple(values.get(name, ())) for name in ("sources", "held_out_sources")}
     return Manifest(**{**values, **names, **splits})
@@ -288,13 +294,7 @@ class PreparedData:
         """
         self.directory = directory
         self.manifest = Manifest.load(directory)
-        expected = token_dtype(self.manifest.vocabulary_size)
-        if self.manifest.dtype != expected.name:
-            raise DataError(
-                f"{directory / MANIFEST} says {self.manifest.dtype}, but a vocabulary of "
-                f"{self.manifest.vocabulary_size} ids is stored as {expected.name}; "
-                "prepare the corpus again"
-            )
+        expected = np.dtype(self.manifest.dtype)
         self.train = self._open(self.manifest.train, expected)
         self.held_out = self._open(self.manifest.held_out, expected)
 
