@@ -90,7 +90,7 @@ def test_ids_and_logprobs_are_those_of_numpy(data: st.DataObject) -> None:
     for _ in range(num_steps):
         logits = data.draw(scores_of(num_texts, size))
         before = logits.copy()
-        found = batch.choose(ours, logits)
+        found = batch.choose(ours, logits, range(num_texts))
         assert np.array_equal(logits, before)
         expected = [by_twin(twin, row) for twin, row in zip(twins, logits, strict=True)]
         assert [None if isinstance(each, GenerationError) else each for each in found] == expected
@@ -113,7 +113,7 @@ def test_many_tokens_of_a_real_vocabulary_are_those_of_numpy() -> None:
     for step in range(100):
         logits = (random.standard_normal((num_texts, size)) * (1 + step % 5)).astype(np.float32)
         expected = [twin.choose(row) for twin, row in zip(twins, logits, strict=True)]
-        assert batch.choose(ours, logits) == expected
+        assert batch.choose(ours, logits, range(num_texts)) == expected
 
 
 @pytest.mark.parametrize("broken", [math.nan, -math.nan, math.inf])
@@ -126,9 +126,9 @@ def test_a_row_without_numbers_leaves_its_neighbours_alone(broken: float) -> Non
     def samplers() -> list[Sampler]:
         return [Sampler(options, vocab_size=20, seed=seed) for seed in range(3)]
 
-    first, error, last = batch.choose(samplers(), logits)
+    first, error, last = batch.choose(samplers(), logits, [0, 1, 2])
     assert isinstance(error, GenerationError)
-    assert [first, last] == batch.choose(samplers()[::2], logits[::2])
+    assert [first, last] == batch.choose(samplers()[::2], logits, [0, 2])
 
 
 def test_prompts_are_scored_as_single_rows_are() -> None:

@@ -39,7 +39,7 @@ class Alone:
         self._batch = BatchSampler(vocab_size)
 
     def choose(self, row: Row) -> Choice:
-        (choice,) = self._batch.choose([self._sampler], row[None])
+        (choice,) = self._batch.choose([self._sampler], row[None], [0])
         if isinstance(choice, GenerationError):
             raise choice
         return choice

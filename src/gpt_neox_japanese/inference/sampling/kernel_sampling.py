@@ -70,7 +70,7 @@ class SamplingBuffers(NamedTuple):
         weights: float32 [rows, vocabulary].
         ids: int32 [rows, vocabulary]: which ids the weights are of.
         counts: int64 [rows]: how many weights and ids there are.
-        rows: int64 [rows]: which row of the scores they are of.
+        rows: int64 [rows]: of which of the rows to choose from.
         highest: float32 [rows]: the highest score; if it is not finite, nothing can be chosen.
         sums: float32 [rows], of the weights.
         chosen: int64 [rows].
@@ -94,14 +94,15 @@ class SamplingBuffers(NamedTuple):
 
 
 @entry
-def weigh_rows(logits: Floats, records: Longs, buffers: SamplingBuffers) -> int:
+def weigh_rows(logits: Floats, rows: Longs, records: Longs, buffers: SamplingBuffers) -> int:
     """Apply to rows of scores all that comes before weights are computed.
 
     Rows that are drawn from fill the buffers one after the other. `chosen` of the others is the
     likeliest id.
 
     Args:
-        logits: float32 [rows, vocabulary].
+        logits: float32 [any number, vocabulary].
+        rows: int64 [rows], which rows of the scores to choose from.
         records: int64 [rows], the address of each row's record.
         buffers: Of as many rows or more.
 
@@ -109,11 +110,11 @@ def weigh_rows(logits: Floats, records: Longs, buffers: SamplingBuffers) -> int:
         How many rows are drawn from.
     """
     drawn, vocab_size = 0, logits.shape[1]
-    for row in range(len(logits)):
+    for row in range(len(rows)):
         words = matrix_at(records[row], 1, NUM_FIELDS, _INT64)[0]
         floats = matrix_at(records[row], 1, NUM_FIELDS, _FLOAT64)[0]
         scores, ids = buffers.weights[drawn], buffers.ids[drawn]
-        _process(logits[row], words, floats, scores)
+        _process(logits[rows[row]], words, floats, scores)
         highest = _highest(scores)
         buffers.highest[row] = highest
         if not np.isfinite(highest):

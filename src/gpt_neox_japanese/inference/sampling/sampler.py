@@ -139,44 +139,50 @@ class BatchSampler:
         self._vocab_size = vocab_size
         self._buffers = _buffers(1, vocab_size)
 
-    def choose(self, samplers: Sequence[Sampler], logits: Rows) -> list[Choice | GenerationError]:
+    def choose(
+        self, samplers: Sequence[Sampler], logits: Rows, rows: Sequence[int]
+    ) -> list[Choice | GenerationError]:
         """Choose the next id of each row; its sampler remembers it.
 
         Args:
             samplers: Of each row, all different.
-            logits: The model's scores, float32 [rows, vocab_size]; left as they are.
+            logits: The model's scores, float32 [any number, vocab_size]; left as they are.
+            rows: Which of them to choose from, one for each sampler.
 
         Returns:
             For each row an id, with log-probabilities where they are wanted; or what is wrong: its
             scores are not numbers, or all ids are forbidden.
         """
-        num_rows = len(samplers)
+        num_rows = len(rows)
         buffers = self._room(num_rows)
         records = np.array([sampler.address for sampler in samplers], np.int64)
-        num_drawn = kernel.weigh_rows(logits, records, buffers)
+        num_drawn = kernel.weigh_rows(logits, np.array(rows, np.int64), records, buffers)
         chosen = buffers.chosen[:num_rows].tolist()
         if num_drawn:
-            rows = buffers.rows[:num_drawn].tolist()
-            uniforms = np.array([samplers[row].draw() for row in rows])
+            drawn = buffers.rows[:num_drawn].tolist()
+            uniforms = np.array([samplers[index].draw() for index in drawn])
             weights = buffers.weights[:num_drawn]
             np.exp(weights, out=weights)
-            kernel.draw_rows(records[rows], uniforms, buffers)
-            for row, token_id in zip(rows, buffers.chosen[:num_drawn].tolist(), strict=True):
-                chosen[row] = token_id
+            kernel.draw_rows(records[drawn], uniforms, buffers)
+            for index, token_id in zip(drawn, buffers.chosen[:num_drawn].tolist(), strict=True):
+                chosen[index] = token_id
         found: list[Choice | GenerationError] = [Choice(token_id) for token_id in chosen]
         highest = buffers.highest[:num_rows]
-        for row in np.flatnonzero(~np.isfinite(highest)).tolist():
-            found[row] = GenerationError(_why_none(float(highest[row])))
+        for index in np.flatnonzero(~np.isfinite(highest)).tolist():
+            found[index] = GenerationError(_why_none(float(highest[index])))
         scored = [
-            row
-            for row, sampler in enumerate(samplers)
-            if sampler.logprobs is not None and isinstance(found[row], Choice)
+            index
+            for index, sampler in enumerate(samplers)
+            if sampler.logprobs is not None and isinstance(found[index], Choice)
         ]
         if scored:
-            counts = [samplers[row].logprobs or 0 for row in scored]
-            choices = self.score([chosen[row] for row in scored], logits[scored], counts)
-            for row, choice in zip(scored, choices, strict=True):
-                found[row] = choice
+            choices = self.score(
+                [chosen[index] for index in scored],
+                logits[[rows[index] for index in scored]],
+                [samplers[index].logprobs or 0 for index in scored],
+            )
+            for index, choice in zip(scored, choices, strict=True):
+                found[index] = choice
         return found
 
     def score(
