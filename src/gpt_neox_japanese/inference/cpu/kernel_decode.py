@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import (
     GEMV_ROWS,
     QuantizedActivations,
@@ -48,6 +50,7 @@ from gpt_neox_japanese.kernels.compile import (
     Number,
     compiled,
     entry,
+    inlined,
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
 
@@ -79,8 +82,9 @@ _ROWS_AT_ONCE = 8  # a work item has a multiple of so many rows
 
 _OUTPUTS_AT_ONCE = 32  # rows of a matrix that stay in the cache while many rows are multiplied
 
-# What is done with a product.
-_NOTHING, _GELU, _ADD = 0, 1, 2
+# What is done with a product. Of Python's integers Numba would compile a function for each.
+_NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)
+_NO_BIAS = _FIRST_TOKEN = np.int64(0)
 
 
 class Workspace(NamedTuple):
@@ -160,7 +164,7 @@ def _work_item_size(ws: Workspace, rows: Number) -> Number:
     return max(item_size - item_size % _ROWS_AT_ONCE, _ROWS_AT_ONCE)
 
 
-@compiled
+@inlined
 def _multiply(
     kind: Number,
     ws: Workspace,
@@ -214,7 +218,7 @@ def _project(
                 gelu(out[row, first:last], ws.tanh)
             elif then == _ADD:
                 add_rows(ws.hidden[row, first:last], out[row, first:last])
-                if bias != 0:
+                if bias != _NO_BIAS:
                     bias_row = matrix_at(bias, 1, columns, ws.hidden)[0]
                     add_rows(ws.hidden[row, first:last], bias_row[first:last])
         computed += last - first
@@ -263,7 +267,7 @@ def _embed(ws: Workspace, thread_id: Number, step: Number) -> None:
     complete_phase(ws.counters, _EMBED, step, computed, threads)
 
 
-@compiled
+@inlined
 def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     """One thread's part of a step, the `step`-th since the counters were 0.
 
@@ -278,16 +282,16 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
 
     for layer in range(len(ws.layers)):
         fields, phase = ws.layers[layer], _FIRST_OF_LAYERS + layer * _PHASES
-        _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), 0, normed)
-        _project(kind, ws, thread_id, phase, step, fields[QKV:], normed, qkv, _NOTHING, 0)
+        _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), _FIRST_TOKEN, normed)
+        _project(kind, ws, thread_id, phase, step, fields[QKV:], normed, qkv, _NOTHING, _NO_BIAS)
         _attend(ws, thread_id, phase + 1, step, layer)
         dense, bias = fields[DENSE:], fields[DENSE_BIAS]
         _project(kind, ws, thread_id, phase + 2, step, dense, attn_out, delta, _ADD, bias)
         norm = matrix_at(fields[POST_ATTENTION_NORM], 2, channels, ws.hidden)
-        _normalize(ws, norm, 0, normed)
+        _normalize(ws, norm, _FIRST_TOKEN, normed)
         up, down = fields[UP_PROJ:], fields[DOWN_PROJ:]
-        _project(kind, ws, thread_id, phase + 3, step, up, normed, mlp_hidden, _GELU, 0)
-        _project(kind, ws, thread_id, phase + 4, step, down, mlp_hidden, delta, _ADD, 0)
+        _project(kind, ws, thread_id, phase + 3, step, up, normed, mlp_hidden, _GELU, _NO_BIAS)
+        _project(kind, ws, thread_id, phase + 4, step, down, mlp_hidden, delta, _ADD, _NO_BIAS)
 
     first = ws.batch[NUM_WITHOUT_LOGITS]
     if first < count:
@@ -295,7 +299,7 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
         normed, logits = normed[: count - first], ws.logits[first:count]
         _normalize(ws, ws.final_norm, first, normed)
         head = ws.embed_and_head[1]
-        _project(ws.table, ws, thread_id, phase, step, head, normed, logits, _NOTHING, 0)
+        _project(ws.table, ws, thread_id, phase, step, head, normed, logits, _NOTHING, _NO_BIAS)
 
 
 @entry

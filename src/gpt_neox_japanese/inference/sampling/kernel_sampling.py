@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.bfloat16 import bits_of, float_of, matrix_at
-from gpt_neox_japanese.kernels.compile import Floats, Ints, Longs, Number, arithmetic, entry
+from gpt_neox_japanese.kernels.compile import (
+    Floats,
+    Ints,
+    Longs,
+    Number,
+    arithmetic,
+    entry,
+    inlined,
+)
 
 __all__ = ["NUM_FIELDS", "SamplingBuffers", "draw_rows", "shift_rows", "sum_rows", "weigh_rows"]
 
@@ -159,7 +167,7 @@ def draw_rows(records: Longs, uniforms: NDArray[np.float64], buffers: SamplingBu
             least = np.float32(floats[MIN_P]) * _highest(weights)
             weights = weights[: _keep_from(least, weights, ids)]
         target = uniforms[row] * np.float64(_sum(weights))
-        token_id = ids[_first_beyond(target, weights, buffers.blocks[1])]
+        token_id = np.int64(ids[_first_beyond(target, weights, buffers.blocks[1])])
         buffers.chosen[row] = token_id
         _remember(words, token_id, buffers.weights.shape[1])
 
@@ -209,7 +217,7 @@ def sum_rows(logits: Floats, num_top: Longs, top: Ints, buffers: SamplingBuffers
 # ---- What changes scores, and what is remembered -------------------------------------------------
 
 
-@arithmetic
+@inlined
 def _process(logits: Floats, words: Longs, floats: NDArray[np.float64], scores: Floats) -> None:
     """Write the scores of a row after bias, penalties and what is forbidden."""
     vocab_size, forbidden = len(logits), np.float32(-np.inf)
@@ -235,7 +243,7 @@ def _process(logits: Floats, words: Longs, floats: NDArray[np.float64], scores: 
             scores[stop_ids[0, i]] = forbidden
 
 
-@arithmetic
+@inlined
 def _forbid_bad_words(words: Longs, scores: Floats) -> None:
     """Take away the score of every id that would complete a sequence."""
     bad_words = matrix_at(words[BAD_WORDS], 1, words[BAD_WORDS_SIZE], _INT32)[0]
@@ -290,7 +298,7 @@ def _keep_from(least: Number, weights: Floats, ids: Ints) -> Number:
     return kept
 
 
-@arithmetic
+@inlined
 def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuffers) -> Number:
     """Move the likeliest until their share reaches `top_p` to the beginning; return how many.
 
