@@ -22,9 +22,9 @@ def test_new_ids_are_followed_by_no_guess() -> None:
 
 
 def test_wrong_guesses_become_shorter() -> None:
-    lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3], 4)
+    lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3])
     for _ in range(5):
-        lookup.learn(4, 4)
-    assert lookup.draft(7) == [4, 5, 6, 7]
-    lookup.learn(4, 1)
-    assert lookup.draft(7) == [4, 5]
+        lookup.learn(7, 7)
+    assert lookup.draft(9) == [4, 5, 6, 7, 8, 9, 1]
+    lookup.learn(7, 1)
+    assert lookup.draft(9) == [4, 5, 6]

@@ -309,13 +309,15 @@ def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuff
     # Only what may be kept is sorted: few likely ids if they make up the share, as they mostly do;
     # otherwise all but weights up to surplus / count, which together weigh no more than it.
     near = buffers.blocks[0]
-    near = near[: _copy_above(_LIKELY * np.float64(_highest(weights)), weights, near)]
+    places = buffers.places[0]
+    near = near[: _copy_above(_LIKELY * np.float64(_highest(weights)), weights, near, places)]
     share = np.float64(_sum(near))
     if share <= total - surplus:
         near = buffers.blocks[0]
-        near = near[: _copy_above(surplus / len(weights), weights, near)]
+        near = near[: _copy_above(surplus / len(weights), weights, near, places)]
         share = np.float64(_sum(near))
     for i in range(len(near)):
+        weights[i], ids[i] = near[i], ids[places[i]]
         buffers.keys[0, i] = _key_of(near[i])
     _sort(len(near), buffers)
     for i in range(len(near)):
@@ -325,7 +327,7 @@ def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuff
     while dropped + num_lowest < len(near) and near[dropped + num_lowest] == lowest:
         num_lowest += 1
     kept = 0
-    for i in range(len(weights)):
+    for i in range(len(near)):
         if weights[i] >= lowest:
             if weights[i] == lowest:
                 num_lowest -= 1
@@ -337,12 +339,12 @@ def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuff
 
 
 @arithmetic
-def _copy_above(least: Number, weights: Floats, out: Floats) -> Number:
-    """Copy the weights above `least`, rounded to float32 as NumPy does; return how many."""
+def _copy_above(least: Number, weights: Floats, out: Floats, places: Ints) -> Number:
+    """Copy the weights above `least`, rounded as NumPy does, and their places; return how many."""
     rounded, count = np.float32(least), 0
     for i in range(len(weights)):
         if weights[i] > rounded:
-            out[count] = weights[i]
+            out[count], places[count] = weights[i], i
             count += 1
     return count
 
