@@ -12,7 +12,7 @@ from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
-from gpt_neox_japanese.inference.network import MAX_ROWS, BatchToken, Network
+from gpt_neox_japanese.inference.network import BatchToken, Network
 from gpt_neox_japanese.inference.torch.network import TensorNetwork
 
 TINY: dict[str, Any] = {
@@ -53,7 +53,7 @@ def network_of(
     return CompiledNetwork(hparams, weights, **options)
 
 
-def scores_of(network: Network, ids: list[int], slot: int = 0, at_once: int = MAX_ROWS) -> Any:
+def scores_of(network: Network, ids: list[int], slot: int = 0, at_once: int = 8) -> Any:
     """Scores after the last of some ids, read a few at a time into an unused slot."""
     for begin in range(0, len(ids), at_once):
         part = ids[begin : begin + at_once]

@@ -341,9 +341,16 @@ def test_a_text_that_ends_for_lack_of_room_says_so(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize(
     ("platform", "hidden", "expected"),
-    [("linux", 2560, 8), ("darwin", 2560, 8), ("win32", 256, 8), ("win32", 2560, 1)],
+    [
+        ("linux", 64, 32),
+        ("linux", 2560, 8),
+        ("darwin", 2560, 8),
+        ("win32", 64, 32),
+        ("win32", 256, 16),
+        ("win32", 2560, 1),
+    ],
 )
-def test_slots_are_fewer_where_unused_memory_is_charged(
+def test_a_small_model_writes_more_texts_at_once(
     monkeypatch: pytest.MonkeyPatch, platform: str, hidden: int, expected: int
 ) -> None:
     config = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": hidden}

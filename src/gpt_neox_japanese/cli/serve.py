@@ -35,7 +35,11 @@ _limits = options_of("Limits")
     type=TEXT,
     help="What clients call it.  [default: the Hub id, or the last part of the directory's path]",
 )
-@_model("--slots", type=Whole(1, 4096), help="Texts that are written at once.  [default: 8]")
+@_model(
+    "--slots",
+    type=Whole(1, 4096),
+    help="Texts that are written at once.  [default: 32 of a small model, else 8]",
+)
 @_model(
     "--chat-template",
     type=click.Path(path_type=Path),

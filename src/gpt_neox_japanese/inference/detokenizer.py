@@ -70,6 +70,8 @@ class Detokenizer:
         """
         if choice.id in self._hidden:
             text = self._decoder.finish()
+        elif not (self._open or self._held or self._stop or choice.id in self._byte_ids):
+            return self._whole(self._decoder.feed(choice.id), choice)  # as most tokens are
         else:
             text = self._decoder.feed(choice.id)
         self._open.append(choice)
@@ -90,6 +92,12 @@ class Detokenizer:
         self._place(text, len(self._open) if text else 0)
         rest = self._stop.feed(text) + self._stop.finish()
         return self._give(rest, everything=True)._replace(finish_reason=reason)
+
+    def _whole(self, text: str, choice: Choice) -> TextChunk:
+        """A token that stands for text of its own, after which nothing is open or held back."""
+        start, end = self._shown, self._shown + len(text)
+        self._shown = self._decoded = end
+        return TextChunk(text, (OutputToken(choice.id, start, end, choice.logprob, choice.top),))
 
     def _place(self, text: str, last: int, num_pending: int = 0) -> None:
         """Give `text` to the `last` open choices; those before them stand for nothing.

@@ -116,8 +116,8 @@ class TextGenerator:
                 Hub id such as "abeja/gpt-neox-japanese-2.7b".
             dtype: "float32" (None), "bfloat16", or on a GPU "float16"; see `load_network`.
             device: Where the model runs, as torch names it.
-            slots: Texts that are written at once; the others wait. None for 8, on Windows for
-                fewer where 8 would be charged more than 2 GiB.
+            slots: Texts that are written at once; the others wait. None for 32 where their keys
+                and values take 2 GiB at most, else for 8, on Windows for fewer then.
             threads: Of a CPU; None for one on each core.
             prompt_lookup: Draft several tokens at once from what was written before; the text
                 stays the same.

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.inference.loading.hparams import HParams
 
-__all__ = ["CHUNK", "MAX_ROWS", "BatchToken", "Network"]
+__all__ = ["CHUNK", "BatchToken", "Network"]
 
-MAX_ROWS = 8  # tokens that `decode` takes at once
 CHUNK = 128  # tokens of a chunk of `prefill`
 
 
@@ -39,11 +38,13 @@ class Network(Protocol):
         hparams: Sizes and constants.
         slots: Texts that the cache holds at once.
         capacity: Tokens that a slot holds.
+        max_rows: Tokens that `decode` takes at once.
     """
 
     hparams: HParams
     slots: int
     capacity: int
+    max_rows: int
 
     @property
     def description(self) -> str:
@@ -52,7 +53,7 @@ class Network(Protocol):
     def decode(
         self, tokens: Sequence[BatchToken], num_without_logits: int = 0
     ) -> NDArray[np.float32]:
-        """Compute up to MAX_ROWS tokens, and the logits of what may follow each.
+        """Compute up to `max_rows` tokens, and the logits of what may follow each.
 
         Args:
             tokens: Those of one slot in the order of their positions; a position is at most one

@@ -33,6 +33,10 @@ class StopStrings:
         self._held = ""
         self.found: str | None = None
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._strings)
+
     def feed(self, text: str) -> str:
         """What is certain to come before the stop string, now that `text` is known.
 

@@ -134,9 +134,8 @@ def _make_gemv(
         block_of_one_row: The same with one row of activations.
     """
     outputs, max_rows = tile
-    add_max_rows, add_2, add_1 = (
-        _make_tile_kernel(dot, outputs, rows) for rows in (max_rows, 2, 1)
-    )
+    tiles = {rows: _make_tile_kernel(dot, outputs, rows) for rows in {max_rows, 2, 1}}
+    add_max_rows, add_2, add_1 = tiles[max_rows], tiles[2], tiles[1]
 
     @compiled
     def multiply_row(

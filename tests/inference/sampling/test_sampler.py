@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from transformers.generation import logits_process as theirs
 
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.sampling.sampler import Choice, Sampler, SamplingParams
+from gpt_neox_japanese.inference.sampling.sampler import (
+    BatchSampler,
+    Choice,
+    Sampler,
+    SamplingParams,
+)
+from tests.inference.sampling.numpy_twin import NumpySampler
 
 Row = NDArray[np.float32]
 SIZE = 12
@@ -25,16 +31,31 @@ PROMPT = [0, 1, 1, 5]
 GREEDY: dict[str, Any] = {"temperature": 0}
 
 
+class Alone:
+    """A sampler whose rows come one by one."""
+
+    def __init__(self, sampler: Sampler, vocab_size: int) -> None:
+        self._sampler = sampler
+        self._batch = BatchSampler(vocab_size)
+
+    def choose(self, row: Row) -> Choice:
+        (choice,) = self._batch.choose([self._sampler], row[None], [0])
+        if isinstance(choice, GenerationError):
+            raise choice
+        return choice
+
+
 def sampler(
-    *, vocab_size: int = SIZE, stop_ids: tuple[int, ...] = (), seed: int = 0, **options: Any
-) -> Sampler:
-    return Sampler(
+    *, vocab_size: int = SIZE, stop_ids: tuple[int, ...] = (), seed: int | None = 0, **options: Any
+) -> Alone:
+    made = Sampler(
         SamplingParams(**options),
         vocab_size=vocab_size,
         stop_ids=stop_ids,
         seed=seed,
         prompt_ids=PROMPT,
     )
+    return Alone(made, vocab_size)
 
 
 def rows(count: int, size: int = SIZE, spread: float = 2.0) -> Row:
@@ -42,9 +63,12 @@ def rows(count: int, size: int = SIZE, spread: float = 2.0) -> Row:
     return values.astype(np.float32)
 
 
-def adjusted(scores: Row, written: list[int], **given: Any) -> Row:
-    """The scores from which the id after `written` is chosen."""
-    made = sampler(**given)
+def adjusted(
+    scores: Row, written: list[int], stop_ids: tuple[int, ...] = (), **options: Any
+) -> Row:
+    """The scores from which the twin chooses the id after `written`."""
+    params = SamplingParams(**options)
+    made = NumpySampler(params, vocab_size=SIZE, stop_ids=stop_ids, prompt_ids=PROMPT)
     for token_id in written:
         made.remember(token_id)
     return made.processed(scores)
@@ -152,7 +176,7 @@ def test_seed_decides_the_ids() -> None:
     logits = rows(30, 1000)
 
     def ids(seed: int | None) -> list[int]:
-        made = Sampler(SamplingParams(), vocab_size=1000, seed=seed)
+        made = sampler(vocab_size=1000, seed=seed)
         return [made.choose(row).id for row in logits]
 
     assert ids(1) == ids(1)

@@ -1,4 +1,4 @@
-"""One step of the network for up to eight tokens at once, as one compiled function.
+"""One step of the network for some tokens at once, as one compiled function.
 
 Every thread of the pool runs `run_steps` at the same time. Within a phase they take work items as
 they come free, and the next phase begins when all rows are computed (`kernel_phases`). A layer has
@@ -23,7 +23,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import (
+    GEMV_ROWS,
     QuantizedActivations,
     embed,
     gemv,
@@ -47,6 +50,7 @@ from gpt_neox_japanese.kernels.compile import (
     Number,
     compiled,
     entry,
+    inlined,
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
 
@@ -76,6 +80,12 @@ _PHASES = 5  # of a layer
 _ITEMS_PER_THREAD = 4  # in a phase, so that a slow thread can leave some
 _ROWS_AT_ONCE = 8  # a work item has a multiple of so many rows
 
+_OUTPUTS_AT_ONCE = 32  # rows of a matrix that stay in the cache while many rows are multiplied
+
+# What is done with a product. Of Python's integers Numba would compile a function for each.
+_NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)
+_NO_BIAS = _FIRST_TOKEN = np.int64(0)
+
 
 class Workspace(NamedTuple):
     """All that a step reads and writes. It is made once, and every array keeps its place.
@@ -94,14 +104,14 @@ class Workspace(NamedTuple):
         values: As `keys`.
         counters: int64, see `counter_words`.
         batch: int64 [2].
-        tokens: int64 [3, MAX_ROWS].
-        hidden: float32 [MAX_ROWS, hidden].
-        qkv: float32 [MAX_ROWS, 3 * hidden]: query, key and value of each head in turn.
-        attn_out: float32 [MAX_ROWS, hidden].
-        mlp_hidden: float32 [MAX_ROWS, intermediate_size].
-        delta: float32 [MAX_ROWS, hidden].
-        logits: float32 [MAX_ROWS, vocabulary], the result.
-        normed: float32 [threads, MAX_ROWS, hidden].
+        tokens: int64 [3, max_rows].
+        hidden: float32 [max_rows, hidden].
+        qkv: float32 [max_rows, 3 * hidden]: query, key and value of each head in turn.
+        attn_out: float32 [max_rows, hidden].
+        mlp_hidden: float32 [max_rows, intermediate_size].
+        delta: float32 [max_rows, hidden].
+        logits: float32 [max_rows, vocabulary], the result.
+        normed: float32 [threads, max_rows, hidden].
         scores: float32 [threads, capacity].
         quantized: Room for activations as integers.
     """
@@ -154,6 +164,32 @@ def _work_item_size(ws: Workspace, rows: Number) -> Number:
     return max(item_size - item_size % _ROWS_AT_ONCE, _ROWS_AT_ONCE)
 
 
+@inlined
+def _multiply(
+    kind: Number,
+    ws: Workspace,
+    thread_id: Number,
+    address: Longs,
+    x: Floats,
+    out: Floats,
+    first: Number,
+    last: Number,
+) -> None:
+    """Write columns `first` to `last` of `out` = `x` times a matrix, transposed.
+
+    Every product of a step is computed here, whatever its number of rows. The kernels take
+    `GEMV_ROWS` of them; where there are more, they all use some rows of the matrix before the next
+    are read, so that what is read from memory is read once.
+    """
+    rows = len(x)
+    outputs = last - first if rows <= GEMV_ROWS else _OUTPUTS_AT_ONCE
+    for output in range(first, last, outputs):
+        end = min(output + outputs, last)
+        for row in range(0, rows, GEMV_ROWS):
+            part = row, min(row + GEMV_ROWS, rows)
+            gemv(kind, address, x, ws.quantized, thread_id, out, part, output, end)
+
+
 @compiled
 def _project(
     kind: Number,
@@ -164,66 +200,30 @@ def _project(
     address: Longs,
     x: Floats,
     out: Floats,
-) -> None:
-    """This thread's share of `out` = `x` times a matrix, transposed."""
-    rows, computed = out.shape[1], 0
-    item_size = _work_item_size(ws, rows)
-    quantize_activations(kind, x, ws.quantized, thread_id)
-    first, last = next_work_item(ws.counters, phase, step, item_size, rows)
-    while first < last:
-        gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
-        computed += last - first
-        first, last = next_work_item(ws.counters, phase, step, item_size, rows)
-    complete_phase(ws.counters, phase, step, computed, rows)
-
-
-@compiled
-def _project_and_activate(
-    ws: Workspace, thread_id: Number, phase: Number, step: Number, address: Longs, x: Floats
-) -> None:
-    """This thread's share of `dense_h_to_4h` and GELU."""
-    kind, rows, computed = ws.matrix, ws.mlp_hidden.shape[1], 0
-    out = ws.mlp_hidden[: len(x)]
-    item_size = _work_item_size(ws, rows)
-    quantize_activations(kind, x, ws.quantized, thread_id)
-    first, last = next_work_item(ws.counters, phase, step, item_size, rows)
-    while first < last:
-        gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
-        for row in range(len(x)):
-            gelu(out[row, first:last], ws.tanh)
-        computed += last - first
-        first, last = next_work_item(ws.counters, phase, step, item_size, rows)
-    complete_phase(ws.counters, phase, step, computed, rows)
-
-
-@compiled
-def _project_and_add(
-    ws: Workspace,
-    thread_id: Number,
-    phase: Number,
-    step: Number,
-    address: Longs,
+    then: Number,
     bias: Number,
-    x: Floats,
 ) -> None:
-    """This thread's share of a product, and a bias if its address is not 0, onto `hidden`."""
-    kind, rows, computed = ws.matrix, ws.hidden.shape[1], 0
-    out = ws.delta[: len(x)]
-    item_size = _work_item_size(ws, rows)
+    """This thread's share of `out` = `x` times a matrix, transposed, and what is done with it.
+
+    `then` is nothing, GELU, or adding it to the hidden states, and a bias if its address is not 0.
+    """
+    columns, computed = out.shape[1], 0
+    item_size = _work_item_size(ws, columns)
     quantize_activations(kind, x, ws.quantized, thread_id)
-    first, last = next_work_item(ws.counters, phase, step, item_size, rows)
+    first, last = next_work_item(ws.counters, phase, step, item_size, columns)
     while first < last:
-        gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
+        _multiply(kind, ws, thread_id, address, x, out, first, last)
         for row in range(len(x)):
-            add_rows(ws.hidden[row, first:last], out[row, first:last])
-            if bias != 0:
-                add_rows(
-                    ws.hidden[row, first:last],
-                    matrix_at(bias, 1, rows, ws.hidden)[0, first:last],
-                )
+            if then == _GELU:
+                gelu(out[row, first:last], ws.tanh)
+            elif then == _ADD:
+                add_rows(ws.hidden[row, first:last], out[row, first:last])
+                if bias != _NO_BIAS:
+                    bias_row = matrix_at(bias, 1, columns, ws.hidden)[0]
+                    add_rows(ws.hidden[row, first:last], bias_row[first:last])
         computed += last - first
-        first, last = next_work_item(ws.counters, phase, step, item_size, rows)
-    complete_phase(ws.counters, phase, step, computed, rows)
+        first, last = next_work_item(ws.counters, phase, step, item_size, columns)
+    complete_phase(ws.counters, phase, step, computed, columns)
 
 
 @compiled
@@ -267,7 +267,7 @@ def _embed(ws: Workspace, thread_id: Number, step: Number) -> None:
     complete_phase(ws.counters, _EMBED, step, computed, threads)
 
 
-@compiled
+@inlined
 def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     """One thread's part of a step, the `step`-th since the counters were 0.
 
@@ -277,26 +277,29 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     count, channels = ws.batch[NUM_TOKENS], ws.hidden.shape[1]
     normed = ws.normed[thread_id, :count]
     qkv, attn_out, mlp_hidden = ws.qkv[:count], ws.attn_out[:count], ws.mlp_hidden[:count]
+    delta, kind = ws.delta[:count], ws.matrix
     _embed(ws, thread_id, step)
 
     for layer in range(len(ws.layers)):
         fields, phase = ws.layers[layer], _FIRST_OF_LAYERS + layer * _PHASES
-        _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), 0, normed)
-        _project(ws.matrix, ws, thread_id, phase, step, fields[QKV:], normed, qkv)
+        _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), _FIRST_TOKEN, normed)
+        _project(kind, ws, thread_id, phase, step, fields[QKV:], normed, qkv, _NOTHING, _NO_BIAS)
         _attend(ws, thread_id, phase + 1, step, layer)
         dense, bias = fields[DENSE:], fields[DENSE_BIAS]
-        _project_and_add(ws, thread_id, phase + 2, step, dense, bias, attn_out)
+        _project(kind, ws, thread_id, phase + 2, step, dense, attn_out, delta, _ADD, bias)
         norm = matrix_at(fields[POST_ATTENTION_NORM], 2, channels, ws.hidden)
-        _normalize(ws, norm, 0, normed)
-        _project_and_activate(ws, thread_id, phase + 3, step, fields[UP_PROJ:], normed)
-        _project_and_add(ws, thread_id, phase + 4, step, fields[DOWN_PROJ:], 0, mlp_hidden)
+        _normalize(ws, norm, _FIRST_TOKEN, normed)
+        up, down = fields[UP_PROJ:], fields[DOWN_PROJ:]
+        _project(kind, ws, thread_id, phase + 3, step, up, normed, mlp_hidden, _GELU, _NO_BIAS)
+        _project(kind, ws, thread_id, phase + 4, step, down, mlp_hidden, delta, _ADD, _NO_BIAS)
 
     first = ws.batch[NUM_WITHOUT_LOGITS]
     if first < count:
         phase = _FIRST_OF_LAYERS + len(ws.layers) * _PHASES
         normed, logits = normed[: count - first], ws.logits[first:count]
         _normalize(ws, ws.final_norm, first, normed)
-        _project(ws.table, ws, thread_id, phase, step, ws.embed_and_head[1], normed, logits)
+        head = ws.embed_and_head[1]
+        _project(ws.table, ws, thread_id, phase, step, head, normed, logits, _NOTHING, _NO_BIAS)
 
 
 @entry

@@ -31,7 +31,10 @@ from gpt_neox_japanese.kernels.gemv import (
     quantize_rows,
 )
 
-__all__ = ["QuantizedActivations", "embed", "gemv", "quantize_activations"]
+__all__ = ["GEMV_ROWS", "QuantizedActivations", "embed", "gemv", "quantize_activations"]
+
+GEMV_ROWS = 8
+"""Rows of activations that one call of `gemv` may have."""
 
 _FLOATS = (types.float32, types.uint16)
 
@@ -92,10 +95,11 @@ def gemv(
     quantized: QuantizedActivations,
     thread_id: Number,
     out: Floats,
+    rows: tuple[Number, Number],
     first: Number,
     last: Number,
 ) -> None:
-    """Write columns `first` to `last` of `out` = `x` times a matrix, transposed.
+    """Write columns `first` to `last` of some rows of `out` = `x` times a matrix, transposed.
 
     Args:
         kind: How the matrix is stored.
@@ -104,6 +108,7 @@ def gemv(
         quantized: The same as integers, made by `quantize_activations`.
         thread_id: The thread.
         out: float32 [rows, outputs].
+        rows: The first row, and the one after the last; at most GEMV_ROWS.
         first: First output.
         last: Output after the last.
     """
@@ -111,48 +116,50 @@ def gemv(
 
 
 @overload(gemv)
-def _gemv(kind, address, x, quantized, thread_id, out, first, last):
+def _gemv(kind, address, x, quantized, thread_id, out, rows, first, last):
     if kind.dtype == types.float32:
 
-        def floats(kind, address, x, quantized, thread_id, out, first, last):
+        def floats(kind, address, x, quantized, thread_id, out, rows, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            gemv_float32(matrix, x, out, first, last)
+            begin, end = rows
+            gemv_float32(matrix, x[begin:end], out[begin:end], first, last)
 
         return floats
     if kind.dtype == types.uint16:
 
-        def bfloats(kind, address, x, quantized, thread_id, out, first, last):
+        def bfloats(kind, address, x, quantized, thread_id, out, rows, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            gemv_bfloat16(matrix, x, out, first, last)
+            begin, end = rows
+            gemv_bfloat16(matrix, x[begin:end], out[begin:end], first, last)
 
         return bfloats
     if kind.dtype == types.int8:
 
-        def int8(kind, address, x, quantized, thread_id, out, first, last):
-            rows, columns = x.shape
+        def int8(kind, address, x, quantized, thread_id, out, rows, first, last):
+            (begin, end), (num_rows, columns) = rows, x.shape
             matrix = matrix_at(address[0], out.shape[1], columns, kind)
             scales = matrix_at(address[1], 1, out.shape[1], quantized.scales)[0]
             numbers = matrix_at(
-                quantized.numbers[thread_id].ctypes.data, rows, columns, quantized.numbers
-            )
-            gemv_int8(matrix, scales, numbers, quantized.scales[thread_id], out, first, last)
+                quantized.numbers[thread_id].ctypes.data, num_rows, columns, quantized.numbers
+            )[begin:end]
+            x_scales = quantized.scales[thread_id, begin:end]
+            gemv_int8(matrix, scales, numbers, x_scales, out[begin:end], first, last)
 
         return int8
 
-    def int4(kind, address, x, quantized, thread_id, out, first, last):
-        rows, columns = x.shape
+    def int4(kind, address, x, quantized, thread_id, out, rows, first, last):
+        (begin, end), (num_rows, columns) = rows, x.shape
         groups = columns // GROUP
         packed = matrix_at(address[0], out.shape[1], columns // 2, kind)
         scales = matrix_at(address[1], out.shape[1], groups, np.empty(0, np.uint16))
         numbers = matrix_at(
-            quantized.numbers[thread_id].ctypes.data, rows, columns, quantized.numbers
-        )
+            quantized.numbers[thread_id].ctypes.data, num_rows, columns, quantized.numbers
+        )[begin:end]
         corrections = matrix_at(
-            quantized.corrections[thread_id].ctypes.data, rows, groups, quantized.corrections
-        )
-        gemv_int4(
-            packed, scales, numbers, quantized.scales[thread_id], corrections, out, first, last
-        )
+            quantized.corrections[thread_id].ctypes.data, num_rows, groups, quantized.corrections
+        )[begin:end]
+        x_scales = quantized.scales[thread_id, begin:end]
+        gemv_int4(packed, scales, numbers, x_scales, corrections, out[begin:end], first, last)
 
     return int4
 

@@ -31,6 +31,8 @@ if sys.platform != "win32":
 if sys.platform == "linux":
     _MAPPING["flags"] |= 0x4000
 
+_MAX_ROWS = 32
+
 
 class CompiledNetwork:
     """A causal language model for up to `slots` texts, in compiled code; see `network.Network`.
@@ -45,6 +47,7 @@ class CompiledNetwork:
         bfloat16_cache: Keep keys and values in bfloat16 rather than in float32.
         threads: None for one on each core that the process may use, on Apple's processors on each
             performance core.
+        max_rows: Tokens that one call of `decode` takes.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class CompiledNetwork:
         capacity: int | None = None,
         bfloat16_cache: bool = False,
         threads: int | None = None,
+        max_rows: int = _MAX_ROWS,
     ) -> None:
         self.hparams = hparams
+        self.max_rows = max_rows
         self.slots = slots
         self.capacity = capacity or hparams.max_position_embeddings
         self.threads = threads or min(usable_cores(), performance_cores() or usable_cores())
@@ -68,7 +73,7 @@ class CompiledNetwork:
         self._keys, self._values = (_reserve((*size, hparams.head_dim), kind) for _ in range(2))
         self._tables = RotationTables(hparams, self.capacity)
         self._workspace = make_workspace(
-            hparams, weights, self._keys, self._values, self._tables, self.threads
+            hparams, weights, self._keys, self._values, self._tables, self.threads, max_rows
         )
         self._pool = ThreadPool(self._workspace)
         self._prefill = ChunkedPrefill(hparams, weights, self._workspace)

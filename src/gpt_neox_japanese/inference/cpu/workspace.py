@@ -15,7 +15,6 @@ from gpt_neox_japanese.inference.cpu.kernel_dispatch import QuantizedActivations
 from gpt_neox_japanese.inference.cpu.kernel_phases import MAX_ROWS_OF_PHASE
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
-from gpt_neox_japanese.inference.network import MAX_ROWS
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.compile import Floats
 from gpt_neox_japanese.kernels.constants import GROUP
@@ -33,6 +32,7 @@ def make_workspace(
     values: NDArray[np.generic],
     tables: RotationTables,
     threads: int,
+    max_rows: int,
 ) -> Workspace:
     """Make the workspace of a network.
 
@@ -43,6 +43,7 @@ def make_workspace(
         values: As `keys`.
         tables: Of as many positions as the cache has.
         threads: How many work together.
+        max_rows: How many tokens a step has at most.
 
     Returns:
         Buffers, addresses of the weights, and what is constant in every step.
@@ -50,7 +51,7 @@ def make_workspace(
     Raises:
         CheckpointError: A matrix has more rows than a phase can have.
     """
-    hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, MAX_ROWS
+    hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, max_rows
     widest = max(3 * hidden, intermediate, hparams.vocab_size)
     if widest >= MAX_ROWS_OF_PHASE:
         raise CheckpointError(

@@ -2,33 +2,33 @@
 
 The order is that of transformers' `generate`: logit bias, repetition penalty, frequency and
 presence penalties, bad words, minimum length; then temperature, top-k, top-p, min-p; then the draw.
+`Sampler` is what belongs to one request, `BatchSampler` chooses for all of a step at once. The
+arithmetic is compiled (`kernel_sampling`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, TypeAlias
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.sampling import filters
-from gpt_neox_japanese.inference.sampling.logits_processors import (
-    BadWords,
-    Tally,
-    penalize_frequency,
-    penalize_repetition,
-)
+from gpt_neox_japanese.inference.sampling import kernel_sampling as kernel
 from gpt_neox_japanese.inference.sampling.params import SamplingParams, check_seed
+from gpt_neox_japanese.kernels.aligned import aligned
 
-__all__ = ["Choice", "Sampler", "SamplingParams", "with_logprobs"]
+__all__ = ["BatchSampler", "Choice", "Sampler", "SamplingParams"]
 
-Row: TypeAlias = NDArray[np.float32]
+Rows: TypeAlias = NDArray[np.float32]
 
 # The largest 1 / temperature: beyond it float32 has infinity, and 0 times that is no number.
 _SHARPEST = float(np.finfo(np.float32).max)
+
+_ROWS_SCORED_AT_ONCE = 16  # so that room for a long prompt's scores stays small
 
 
 class Choice(NamedTuple):
@@ -46,7 +46,7 @@ class Choice(NamedTuple):
 
 
 class Sampler:
-    """Chooses the ids of one request, one after the other.
+    """How the ids of one request are chosen, and what it remembers of them.
 
     The same logits, seed and prompt give the same ids, whatever other requests do: every choice
     takes one number from a generator of its own.
@@ -57,6 +57,10 @@ class Sampler:
         stop_ids: Forbidden until `min_new_tokens` are written.
         seed: 0 or more; None draws anew each time.
         prompt_ids: What the request begins with.
+
+    Attributes:
+        logprobs: As in `SamplingParams`.
+        address: Of its record, for `kernel_sampling`.
 
     Raises:
         GenerationError: The parameters do not fit the vocabulary, or the seed is out of range.
@@ -72,137 +76,177 @@ class Sampler:
         prompt_ids: Sequence[int] = (),
     ) -> None:
         params.check(vocab_size)
-        seed = check_seed(seed)
-        self._params = params
-        self._generator = np.random.Generator(np.random.PCG64(seed))
-        self._written = 0
-        self._stop_ids = np.array(sorted(stop_ids), dtype=np.intp)
-        bias = params.logit_bias
-        self._biased = np.fromiter(bias, dtype=np.intp)
-        self._bias = np.fromiter(bias.values(), dtype=np.float32)
-        self._seen = self._tally = self._bad_words = None
+        self._generator = np.random.Generator(np.random.PCG64(check_seed(seed)))
+        self.logprobs = params.logprobs
+        self._record = np.zeros(kernel.NUM_FIELDS, np.int64)
+        self.address = self._record.ctypes.data
+        self._arrays: list[NDArray[Any]] = []  # that the record gives the addresses of
+        floats = self._record.view(np.float64)
+        if params.temperature:
+            floats[kernel.SHARPEN] = min(1 / params.temperature, _SHARPEST)
+        floats[kernel.TOP_P], floats[kernel.MIN_P] = params.top_p, params.min_p
+        floats[kernel.REPETITION] = params.repetition_penalty
+        floats[kernel.FREQUENCY] = params.frequency_penalty
+        floats[kernel.PRESENCE] = params.presence_penalty
+        self._record[kernel.TOP_K] = min(params.top_k, vocab_size)
+        self._record[kernel.MIN_NEW_TOKENS] = min(params.min_new_tokens, 2**62)
+        self._put(kernel.STOP_IDS, np.array(sorted(stop_ids), np.int32))
+        self._put(kernel.BIASED, np.fromiter(params.logit_bias, np.int32))
+        self._put(kernel.BIAS, np.fromiter(params.logit_bias.values(), np.float32), with_size=False)
         if params.repetition_penalty != 1:
-            self._seen = Tally(vocab_size, prompt_ids)
+            self._put_table(kernel.SEEN, vocab_size, prompt_ids)
         if params.frequency_penalty or params.presence_penalty:
-            self._tally = Tally(vocab_size)
-        if params.bad_words_ids:
-            self._bad_words = BadWords(params.bad_words_ids, stop_ids, prompt_ids)
+            self._put_table(kernel.WRITTEN, vocab_size)
+        # A stop id alone is not taken for a bad word, as in transformers: the text could not end.
+        bad_words = [ids for ids in params.bad_words_ids if len(ids) > 1 or ids[0] not in stop_ids]
+        if bad_words:
+            flat = chain.from_iterable((len(ids), *ids) for ids in bad_words)
+            self._put(kernel.BAD_WORDS, np.fromiter(flat, np.int32))
+            tail = np.full(max(map(len, bad_words)) - 1, -1, np.int32)
+            known = prompt_ids[max(len(prompt_ids) - len(tail), 0) :]
+            tail[len(tail) - len(known) :] = known
+            self._put(kernel.TAIL, tail)
 
-    def choose(self, logits: Row) -> Choice:
-        """Choose the next id and remember it.
+    def _put(self, field: int, array: NDArray[Any], *, with_size: bool = True) -> None:
+        """Write the address of an array into the record, and its size behind it."""
+        self._arrays.append(array)
+        self._record[field] = array.ctypes.data
+        if with_size:
+            self._record[field + 1] = array.size
 
-        Args:
-            logits: The model's scores, float32, shape [vocab_size]; left as they are.
+    def _put_table(self, field: int, vocab_size: int, ids: Sequence[int] = ()) -> None:
+        """Begin to count ids: see `kernel_sampling.SEEN`."""
+        table = np.zeros((2, vocab_size), np.int32)
+        table[1] = np.bincount(np.asarray(ids, np.int64), minlength=vocab_size)
+        seen = np.flatnonzero(table[1])
+        table[0, : len(seen)] = seen
+        self._put(field, table, with_size=False)
+        self._record[field + 1] = len(seen)
 
-        Returns:
-            The id, with log-probabilities if the sampling params ask for them.
-
-        Raises:
-            GenerationError: The scores are not numbers, or all ids are forbidden.
-        """
-        # What passes the largest float32 is as good as infinite, and NaN is told below.
-        with np.errstate(over="ignore", invalid="ignore"):
-            token_id = self._choose_id(self.processed(logits))
-        self.remember(token_id)
-        if self._params.logprobs is None:
-            return Choice(token_id)
-        return with_logprobs(token_id, logits, self._params.logprobs)
-
-    def processed(self, logits: Row) -> Row:
-        """Scores after bias, penalties and what is forbidden; what is drawn from comes next.
-
-        Args:
-            logits: The model's scores, float32 [vocab_size].
-
-        Returns:
-            float32 [vocab_size]; `logits` itself if nothing changes.
-        """
-        params = self._params
-        too_early = self._written < params.min_new_tokens
-        memories = (self._seen, self._tally, self._bad_words)
-        if not too_early and not len(self._bias) and memories == (None, None, None):
-            return logits
-        scores = logits.copy()
-        if len(self._bias):
-            scores[self._biased] += self._bias
-        if self._seen:
-            penalize_repetition(scores, self._seen, params.repetition_penalty)
-        if self._tally:
-            penalize_frequency(
-                scores, self._tally, params.frequency_penalty, params.presence_penalty
-            )
-        if self._bad_words:
-            self._bad_words.forbid(scores)
-        if too_early:
-            scores[self._stop_ids] = -np.inf
-        return scores
-
-    def _choose_id(self, scores: Row) -> int:
-        params = self._params
-        likeliest = int(scores.argmax())  # of NaN too, if there is one
-        highest = scores[likeliest]
-        if not math.isfinite(highest):
-            raise GenerationError(_why_none(float(highest)))
-        if params.temperature == 0:
-            return likeliest
-        # Drawn before anything else: the i-th id takes the i-th number, whatever is filtered.
-        uniform = self._generator.random()
-        ids: filters.Positions | None = None  # all of them
-        if 0 < params.top_k < len(scores):
-            ids = filters.keep_top_k(scores, params.top_k)
-            scores = scores[ids]
-        weights = scores - highest
-        weights *= min(1 / params.temperature, _SHARPEST)
-        np.exp(weights, out=weights)
-        if params.top_p < 1:
-            ids, weights = _narrowed(ids, weights, filters.keep_top_p(weights, params.top_p))
-        if params.min_p > 0:
-            ids, weights = _narrowed(ids, weights, filters.keep_min_p(weights, params.min_p))
-        position = filters.draw(weights, uniform)
-        return position if ids is None else int(ids[position])
-
-    def remember(self, token_id: int) -> None:
-        """Count an id as written: penalties, bad words and the minimum length heed it.
-
-        Args:
-            token_id: Below `vocab_size`.
-        """
-        self._written += 1
-        for memory in (self._seen, self._tally, self._bad_words):
-            if memory is not None:
-                memory.add(token_id)
+    def draw(self) -> float:
+        """The next number of its generator, from 0 up to, but not including, 1."""
+        return self._generator.random()
 
 
-def _narrowed(
-    ids: filters.Positions | None, weights: Row, kept: filters.Positions
-) -> tuple[filters.Positions, Row]:
-    """The ids at the positions `kept` (all ids are None), and their weights."""
-    return kept if ids is None else ids[kept], weights[kept]
-
-
-def with_logprobs(token_id: int, logits: Row, count: int) -> Choice:
-    """An id with log-probabilities of its own and of the likeliest ids.
+class BatchSampler:
+    """Chooses ids for many rows of scores at once.
 
     Args:
-        token_id: Below `vocab_size`.
-        logits: The model's scores, float32 [vocab_size].
-        count: How many of the likeliest.
-
-    Returns:
-        The id as a choice.
-
-    Raises:
-        GenerationError: The scores are not numbers.
+        vocab_size: How many scores a row has.
     """
-    highest = logits.max()
-    if not math.isfinite(highest):
-        raise GenerationError(_why_none(float(highest)))
-    total = float(highest) + math.log(float(np.exp(logits - highest).sum()))
-    top = filters.likeliest(logits, count).tolist() if count else []
-    return Choice(
-        token_id,
-        float(logits[token_id]) - total,
-        tuple((other, float(logits[other]) - total) for other in top),
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._buffers = _buffers(1, vocab_size)
+
+    def choose(
+        self, samplers: Sequence[Sampler], logits: Rows, rows: Sequence[int]
+    ) -> list[Choice | GenerationError]:
+        """Choose the next id of each row; its sampler remembers it.
+
+        Args:
+            samplers: Of each row, all different.
+            logits: The model's scores, float32 [any number, vocab_size]; left as they are.
+            rows: Which of them to choose from, one for each sampler.
+
+        Returns:
+            For each row an id, with log-probabilities where they are wanted; or what is wrong: its
+            scores are not numbers, or all ids are forbidden.
+        """
+        num_rows = len(rows)
+        buffers = self._room(num_rows)
+        records = np.array([sampler.address for sampler in samplers], np.int64)
+        num_drawn = kernel.weigh_rows(logits, np.array(rows, np.int64), records, buffers)
+        chosen = buffers.chosen[:num_rows].tolist()
+        if num_drawn:
+            drawn = buffers.rows[:num_drawn].tolist()
+            uniforms = np.array([samplers[index].draw() for index in drawn])
+            weights = buffers.weights[:num_drawn]
+            np.exp(weights, out=weights)
+            kernel.draw_rows(records[drawn], uniforms, buffers)
+            for index, token_id in zip(drawn, buffers.chosen[:num_drawn].tolist(), strict=True):
+                chosen[index] = token_id
+        found: list[Choice | GenerationError] = [Choice(token_id) for token_id in chosen]
+        highest = buffers.highest[:num_rows]
+        for index in np.flatnonzero(~np.isfinite(highest)).tolist():
+            found[index] = GenerationError(_why_none(float(highest[index])))
+        scored = [
+            index
+            for index, sampler in enumerate(samplers)
+            if sampler.logprobs is not None and isinstance(found[index], Choice)
+        ]
+        if scored:
+            choices = self.score(
+                [chosen[index] for index in scored],
+                logits[[rows[index] for index in scored]],
+                [samplers[index].logprobs or 0 for index in scored],
+            )
+            for index, choice in zip(scored, choices, strict=True):
+                found[index] = choice
+        return found
+
+    def score(
+        self, token_ids: Sequence[int], logits: Rows, num_top: Sequence[int]
+    ) -> list[Choice | GenerationError]:
+        """Ids with log-probabilities of their own and of the likeliest ids.
+
+        Args:
+            token_ids: One of each row.
+            logits: The model's scores, float32 [rows, vocab_size].
+            num_top: How many of the likeliest, for each row.
+
+        Returns:
+            The ids as choices, or what is wrong with the scores.
+        """
+        found: list[Choice | GenerationError] = []
+        for begin in range(0, len(token_ids), _ROWS_SCORED_AT_ONCE):
+            part = slice(begin, begin + _ROWS_SCORED_AT_ONCE)
+            found += self._score(token_ids[part], logits[part], np.array(num_top[part], np.int64))
+        return found
+
+    def _score(
+        self, token_ids: Sequence[int], logits: Rows, num_top: NDArray[np.int64]
+    ) -> list[Choice | GenerationError]:
+        num_rows = len(token_ids)
+        buffers = self._room(num_rows)
+        kernel.shift_rows(logits, buffers)
+        weights = buffers.weights[:num_rows]
+        np.exp(weights, out=weights)
+        top = np.zeros((num_rows, int(num_top.max())), np.int32)
+        kernel.sum_rows(logits, num_top, top, buffers)
+        found: list[Choice | GenerationError] = []
+        for row, token_id in enumerate(token_ids):
+            highest = float(buffers.highest[row])
+            if not math.isfinite(highest):
+                found.append(GenerationError(_why_none(highest)))
+                continue
+            total = highest + math.log(float(buffers.sums[row]))
+            ids = top[row, : num_top[row]]
+            logprobs = logits[row, ids].astype(np.float64) - total
+            pairs = zip(ids.tolist(), logprobs.tolist(), strict=True)
+            found.append(Choice(token_id, float(logits[row, token_id]) - total, tuple(pairs)))
+        return found
+
+    def _room(self, num_rows: int) -> kernel.SamplingBuffers:
+        if len(self._buffers.chosen) < num_rows:
+            self._buffers = _buffers(num_rows, self._vocab_size)
+        return self._buffers
+
+
+def _buffers(num_rows: int, vocab_size: int) -> kernel.SamplingBuffers:
+    size = (num_rows, vocab_size)
+    return kernel.SamplingBuffers(
+        weights=aligned(size, np.float32),
+        ids=np.empty(size, np.int32),
+        counts=np.empty(num_rows, np.int64),
+        rows=np.empty(num_rows, np.int64),
+        highest=np.empty(num_rows, np.float32),
+        sums=np.empty(num_rows, np.float32),
+        chosen=np.zeros(num_rows, np.int64),
+        keys=np.empty((2, vocab_size), np.uint32),
+        places=np.empty((2, vocab_size), np.int32),
+        numbers=np.empty(kernel.DIGITS, np.int32),
+        blocks=np.empty((2, vocab_size), np.float32),
     )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gpt_neox_japanese.inference.network import MAX_ROWS, BatchToken
+from gpt_neox_japanese.inference.network import BatchToken
+from gpt_neox_japanese.inference.scheduler.prompt_lookup import MAX_DRAFT
 from gpt_neox_japanese.inference.scheduler.request import Request
 
 __all__ = ["Batch", "Span", "batches_of"]
+
+_MIN_ROWS_OF_PROMPTS = 8  # that are read in a step, whatever is written in it
+_ROWS_WITH_DRAFTS = MAX_DRAFT + 1
 
 
 class Span(NamedTuple):
@@ -26,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Spans that are scored together: at most MAX_ROWS tokens.
+    """Spans that are scored together: at most as many tokens as the network takes at once.
 
     Attributes:
         spans: The spans.
@@ -39,38 +43,41 @@ class Batch(NamedTuple):
     num_without_logits: int
 
 
-def batches_of(running: Sequence[Request]) -> list[Batch]:
+def batches_of(running: Sequence[Request], max_rows: int) -> list[Batch]:
     """Put together the next step of some requests.
 
-    Those that write take one token each, and drafts where there is room. What is then left
-    of the last group is filled with prompts.
+    Those that write take one token each, and drafts where there is room. What is then left of the
+    last batch is filled with prompts, those of the first requests first; if that is too little, a
+    batch more is.
 
     Args:
         running: Requests whose long prompts are computed; each has a slot.
+        max_rows: Tokens of a batch.
 
     Returns:
-        Batches that together hold a span of each request.
+        Batches that together hold a span of each request that writes.
     """
     writing = [request for request in running if request.is_writing]
-    room = max(MAX_ROWS - len(writing), 0) // max(len(writing), 1)
+    room = max(_ROWS_WITH_DRAFTS - len(writing), 0) // max(len(writing), 1)
     spans = [_next_span(request, room) for request in writing]
-    groups: list[list[Span]] = []
+    batches: list[list[Span]] = []
     free = 0
     for span in spans:
         if len(span.ids) > free:
-            groups.append([])
-            free = MAX_ROWS
-        groups[-1].append(span)
+            batches.append([])
+            free = max_rows
+        batches[-1].append(span)
         free -= len(span.ids)
-    for request in running:
-        if not request.is_writing:
-            if not free:
-                groups.append([])
-                free = MAX_ROWS
+    reading = [request for request in running if not request.is_writing]
+    if reading and free < min(_MIN_ROWS_OF_PROMPTS, reading[0].num_uncomputed):
+        batches.append([])
+        free = max_rows
+    for request in reading:
+        if free:
             span = _prompt_span(request, free)
-            groups[-1].append(span)
+            batches[-1].append(span)
             free -= len(span.ids)
-    return [_group(spans) for spans in groups]
+    return [_batch(spans) for spans in batches]
 
 
 def _next_span(request: Request, room: int) -> Span:
@@ -81,12 +88,12 @@ def _next_span(request: Request, room: int) -> Span:
 def _prompt_span(request: Request, room: int) -> Span:
     count = min(request.num_uncomputed, room)
     ids = request.ids[request.num_computed : request.num_computed + count]
-    if request.scores_prompt:
+    if request.prompt_logprobs is not None:
         return Span(request, ids, count)
     return Span(request, ids, 1 if count == request.num_uncomputed else 0)
 
 
-def _group(spans: list[Span]) -> Batch:
+def _batch(spans: list[Span]) -> Batch:
     read: list[BatchToken] = []
     scored: list[BatchToken] = []
     for request, ids, count in spans:

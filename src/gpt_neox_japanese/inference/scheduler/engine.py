@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 
 from gpt_neox_japanese.checks import check_ids, check_integer
 from gpt_neox_japanese.errors import GenerationError, QueueFullError
-from gpt_neox_japanese.inference.network import MAX_ROWS, Network
+from gpt_neox_japanese.inference.network import Network
 from gpt_neox_japanese.inference.sampling.sampler import Sampler, SamplingParams
 from gpt_neox_japanese.inference.scheduler import MAX_WAITING
 from gpt_neox_japanese.inference.scheduler.prompt_lookup import PromptLookup
@@ -127,7 +127,7 @@ class Engine:
             prompt_ids=ids,
         )
         room = self.network.capacity - len(ids)
-        lookup = PromptLookup(ids, MAX_ROWS - 1) if self._prompt_lookup else None
+        lookup = PromptLookup(ids) if self._prompt_lookup else None
         request = Request(ids, max_new_tokens, room, sampler, lookup, prompt_logprobs)
         stream = TokenStream(request, self._queue_position)
         if max_new_tokens == 0 and (prompt_logprobs is None or len(ids) == 1):

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["PromptLookup"]
+__all__ = ["MAX_DRAFT", "PromptLookup"]
+
+MAX_DRAFT = 7
+"""Ids of a draft: a step with a few rows takes little longer than one with one row."""
 
 _CLUE = 3  # ids that must have occurred before
 
@@ -21,12 +24,10 @@ class PromptLookup:
 
     Args:
         ids: The prompt.
-        max_length: The longest draft.
     """
 
-    def __init__(self, ids: Sequence[int], max_length: int) -> None:
+    def __init__(self, ids: Sequence[int]) -> None:
         self._ids: list[int] = []
-        self._max_length = max_length
         self._length = 1
         # Where what followed these ids last time begins; the end of the text itself is not in it.
         self._after: dict[tuple[int, ...], int] = {}
@@ -62,6 +63,6 @@ class PromptLookup:
             right: How many of them were chosen.
         """
         if drafted and right == drafted:
-            self._length = min(2 * self._length, self._max_length)
+            self._length = min(2 * self._length, MAX_DRAFT)
         elif drafted:
             self._length = max(self._length // 2, 1)

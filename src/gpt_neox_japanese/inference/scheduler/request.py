@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal, TypeAlias
 
-from numpy import float32
-from numpy.typing import NDArray
-
 from gpt_neox_japanese.errors import GenerationError
-from gpt_neox_japanese.inference.sampling.sampler import Choice, Sampler, with_logprobs
+from gpt_neox_japanese.inference.sampling.sampler import Choice, Sampler
 from gpt_neox_japanese.inference.scheduler.prompt_lookup import PromptLookup
 
 __all__ = ["FinishReason", "Request"]
@@ -47,6 +44,8 @@ class Request:
         finish_reason: "stop" after a stop id or a cancel, "length" where there is no more room;
             None as long as it is being written, or after an error.
         error: Why it could not be finished, if so.
+        sampler: As given; so are `lookup` and `prompt_logprobs`.
+        only_scores: Whether nothing is to be chosen.
         notify: Called after choices and at the end, by the engine's loop.
         notify_every: So many choices lie between two calls: to wake a reader costs the loop time.
     """
@@ -73,12 +72,15 @@ class Request:
         self.error: GenerationError | None = None
         self.notify: Callable[[], object] = lambda: None
         self.notify_every = 1
+        self._num_notified = 0
         self.num_prompt_tokens = len(self.ids)
         self._max_new_tokens = max_new_tokens
         self._max_length = len(self.ids) + min(max_new_tokens, room)
-        self._sampler = sampler
-        self._lookup = lookup
-        self._prompt_logprobs = prompt_logprobs
+        self.sampler = sampler
+        self.lookup = lookup
+        self.prompt_logprobs = prompt_logprobs
+        # Whether nothing is to be chosen. Nobody asks then what follows the last id.
+        self.only_scores = self._max_length == self.num_prompt_tokens
 
     @property
     def is_finished(self) -> bool:
@@ -91,30 +93,19 @@ class Request:
         return self.finish_reason == "length" and len(self.chosen) < self._max_new_tokens
 
     @property
-    def scores_prompt(self) -> bool:
-        """Whether the logits of the prompt's own tokens are wanted."""
-        return self._prompt_logprobs is not None
-
-    @property
     def num_uncomputed(self) -> int:
         """How many of its ids are to be computed for what is wanted next."""
-        # Nobody asks what follows the last id of a prompt that is only scored.
-        return len(self.ids) - self._only_scores - self.num_computed
+        return len(self.ids) - self.only_scores - self.num_computed
 
     @property
-    def uncomputed_prompt(self) -> Sequence[int]:
+    def uncomputed_prompt(self) -> list[int]:
         """What is to be prefilled before the first id is chosen, without the prompt's last id."""
         return self.ids[self.num_computed : self.num_prompt_tokens - 1]
 
     @property
     def is_writing(self) -> bool:
         """Whether its next step chooses an id from one token's logits."""
-        return self.num_uncomputed == 1 and not self._only_scores
-
-    @property
-    def _only_scores(self) -> bool:
-        """Whether nothing is to be chosen."""
-        return self._max_length == self.num_prompt_tokens
+        return len(self.ids) - self.num_computed == 1 and not self.only_scores
 
     def draft(self, room: int) -> list[int]:
         """Ids that may follow, at most `room`.
@@ -125,70 +116,53 @@ class Request:
         Returns:
             The ids; none without prompt lookup, or near the end.
         """
-        if self._lookup is None:
+        if self.lookup is None:
             return []
-        return self._lookup.draft(min(room, self._max_length - len(self.ids) - 1))
+        return self.lookup.draft(min(room, self._max_length - len(self.ids) - 1))
 
-    def update(
-        self, computed: Sequence[int], logits: NDArray[float32], stop_ids: Collection[int]
-    ) -> None:
-        """Take what a step computed, and choose ids as long as drafts are right.
+    def read(self, ids: Sequence[int], num_scored: int) -> tuple[int, list[int]]:
+        """Take note of what a step has computed.
 
         Args:
-            computed: The ids that the step read, the last ones drafts.
-            logits: float32 [scored, vocabulary], of the last `scored` of them.
+            ids: What follows those that were computed before; the last ones are drafts, which do
+                not count as computed yet.
+            num_scored: So many at the end have logits.
+
+        Returns:
+            How many of these rows of logits score the prompt; the drafts after the first row of the
+            others, none where there is no such row.
+        """
+        first_scored = self.num_computed + len(ids) - num_scored
+        num_of_prompt = min(max(self.num_prompt_tokens - 1 - first_scored, 0), num_scored)
+        drafts = ids[len(ids) - (num_scored - num_of_prompt) + 1 :]
+        self.num_computed += len(ids) - len(drafts)
+        return num_of_prompt, list(drafts)
+
+    def append(self, choice: Choice, stop_ids: Collection[int]) -> bool:
+        """Take the next choice; False if the text ends here.
+
+        Args:
+            choice: What follows `ids`.
             stop_ids: Ids that end the text.
         """
-        first_scored = self.num_computed + len(computed) - len(logits)
-        num_of_prompt = max(self.num_prompt_tokens - 1 - first_scored, 0)
-        if not self._score_prompt(logits[:num_of_prompt]):
-            return
-        logits = logits[num_of_prompt:]
-        drafts = computed[len(computed) - len(logits) + 1 :]
-        self.num_computed += len(computed) - len(drafts)
-        if self._only_scores and not self.num_uncomputed:
-            self.finish("length")
-        right = 0
-        for row, draft in zip(logits, [*drafts, None], strict=False):
-            if not self._choose(row, stop_ids) or self.ids[-1] != draft:
-                break
-            right += 1
-        self.num_computed += right
-        if self._lookup is not None:
-            self._lookup.learn(len(drafts), right)
-
-    def _score_prompt(self, logits: NDArray[float32]) -> bool:
-        """Score the next ids of the prompt; False if the scores are no numbers."""
-        for row in logits:
-            token_id = self.ids[len(self.prompt_choices) + 1]
-            try:
-                choice = with_logprobs(token_id, row, self._prompt_logprobs or 0)
-            except GenerationError as error:
-                self.fail(error)
-                return False
-            self.prompt_choices.append(choice)
-        return True
-
-    def _choose(self, row: NDArray[float32], stop_ids: Collection[int]) -> bool:
-        """Choose one id; False if the text ends here."""
-        try:
-            choice = self._sampler.choose(row)
-        except GenerationError as error:
-            self.fail(error)
-            return False
         if choice.id in stop_ids:
             self.stop_choice = choice
             self.finish("stop")
             return False
         self.ids.append(choice.id)
-        if self._lookup is not None:
-            self._lookup.append(choice.id)
+        if self.lookup is not None:
+            self.lookup.append(choice.id)
         self.chosen.append(choice)
         if len(self.ids) == self._max_length:
             self.finish("length")
-        elif len(self.chosen) % self.notify_every == 0:
+            return False
+        return True
+
+    def notify_of_choices(self) -> None:
+        """Wake the reader, if enough was chosen since it was woken last."""
+        if len(self.chosen) - self._num_notified >= self.notify_every:
+            self._num_notified = len(self.chosen)
             self.notify()
-        return not self.is_finished
 
     def finish(self, reason: FinishReason) -> None:
         """End it, unless it has ended.

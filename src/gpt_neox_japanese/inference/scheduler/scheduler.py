@@ -11,6 +11,16 @@ its slots, one to a text. A text ends here by a stop id, its length, or a cancel
 found where ids become text (`detokenizer`, `text_stream`), whose reader then cancels the request.
 After an `os.fork()` the child begins with a new scheduler and an empty cache (`engine`). Several
 continuations of one prompt are several requests, which share its chunks by `KVSlots.reuse_prefix`.
+
+Who gets how much of a step:
+
+- Every text that is being written gets its next token in every step.
+- Beside them one prompt is prefilled by a chunk, that of the request which came first; by more
+  chunks only where nothing is being written. So a newcomer holds a written text up by one chunk
+  a step, however long its prompt is and however many come.
+- What remains of prompts, less than a chunk each, fills the rows that written texts leave in their
+  last batch, or, if these are few, one batch more. So prompts are read in every step, however many
+  texts are being written, and the first that came gets its first token first.
 """
 
 from __future__ import annotations
@@ -19,9 +29,13 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from numpy import float32
+from numpy.typing import NDArray
+
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.network import CHUNK, Network
-from gpt_neox_japanese.inference.scheduler.batch import batches_of
+from gpt_neox_japanese.inference.sampling.sampler import BatchSampler
+from gpt_neox_japanese.inference.scheduler.batch import Span, batches_of
 from gpt_neox_japanese.inference.scheduler.kv_slots import KVSlots
 from gpt_neox_japanese.inference.scheduler.request import Request
 
@@ -47,6 +61,7 @@ class Scheduler:
         self._network = network
         self._stop_ids = stop_ids
         self._slots = KVSlots(network)
+        self._sampler = BatchSampler(network.hparams.vocab_size)
 
     def add(self, request: Request) -> None:
         """Let a request wait for a slot.
@@ -77,11 +92,10 @@ class Scheduler:
         long = [each for each in self.running if len(each.uncomputed_prompt) >= CHUNK]
         if long:
             self._prefill(long[0], max_chunks=1 if len(self.running) > 1 else _MAX_CHUNKS)
-        for group in batches_of([each for each in self.running if each not in long]):
-            logits = self._network.decode(group.tokens, group.num_without_logits)
-            for request, ids, scored in group.spans:
-                request.update(ids, logits[:scored], self._stop_ids)
-                logits = logits[scored:]
+        short = [each for each in self.running if each not in long] if long else self.running
+        for batch in batches_of(short, self._network.max_rows):
+            logits = self._network.decode(batch.tokens, batch.num_without_logits)
+            self._update(batch.spans, logits)
         self._retire()
 
     def fail(self, error: GenerationError, *, waiting: bool = False) -> None:
@@ -100,7 +114,7 @@ class Scheduler:
 
     def _prefill(self, request: Request, max_chunks: int) -> None:
         """Compute the next chunks of a prompt, or take them from a slot that holds them."""
-        slot, with_logits = request.slot, request.scores_prompt
+        slot, with_logits = request.slot, request.prompt_logprobs is not None
         assert slot is not None
         if request.num_computed == 0 and with_logits:  # a cache has no logits
             self._slots.forget(slot)
@@ -109,7 +123,7 @@ class Scheduler:
         max_chunks = 1 if with_logits else max_chunks  # a row of logits is as long as a vocabulary
         count = min(len(request.uncomputed_prompt) // CHUNK, max_chunks) * CHUNK
         if count:
-            ids: Sequence[int] = request.uncomputed_prompt[:count]
+            ids = request.uncomputed_prompt[:count]
             logits = self._network.prefill(
                 ids,
                 slot,
@@ -119,7 +133,56 @@ class Scheduler:
             )
             if logits is not None:
                 self._slots.record(slot, ids)
-                request.update(ids, logits, self._stop_ids)
+                self._update([Span(request, ids, len(logits))], logits)
+
+    def _update(self, spans: Sequence[Span], logits: NDArray[float32]) -> None:
+        """Score prompts and choose ids with what was computed, as long as drafts are right.
+
+        Args:
+            spans: What was computed.
+            logits: float32 [scored, vocabulary], of the tokens that are scored, span by span.
+        """
+        writing: list[tuple[Request, int, list[int]]] = []  # the row to choose from, and drafts
+        drafted: list[tuple[Request, int]] = []
+        row = 0
+        for request, ids, num_scored in spans:
+            num_of_prompt, drafts = request.read(ids, num_scored)
+            if self._score_prompt(request, logits[row : row + num_of_prompt]):
+                if num_scored > num_of_prompt:
+                    writing.append((request, row + num_of_prompt, drafts))
+                    drafted.append((request, len(drafts)))
+                elif request.only_scores and not request.num_uncomputed:
+                    request.finish("length")
+            row += num_scored
+        computed = {request: request.num_computed for request, _ in drafted}
+        while writing:
+            rows = [row for _, row, _ in writing]
+            samplers = [request.sampler for request, _, _ in writing]
+            choices = self._sampler.choose(samplers, logits, rows)
+            right = []
+            for (request, row, drafts), choice in zip(writing, choices, strict=True):
+                if isinstance(choice, GenerationError):
+                    request.fail(choice)
+                elif request.append(choice, self._stop_ids) and drafts[:1] == [choice.id]:
+                    request.num_computed += 1
+                    right.append((request, row + 1, drafts[1:]))
+            writing = right
+        for request, num_drafts in drafted:
+            if request.lookup is not None:
+                request.lookup.learn(num_drafts, request.num_computed - computed[request])
+            request.notify_of_choices()
+
+    def _score_prompt(self, request: Request, logits: NDArray[float32]) -> bool:
+        """Score the next ids of a prompt; False if the scores are no numbers."""
+        first = len(request.prompt_choices) + 1
+        ids = request.ids[first : first + len(logits)]
+        num_top = [request.prompt_logprobs or 0] * len(ids)
+        for choice in self._sampler.score(ids, logits, num_top):
+            if isinstance(choice, GenerationError):
+                request.fail(choice)
+                return False
+            request.prompt_choices.append(choice)
+        return True
 
     def _retire(self) -> None:
         """Free the slots of those that have finished or were cancelled."""

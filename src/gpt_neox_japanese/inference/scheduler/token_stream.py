@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -118,7 +119,7 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
     async def _wait(self) -> Choice:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         # Set before the list is looked at, so that nothing arrives unseen between the two.
-        self._request.notify = partial(_notify, self._wake_up, loop, arrived)
+        self._request.notify = partial(_notify, self._wake_up, _waker_of(loop), arrived)
         try:
             while (choice := self._take()) is None:
                 await arrived.wait()
@@ -180,9 +181,49 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
         return None
 
 
-def _notify(
-    wake_up: SimpleQueue[None], loop: asyncio.AbstractEventLoop, arrived: asyncio.Event
-) -> None:
+def _notify(wake_up: SimpleQueue[None], waker: _Waker, arrived: asyncio.Event) -> None:
     wake_up.put(None)
-    with contextlib.suppress(RuntimeError):  # a closed event loop has no readers
-        loop.call_soon_threadsafe(arrived.set)
+    waker.wake(arrived)
+
+
+class _Waker:
+    """Wakes tasks of one event loop from another thread.
+
+    To wake a loop takes a system call, and then the interpreter's lock. A step has news for many
+    tasks at a time, for which the loop is woken once.
+
+    Args:
+        loop: The event loop, which is not kept alive.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._arrived: deque[asyncio.Event] = deque()
+        self._is_told = False
+
+    def wake(self, arrived: asyncio.Event) -> None:
+        """Set an event soon. Any thread may call it."""
+        self._arrived.append(arrived)
+        loop = self._loop()
+        if self._is_told or loop is None:
+            return
+        self._is_told = True
+        try:
+            loop.call_soon_threadsafe(self._set_all)
+        except RuntimeError:  # a closed event loop has no readers
+            self._arrived.clear()
+
+    def _set_all(self) -> None:
+        self._is_told = False  # first: whoever comes from now on tells the loop again
+        while self._arrived:
+            self._arrived.popleft().set()
+
+
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
+
+
+def _waker_of(loop: asyncio.AbstractEventLoop) -> _Waker:
+    waker = _wakers.get(loop)
+    if waker is None:
+        waker = _wakers[loop] = _Waker(loop)
+    return waker

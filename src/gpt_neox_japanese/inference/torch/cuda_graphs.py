@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpt_neox_japanese.inference.network import MAX_ROWS
+__all__ = ["MAX_ROWS", "Graphs"]
 
-__all__ = ["Graphs"]
+MAX_ROWS = 8
+"""Tokens of a step; every step computes so many."""
 
 # A graph reads the cache up to a fixed length. It is captured for every multiple of this.
 _STRETCH = 256

@@ -16,8 +16,8 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.cpu.workspace import RotationTables
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Norm, Weights
-from gpt_neox_japanese.inference.network import CHUNK, MAX_ROWS, BatchToken
-from gpt_neox_japanese.inference.torch.cuda_graphs import Graphs
+from gpt_neox_japanese.inference.network import CHUNK, BatchToken
+from gpt_neox_japanese.inference.torch.cuda_graphs import MAX_ROWS, Graphs
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["TensorNetwork", "check_device"]
@@ -54,6 +54,7 @@ class TensorNetwork:
         capacity: int | None = None,
     ) -> None:
         self.hparams = hparams
+        self.max_rows = MAX_ROWS
         self.slots = slots
         self.capacity = capacity or hparams.max_position_embeddings
         self.device = torch.device(device)

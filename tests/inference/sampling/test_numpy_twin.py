@@ -1,4 +1,4 @@
-"""Each filter against transformers' logits processor of the same name."""
+"""The twin's filters against transformers' logits processors of the same names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from transformers.generation import logits_process
 
-from gpt_neox_japanese.inference.sampling.filters import (
+from tests.inference.sampling.numpy_twin import (
     draw,
     keep_min_p,
     keep_top_k,
