@@ -29,7 +29,7 @@ class RunData:
     Attributes:
         train: The training tokens.
         held_out: The held-out tokens; may be empty.
-        tokens_per_character: Of the held-out text.
+        tokens_per_character: Of the held-out text, or of the training text if there is none.
         tokenizer: The directory of the tokenizer.
         codec: The tokenizer.
         eos_token_id: The id that ends every document.
@@ -101,7 +101,8 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
-    return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest, sizes)
+    density = _density(kept if len(kept) else train, codec)
+    return RunData(train, kept, density, directory, codec, eos, digest, sizes)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -130,10 +131,11 @@ def _open_prepared(directory: Path) -> RunData:
             "beside it does not; prepare the corpus again"
         )
     train, held_out = data.manifest.train, data.manifest.held_out
+    told = held_out if held_out.tokens else train
     return RunData(
         train=data.train,
         held_out=data.held_out,
-        tokens_per_character=held_out.tokens / max(held_out.characters, 1),
+        tokens_per_character=told.tokens / max(told.characters, 1),
         tokenizer=directory,
         codec=codec,
         eos_token_id=data.manifest.eos_token_id,
