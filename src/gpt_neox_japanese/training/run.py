@@ -26,11 +26,11 @@ from gpt_neox_japanese.training.data.run_data import RunData, open_data
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.distributed import agree, barrier, world_size
-from gpt_neox_japanese.training.estimate import estimate_run
-from gpt_neox_japanese.training.malloc import keep_freed_memory
-from gpt_neox_japanese.training.memory_estimate import free_memory, peak_memory
+from gpt_neox_japanese.training.machine.estimate import estimate_run
+from gpt_neox_japanese.training.machine.malloc import keep_freed_memory
+from gpt_neox_japanese.training.machine.memory_estimate import free_memory, peak_memory
+from gpt_neox_japanese.training.machine.precision import training_device
 from gpt_neox_japanese.training.model_setup import make_model, merged_model, model_config
-from gpt_neox_japanese.training.precision import training_device
 from gpt_neox_japanese.training.report.callbacks import (
     LOSS_LOG,
     InterruptCallback,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpt_neox_japanese.training.memory_estimate import (
+from gpt_neox_japanese.training.machine.memory_estimate import (
     current_memory,
     estimate_memory,
     free_memory,
