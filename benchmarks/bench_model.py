@@ -31,7 +31,7 @@ from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseForCausalLM as 
 from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.model.decode.cache_names import cache_kwargs
 from gpt_neox_japanese.model.decode.linear import half_is_slow
-from gpt_neox_japanese.training.cpu_attention import NAME as PLAIN_PRODUCTS
+from gpt_neox_japanese.training.machine.cpu_attention import NAME as PLAIN_PRODUCTS
 
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512, "num_hidden_layers": 2}
 TRAINED = {"hidden_size": 320, "num_attention_heads": 5, "vocab_size": 8000, "num_hidden_layers": 6}

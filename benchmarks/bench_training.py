@@ -86,10 +86,10 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
 
     from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
     from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
-    from gpt_neox_japanese.training import cpu_attention
     from gpt_neox_japanese.training.data.dataset import TrainingWindows
     from gpt_neox_japanese.training.data.shards import ShardedTokens
-    from gpt_neox_japanese.training.malloc import keep_freed_memory
+    from gpt_neox_japanese.training.machine import cpu_attention
+    from gpt_neox_japanese.training.machine.malloc import keep_freed_memory
     from gpt_neox_japanese.training.trainer import RunTrainer
 
     torch.manual_seed(0)

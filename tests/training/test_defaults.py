@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.training import precision
 from gpt_neox_japanese.training.defaults import Mode, RunFacts, complete_settings, mode_of
+from gpt_neox_japanese.training.machine import precision
 from gpt_neox_japanese.training.settings import Architecture, RunSettings, Settings
 
 SMALL = GPTNeoXJapaneseConfig(

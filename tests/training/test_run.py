@@ -114,7 +114,11 @@ def test_training_on_keeps_the_model_it_started_from(
 
 
 def test_ctrl_c_saves_and_a_resume_finishes(
-    run: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     before = signal.getsignal(signal.SIGINT)  # a shell's background job has it ignored
     with monkeypatch.context() as patch:
@@ -127,6 +131,7 @@ def test_ctrl_c_saves_and_a_resume_finishes(
 
         patch.setattr(InterruptCallback, "__enter__", pressed)
         assert not train(prepared, tmp_path / "run", SETTINGS, SHAPE)
+    assert "stopping after this step" in capfd.readouterr().err
     assert (tmp_path / "run" / "checkpoint-1").is_dir()
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert signal.getsignal(signal.SIGINT) is before

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.page import read_log
 from gpt_neox_japanese.training.report.plot import draw_curves
@@ -122,6 +124,39 @@ def test_the_best_model_is_kept_and_a_run_without_a_better_one_ends(
     assert json.loads(result.stdout)["bits_per_character"] == pytest.approx(measured[0], rel=1e-4)
     page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert f"{measured[0]:.4f} bits per character after step 0" in page
+
+
+def test_a_resumed_run_knows_its_best_model(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SETTINGS, eval_every=1, keep_best=True, optimizer="adamw")
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    never_better(monkeypatch)
+    longer = dataclasses.replace(settings, steps=6)
+    assert train(prepared, tmp_path / "run", longer, SHAPE, resume=True)
+    measured = held_out(tmp_path / "run")
+    assert min(measured, key=lambda step: measured[step]) == 4
+    result = run(
+        *("evaluate", "--model", tmp_path / "run", "--data", prepared / "held-out.jsonl", "--json")
+    )
+    assert json.loads(result.stdout)["bits_per_character"] == pytest.approx(measured[4], rel=1e-4)
+
+
+def test_a_run_without_held_out_text_says_so_and_keeps_no_best(
+    corpus: Path,
+    tokenizer_directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "data"
+    prepare([corpus], tokenizer_directory, data, held_out=0, workers=1)
+    with pytest.raises(NeoXJapaneseError, match=r"--keep-best goes by measurements, .*data has no"):
+        train(data, tmp_path / "run", dataclasses.replace(SETTINGS, keep_best=True), SHAPE)
+    assert train(data, tmp_path / "run", SETTINGS, SHAPE)
+    assert "there is no held-out text" in capsys.readouterr().err
+    lines = read_log(tmp_path / "run" / "loss.jsonl")
+    assert all(line["bits_per_character"] > 0 for line in lines if "loss" in line)
+    assert "| Held-out text | none was measured |" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_a_reporter_that_is_none_or_is_not_there_is_refused(prepared: Path, tmp_path: Path) -> None:

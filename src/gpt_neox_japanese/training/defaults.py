@@ -18,8 +18,8 @@ import torch
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.distributed import rank
-from gpt_neox_japanese.training.memory_estimate import SAFE, count_weights, estimate_memory
-from gpt_neox_japanese.training.precision import has_bf16_units
+from gpt_neox_japanese.training.machine.memory_estimate import SAFE, count_weights, estimate_memory
+from gpt_neox_japanese.training.machine.precision import has_bf16_units
 from gpt_neox_japanese.training.settings import Architecture, RunSettings, Settings
 
 __all__ = ["Mode", "RunFacts", "complete_settings", "mode_of"]
@@ -32,7 +32,7 @@ _WINDOW = 512
 # the 1.6e-4 of GPT-3's 2.7 billion (Brown et al. 2020, table 2.1).
 _RATE, _RATE_WEIGHTS, _RATE_POWER = 3e-3, 7e6, 0.4
 _RATE_RANGE = (2e-4, 6e-3)
-_RATE_OF_MODE: Mapping[Mode, float] = {"scratch": 1.0, "full": 1 / 15, "lora": 1.0}
+_RATE_OF_MODE: Mapping[Mode, float] = {"scratch": 1.0, "full": 1 / 15, "lora": 1 / 2}
 
 _WARMUP: Mapping[Mode, float] = {"scratch": 0.02, "full": 0.05, "lora": 0.05}
 _DECAY: Mapping[Mode, float] = {"scratch": 0.2, "full": 0.5, "lora": 0.5}

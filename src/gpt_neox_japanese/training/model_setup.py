@@ -18,9 +18,9 @@ from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.model_check import check_model
-from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.data.run_data import RunData
-from gpt_neox_japanese.training.memory_estimate import check_memory
+from gpt_neox_japanese.training.machine import cpu_attention
+from gpt_neox_japanese.training.machine.memory_estimate import check_memory
 from gpt_neox_japanese.training.settings import Architecture, RunSettings
 
 __all__ = ["make_model", "merged_model", "model_config"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
@@ -25,11 +25,11 @@ from gpt_neox_japanese.training.data.dataset import collate
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
 from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.distributed import agree, barrier, world_size
-from gpt_neox_japanese.training.estimate import estimate_run
-from gpt_neox_japanese.training.malloc import keep_freed_memory
-from gpt_neox_japanese.training.memory_estimate import free_memory, peak_memory
+from gpt_neox_japanese.training.machine.estimate import estimate_run
+from gpt_neox_japanese.training.machine.malloc import keep_freed_memory
+from gpt_neox_japanese.training.machine.memory_estimate import free_memory, peak_memory
+from gpt_neox_japanese.training.machine.precision import training_device
 from gpt_neox_japanese.training.model_setup import make_model, merged_model, model_config
-from gpt_neox_japanese.training.precision import training_device
 from gpt_neox_japanese.training.report.callbacks import (
     LOSS_LOG,
     InterruptCallback,
@@ -97,6 +97,12 @@ def train(
         start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
         model_directory = start if isinstance(start, Path) else None
         data = open_data(data_path, tokenizer or model_directory, held_out)
+        if not len(data.held_out) and (settings.keep_best or settings.early_stopping):
+            option = "--keep-best" if settings.keep_best else "--early-stopping"
+            raise ArgumentError(
+                f"{option} goes by measurements, and {data_path} has no held-out text; prepare it "
+                "with --held-out or --held-out-files, or leave the option out"
+            )
         progress = load_progress(checkpoint) if checkpoint is not None else None
         config = model_config(start, data, settings.sequence_length)
         decided = _decide(settings, start, data, config, progress)

@@ -13,10 +13,10 @@ import torch
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.data.dataset import TrainingWindows, positions
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
+from gpt_neox_japanese.training.machine import cpu_attention
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.tokenizer.small import vocabulary

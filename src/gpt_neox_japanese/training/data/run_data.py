@@ -46,6 +46,7 @@ class RunData(ABC):
 
     Attributes:
         tokens_per_character: Of what is measured: the held-out text, or its answers.
+            Of the training part if nothing is held out.
         tokenizer: The directory of the tokenizer.
         codec: The tokenizer.
         eos_token_id: The id that ends every document and every answer.
@@ -279,7 +280,7 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
-    density = _density(kept, codec)
+    density = _density(kept if len(kept) else train, codec)
     return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
 
 
@@ -309,10 +310,11 @@ def _open_prepared(directory: Path) -> RunData:
             "beside it does not; prepare the corpus again"
         )
     train, held_out = data.manifest.train, data.manifest.held_out
+    told = held_out if held_out.tokens else train
     return TextData(
         train=data.train,
         held_out=data.held_out,
-        tokens_per_character=held_out.tokens / max(held_out.characters, 1),
+        tokens_per_character=told.tokens / max(told.characters, 1),
         tokenizer=directory,
         codec=codec,
         eos_token_id=data.manifest.eos_token_id,
@@ -327,7 +329,8 @@ def _open_conversations(directory: Path) -> RunData:
     if eos is None:
         raise DataError(f"the vocabulary of {directory} has no {END_OF_TEXT}")
     counts = read_counts(directory, codec)
-    held_out = counts["held-out"]
+    train, held_out = counts["train"], counts["held-out"]
+    told = held_out if held_out.conversations else train
     template = find_chat_template(directory, None)
     if template is None:
         raise DataError(f"{directory} has no chat_template.jinja; prepare the conversations again")
@@ -335,7 +338,7 @@ def _open_conversations(directory: Path) -> RunData:
         train=Conversations.open(directory, "train", codec),
         held_out=Conversations.open(directory, "held-out", codec),
         template=ChatTemplate(template, codec),
-        tokens_per_character=held_out.answer_tokens / max(held_out.answer_characters, 1),
+        tokens_per_character=told.answer_tokens / max(told.answer_characters, 1),
         tokenizer=directory,
         codec=codec,
         eos_token_id=eos,
@@ -343,7 +346,7 @@ def _open_conversations(directory: Path) -> RunData:
         sizes={
             name: f"{each.conversations:,} conversations, {each.answer_tokens:,} of"
             f" {_tokens(each.tokens)} are answers"
-            for name, each in (("Training text", counts["train"]), ("Held-out part", held_out))
+            for name, each in (("Training text", train), ("Held-out part", held_out))
         },
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gpt_neox_japanese.training.precision import has_bf16_units
+from gpt_neox_japanese.training.machine.precision import has_bf16_units
 
 __all__ = ["muon_step", "orthogonalize"]
 

@@ -7,7 +7,7 @@ import time
 import torch
 from torch import nn
 
-from gpt_neox_japanese.training.precision import has_bf16_units
+from gpt_neox_japanese.training.machine.precision import has_bf16_units
 
 __all__ = ["MfuMeter", "flops_per_token"]
 

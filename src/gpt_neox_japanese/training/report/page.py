@@ -15,8 +15,8 @@ import torch
 
 from gpt_neox_japanese.checks import is_count, is_finite
 from gpt_neox_japanese.files.atomic import write_file
-from gpt_neox_japanese.training.estimate import show_seconds
-from gpt_neox_japanese.training.memory_estimate import show_bytes
+from gpt_neox_japanese.training.machine.estimate import show_seconds
+from gpt_neox_japanese.training.machine.memory_estimate import show_bytes
 from gpt_neox_japanese.training.report.plot import draw_curves
 
 __all__ = ["RunSummary", "read_log", "write_report"]

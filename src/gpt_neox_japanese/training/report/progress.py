@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from tqdm import tqdm
 
-from gpt_neox_japanese.training.estimate import show_seconds
+from gpt_neox_japanese.training.machine.estimate import show_seconds
 
 __all__ = ["Progress"]
 

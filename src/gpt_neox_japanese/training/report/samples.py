@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training import cpu_attention
+from gpt_neox_japanese.training.machine import cpu_attention
 
 __all__ = ["write_samples"]
 

@@ -14,9 +14,9 @@ from gpt_neox_japanese import machine
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.training import cpu_attention
-from gpt_neox_japanese.training import memory_estimate as module
-from gpt_neox_japanese.training.memory_estimate import estimate_memory
+from gpt_neox_japanese.training.machine import cpu_attention
+from gpt_neox_japanese.training.machine import memory_estimate as module
+from gpt_neox_japanese.training.machine.memory_estimate import estimate_memory
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, RunSettings, Settings

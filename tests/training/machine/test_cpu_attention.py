@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpt_neox_japanese.training.cpu_attention import causal_attention
+from gpt_neox_japanese.training.machine.cpu_attention import causal_attention
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])

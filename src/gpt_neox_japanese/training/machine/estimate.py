@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpt_neox_japanese.training.memory_estimate import (
+from gpt_neox_japanese.training.machine.memory_estimate import (
     current_memory,
     estimate_memory,
     free_memory,
@@ -81,7 +81,7 @@ def estimate_run(
     Args:
         model: What is trained, on the processor; it is left as it was.
         settings: How.
-        output: The run's directory, which exists.
+        output: The run's directory; the first process makes it.
         meter: Of the device.
         flops: Operations of one token.
         steps: How many are to be done.
@@ -91,6 +91,8 @@ def estimate_run(
     Returns:
         The estimate.
     """
+    absolute = output.absolute()
+    existing = next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
     size = estimate_memory(model.config, settings)
     memory = size.fixed + settings.batch_size * size.per_window
     if not torch.cuda.is_available():  # the weights are there already, and the program itself
@@ -112,7 +114,7 @@ def estimate_run(
         memory=memory,
         free_memory=free_memory(),
         disk=_disk(model, settings),
-        free_disk=shutil.disk_usage(output).free,
+        free_disk=shutil.disk_usage(existing).free,
     )
 
 
