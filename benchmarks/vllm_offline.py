@@ -1,8 +1,8 @@
 """vLLM once, in a process of its own: `python vllm_offline.py MODEL RESULT [NAME=VALUE …]`.
 
-Reads prompts from standard input, as a JSON list, and writes RESULT, a JSON object: what vLLM writes
-after them greedily when it gets all of them (`batch`) and one at a time (`single`). NAME=VALUE is an
-argument of vLLM's `LLM`, the value in JSON.
+Reads prompts from standard input, as a JSON list, and writes RESULT, a JSON object: what vLLM
+writes after them greedily when it gets all of them (`batch`) and one at a time (`single`).
+NAME=VALUE is an argument of vLLM's `LLM`, the value in JSON.
 """
 
 from __future__ import annotations
