@@ -124,7 +124,7 @@ class Server:
         for prompt, expected in zip(prompts, ours, strict=True):
             body = {"max_tokens": 1, "echo": True, "logprobs": 1, **_GREEDY}
             told = self.complete(prompt, **body)["choices"][0]["logprobs"]["token_logprobs"]
-            pairs = zip(told[1 : len(expected) + 1], expected[1:], strict=True)
+            pairs = zip(told[1 : len(expected)], expected[1:], strict=True)
             largest = max([largest, *(abs(a - b) for a, b in pairs)])
         return largest
 
