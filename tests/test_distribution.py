@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,13 @@ def test_embedded_model_is_small_and_complete() -> None:
     directory = default_model_directory()
     assert {file.name for file in directory.iterdir()} == MODEL_FILES
     assert (directory / "model.safetensors").stat().st_size <= 16_000_000
+
+
+def test_engines_find_functions_behind_the_entry_points(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+    parser = configparser.ConfigParser()
+    parser.read_string(archive.read(name).decode())
+    for group in ("vllm.general_plugins", "sglang.srt.plugins"):
+        point = EntryPoint("gpt_neox_japanese", parser[group]["gpt_neox_japanese"], group)
+        assert callable(point.load())

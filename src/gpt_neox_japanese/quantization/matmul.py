@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.kernels import gemv
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
@@ -56,6 +55,8 @@ def matmul(x: NDArray[np.float32], matrix: Matrix, *, threads: int = 1) -> NDArr
 
 def _bind_kernel(x: NDArray[np.float32], matrix: Matrix) -> _Kernel:
     """The kernel for a format, with activations quantized if it needs that."""
+    from gpt_neox_japanese.kernels import gemv  # Numba, which a model may never need
+
     numbers = np.asarray(matrix.numbers)  # not a memory map's own class, which Numba is slow with
     if matrix.scales is None:
         is_half = numbers.dtype == np.uint16

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt_neox_japanese.kernels.ops import attend_last
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization import torch_matmul
 from gpt_neox_japanese.quantization.formats import Matrix
@@ -99,6 +98,8 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         bfloat16 [batch, 1, heads, head_dim].
     """
+    from gpt_neox_japanese.kernels.ops import attend_last  # Numba, which a model may never need
+
     batch, heads, _, head_dim = query.shape
     rows = query.float().reshape(batch * heads, head_dim).numpy()
     out = np.empty_like(rows)
