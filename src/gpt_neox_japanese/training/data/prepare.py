@@ -18,6 +18,7 @@ from gpt_neox_japanese.checks import check_number
 from gpt_neox_japanese.corpus import is_held_out, name_of
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
+from gpt_neox_japanese.files.remote import AnyPath, as_path
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
@@ -39,9 +40,9 @@ __all__ = ["prepare"]
 
 
 def prepare(
-    corpus: Iterable[str | Path],
+    corpus: Iterable[str | AnyPath],
     tokenizer: str | Path,
-    output: Path,
+    output: str | AnyPath,
     *,
     held_out: float = 0.01,
     resume: bool = False,
@@ -51,10 +52,11 @@ def prepare(
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
     Args:
-        corpus: Files and directories, as `corpus_files` takes them.
+        corpus: Files, directories and URLs, as `corpus_files` takes them.
         tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
-        output: The directory to make; it must not exist, or be empty.
+        output: The directory to make, a path or a URL; it must not exist, or be empty. At a URL, it
+            is complete when `manifest.json` is there, or `part.json`.
         held_out: The fraction of the documents kept out of training.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
         part: Which part of how many, (1, 4) for the first of four: only its files are read, and
@@ -69,6 +71,7 @@ def prepare(
         DataError: Nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
+        RemoteError: Another machine does not answer.
         CheckpointError: There is no such tokenizer.
         ArgumentError: There is no such part, or `held_out`, `on_error` or `workers` is something
             else than above.
@@ -89,7 +92,8 @@ def prepare(
     if part is not None:
         source = replace(source, files=files_of_part(source.files, *part))
         last, run = PART, {**settings, "part": part}
-    with ResumableOutput(output, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
+    place = as_path(output)
+    with ResumableOutput(place, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
         pack = _Pack(held_out, eos_token_id, dtype)
         encode_corpus(source, codec, pack, partial(_put, files), files)
         if part is None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import find_tokenizer
+from gpt_neox_japanese.files.remote import is_url
+from gpt_neox_japanese.files.remote_copies import fetched
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.training.data.datatrove_files import (
@@ -61,12 +63,14 @@ class RunData:
             )
 
 
-def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = None) -> RunData:
+def open_data(
+    name: str | Path, tokenizer: str | Path | None, held_out: str | Path | None = None
+) -> RunData:
     """Open what `--data` names.
 
     Args:
-        path: A directory that `prepare` made, an indexed dataset (`.bin`, `.idx` or neither), or
-            what datatrove wrote: a `.ds` file, or a directory of them.
+        name: A directory that `prepare` made, an indexed dataset (`.bin`, `.idx` or neither), or
+            what datatrove wrote: a `.ds` file, or a directory of them. Of a URL, a copy is kept.
         tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
         held_out: Such a dataset that is kept out of training, if there is one.
@@ -77,7 +81,9 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     Raises:
         DataError: Something is missing, damaged, or does not fit together.
         CheckpointError: There is no such tokenizer.
+        RemoteError: A URL cannot be read.
     """
+    path = fetched(name) if is_url(name) else Path(name)
     if not _is_foreign(path):
         if held_out is not None:
             raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
@@ -92,9 +98,10 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     train, indices = _open_foreign(path, len(codec), eos)
     kept = ShardedTokens([])
     if held_out is not None:
-        if not _is_foreign(held_out):
-            raise DataError(f"{held_out} is no indexed dataset; name its .bin, .idx or .ds")
-        kept, _ = _open_foreign(held_out, len(codec), eos)
+        kept_path = fetched(held_out) if is_url(held_out) else Path(held_out)
+        if not _is_foreign(kept_path):
+            raise DataError(f"{kept_path} is no indexed dataset; name its .bin, .idx or .ds")
+        kept, _ = _open_foreign(kept_path, len(codec), eos)
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     return RunData(train, kept, _density(kept, codec), directory, codec, eos, digest)
