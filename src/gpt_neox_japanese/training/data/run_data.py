@@ -17,7 +17,7 @@ from gpt_neox_japanese.training.data.datatrove_files import (
     index_of,
     open_datatrove,
 )
-from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
+from gpt_neox_japanese.training.data.megatron import indexed_datasets, open_indexed
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 
 __all__ = ["RunData", "open_data"]
@@ -69,8 +69,9 @@ def open_data(
     """Open what `--data` names.
 
     Args:
-        name: A directory that `prepare` made, an indexed dataset (`.bin`, `.idx` or neither), or
-            what datatrove wrote: a `.ds` file, or a directory of them. Of a URL, a copy is kept.
+        name: A directory that `prepare` made, an indexed dataset (`.bin`, `.idx` or neither) or a
+            directory of them, or what datatrove wrote: a `.ds` file, or a directory of them. Of a
+            URL, a copy is kept.
         tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
         held_out: Such a dataset that is kept out of training, if there is one.
@@ -108,16 +109,17 @@ def open_data(
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether it is data of gpt-neox or datatrove."""
+    """Whether it is data of gpt-neox, NeMo Curator or datatrove."""
     if (path / MANIFEST).exists():
         return False
-    return indexed_prefix(path) is not None or bool(datatrove_files(path))
+    return bool(indexed_datasets(path) or datatrove_files(path))
 
 
 def _open_foreign(path: Path, size: int, eos: int) -> tuple[ShardedTokens, list[Path]]:
     """The tokens, and the files that tell where documents end."""
-    if (prefix := indexed_prefix(path)) is not None:
-        return open_indexed(prefix, size, eos), [prefix.with_name(prefix.name + ".idx")]
+    if prefixes := indexed_datasets(path):
+        indices = [prefix.with_name(prefix.name + ".idx") for prefix in prefixes]
+        return open_indexed(prefixes, size, eos), indices
     files = datatrove_files(path)
     return open_datatrove(files, size, eos), [index_of(file) for file in files]
 
