@@ -35,6 +35,7 @@ _COMMANDS = {
     "train": "Token shards → model.",
     "convert": "Checkpoint → another format, and back.",
     "evaluate": "Bits per character of a model on texts.",
+    "publish": "A finished model → the Hugging Face Hub.",
 }
 
 

@@ -12,7 +12,7 @@ from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.checks import check_bool, check_text, short_repr
 from gpt_neox_japanese.errors import CheckpointError
 
-__all__ = ["DEFAULT", "TOKENIZER_FILES", "HubKwargs", "find_model", "find_tokenizer"]
+__all__ = ["DEFAULT", "TOKENIZER_FILES", "HubKwargs", "find_model", "find_tokenizer", "is_hub_id"]
 
 DEFAULT = "default"
 """The name of the model that comes with the package."""
@@ -97,7 +97,7 @@ def _find(name: str | os.PathLike[str], files: Iterable[str], **hub: Unpack[HubK
         return default_model_directory()
     if Path(name).is_dir():
         return Path(name)
-    if not _is_hub_id(name):
+    if not is_hub_id(name):
         raise CheckpointError(
             f"no model directory {str(name)!r}; give a directory with config.json,"
             " model.safetensors, vocab.txt and emoji.json, or a Hub id such as"
@@ -122,8 +122,12 @@ def _check(hub: HubKwargs) -> None:
     check_bool("local_files_only", hub.get("local_files_only", False), CheckpointError)
 
 
-def _is_hub_id(name: str | os.PathLike[str]) -> bool:
-    """Whether a name that is no directory may be OWNER/NAME on the Hub."""
+def is_hub_id(name: str | os.PathLike[str]) -> bool:
+    """Whether a name that is no directory may be OWNER/NAME on the Hub.
+
+    Args:
+        name: What `find_model` takes.
+    """
     return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
