@@ -15,7 +15,7 @@ from ctranslate2.converters import transformers as converters
 from ctranslate2.specs.transformer_spec import TransformerDecoderModelSpec
 from torch.nn import Parameter
 
-from gpt_neox_japanese import Codec, default_model_directory, register
+from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory, register
 
 
 class Loader(converters.GPTNeoXLoader):  # type: ignore[misc]
@@ -46,11 +46,11 @@ class Loader(converters.GPTNeoXLoader):  # type: ignore[misc]
 
 register()
 converters._MODEL_LOADERS["GPTNeoXJapaneseConfig"] = Loader()
-codec = Codec.from_pretrained(default_model_directory())
+tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
 with TemporaryDirectory() as folder:
     converter = converters.TransformersConverter(str(default_model_directory()))
     output = converter.convert(str(Path(folder, "model")), quantization="float32")
     engine = ctranslate2.Generator(output, intra_threads=1)
-    prompt = [codec.id_to_token(i) for i in codec.encode("人とAIが協調するためには、")]
+    prompt = tokenizer.tokenize("人とAIが協調するためには、")
     steps = engine.generate_tokens(prompt, max_length=20, sampling_topk=1, end_token=[])
-    print(codec.decode([step.token_id for step in steps]))
+    print(tokenizer.decode([step.token_id for step in steps]))

@@ -165,10 +165,10 @@ def _without_us(repository: str, config: Mapping[str, Any], codec: Codec) -> str
     """How transformers reads it by itself, and what it reads otherwise."""
     if "quantization_config" in config:
         return "transformers alone cannot read these weights; gpt-neox-japanese can.\n"
-    note = ""
-    if not codec.legacy and "," in codec.vocabulary.ids:
-        note = " It takes the comma of ASCII for a byte, and loses spaces when it decodes."
-    return f"""transformers reads it without that package, with the same ids.{note}
+    comma = " but for the comma of ASCII, which it takes for a byte"
+    comma *= not codec.legacy and "," in codec.vocabulary.ids
+    return f"""transformers reads it without that package, with the same ids{comma}.
+When it decodes, it loses spaces at the ends, and characters that are written as bytes.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
