@@ -15,7 +15,7 @@ __all__ = ["PAGES", "is_current", "page_with_table"]
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- engines_table.py -->", "<!-- end of the table -->"
+BEGIN, END = "<!-- benchmarks/engines_table.py -->", "<!-- end of the table -->"
 
 YES, NO = "✓", "—"
 
