@@ -5,14 +5,16 @@ The address of the Hub is read when huggingface_hub is imported, so each load is
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_of_the_tests"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -21,10 +23,12 @@ class Hub(BaseHTTPRequestHandler):
     Attributes:
         root: Where the directories are.
         sent: Names of the files whose contents were asked for.
+        large: Large files that were uploaded, by their sums.
     """
 
     root: Path
     sent: list[str]
+    large: ClassVar[dict[str, bytes]] = {}
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -45,6 +49,55 @@ class Hub(BaseHTTPRequestHandler):
         if with_body:
             self.sent.append(file.name)
         return self.send(file.read_bytes(), with_body=with_body)
+
+    def do_POST(self) -> None:
+        """What `create_repo` and `create_commit` ask; what is committed is there afterwards."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        parts = self.path.split("?")[0].strip("/").split("/")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.send(b'{"error": "Invalid token"}', with_body=True, status=401)
+        answer = self.answer_to(parts, body)
+        return self.send(json.dumps(answer).encode(), with_body=True)
+
+    def do_PUT(self) -> None:
+        """A large file, named by its sum."""
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.large[hashlib.sha256(data).hexdigest()] = data
+        self.send(b"", with_body=True)
+
+    def answer_to(self, parts: list[str], body: bytes) -> Any:
+        """The answer to a writer."""
+        address = f"http://{self.headers['Host']}"
+        if parts == ["api", "repos", "create"]:
+            wanted = json.loads(body)
+            (self.root / wanted["name"]).mkdir(parents=True, exist_ok=True)
+            return {"url": f"{address}/{wanted['organization']}/{wanted['name']}"}
+        if parts == ["api", "validate-yaml"]:
+            assert json.loads(body)["content"].startswith("---\n")
+            return {"errors": [], "warnings": []}
+        if "preupload" in parts:
+            files = json.loads(body)["files"]
+            kinds = {True: "lfs", False: "regular"}
+            names = [file["path"] for file in files]
+            return {
+                "files": [
+                    {"path": n, "uploadMode": kinds[n.endswith("tensors")], "shouldIgnore": False}
+                    for n in names
+                ]
+            }
+        if parts[-2:] == ["objects", "batch"]:
+            objects = json.loads(body)["objects"]
+            upload = {"upload": {"href": f"{address}/large"}}
+            return {"transfer": "basic", "objects": [{**o, "actions": upload} for o in objects]}
+        assert "commit" in parts, parts
+        for line in map(json.loads, body.splitlines()):
+            file = self.root / parts[3] / str(line["value"].get("path"))
+            if line["key"] == "lfsFile":
+                file.write_bytes(self.large[line["value"]["oid"]])
+            elif line["key"] == "file":
+                file.write_bytes(base64.b64decode(line["value"]["content"]))
+        commit = f"{address}/{parts[2]}/{parts[3]}/commit/{REVISION}"
+        return {"commitUrl": commit, "commitOid": REVISION, "pullRequestUrl": None}
 
     def describe(self, name: str, *, tree: bool) -> Any:
         files = [

@@ -42,5 +42,5 @@ def test_every_benchmark_and_its_result_is_on_the_map() -> None:
     for program in (ROOT / "benchmarks").glob("bench_*.py"):
         assert program.name in text
     for result in (ROOT / "benchmarks" / "results").glob("*.json"):
-        family = re.sub(r"^(engines|model|generate)-.*", r"\1-", result.stem)
+        family = re.sub(r"^(engines?|model|generate)-.*", r"\1-", result.stem)
         assert family in text, result.name

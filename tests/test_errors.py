@@ -10,7 +10,7 @@ import pytest
 from gpt_neox_japanese import errors
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
-NOT_THE_CALLERS_FAULT = {"QueueFullError", "TrainingError"}
+NOT_THE_CALLERS_FAULT = {"QueueFullError", "RemoteError", "TrainingError"}
 
 
 @pytest.mark.parametrize("name", sorted({*errors.__all__} - {"NeoXJapaneseError"}))

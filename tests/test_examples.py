@@ -16,7 +16,15 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # Of each script what its output looks like, and a library that it needs of an extra.
 EXPECTED = {
     "async_stream": (r"(?s)海は … '.+山は … '.+\n海は.+\n山は.+", None),
+    "ctranslate2_model": (
+        r"\Aその人の心を動かすことができる。\n しかしながら、この人の心を\n\Z",
+        "ctranslate2",
+    ),
     "lora": (r"(?s)step 10: loss .+after: 吾輩は計算機である。電源はまだ無い。", "peft"),
+    "onnx_model": (
+        r"\A人とAIが協調するためには、その人の心を動かすことができる。\n しかしながら、この人の",
+        "onnxscript",
+    ),
     "openai_client": (
         r"(?s).{10,}\n吾輩は猫である。  -\d+\.\d\n吾輩を猫である。  -\d+\.\d\n",
         "openai",

@@ -13,6 +13,7 @@
         │   └── GenerationError     a prompt or a sampling parameter is out of range
         └── (no ValueError)         nothing is wrong with what the caller gave
             ├── QueueFullError      too many requests wait; the same one may be taken later
+            ├── RemoteError         another machine does not answer, or refuses a file
             └── TrainingError       a run cannot go on, because the disk is full or fails, or
                                     because a loss is not finite; the message says what to do
 
@@ -34,6 +35,7 @@ __all__ = [
     "NeoXJapaneseError",
     "OutputError",
     "QueueFullError",
+    "RemoteError",
     "TokenizationError",
     "TrainingError",
     "VocabularyError",
@@ -78,6 +80,10 @@ class GenerationError(NeoXJapaneseError, ValueError):
 
 class QueueFullError(NeoXJapaneseError):
     """More requests are waiting than the engine takes; the same one may be taken later."""
+
+
+class RemoteError(NeoXJapaneseError):
+    """A file on another machine cannot be read or written; it may be, at another time."""
 
 
 class TrainingError(NeoXJapaneseError):

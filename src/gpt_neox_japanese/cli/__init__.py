@@ -39,6 +39,7 @@ _COMMANDS = {
     "convert": "Checkpoint → another format, and back.",
     "bench": "How fast a model writes on this machine.",
     "evaluate": "Bits per character of a model on texts.",
+    "publish": "A finished model → the Hugging Face Hub.",
 }
 
 

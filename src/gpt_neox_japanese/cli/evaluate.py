@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from gpt_neox_japanese.cli.options.number_types import Whole
-from gpt_neox_japanese.cli.options.shared import MODEL
+from gpt_neox_japanese.cli.options.shared import MODEL, PATH_OR_URL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,8 +34,9 @@ __all__ = ["command"]
     "--data",
     required=True,
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Text: .txt, .jsonl, each also .gz or .zst, or a directory of them; may be repeated.",
+    type=PATH_OR_URL,
+    help="Text: .txt, .jsonl, each also .gz or .zst, or a directory of them, here or by a URL; may "
+    "be repeated.",
 )
 @click.option("--limit", type=Whole(min=1), help="Maximum number of documents.")
 @click.option(
@@ -59,7 +60,7 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each model.")
 def command(
     models: tuple[str, ...],
-    data: tuple[Path, ...],
+    data: tuple[Path | str, ...],
     limit: int | None,
     stride: int | None,
     batch_size: int,

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from gpt_neox_japanese.cli.options.shared import (
     PATH,
+    PATH_OR_URL,
     held_out_options,
     layout_options,
     renamed_option,
@@ -39,14 +40,15 @@ def _read_part(
 
 
 @click.command()
-@click.argument("corpus", nargs=-1, required=True, type=PATH)
+@click.argument("corpus", nargs=-1, required=True, type=PATH_OR_URL)
 @required_tokenizer_option
 @renamed_option("--model", "--tokenizer")
 @click.option(
     "--output",
     required=True,
-    type=PATH,
-    help="Directory to make; it must not exist, or be empty.",
+    type=PATH_OR_URL,
+    help="Directory to make; it must not exist, or be empty. A result for a URL is made here, and "
+    "copied when it is complete.",
 )
 @held_out_options(
     "Fraction of the text kept out of training, to evaluate with; of little text at least 20,000 "
@@ -83,9 +85,9 @@ def _read_part(
 @click.pass_context
 def command(
     context: click.Context,
-    corpus: tuple[Path, ...],
+    corpus: tuple[Path | str, ...],
     tokenizer: str,
-    output: Path,
+    output: Path | str,
     held_out: float | None,
     held_out_files: tuple[Path, ...],
     text_field: str,
@@ -102,7 +104,8 @@ def command(
     """Tokenize CORPUS into shards that `neox-ja train` reads.
 
     CORPUS are files and directories: .txt (a file is a document) and .jsonl (a line is a
-    document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document).
+    document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document);
+    here, or by a URL such as s3://bucket/folder.
     """
     from gpt_neox_japanese.corpus import Layout
     from gpt_neox_japanese.training.data.merge import merge as merge_parts
@@ -111,6 +114,10 @@ def command(
     if conversations:
         if part is not None or merge:
             raise click.UsageError("--conversations are prepared as a whole; leave out --part")
+        if held_out_files:
+            raise click.UsageError(
+                "--held-out-files are texts; with --conversations, use --held-out"
+            )
         _prepare_conversations(
             corpus,
             tokenizer,

@@ -41,8 +41,9 @@ def command(
 
     With --output, tokenize every document of FILEs and directories: .txt (a file is a document),
     .jsonl (a line is a document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a
-    row is a document). A .jsonl output holds a line a document, {"id": …, "ids": […]}; a directory
-    holds ids.npy, bounds.npy and documents.jsonl: document i is ids[bounds[i]:bounds[i + 1]].
+    row is a document); here, or by a URL such as s3://bucket/folder. A .jsonl output holds a line
+    a document, {"id": …, "ids": […]}; a directory holds ids.npy, bounds.npy and documents.jsonl:
+    document i is ids[bounds[i]:bounds[i + 1]].
 
     Tags spelled out in TEXT, such as <|endoftext|>, are read as text.
     """

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
-from gpt_neox_japanese.cli.options.shared import MODEL, PATH, renamed_option
+from gpt_neox_japanese.cli.options.shared import MODEL, PATH, PATH_OR_URL, renamed_option
 from gpt_neox_japanese.cli.options.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
 from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
@@ -96,9 +96,9 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 @click.option(
     "--data",
     required=True,
-    type=PATH,
+    type=PATH_OR_URL,
     help="Directory that `neox-ja prepare` made, an indexed dataset (.bin and .idx), or what "
-    "datatrove wrote (a .ds file, or a directory of them).",
+    "datatrove wrote (a .ds file, or a directory of them). Of a URL, a copy is kept here.",
 )
 @click.option(
     "--output",
@@ -119,7 +119,7 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
     metavar="PATH_OR_ID",
     help="Vocabulary of an indexed dataset.  [default: --init-from's]",
 )
-@click.option("--held-out-data", type=PATH, help="Held-out part of an indexed dataset.")
+@click.option("--held-out-data", type=PATH_OR_URL, help="Held-out part of an indexed dataset.")
 @_number("--hidden-size", "Channels of a new model.")
 @_number("--layers", "Layers of a new model.")
 @_number("--heads", "Attention heads of a new model.")
@@ -187,11 +187,11 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 def command(
-    data: Path,
+    data: Path | str,
     output: Path,
     init_from: str | None,
     tokenizer: str | None,
-    held_out_data: Path | None,
+    held_out_data: Path | str | None,
     hidden_size: int,
     layers: int,
     heads: int,

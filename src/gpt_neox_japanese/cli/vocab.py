@@ -12,6 +12,7 @@ import click
 from gpt_neox_japanese.cli.options.number_types import Whole
 from gpt_neox_japanese.cli.options.shared import (
     PATH,
+    PATH_OR_URL,
     held_out_options,
     layout_options,
     tokenizer_option,
@@ -19,6 +20,7 @@ from gpt_neox_japanese.cli.options.shared import (
 
 if TYPE_CHECKING:
     from gpt_neox_japanese.corpus import Document, Layout
+    from gpt_neox_japanese.files.remote import AnyPath
     from gpt_neox_japanese.tokenizer.build.statistics import Coverage, TextStatistics
 
 __all__ = ["command"]
@@ -32,7 +34,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("corpus", nargs=-1, required=True, type=PATH)
+@click.argument("corpus", nargs=-1, required=True, type=PATH_OR_URL)
 @click.option("--size", type=Whole(), required=True, help="Number of ids.")
 @click.option(
     "--output",
@@ -46,7 +48,7 @@ def command() -> None:
 )
 @layout_options
 def build(
-    corpus: tuple[Path, ...],
+    corpus: tuple[Path | str, ...],
     size: int,
     output: Path,
     held_out: float | None,
@@ -58,7 +60,8 @@ def build(
     """Make vocab.txt, emoji.json and tokenizer_config.json from CORPUS.
 
     CORPUS are files and directories: .txt (a file is a document) and .jsonl (a line is a
-    document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document).
+    document: {"text": …, "id": …}), each also as .gz or .zst, and .parquet (a row is a document);
+    here, or by a URL such as s3://bucket/folder.
     """
     for name in _FILES:
         if (output / name).exists():
@@ -87,12 +90,12 @@ def build(
 
 
 @command.command()
-@click.argument("texts", nargs=-1, type=PATH, metavar="[TEXT-FILE...]")
+@click.argument("texts", nargs=-1, type=PATH_OR_URL, metavar="[TEXT-FILE...]")
 @tokenizer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @layout_options
 def show(
-    texts: tuple[Path, ...],
+    texts: tuple[Path | str, ...],
     tokenizer: str | None,
     as_json: bool,
     text_field: str,
@@ -150,14 +153,15 @@ def _echo_text_statistics(used: TextStatistics) -> None:
     click.echo(f"ids used              {used.used:,}")
 
 
-def _read_with_progress(files: Sequence[Path], layout: Layout) -> Iterator[Document]:
+def _read_with_progress(files: Sequence[AnyPath], layout: Layout) -> Iterator[Document]:
     """The documents of a corpus, with a bar on stderr that counts the bytes of its files."""
     from tqdm import tqdm
 
     from gpt_neox_japanese.corpus import read_blocks
     from gpt_neox_japanese.errors import CorpusError
+    from gpt_neox_japanese.files.remote import file_size
 
-    total = sum(file.stat().st_size for file in files)
+    total = sum(map(file_size, files))
     with tqdm(total=total, desc="read", unit="B", unit_scale=True) as progress:
         for block in read_blocks(files, layout):
             for document in block.documents():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from gpt_neox_japanese.corpus.corpus_files import corpus_files, kind_of
 from gpt_neox_japanese.corpus.documents import Document, Layout
 from gpt_neox_japanese.corpus.parquet import read_row_groups
 from gpt_neox_japanese.corpus.parts import Broken, Lines, Part, WholeText, read_lines
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.files.remote import AnyPath, file_size
 
 __all__ = ["Block", "read_blocks", "read_documents"]
 
@@ -44,11 +44,11 @@ class Block:
             yield from part.documents(self.layout)
 
 
-def read_blocks(files: Iterable[Path], layout: Layout) -> Iterator[Block]:
+def read_blocks(files: Iterable[AnyPath], layout: Layout) -> Iterator[Block]:
     """Cut corpus files into blocks of some megabytes, in order.
 
     A document larger than that is a block of its own, and so is a Parquet row group. Of compressed
-    files the blocks hold the text itself, of others only where it is.
+    files and those on other machines the blocks hold the text itself, of others only where it is.
 
     Args:
         files: Files of a corpus, in order.
@@ -70,11 +70,13 @@ def read_blocks(files: Iterable[Path], layout: Layout) -> Iterator[Block]:
         yield Block(tuple(parts), layout)
 
 
-def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) -> Iterator[Document]:
+def read_documents(
+    paths: Iterable[str | AnyPath], layout: Layout | None = None
+) -> Iterator[Document]:
     """The documents of `paths` (see `corpus_files`), in order.
 
     Args:
-        paths: Files and directories.
+        paths: Files and directories, or URLs of them.
         layout: Where in the files the documents are; the usual one if None.
 
     Yields:
@@ -82,6 +84,7 @@ def read_documents(paths: Iterable[str | Path], layout: Layout | None = None) ->
 
     Raises:
         CorpusError: A file or a line cannot be read; the message names both.
+        RemoteError: Another machine does not answer.
     """
     for block in read_blocks(corpus_files(paths), layout or Layout()):
         for document in block.documents():
@@ -98,7 +101,7 @@ def _bytes_to_read(part: Part) -> int:
     return len(part.data) if isinstance(part, Lines) and part.data is not None else part.size
 
 
-def _parts(file: Path, layout: Layout) -> Iterator[Part]:
+def _parts(file: AnyPath, layout: Layout) -> Iterator[Part]:
     kind = kind_of(file)
     if layout.conversations and kind != ".jsonl":
         yield Broken(CorpusError(f"{file}: conversations are the lines of .jsonl files"))
@@ -107,4 +110,4 @@ def _parts(file: Path, layout: Layout) -> Iterator[Part]:
     elif kind == ".jsonl" or layout.split_lines:
         yield from read_lines(file)
     else:
-        yield WholeText(file, file.stat().st_size)
+        yield WholeText(file, file_size(file))

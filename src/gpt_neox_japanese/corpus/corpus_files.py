@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from gpt_neox_japanese.errors import CorpusError
 from gpt_neox_japanese.files.regular_files import check_regular
+from gpt_neox_japanese.files.remote import AnyPath, RemotePath, as_path
 
 __all__ = ["compression_of", "corpus_files", "kind_of"]
 
@@ -22,14 +23,14 @@ _SUFFIXES = (
 _LISTED = 6  # reasons, in a line that says what was passed over
 
 
-def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
+def corpus_files(paths: Iterable[str | AnyPath]) -> list[AnyPath]:
     """Every corpus file under `paths`: files as given, directories as their sorted contents.
 
     The suffix says what a file is, in capitals too. What else a directory holds is passed over,
     and one line on stderr says what that was.
 
     Args:
-        paths: Files and directories.
+        paths: Files and directories: paths, or URLs of fsspec such as s3://bucket/corpus.
 
     Returns:
         The files.
@@ -37,11 +38,15 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
     Raises:
         CorpusError: A path does not exist, cannot be read, is of an unknown kind, is a directory
             without texts, or needs a library that is not installed.
+        ArgumentError: A library for a URL is not installed.
+        RemoteError: Another machine does not answer.
     """
-    files: list[Path] = []
+    files: list[AnyPath] = []
     passed_over: Counter[str] = Counter()
-    for path in map(Path, paths):
-        if path.is_dir():
+    for given in paths:
+        path = as_path(given)
+        kind = _kind_of_path(path)
+        if kind == "directory":
             found = _corpus_files_in(path, passed_over)
             if not found:
                 raise CorpusError(
@@ -49,20 +54,19 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
                     + (f", found {_listed(passed_over)}" if passed_over else "")
                 )
             files.extend(found)
-        elif not path.exists():
+        elif kind is None:
             raise CorpusError(f"{path} does not exist")
         elif not _is_corpus_file(path):
             raise CorpusError(f"{path} is of an unknown kind; expected {', '.join(_SUFFIXES)}")
         else:
-            check_regular(path, CorpusError)
-            files.append(path)
+            files.append(_checked(path))
     if passed_over:
         print(f"passed over: {_listed(passed_over)}", file=sys.stderr)
     _check_libraries(files)
     return files
 
 
-def kind_of(file: Path) -> str:
+def kind_of(file: AnyPath) -> str:
     """`.txt`, `.jsonl` or `.parquet`, whether compressed or not.
 
     Args:
@@ -75,7 +79,7 @@ def kind_of(file: Path) -> str:
     return name[name.rindex(".") :]
 
 
-def compression_of(file: Path) -> str:
+def compression_of(file: AnyPath) -> str:
     """`.gz`, `.zst`, or nothing.
 
     Args:
@@ -88,31 +92,53 @@ def compression_of(file: Path) -> str:
     return suffix if suffix in _COMPRESSIONS else ""
 
 
-def _is_corpus_file(path: Path) -> bool:
+def _kind_of_path(path: AnyPath) -> str | None:
+    if isinstance(path, RemotePath):
+        return path.kind()
+    if path.is_dir():
+        return "directory"
+    return "file" if path.exists() else None
+
+
+def _checked(file: AnyPath) -> AnyPath:
+    """The file itself if it can be read as one, with its size if it is elsewhere."""
+    if isinstance(file, RemotePath):
+        return file if file.size is not None else file.measured()
+    check_regular(file, CorpusError)
+    return file
+
+
+def _is_corpus_file(path: AnyPath) -> bool:
     return path.name.lower().endswith(_SUFFIXES)
 
 
-def _corpus_files_in(directory: Path, passed_over: Counter[str]) -> list[Path]:
+def _corpus_files_in(directory: AnyPath, passed_over: Counter[str]) -> list[AnyPath]:
     """The corpus files of a directory and those below it; others are counted by reason."""
-    found = []
+    found: list[AnyPath] = []
     for path in _entries_below(directory):
         if path.name.startswith("._"):
             passed_over["._* (macOS's notes on files)"] += 1
-        elif path.is_dir():
+        elif isinstance(path, Path) and path.is_dir():
             passed_over["links to directories (name their targets)"] += 1
         elif not _is_corpus_file(path):
             passed_over[f"*{path.suffix.lower()}" if path.suffix else "without suffix"] += 1
-        elif not path.exists():
+        elif isinstance(path, Path) and not path.exists():
             raise CorpusError(f"{path} is a link to a file that does not exist")
         else:
-            check_regular(path, CorpusError)
-            found.append(path)
+            found.append(_checked(path))
     # The order of names, which a file system that takes capitals for small letters has not.
-    return sorted(found, key=lambda file: file.parts)
+    return sorted(found, key=_parts_of)
 
 
-def _entries_below(directory: Path) -> Iterator[Path]:
+def _parts_of(file: AnyPath) -> tuple[str, ...]:
+    return file.parts if isinstance(file, Path) else tuple(file.path.split("/"))
+
+
+def _entries_below(directory: AnyPath) -> Iterator[AnyPath]:
     """Everything below a directory but true directories. Links to directories are not followed."""
+    if isinstance(directory, RemotePath):
+        yield from directory.files_below()
+        return
 
     def fail(error: OSError) -> NoReturn:
         raise CorpusError(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -131,7 +157,7 @@ def _listed(passed_over: Counter[str]) -> str:
     return ", ".join(counted) + kinds
 
 
-def _check_libraries(files: Iterable[Path]) -> None:
+def _check_libraries(files: Iterable[AnyPath]) -> None:
     """Import what reading the files needs, so that nothing is missing hours later."""
     suffixes = {file.suffix.lower() for file in files}
     try:

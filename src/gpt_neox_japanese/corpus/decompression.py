@@ -10,11 +10,11 @@ import gzip
 import sys
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from gpt_neox_japanese.corpus.corpus_files import compression_of
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.files.remote import AnyPath, file_size
 
 __all__ = ["decompressed"]
 
@@ -28,7 +28,7 @@ Chunks = Iterator[tuple[bytes, int]]
 """Some bytes, and how far in the file itself they end."""
 
 
-def decompressed(file: Path) -> Chunks:
+def decompressed(file: AnyPath) -> Chunks:
     """Chunks of a file's uncompressed bytes, each with how far in the file itself it ends.
 
     What follows the last member of a .gz file and is none is passed over, as `gzip -d` does; one
@@ -43,6 +43,7 @@ def decompressed(file: Path) -> Chunks:
     Raises:
         CorpusError: The file cannot be read, is no archive of its kind, or ends too early. What was
             decompressed before that has been given.
+        RemoteError: Another machine does not answer.
     """
     read = {".gz": _read_gz, ".zst": _read_zst}.get(compression_of(file), _read_plain)
     pending, end = bytearray(), 0
@@ -56,7 +57,7 @@ def decompressed(file: Path) -> Chunks:
                 while len(pending) >= _CHUNK_BYTES:
                     yield bytes(pending[:_CHUNK_BYTES]), end
                     del pending[:_CHUNK_BYTES]
-            end = stream.seek(0, 2)
+        end = file_size(file)
     except (OSError, EOFError, zlib.error) as error:
         yield bytes(pending), end
         reason = "it is truncated" if isinstance(error, EOFError) else error

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from gpt_neox_japanese.corpus.conversations import messages_of
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.files.remote import AnyPath
 
 __all__ = [
     "Document",
@@ -35,7 +35,7 @@ class Document:
 
     id: str
     text: str
-    file: Path
+    file: AnyPath
     line: int
 
 
@@ -57,7 +57,7 @@ class Layout:
     conversations: bool = False
 
 
-def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Document:
+def document_of_json(line: bytes, file: AnyPath, number: int, layout: Layout) -> Document:
     """The document of one line of a .jsonl file.
 
     Args:
@@ -98,7 +98,7 @@ def document_of_json(line: bytes, file: Path, number: int, layout: Layout) -> Do
     return Document(document_id, text, file, number)
 
 
-def document_of_line(line: bytes, file: Path, number: int) -> Document:
+def document_of_line(line: bytes, file: AnyPath, number: int) -> Document:
     """The document that one line of a .txt file is, without its line break.
 
     Args:
@@ -116,14 +116,14 @@ def document_of_line(line: bytes, file: Path, number: int) -> Document:
     return Document(f"{name_of(file)}:{number}", text, file, number)
 
 
-def _decode(line: bytes, file: Path, number: int) -> str:
+def _decode(line: bytes, file: AnyPath, number: int) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{file}, line {number}: not UTF-8 ({error.reason})") from None
 
 
-def _check_surrogates(text: str, file: Path, number: int) -> None:
+def _check_surrogates(text: str, file: AnyPath, number: int) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -133,7 +133,7 @@ def _check_surrogates(text: str, file: Path, number: int) -> None:
         ) from None
 
 
-def name_of(file: Path) -> str:
+def name_of(file: AnyPath) -> str:
     """The name of a file as text that can be written; bytes that are not UTF-8 are escaped.
 
     In the locale C, Python knows no other bytes than ASCII, and names that were made on another

@@ -20,6 +20,7 @@ import numpy as np
 from gpt_neox_japanese.corpus.blocks import read_blocks
 from gpt_neox_japanese.corpus.documents import Document, Layout, hash_of
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.files.remote import AnyPath, file_size
 
 __all__ = ["HeldOut", "choose_held_out", "without"]
 
@@ -78,7 +79,7 @@ class HeldOut:
         return text[:cut], text[cut:]
 
 
-def choose_held_out(files: Sequence[Path], layout: Layout, fraction: float) -> HeldOut:
+def choose_held_out(files: Sequence[AnyPath], layout: Layout, fraction: float) -> HeldOut:
     """Choose what is kept out of training.
 
     Args:
@@ -91,7 +92,7 @@ def choose_held_out(files: Sequence[Path], layout: Layout, fraction: float) -> H
         The choice, which depends on the corpus and the fraction alone.
     """
     by_hash = HeldOut(int(fraction * 2**64))
-    if not fraction or sum(file.stat().st_size for file in files) > _BYTES_TO_LOOK_AT:
+    if not fraction or sum(map(file_size, files)) > _BYTES_TO_LOOK_AT:
         return by_hash
     hashes, lengths = _look_at(files, layout)
     total = int(lengths.sum())
@@ -112,19 +113,24 @@ def choose_held_out(files: Sequence[Path], layout: Layout, fraction: float) -> H
     return HeldOut(number, tail) if before + tail < total else HeldOut(0)
 
 
-def without(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+def without(files: Iterable[AnyPath], others: Iterable[AnyPath]) -> list[AnyPath]:
     """Take files out of a list of files.
 
     Args:
         files: Some files.
         others: Those that are to be taken out, by whatever path they are named.
     """
-    real = {file.resolve() for file in others}
-    return [file for file in files if file.resolve() not in real]
+    real = set(map(_real, others))
+    return [file for file in files if _real(file) not in real]
+
+
+def _real(file: AnyPath) -> str:
+    """What the file is called, whatever links lead to it, or whichever URL it was found below."""
+    return str(file.resolve()) if isinstance(file, Path) else str(file)
 
 
 def _look_at(
-    files: Sequence[Path], layout: Layout
+    files: Sequence[AnyPath], layout: Layout
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """The hash and the number of characters of every document; broken ones are passed over."""
     hashes, lengths = array("Q"), array("q")

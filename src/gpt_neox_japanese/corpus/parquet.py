@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gpt_neox_japanese.corpus.documents import Document, Layout, name_of
 from gpt_neox_japanese.corpus.parts import MAX_DOCUMENT_BYTES, Broken, Part
-from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.errors import CorpusError, RemoteError
+from gpt_neox_japanese.files.remote import AnyPath, RemotePath, file_size
 
 __all__ = ["RowGroup", "read_row_groups"]
 
@@ -29,7 +30,7 @@ class RowGroup:
         index: Which row group it is, from 0.
     """
 
-    file: Path
+    file: AnyPath
     size: int
     first: int
     index: int
@@ -48,7 +49,7 @@ class RowGroup:
 
         number = self.first
         try:
-            with parquet.ParquetFile(self.file) as table:
+            with _source(self.file) as source, parquet.ParquetFile(source) as table:
                 columns = _columns(self.file, table.schema_arrow, layout)
                 rows = _rows_at_once(table.metadata.row_group(self.index), columns)
                 for batch in table.iter_batches(rows, row_groups=[self.index], columns=columns):
@@ -57,6 +58,8 @@ class RowGroup:
                         number += 1
         except CorpusError as error:
             yield error
+        except RemoteError:
+            raise
         except Exception as error:  # of a broken file, pyarrow raises Python's errors as well
             yield CorpusError(f"{self.file}, row {number}: cannot be read: {_one_line(error)}")
 
@@ -97,7 +100,7 @@ def _value(batch: Any, name: str, row: int) -> Any:
     return batch[name][row].as_py() if name in batch.schema.names else None
 
 
-def read_row_groups(file: Path) -> Iterator[Part]:
+def read_row_groups(file: AnyPath) -> Iterator[Part]:
     """Cut a Parquet file into its row groups.
 
     Args:
@@ -109,12 +112,15 @@ def read_row_groups(file: Path) -> Iterator[Part]:
     from pyarrow import parquet
 
     try:
-        metadata = parquet.read_metadata(file)
+        with _source(file) as source:
+            metadata = parquet.read_metadata(source)
+    except RemoteError:
+        raise
     except Exception as error:  # pyarrow raises Python's errors as well
         yield Broken(CorpusError(f"{file} cannot be read: {_one_line(error)}"))
         return
     first, done = 1, 0
-    bytes_in_file = file.stat().st_size
+    bytes_in_file = file_size(file)
     for index in range(metadata.num_row_groups):
         end = bytes_in_file * (index + 1) // metadata.num_row_groups
         yield RowGroup(file, end - done, first, index)
@@ -122,7 +128,17 @@ def read_row_groups(file: Path) -> Iterator[Part]:
         done = end
 
 
-def _columns(file: Path, schema: Any, layout: Layout) -> list[str]:
+@contextmanager
+def _source(file: AnyPath) -> Iterator[Any]:
+    """What pyarrow opens."""
+    if isinstance(file, RemotePath):
+        with file.open() as stream:
+            yield stream
+    else:
+        yield file
+
+
+def _columns(file: AnyPath, schema: Any, layout: Layout) -> list[str]:
     """The columns to read, with the one of the texts checked."""
     from pyarrow import types
 

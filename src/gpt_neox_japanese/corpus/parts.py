@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from gpt_neox_japanese.corpus.corpus_files import compression_of, kind_of
@@ -21,6 +20,7 @@ from gpt_neox_japanese.corpus.documents import (
     name_of,
 )
 from gpt_neox_japanese.errors import CorpusError
+from gpt_neox_japanese.files.remote import AnyPath, RemotePath
 
 __all__ = ["Broken", "Lines", "Part", "WholeText", "read_lines"]
 
@@ -57,7 +57,7 @@ class Part(Protocol):
 class WholeText:
     """A text file that is one document."""
 
-    file: Path
+    file: AnyPath
     size: int
 
     def documents(self, layout: Layout) -> Iterator[Document | CorpusError]:
@@ -95,10 +95,11 @@ class Lines:
         size: Bytes that the lines take in the file.
         first: The first line's number, from 1.
         offset: Where the lines begin in the file.
-        data: The lines themselves where the file is compressed, and has no such places.
+        data: The lines themselves where the file is compressed, and has no such places, or is
+            elsewhere, and would be fetched twice.
     """
 
-    file: Path
+    file: AnyPath
     size: int
     first: int
     offset: int
@@ -157,7 +158,7 @@ class Broken:
         yield self.error
 
 
-def read_lines(file: Path) -> Iterator[Part]:
+def read_lines(file: AnyPath) -> Iterator[Part]:
     """Cut a file of lines into parts of some megabytes, or of one line where that is longer.
 
     Args:
@@ -167,6 +168,7 @@ def read_lines(file: Path) -> Iterator[Part]:
         Its parts, in order.
     """
     is_packed = bool(compression_of(file))
+    keeps_lines = is_packed or isinstance(file, RemotePath)
     first, offset = 1, 0
     try:
         for data, length, end in _whole_lines(decompressed(file)):
@@ -181,7 +183,7 @@ def read_lines(file: Path) -> Iterator[Part]:
                 )
                 first += 1
             else:
-                yield Lines(file, size, first, offset, data if is_packed else None)
+                yield Lines(file, size, first, offset, data if keeps_lines else None)
                 first += data.count(b"\n")
             offset += size
     except CorpusError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
+from gpt_neox_japanese.files.remote import AnyPath
 
 __all__ = ["read_index", "read_object"]
 
@@ -18,7 +19,7 @@ _MODEL_DIRECTORY = (
 
 
 def read_object(
-    path: Path,
+    path: AnyPath,
     error: type[NeoXJapaneseError] = CheckpointError,
     remedy: str = _MODEL_DIRECTORY,
 ) -> dict[str, Any]:
@@ -31,8 +32,10 @@ def read_object(
 
     Raises:
         error: The file cannot be read or holds something else.
+        RemoteError: It is elsewhere, and nobody answers.
     """
-    check_regular(path, error)
+    if isinstance(path, Path):
+        check_regular(path, error)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as reason:

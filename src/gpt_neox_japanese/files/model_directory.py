@@ -158,7 +158,11 @@ def fetch_weights(repository: str, subfolder: str = "", **hub: Unpack[HubKwargs]
 
 
 def is_hub_id(name: str | os.PathLike[str]) -> bool:
-    """Whether a name that is no directory may be OWNER/NAME on the Hub."""
+    """Whether a name that is no directory may be OWNER/NAME on the Hub.
+
+    Args:
+        name: What `find_model` takes.
+    """
     return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 

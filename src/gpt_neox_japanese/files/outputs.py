@@ -102,7 +102,7 @@ def partial_directory(output: Path, work: str) -> Path:
     return real / f".{work}"
 
 
-def make_partial(partial: Path, output: Path) -> None:
+def make_partial(partial: Path, output: object) -> None:
     """Make the directory in which a result grows, in the place of one that a killed run left.
 
     Args:

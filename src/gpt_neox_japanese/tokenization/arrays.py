@@ -25,6 +25,7 @@ import numpy as np
 
 from gpt_neox_japanese.corpus import name_of
 from gpt_neox_japanese.files.model_directory import find_tokenizer
+from gpt_neox_japanese.files.remote import AnyPath
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
     Encoded,
@@ -64,7 +65,7 @@ class Totals:
 
 
 def tokenize_corpus(
-    corpus: Iterable[str | Path],
+    corpus: Iterable[str | AnyPath],
     tokenizer: str | Path,
     output: Path,
     *,
@@ -74,7 +75,7 @@ def tokenize_corpus(
     """Encode every document of a corpus into `output`, which appears only when it is complete.
 
     Args:
-        corpus: Files and directories, as `corpus_files` takes them.
+        corpus: Files, directories and URLs, as `corpus_files` takes them.
         tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
         output: A name that ends in `.jsonl` becomes a file of JSON lines, any other a directory.
@@ -88,6 +89,7 @@ def tokenize_corpus(
         OutputError: `output` exists or cannot be written.
         DataError: There is an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
+        RemoteError: Another machine does not answer.
         CheckpointError: There is no such tokenizer.
         ArgumentError: `on_error` or `workers` is something else than above.
     """

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from tqdm import tqdm
@@ -28,6 +27,7 @@ from gpt_neox_japanese.corpus import (
     read_blocks,
 )
 from gpt_neox_japanese.errors import ArgumentError, CorpusError
+from gpt_neox_japanese.files.remote import AnyPath, file_size
 from gpt_neox_japanese.machine import usable_cores
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -115,7 +115,7 @@ class CorpusSource:
         ArgumentError: `on_error` or `workers` is something else.
     """
 
-    files: Sequence[Path]
+    files: Sequence[AnyPath]
     layout: Layout
     on_error: OnError
     workers: int | None
@@ -130,7 +130,7 @@ class CorpusSource:
     @classmethod
     def find(
         cls,
-        corpus: Iterable[str | Path],
+        corpus: Iterable[str | AnyPath],
         *,
         layout: Layout | None = None,
         on_error: OnError = "stop",
@@ -139,7 +139,7 @@ class CorpusSource:
         """Find the files of a corpus.
 
         Args:
-            corpus: Files and directories, as `corpus_files` takes them.
+            corpus: Files, directories and URLs, as `corpus_files` takes them.
             layout: See `ReadingKwargs`.
             on_error: See `ReadingKwargs`.
             workers: See `ReadingKwargs`.
@@ -150,13 +150,14 @@ class CorpusSource:
         Raises:
             CorpusError: A file is not there, or of no kind that can be read.
             ArgumentError: `on_error` or `workers` cannot be used.
+            RemoteError: Another machine does not answer.
         """
         return cls(corpus_files(corpus), layout or Layout(), on_error, workers)
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(file.stat().st_size for file in self.files)
+        return sum(map(file_size, self.files))
 
 
 def encode_corpus(
@@ -179,6 +180,7 @@ def encode_corpus(
 
     Raises:
         CorpusError: Something is broken and `source.on_error` is `stop`.
+        RemoteError: Another machine does not answer.
     """
     pack_corpus(source, _EncodeAndPack(codec, pack), put, output)
 
@@ -226,7 +228,7 @@ def corpus_fingerprint(source: CorpusSource, codec: Codec) -> dict[str, Any]:
     Returns:
         Name → JSON value; the names appear in messages.
     """
-    files = json.dumps([[file.name, file.stat().st_size] for file in source.files])
+    files = json.dumps([[file.name, file_size(file)] for file in source.files])
     return {
         "corpus": hashlib.sha256(files.encode()).hexdigest(),
         "layout": asdict(source.layout),

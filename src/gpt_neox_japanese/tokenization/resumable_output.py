@@ -6,6 +6,9 @@ many blocks of the corpus are done, what was counted, and how long each file was
 continues cuts every file back to that length and goes on with the next block, so the result is the
 one of a run that was never interrupted.
 
+A result that goes to a URL grows on this machine, in a place that belongs to the URL, and is copied
+when it is complete; if that fails, a run that continues copies it again.
+
 What a stranger left there can at most be refused: the journal names files of this directory that
 such a run writes, and nothing is cut, removed or written that is a link or of another name.
 """
@@ -21,7 +24,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -31,6 +33,8 @@ from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.regular_files import check_own_file
+from gpt_neox_japanese.files.remote import AnyPath, RemotePath
+from gpt_neox_japanese.files.remote_copies import check_remote_output, place_of_output, upload
 
 __all__ = ["ResumableOutput"]
 
@@ -50,7 +54,8 @@ class ResumableOutput:
     blocks of the corpus have given so far, for `resume`.
 
     Args:
-        output: The file or directory to make; it must not exist, or be an empty directory.
+        output: The file or directory to make; it must not exist, or be an empty directory. A
+            directory may be elsewhere.
         settings: What the result depends on, as JSON values; a run can only be continued with the
             same ones.
         resume: Continue the run that was interrupted, if there is one.
@@ -64,6 +69,7 @@ class ResumableOutput:
 
     Raises:
         OutputError: `output` exists, or cannot be written.
+        RemoteError: It is elsewhere, and cannot be written.
         DataError: An interrupted run is in the way, it had other settings, or what it left is
             damaged.
 
@@ -81,7 +87,7 @@ class ResumableOutput:
 
     def __init__(
         self,
-        output: Path,
+        output: AnyPath,
         settings: Mapping[str, Any],
         *,
         resume: bool,
@@ -89,10 +95,14 @@ class ResumableOutput:
         last: str,
         is_file: bool = False,
     ) -> None:
-        self.directory = outputs.partial_directory(output, "partial")
-        if is_file and output.is_dir():
-            raise OutputError(f"--output {output} exists and is a directory; choose another")
-        outputs.check_output(output, partial=self.directory)
+        if isinstance(output, RemotePath):
+            assert not is_file
+            self.directory = place_of_output(output)
+        else:
+            self.directory = outputs.partial_directory(output, "partial")
+            if is_file and output.is_dir():
+                raise OutputError(f"--output {output} exists and is a directory; choose another")
+            outputs.check_output(output, partial=self.directory)
         self._output, self._last, self._is_file = output, last, is_file
         self._names = names
         self._settings = json.loads(json.dumps(settings))  # as the journal will give them back
@@ -100,10 +110,13 @@ class ResumableOutput:
         self.counts: Counter[str] = Counter()
         self._sizes: dict[str, int] = {}
         self._open: dict[str, IO[bytes]] = {}
-        if os.path.lexists(self.directory / JOURNAL):
+        resumed = os.path.lexists(self.directory / JOURNAL)
+        if resumed:
             self._restore(resume)
         else:
             outputs.make_partial(self.directory, output)
+        if isinstance(output, RemotePath):
+            self._check_remote(output, resumed)
         self._written = time.monotonic()
         self._safe = self._state()
 
@@ -162,8 +175,13 @@ class ResumableOutput:
 
         Raises:
             OSError: That is not possible.
+            RemoteError: Their place is elsewhere, and cannot be written.
         """
         self._close()
+        if isinstance(self._output, RemotePath):
+            upload(self.directory, self._output, self._last, leave={JOURNAL})
+            shutil.rmtree(self.directory)
+            return
         if self._is_file:
             outputs.publish_file(self.directory / self._last, self._output)
             shutil.rmtree(self.directory)
@@ -183,6 +201,15 @@ class ResumableOutput:
         self._close()
         if error is not None and not self._safe["blocks"]:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _check_remote(self, output: RemotePath, resumed: bool) -> None:
+        """Look whether the result can be copied before work goes into it."""
+        try:
+            check_remote_output(output, self.directory, resumed=resumed)
+        except BaseException:
+            if not resumed:
+                shutil.rmtree(self.directory)
+            raise
 
     def _state(self) -> dict[str, Any]:
         return {"blocks": self.blocks, "counts": dict(self.counts), "sizes": dict(self._sizes)}

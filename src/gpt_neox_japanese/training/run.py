@@ -16,6 +16,7 @@ from transformers.trainer_callback import ProgressCallback
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
+from gpt_neox_japanese.files.remote import as_path
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.arguments import DTYPES, scoring_window, training_arguments
 from gpt_neox_japanese.training.checkpoints.export import export
@@ -58,19 +59,19 @@ __all__ = ["train"]
 
 
 def train(
-    data_path: Path,
+    data_path: str | Path,
     output: Path,
     settings: Settings,
     init_from: Architecture | str | Path,
     *,
     tokenizer: str | Path | None = None,
-    held_out: Path | None = None,
+    held_out: str | Path | None = None,
     resume: bool = False,
 ) -> bool:
     """Train, and leave a finished model in `output`.
 
     Args:
-        data_path: A prepared corpus or an indexed dataset, see `open_data`.
+        data_path: A prepared corpus or an indexed dataset, a path or a URL, see `open_data`.
         output: The run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
             `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
         settings: How to train.
@@ -89,6 +90,7 @@ def train(
         OutputError: `output` is not empty or cannot be written.
         TrainingError: A loss is not finite, or nothing more can be saved.
         CheckpointError: There is no such model.
+        RemoteError: A URL cannot be read.
         ArgumentError: A step does not fit into the memory, or an option cannot be used here.
     """
     with InterruptCallback() as interrupt:
@@ -121,7 +123,7 @@ def train(
             model.peft_config["default"].base_model_name_or_path = str(init_from)
         if arguments.process_index == 0:
             output.mkdir(parents=True, exist_ok=True)
-            record_settings(output, data_path, decided, init_from)
+            record_settings(output, as_path(data_path), decided, init_from)
         run = _Run(model, data, output, decided, arguments)
         run.announce(progress.schedule_step if progress is not None else 0)
         trainer = run.trainer(identity, interrupt)

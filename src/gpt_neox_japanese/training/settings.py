@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gpt_neox_japanese.checks import check_integer, check_number, short_repr
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.files.remote import AnyPath
 
 __all__ = [
     "FLOAT_RANGES",
@@ -254,13 +255,13 @@ def _real(name: str, value: Any) -> float:
 
 
 def record_settings(
-    output: Path, data: Path, settings: Settings, init_from: Architecture | str | Path
+    output: Path, data: AnyPath, settings: Settings, init_from: Architecture | str | Path
 ) -> None:
     """Write `train.json`, which `--config` reads: the command that made the run.
 
     Args:
         output: The run's directory.
-        data: What `--data` named.
+        data: What `--data` named; of a URL, credentials are not written.
         settings: How it is trained.
         init_from: The new model's shape, or the model to train on as it was named.
     """

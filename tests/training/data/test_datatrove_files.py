@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.training.data.datatrove_files import datatrove_files, open_datatrove
 from gpt_neox_japanese.training.data.run_data import open_data
+from tests.documented import ROOT, blocks
 
 EOS = 9
 DOCUMENTS = [[1, 2, 3, EOS], [4, EOS], [5, 6, 7, 8, EOS]]
@@ -78,3 +81,24 @@ def test_a_run_opens_them_with_the_vocabulary_that_is_named(
     data = open_data(tmp_path, tokenizer_directory, write(held_out, 0, [[3, end]]))
     assert data.train.read(0, 3).tolist() == [1, 2, end]
     assert data.held_out.read(0, 2).tolist() == [3, end]
+
+
+def test_files_of_dolma_are_read_after_what_the_guide_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dolma"
+    folder.mkdir()
+    written = np.memmap(folder / "part-0-00000.npy", "<u2", "w+", shape=(11,))
+    written[:] = [i for d in DOCUMENTS for i in d]
+    written.flush()
+    with gzip.open(folder / "part-0-00000.csv.gz", "wt") as table:
+        ends = np.cumsum([len(d) for d in DOCUMENTS])
+        rows = zip((0, *ends), ends, strict=False)
+        csv.writer(table).writerows(
+            (*row, f"id{n}", "a, b.jsonl.gz", n) for n, row in enumerate(rows)
+        )
+    [code] = [x for x in blocks(ROOT / "docs/guide/large-corpora.md", "python") if "dolma" in x]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    tokens = open_datatrove(datatrove_files(folder), 10, EOS)
+    assert tokens.read(0, len(tokens)).tolist() == [i for d in DOCUMENTS for i in d]

@@ -10,7 +10,7 @@ import pytest
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
+from gpt_neox_japanese.training.data.megatron import indexed_datasets, open_indexed
 from gpt_neox_japanese.training.data.run_data import open_data
 from gpt_neox_japanese.training.data.shards import PreparedData
 from gpt_neox_japanese.training.run import train
@@ -35,16 +35,27 @@ def write(prefix: Path, documents: list[list[int]], dtype: str = "<u2", code: in
 
 @pytest.mark.parametrize(("dtype", "code"), [("<u2", 8), ("<i4", 4), ("<i8", 5), ("<u1", 1)])
 def test_tokens_of_every_type_are_read_in_order(tmp_path: Path, dtype: str, code: int) -> None:
-    stream = open_indexed(write(tmp_path / "d_text_document", DOCUMENTS, dtype, code), 10, EOS)
+    stream = open_indexed([write(tmp_path / "d_text_document", DOCUMENTS, dtype, code)], 10, EOS)
     assert stream.read(0, len(stream)).tolist() == [i for d in DOCUMENTS for i in d]
 
 
 def test_either_file_or_their_common_name_will_do(tmp_path: Path) -> None:
     prefix = write(tmp_path / "d", DOCUMENTS)
     for name in ("d", "d.bin", "d.idx"):
-        assert indexed_prefix(tmp_path / name) == prefix
-    assert indexed_prefix(tmp_path) is None
-    assert indexed_prefix(tmp_path / "other") is None
+        assert indexed_datasets(tmp_path / name) == [prefix]
+    assert indexed_datasets(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("<u2", 8), ("<i4", 4)])
+def test_a_directory_as_nemo_curator_writes_it_is_read_in_the_order_of_names(
+    tmp_path: Path, dtype: str, code: int
+) -> None:
+    assert indexed_datasets(tmp_path) == []
+    write(tmp_path / "b1f3", DOCUMENTS[1:], dtype, code)
+    write(tmp_path / "0a9c", DOCUMENTS[:1], dtype, code)
+    write(tmp_path / "5d5d", [[]], dtype, code)
+    stream = open_indexed(indexed_datasets(tmp_path), 10, EOS)
+    assert stream.read(0, len(stream)).tolist() == [i for d in DOCUMENTS for i in d]
 
 
 def patched(path: Path, at: int, kind: str, value: int) -> None:
@@ -76,7 +87,7 @@ def test_a_hostile_index_is_refused(
     prefix = write(tmp_path / "d", DOCUMENTS)
     patched(tmp_path / "d.idx", at, kind, value)
     with pytest.raises(DataError, match=problem):
-        open_indexed(prefix, 10, EOS)
+        open_indexed([prefix], 10, EOS)
 
 
 @pytest.mark.parametrize("length", [0, 9, 33, 60, 101])
@@ -85,7 +96,7 @@ def test_an_index_that_is_cut_short_is_refused(tmp_path: Path, length: int) -> N
     index = tmp_path / "d.idx"
     index.write_bytes(index.read_bytes()[:length])
     with pytest.raises(DataError, match="is no index"):
-        open_indexed(prefix, 10, EOS)
+        open_indexed([prefix], 10, EOS)
 
 
 def test_missing_short_and_endless_tokens_are_refused(tmp_path: Path) -> None:
@@ -93,22 +104,22 @@ def test_missing_short_and_endless_tokens_are_refused(tmp_path: Path) -> None:
     data = (tmp_path / "d.bin").read_bytes()
     (tmp_path / "d.bin").write_bytes(data[:-1])
     with pytest.raises(DataError, match="should have 22 bytes, it has 21"):
-        open_indexed(prefix, 10, EOS)
+        open_indexed([prefix], 10, EOS)
     (tmp_path / "d.bin").unlink()
     with pytest.raises(DataError, match="it is missing"):
-        open_indexed(prefix, 10, EOS)
+        open_indexed([prefix], 10, EOS)
     with pytest.raises(DataError, match="--append-eod"):
-        open_indexed(write(tmp_path / "e", [[1, 2], [3, 4]]), 10, EOS)
+        open_indexed([write(tmp_path / "e", [[1, 2], [3, 4]])], 10, EOS)
     with pytest.raises(DataError, match="is empty"):
-        open_indexed(write(tmp_path / "f", [[]]), 10, EOS)
+        open_indexed([write(tmp_path / "f", [[]])], 10, EOS)
 
 
 def test_an_id_outside_the_vocabulary_never_reaches_the_model(tmp_path: Path) -> None:
     documents = [[1, 2, EOS], [3, 4000, EOS]]
-    stream = open_indexed(write(tmp_path / "d", documents), 10, EOS)
+    stream = open_indexed([write(tmp_path / "d", documents)], 10, EOS)
     with pytest.raises(DataError, match="token 4 is 4000, but the vocabulary has ids 0 to 9"):
         stream.read(2, 3)
-    negative = open_indexed(write(tmp_path / "e", [[1, -2, EOS]], "<i4", 4), 10, EOS)
+    negative = open_indexed([write(tmp_path / "e", [[1, -2, EOS]], "<i4", 4)], 10, EOS)
     with pytest.raises(DataError, match="token 1 is -2"):
         negative.read(0, 3)
 

@@ -11,10 +11,12 @@ import click
 from gpt_neox_japanese.cli.options.help_sections import options_of
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
 from gpt_neox_japanese.cli.options.stdin import TEXT
+from gpt_neox_japanese.files.remote import is_url, without_secrets
 
 __all__ = [
     "MODEL",
     "PATH",
+    "PATH_OR_URL",
     "generator_options",
     "held_out_options",
     "layout_options",
@@ -37,7 +39,19 @@ class _Path(click.Path):
         """The path."""
         if str(value) == "" or "\0" in str(value):
             self.fail(f"{value!r} names nothing; give a path.", param, ctx)
+        if is_url(value):
+            self.fail(
+                f"{without_secrets(value)} is a URL; give a path on this machine.", param, ctx
+            )
         return super().convert(value, param, ctx)
+
+
+class _PathOrURL(_Path):
+    """A path, or a text that is a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the URL as it is."""
+        return value if is_url(value) else super().convert(value, param, ctx)
 
 
 MODEL = _Path()
@@ -45,6 +59,9 @@ MODEL = _Path()
 
 PATH = _Path(path_type=Path)
 """A file or a directory."""
+
+PATH_OR_URL = _PathOrURL(path_type=Path)
+"""A file or a directory here or elsewhere; a URL is a text."""
 
 
 class _WithOldName(click.Option):

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.assets import default_chat_template
 from gpt_neox_japanese.checks import check_number, is_count, short_repr
-from gpt_neox_japanese.corpus import Document, Layout, is_held_out
+from gpt_neox_japanese.corpus import Document, HeldOut, Layout, choose_held_out
 from gpt_neox_japanese.errors import ArgumentError, CorpusError, DataError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
 from gpt_neox_japanese.files.regular_files import check_regular
+from gpt_neox_japanese.files.remote import AnyPath, as_path
 from gpt_neox_japanese.tokenization.arrays import token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
@@ -48,6 +49,7 @@ __all__ = ["CONVERSATIONS", "ConversationCounts", "Conversations", "prepare_conv
 CONVERSATIONS = "conversations.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 
+_HELD_OUT = 0.01
 _SPLITS = ("train", "held-out")
 _IDS, _ANSWERS, _ENDS = "{}-ids.bin", "{}-answers.bin", "{}-ends.bin"
 _END = np.dtype("<i8")
@@ -82,24 +84,25 @@ class ConversationCounts:
 
 
 def prepare_conversations(
-    corpus: Iterable[str | Path],
+    corpus: Iterable[str | AnyPath],
     tokenizer: str | Path,
-    output: Path,
+    output: str | AnyPath,
     *,
     chat_template: Path | None = None,
-    held_out: float = 0.01,
+    held_out: float | None = None,
     resume: bool = False,
     **reading: Unpack[ReadingKwargs],
 ) -> dict[str, ConversationCounts]:
     """Tokenize conversations into `output`, which appears only when it is complete.
 
     Args:
-        corpus: Files of JSON lines and directories of them; see `corpus.conversations`.
+        corpus: Files of JSON lines, directories and URLs of them; see `corpus.conversations`.
         tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default".
         output: The directory to make; it must not exist, or be empty.
         chat_template: A Jinja template, as transformers has them; the tokenizer's own if None, and
             where it has none, the one in this package.
-        held_out: The fraction of the conversations kept out of training.
+        held_out: About the fraction of what is said that is kept out of training, in whole
+            conversations; see `choose_held_out`. 0.01 if None.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
         **reading: `on_error` and `workers`, and of `layout` the field of the id; see
             `ReadingKwargs`.
@@ -116,6 +119,7 @@ def prepare_conversations(
         ArgumentError: The template cannot be used, or an option is out of range.
     """
     fraction = "a number from 0 to below 1"
+    held_out = _HELD_OUT if held_out is None else held_out
     held_out = check_number("held_out", held_out, ArgumentError, lambda x: 0 <= x < 1, fraction)
     layout = reading.get("layout") or Layout()
     reading["layout"] = replace(layout, conversations=True)
@@ -123,20 +127,21 @@ def prepare_conversations(
     directory = find_tokenizer(tokenizer)
     codec = Codec.load(directory)
     template = find_chat_template(directory, chat_template) or default_chat_template()
-    pack = _Pack(codec, template, held_out, token_dtype(len(codec)))
+    choice = choose_held_out(source.files, source.layout, held_out)
+    pack = _Pack(codec, template, choice, token_dtype(len(codec)))
     settings = {
         **corpus_fingerprint(source, codec),
-        "held_out": held_out,
+        "held_out": {"fraction": held_out, **asdict(choice)},
         "chat_template": template,
     }
     with ResumableOutput(
-        output, settings, resume=resume, names=_NAMES, last=CONVERSATIONS
+        as_path(output), settings, resume=resume, names=_NAMES, last=CONVERSATIONS
     ) as files:
         pack_corpus(source, pack, partial(_put, files), files)
         counts = {split: _counts(files, split) for split in _SPLITS}
         if not counts["train"].conversations:
             files.discard()
-            raise DataError("no conversation is left to train on; give more or lower --held-out")
+            raise DataError("no conversation is left to train on; give more, or --held-out 0")
         codec.save(files.directory)
         (files.directory / CHAT_TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
         description = {
@@ -157,7 +162,7 @@ class _Pack:
 
     codec: Codec
     template: str
-    held_out: float
+    choice: HeldOut
     dtype: np.dtype[Any]
 
     def __post_init__(self) -> None:
@@ -175,7 +180,7 @@ class _Pack:
             except ArgumentError as error:
                 problems.append(CorpusError(f"{document.file}, line {document.line}: {error}"))
                 continue
-            split = "held-out" if is_held_out(document.id, self.held_out) else "train"
+            split = "held-out" if self._is_held_out(document) else "train"
             if split == "held-out":
                 line = {"id": document.id, "messages": messages}
                 text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
@@ -193,6 +198,10 @@ class _Pack:
             counts[f"{split}.answer_tokens"] += int(answers.sum())
             counts[f"{split}.answer_characters"] += sum(map(len, said))
         return Packed({name: b"".join(pieces) for name, pieces in parts.items()}, counts), problems
+
+    def _is_held_out(self, document: Document) -> bool:
+        # Of a text a part may be held out; a conversation is held out as a whole.
+        return bool(self.choice.split(document)[1])
 
 
 def _put(files: ResumableOutput, packed: Packed) -> None:

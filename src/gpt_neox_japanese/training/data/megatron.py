@@ -1,8 +1,10 @@
-"""EleutherAI's indexed datasets (`NAME.bin`, `NAME.idx`), read where they lie.
+"""Indexed datasets of gpt-neox, Megatron and NeMo Curator (`NAME.bin`, `NAME.idx`), read in place.
 
 NAME.idx   MMIDIDX and two zero bytes, version 1 (u64), type code (u8), number of sequences (u64),
            of document bounds (u64), sizes (i32 each), byte offsets (i64 each), bounds (i64 each)
 NAME.bin   the tokens, one sequence after the other
+
+A directory may hold several, as NeMo Curator makes them; their order is that of the names.
 
 Both may come from strangers: every count is compared with the file before it is believed, and no
 id reaches the model before it is compared with the vocabulary (`ShardedTokens`).
@@ -11,6 +13,7 @@ id reaches the model before it is compared with the vocabulary (`ShardedTokens`)
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +24,7 @@ from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.training.data.shards import ShardedTokens
 
-__all__ = ["indexed_prefix", "open_indexed"]
+__all__ = ["indexed_datasets", "open_indexed"]
 
 _MAGIC = b"MMIDIDX\0\0"
 _HEADER = struct.Struct("<9sQBQQ")
@@ -30,40 +33,52 @@ _DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _LOOKED_AT = 1000
 
 
-def indexed_prefix(path: Path) -> Path | None:
-    """Find the common name of an indexed dataset's two files.
+def indexed_datasets(path: Path) -> list[Path]:
+    """Find the common names of the two files of indexed datasets.
 
     Args:
-        path: Either file, or their common name.
+        path: Either file, their common name, or a directory of such files.
 
     Returns:
-        `path` without `.bin` or `.idx` if it names an indexed dataset, and None otherwise.
+        Names without `.bin` and `.idx`; none if `path` is something else.
 
     Raises:
-        DataError: The index is a pipe, a device or a directory.
+        DataError: An index is a pipe, a device or a directory.
     """
-    prefix = path.with_suffix("") if path.suffix in {".bin", ".idx"} else path
-    index = _with(prefix, ".idx")
-    if path.is_dir() or not index.exists():
-        return None
-    check_regular(index, DataError)
-    return prefix
+    if path.is_dir():
+        prefixes = [index.with_suffix("") for index in sorted(path.glob("*.idx"))]
+    else:
+        prefixes = [path.with_suffix("") if path.suffix in {".bin", ".idx"} else path]
+    prefixes = [prefix for prefix in prefixes if _with(prefix, ".idx").exists()]
+    for prefix in prefixes:
+        check_regular(_with(prefix, ".idx"), DataError)
+    return prefixes
 
 
-def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> ShardedTokens:
-    """Open an indexed dataset, memory-mapped.
+def open_indexed(
+    prefixes: Sequence[Path], vocabulary_size: int, eos_token_id: int
+) -> ShardedTokens:
+    """Open indexed datasets, memory-mapped.
 
     Args:
-        prefix: The files' name without `.bin` and `.idx`.
+        prefixes: Of `indexed_datasets`.
         vocabulary_size: What every id must be below.
         eos_token_id: The id that must end every document.
 
     Returns:
-        Its tokens in the order of the file.
+        Their tokens, one dataset after the other.
 
     Raises:
-        DataError: The index is broken, does not fit the tokens, or documents have no end.
+        DataError: An index is broken, does not fit its tokens, or documents have no end.
     """
+    opened = [_open(prefix, eos_token_id) for prefix in prefixes]
+    tokens = ShardedTokens([data for data in opened if len(data)], vocabulary_size)
+    if not len(tokens):
+        raise DataError(f"{prefixes[0]}.bin is empty; preprocess a corpus with text in it")
+    return tokens
+
+
+def _open(prefix: Path, eos_token_id: int) -> NDArray[np.integer[Any]]:
     index = _with(prefix, ".idx")
     dtype, sizes, offsets, bounds = _read_index(index)
     tokens = int(sizes.sum(dtype=np.int64))
@@ -79,7 +94,7 @@ def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> Shard
     if not np.array_equal(offsets, (ends - sizes) * dtype.itemsize):
         _broken(index, "its sequences do not lie one after the other")
     if not tokens:
-        raise DataError(f"{path} is empty; preprocess a corpus with text in it")
+        return np.empty(0, dtype)
     data: NDArray[np.integer[Any]] = np.memmap(path, dtype, mode="r")
     last = bounds[1:][:_LOOKED_AT]
     last = ends[last[last > 0] - 1] - 1
@@ -88,7 +103,7 @@ def open_indexed(prefix: Path, vocabulary_size: int, eos_token_id: int) -> Shard
             f"documents of {path} do not end with the end-of-text id {eos_token_id}; preprocess "
             "the corpus with --append-eod and this vocabulary"
         )
-    return ShardedTokens([data], vocabulary_size)
+    return data
 
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], Any, Any, Any]:

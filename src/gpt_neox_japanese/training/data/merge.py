@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.remote import AnyPath, as_path
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.training.data import shard_writer
@@ -23,12 +22,12 @@ __all__ = ["merge"]
 _BYTES_AT_ONCE = 2**24
 
 
-def merge(parts: Sequence[Path], output: Path) -> Manifest:
+def merge(parts: Sequence[str | AnyPath], output: str | AnyPath) -> Manifest:
     """Put the parts of a corpus together: the result is that of one process, byte for byte.
 
     Args:
-        parts: The directories of all parts, in any order.
-        output: The directory to make; it must not exist, or be empty.
+        parts: The directories of all parts, in any order, paths or URLs.
+        output: The directory to make, a path or a URL; it must not exist, or be empty.
 
     Returns:
         What `manifest.json` holds.
@@ -36,12 +35,13 @@ def merge(parts: Sequence[Path], output: Path) -> Manifest:
     Raises:
         DataError: A part is missing, doubled, damaged, or of another corpus.
         OutputError: `output` is not empty or cannot be written.
+        RemoteError: Another machine does not answer.
     """
-    ordered = _all_parts([Part.load(directory) for directory in parts])
+    ordered = _all_parts([Part.load(as_path(directory)) for directory in parts])
     first = ordered[0].manifest
     dtype = np.dtype(first.dtype)
     with ResumableOutput(
-        output, {}, resume=False, names=shard_writer.NAMES, last=MANIFEST
+        as_path(output), {}, resume=False, names=shard_writer.NAMES, last=MANIFEST
     ) as files:
         for part in ordered:
             for name, _ in part.manifest.train.shards:
@@ -71,7 +71,8 @@ def merge(parts: Sequence[Path], output: Path) -> Manifest:
         )
         for name in TOKENIZER_FILES:
             if (ordered[0].directory / name).is_file():
-                shutil.copyfile(ordered[0].directory / name, files.directory / name)
+                with (files.directory / name).open("wb") as stream:
+                    stream.writelines(_pieces(ordered[0].directory / name))
         manifest.save(files.directory)
         files.publish()
     return manifest
@@ -118,7 +119,7 @@ def _of_the_corpus(manifest: Manifest) -> dict[str, Any]:
     return {name: getattr(manifest, name) for name in names}
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: AnyPath) -> Iterator[bytes]:
     if path.is_file():  # a part of no files has no held-out text
         with path.open("rb") as stream:
             while data := stream.read(_BYTES_AT_ONCE):

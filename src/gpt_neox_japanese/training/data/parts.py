@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from gpt_neox_japanese.checks import is_count
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.remote import AnyPath, file_size
 from gpt_neox_japanese.tokenization.arrays import token_dtype
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.training.data.shard_writer import PART
@@ -26,7 +26,7 @@ from gpt_neox_japanese.training.data.shards import HELD_OUT_TEXT, Manifest, mani
 __all__ = ["Part", "files_of_part", "save_part"]
 
 
-def files_of_part(files: Sequence[Path], index: int, count: int) -> list[Path]:
+def files_of_part(files: Sequence[AnyPath], index: int, count: int) -> list[AnyPath]:
     """The files of a corpus that a part holds: consecutive ones, about as much text in each part.
 
     Args:
@@ -34,7 +34,7 @@ def files_of_part(files: Sequence[Path], index: int, count: int) -> list[Path]:
         index: Which part, from 1.
         count: How many parts there are.
     """
-    sizes = np.array([file.stat().st_size for file in files], dtype=np.float64)
+    sizes = np.array([file_size(file) for file in files], dtype=np.float64)
     middles = np.cumsum(sizes) - sizes / 2
     parts = (middles * count / max(1.0, sizes.sum())).astype(np.int64)
     return [file for file, part in zip(files, parts.tolist(), strict=True) if part == index - 1]
@@ -75,14 +75,14 @@ class Part:
         manifest: What the part holds.
     """
 
-    directory: Path
+    directory: AnyPath
     index: int
     count: int
     settings: dict[str, Any]
     manifest: Manifest
 
     @classmethod
-    def load(cls, directory: Path) -> Part:
+    def load(cls, directory: AnyPath) -> Part:
         """Read `part.json`, and make sure that the files are as long as it says.
 
         Args:
@@ -93,6 +93,7 @@ class Part:
 
         Raises:
             DataError: It is no part, or damaged.
+            RemoteError: It is elsewhere, and nobody answers.
         """
         path = directory / PART
         if not path.is_file():
@@ -115,7 +116,7 @@ class Part:
         sizes[HELD_OUT_TEXT] = size
         for name, expected in sizes.items():
             file = directory / name
-            size = file.stat().st_size if file.is_file() else 0
+            size = file_size(file) if file.is_file() else 0
             if size != expected:
                 raise DataError(
                     f"{file} should have {expected} bytes, and has {size}; prepare part {index}"

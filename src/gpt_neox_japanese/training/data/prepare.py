@@ -25,6 +25,7 @@ from gpt_neox_japanese.corpus import (
 )
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_tokenizer
+from gpt_neox_japanese.files.remote import AnyPath, as_path, file_size
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
@@ -48,9 +49,9 @@ _HELD_OUT = 0.01
 
 
 def prepare(
-    corpus: Iterable[str | Path],
+    corpus: Iterable[str | AnyPath],
     tokenizer: str | Path,
-    output: Path,
+    output: str | AnyPath,
     *,
     held_out: float | None = None,
     held_out_files: Iterable[str | Path] = (),
@@ -61,10 +62,11 @@ def prepare(
     """Tokenize a corpus into `output` (see `shards`), which appears only when it is complete.
 
     Args:
-        corpus: Files and directories, as `corpus_files` takes them.
+        corpus: Files, directories and URLs, as `corpus_files` takes them.
         tokenizer: A directory with `vocab.txt` and `emoji.json`, a Hub id, or "default" for the
             vocabulary of the model in this package.
-        output: The directory to make; it must not exist, or be empty.
+        output: The directory to make, a path or a URL; it must not exist, or be empty. At a URL, it
+            is complete when `manifest.json` is there, or `part.json`.
         held_out: About the fraction of the text kept out of training, see `choose_held_out`; 0.01
             if None, or 0 where there are `held_out_files`.
         held_out_files: Files and directories with text that is held out as well; none of them is
@@ -82,6 +84,7 @@ def prepare(
         DataError: Nothing is left to train on, the vocabulary has no end-of-text id, or there is
             an interrupted run that this one cannot continue.
         CorpusError: The corpus cannot be read.
+        RemoteError: Another machine does not answer.
         CheckpointError: There is no such tokenizer.
         ArgumentError: There is no such part, or `held_out`, `on_error` or `workers` is something
             else than above.
@@ -101,7 +104,7 @@ def prepare(
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT} to end documents with")
     dtype = token_dtype(len(codec))
     choice = choose_held_out(source.files, source.layout, held_out)
-    kept = [[file.name, file.stat().st_size] for file in own]
+    kept = [[file.name, file_size(file)] for file in own]
     settings = {
         **corpus_fingerprint(source, codec),
         "held_out": {"fraction": held_out, **asdict(choice), "files": kept},
@@ -112,7 +115,8 @@ def prepare(
         own = own if part[0] == part[1] else []  # they come after all that is trained on
         last, run = PART, {**settings, "part": part}
     everything = replace(source, files=[*source.files, *own])
-    with ResumableOutput(output, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
+    place = as_path(output)
+    with ResumableOutput(place, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
         pack = _Pack(choice, frozenset(own), codec, eos_token_id, dtype)
         encode_corpus(everything, codec, pack, partial(_put, files), files)
         if part is None:
@@ -144,7 +148,7 @@ class _Pack:
     """Packs a block's training and held-out documents."""
 
     choice: HeldOut
-    held_out_files: frozenset[Path]
+    held_out_files: frozenset[AnyPath]
     codec: Codec
     eos_token_id: int
     dtype: np.dtype[Any]

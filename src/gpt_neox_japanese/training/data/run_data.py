@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import find_tokenizer
+from gpt_neox_japanese.files.remote import is_url
+from gpt_neox_japanese.files.remote_copies import fetched
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
@@ -29,7 +31,7 @@ from gpt_neox_japanese.training.data.datatrove_files import (
     index_of,
     open_datatrove,
 )
-from gpt_neox_japanese.training.data.megatron import indexed_prefix, open_indexed
+from gpt_neox_japanese.training.data.megatron import indexed_datasets, open_indexed
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens, Split
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.settings import RunSettings
@@ -238,13 +240,15 @@ class ConversationData(RunData):
         return [line] if cut else []
 
 
-def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = None) -> RunData:
+def open_data(
+    name: str | Path, tokenizer: str | Path | None, held_out: str | Path | None = None
+) -> RunData:
     """Open what `--data` names.
 
     Args:
-        path: A directory that `prepare` made, of texts or of conversations; an indexed dataset
-            (`.bin`, `.idx` or neither); or what datatrove wrote: a `.ds` file, or a directory of
-            them.
+        name: A directory that `prepare` made, of texts or of conversations; an indexed dataset
+            (`.bin`, `.idx` or neither) or a directory of them; or what datatrove wrote: a `.ds`
+            file, or a directory of them. Of a URL, a copy is kept.
         tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
         held_out: Such a dataset that is kept out of training, if there is one.
@@ -255,7 +259,9 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     Raises:
         DataError: Something is missing, damaged, or does not fit together.
         CheckpointError: There is no such tokenizer.
+        RemoteError: A URL cannot be read.
     """
+    path = fetched(name) if is_url(name) else Path(name)
     if (path / CONVERSATIONS).exists():
         if held_out is not None:
             raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
@@ -274,9 +280,10 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
     train, indices = _open_foreign(path, len(codec), eos)
     kept = ShardedTokens([])
     if held_out is not None:
-        if not _is_foreign(held_out):
-            raise DataError(f"{held_out} is no indexed dataset; name its .bin, .idx or .ds")
-        kept, _ = _open_foreign(held_out, len(codec), eos)
+        kept_path = fetched(held_out) if is_url(held_out) else Path(held_out)
+        if not _is_foreign(kept_path):
+            raise DataError(f"{kept_path} is no indexed dataset; name its .bin, .idx or .ds")
+        kept, _ = _open_foreign(kept_path, len(codec), eos)
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
@@ -285,16 +292,17 @@ def open_data(path: Path, tokenizer: str | Path | None, held_out: Path | None = 
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether it is data of gpt-neox or datatrove."""
+    """Whether it is data of gpt-neox, NeMo Curator or datatrove."""
     if (path / MANIFEST).exists():
         return False
-    return indexed_prefix(path) is not None or bool(datatrove_files(path))
+    return bool(indexed_datasets(path) or datatrove_files(path))
 
 
 def _open_foreign(path: Path, size: int, eos: int) -> tuple[ShardedTokens, list[Path]]:
     """The tokens, and the files that tell where documents end."""
-    if (prefix := indexed_prefix(path)) is not None:
-        return open_indexed(prefix, size, eos), [prefix.with_name(prefix.name + ".idx")]
+    if prefixes := indexed_datasets(path):
+        indices = [prefix.with_name(prefix.name + ".idx") for prefix in prefixes]
+        return open_indexed(prefixes, size, eos), indices
     files = datatrove_files(path)
     return open_datatrove(files, size, eos), [index_of(file) for file in files]
 

@@ -22,6 +22,7 @@ from gpt_neox_japanese.checks import is_count, is_finite, short_repr
 from gpt_neox_japanese.errors import DataError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
+from gpt_neox_japanese.files.remote import AnyPath
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 
 __all__ = ["Manifest", "PreparedData", "ShardedTokens", "Split", "manifest_of"]
@@ -108,7 +109,7 @@ class Manifest:
         return manifest_of(read_object(path, DataError, _REMEDY), path)
 
 
-def manifest_of(values: Any, path: Path) -> Manifest:
+def manifest_of(values: Any, path: AnyPath) -> Manifest:
     """A manifest from what a JSON file says.
 
     Args:
@@ -141,7 +142,7 @@ def manifest_of(values: Any, path: Path) -> Manifest:
     return Manifest(**{**values, **names, **splits})
 
 
-def _split(path: Path, values: dict[str, Any]) -> Split:
+def _split(path: AnyPath, values: dict[str, Any]) -> Split:
     _check_fields(path, values, _SPLIT_FIELDS)
     shards = tuple((name, tokens) for name, tokens in values["shards"])
     if sum(tokens for _, tokens in shards) != values["tokens"]:
@@ -150,7 +151,7 @@ def _split(path: Path, values: dict[str, Any]) -> Split:
 
 
 def _check_fields(
-    path: Path, values: Mapping[str, Any], kinds: Mapping[str, Callable[[Any], bool]]
+    path: AnyPath, values: Mapping[str, Any], kinds: Mapping[str, Callable[[Any], bool]]
 ) -> None:
     for name in sorted({*values, *kinds}, key=str):
         if name not in kinds:

@@ -1,0 +1,124 @@
+"""Publishing a model on the Hugging Face Hub: what is needed to use it, and a page about it.
+
+No code goes with it (`auto_map`): transformers has this architecture, so nobody has to run a
+stranger's code to read the model, and whoever wants ours installs a package of a fixed version.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
+from gpt_neox_japanese.files.model_config import refuse_adapter
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.remote import without_secrets
+from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
+from gpt_neox_japanese.training.report.model_card import model_card, run_of
+from gpt_neox_japanese.training.report.page import PICTURE
+
+__all__ = ["Publication", "publication", "publish"]
+
+PAGE = "README.md"
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*", re.ASCII)
+_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What goes to the Hub.
+
+    Attributes:
+        repository: Its id there.
+        files: Name there → file here.
+        page: The text of README.md.
+    """
+
+    repository: str
+    files: dict[str, Path]
+    page: str
+
+
+def publication(
+    directory: Path, repository: str, *, license_id: str | None = None, data: str | None = None
+) -> Publication:
+    """Put together what goes to the Hub; nothing is sent.
+
+    Args:
+        directory: Of a model, such as a finished run. A `README.md` in it is taken as it is.
+        repository: "owner/name".
+        license_id: The licence, by the Hub's names; needed where there is no README.md.
+        data: What the model learned from, in the author's words.
+
+    Returns:
+        Files and page.
+
+    Raises:
+        ArgumentError: The repository or the licence is no such name, or the licence is missing.
+        CheckpointError: The directory is no model that others can load: adapters, a pickle, files
+            that do not fit together.
+        VocabularyError: The vocabulary is missing or broken.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise ArgumentError(f"{repository!r} is no repository; write owner/name")
+    if license_id is not None and not _LICENSE.fullmatch(license_id):
+        raise ArgumentError(f"{license_id!r} is no licence; write its name on the Hub: apache-2.0")
+    refuse_adapter(directory)
+    Checkpoint.open(str(directory.resolve()))
+    weights = sorted(directory.glob("model*.safetensors"))
+    if not weights:
+        raise CheckpointError(
+            f"{directory} has no model.safetensors, and a pickle is not published; make one with"
+            " `neox-ja convert --to bf16`"
+        )
+    names = [*_MODEL_FILES, *TOKENIZER_FILES, *(file.name for file in weights)]
+    files = {name: directory / name for name in names if (directory / name).is_file()}
+    run = run_of(directory)
+    if run is not None and (run / PICTURE).is_file():
+        files[PICTURE] = run / PICTURE
+    if (directory / PAGE).is_file():
+        return Publication(repository, files, (directory / PAGE).read_text(encoding="utf-8"))
+    if license_id is None:
+        raise ArgumentError(
+            "--license is missing; name the licence that the model has, such as apache-2.0"
+        )
+    page = model_card(directory, repository, license_id=license_id, data=data)
+    return Publication(repository, files, page)
+
+
+def publish(what: Publication, *, private: bool = False) -> str:
+    """Send a model to the Hub, as one commit to a repository that is made if need be.
+
+    The address of the Hub and the token are those of huggingface_hub: `HF_ENDPOINT`, `HF_TOKEN`, or
+    what `hf auth login` keeps.
+
+    Args:
+        what: Of `publication`.
+        private: Whether a new repository is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        RemoteError: The Hub does not answer or refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    operations = [CommitOperationAdd(name, str(file)) for name, file in what.files.items()]
+    operations.append(CommitOperationAdd(PAGE, what.page.encode()))
+    api = HfApi()
+    try:
+        api.create_repo(what.repository, private=private, exist_ok=True)
+        commit = api.create_commit(
+            what.repository, operations, commit_message="The model and its page"
+        )
+    except Exception as error:  # of HTTP, of the Hub, of its page's fields
+        reason = without_secrets(" ".join(str(error).split()))
+        raise RemoteError(
+            f"{what.repository} cannot be published: {reason}; is there a token that may write,"
+            " of `hf auth login`?"
+        ) from None
+    return str(commit.commit_url)

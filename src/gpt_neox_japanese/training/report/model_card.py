@@ -1,0 +1,193 @@
+"""The page of a model on the Hub: `README.md`, made of what its run left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.model_config import read_config
+from gpt_neox_japanese.files.model_directory import is_hub_id
+from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.training.data.shards import Manifest
+from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, SAMPLES
+from gpt_neox_japanese.training.report.page import PICTURE, read_log
+from gpt_neox_japanese.training.settings import RECORD
+
+__all__ = ["model_card", "run_of"]
+
+# What a reader wants to know of how a run was set, in this order.
+_SETTINGS = ("optimizer", "learning_rate", "schedule", "batch_size", "sequence_length", "dtype")
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
+
+
+def run_of(directory: Path) -> Path | None:
+    """The directory of the run that made a model, if it is this one, or above `merged`.
+
+    Args:
+        directory: Of a model.
+    """
+    candidates = [directory, *([directory.parent] if directory.name == "merged" else [])]
+    return next((path for path in candidates if (path / RECORD).is_file()), None)
+
+
+def model_card(
+    directory: Path, repository: str, *, license_id: str, data: str | None = None
+) -> str:
+    """Write the page of a model.
+
+    Args:
+        directory: Of the model; if a run made it, its records are there, or above it.
+        repository: The Hub id that it will have.
+        license_id: The licence, by the Hub's names, such as "apache-2.0".
+        data: What it learned from, in the author's words.
+
+    Returns:
+        Markdown, with the Hub's fields before it.
+
+    Raises:
+        CheckpointError: `config.json` is broken.
+        VocabularyError: The vocabulary is missing or broken.
+    """
+    config, codec, run = read_config(directory), Codec.load(directory), run_of(directory)
+    record = _optional(run / RECORD) if run else {}
+    log = read_log(run / LOSS_LOG) if run else []
+    base = str(record.get("init_from") or "")
+    base = base if is_hub_id(base) else ""
+    fields = {
+        "language": "ja",
+        "license": license_id,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["gpt-neox-japanese"],
+        **({"base_model": base} if base else {}),
+    }
+    facts = {**_of_model(directory, config, codec), **_of_data(record)}
+    facts |= {**_of_run(record, log, base), **_of_sampling(directory)}
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    picture = f"![bits per character during the run]({PICTURE})\n\n" * _has_picture(run, log)
+    return (
+        f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n\n"
+        f"# {repository.rpartition('/')[2]}\n\n"
+        "A language model that continues Japanese text. It knows nothing but how texts go on: what"
+        " it writes is nobody's statement, and may be wrong.\n\n"
+        f"| | |\n|---|---|\n{rows}\n{picture}"
+        f"## Data\n\n{data or 'The author has not described the texts it learned from.'}\n\n"
+        f"{_samples(run)}{_use(repository)}{_without_us(repository, config, codec)}"
+    )
+
+
+def _of_model(directory: Path, config: Mapping[str, Any], codec: Codec) -> dict[str, str]:
+    size = sum(file.stat().st_size for file in directory.glob("model*.safetensors"))
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if "quantization_config" in config:
+        stored = f"{config['quantization_config'].get('bits', 'fewer')} bits, of gpt-neox-japanese"
+    return {
+        "Architecture": f"GPT-NeoX-Japanese, {config['num_hidden_layers']} layers,"
+        f" {config['hidden_size']} channels, {config['num_attention_heads']} heads, context of"
+        f" {config['max_position_embeddings']:,} tokens",
+        "Weights": f"{size / 1e6:,.1f} MB, {stored}",
+        "Vocabulary": f"{len(codec):,} ids",
+    }
+
+
+def _of_data(record: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        manifest = Manifest.load(Path(str(record.get("data"))))
+    except (DataError, OSError, ValueError):
+        return {}
+    kinds = {"Training text": manifest.train, "Held-out text": manifest.held_out}
+    return {
+        name: f"{split.documents:,} documents, {split.characters:,} characters,"
+        f" {split.tokens:,} tokens"
+        for name, split in kinds.items()
+    }
+
+
+def _of_run(
+    record: Mapping[str, Any], log: Sequence[Mapping[str, Any]], base: str
+) -> dict[str, str]:
+    facts = {"Trained on from": f"[{base}](https://huggingface.co/{base})"} if base else {}
+    if log:
+        facts["Training"] = f"{log[-1]['step']:,} steps, {log[-1]['tokens']:,} tokens"
+    given = [name for name in _SETTINGS if record.get(name) is not None]
+    if given:
+        facts["Settings"] = ", ".join(f"{name.replace('_', ' ')} {record[name]}" for name in given)
+    measured = [line for line in log if "held_out_bits_per_character" in line]
+    if measured:
+        bits = measured[-1]["held_out_bits_per_character"]
+        facts["Held-out figure"] = f"**{bits:.3f} bits per character** (smaller is better)"
+    return facts
+
+
+def _of_sampling(directory: Path) -> dict[str, str]:
+    given = _optional(directory / "generation_config.json")
+    shown = [f"{name} {given[name]}" for name in _SAMPLING if given.get(name) is not None]
+    return {"Sampling": f"{', '.join(shown)} (the defaults in this repository)"} if shown else {}
+
+
+def _samples(run: Path | None) -> str:
+    """The last texts that the run wrote."""
+    try:
+        lines = (run / SAMPLES).read_text(encoding="utf-8").splitlines() if run else []
+        texts = [text for text in json.loads(lines[-1])["texts"] if isinstance(text, str)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    quoted = "".join("> " + text.strip().replace("\n", "\n> ") + "\n\n" for text in texts)
+    return f"## What it writes\n\n{quoted}" if quoted else ""
+
+
+def _use(repository: str) -> str:
+    return f"""## Use
+
+With [gpt-neox-japanese](https://pypi.org/project/gpt-neox-japanese/):
+
+```sh
+neox-ja generate "吾輩は" --model {repository}
+neox-ja serve --model {repository}
+```
+
+```python
+from gpt_neox_japanese import TextGenerator
+
+print(TextGenerator.from_pretrained("{repository}").generate("吾輩は", max_new_tokens=60))
+```
+
+"""
+
+
+def _without_us(repository: str, config: Mapping[str, Any], codec: Codec) -> str:
+    """How transformers reads it by itself, and what it reads otherwise."""
+    if "quantization_config" in config:
+        return "transformers alone cannot read these weights; gpt-neox-japanese can.\n"
+    comma = " but for the comma of ASCII, which it takes for a byte"
+    comma *= not codec.legacy and "," in codec.vocabulary.ids
+    return f"""transformers reads it without that package, with the same ids{comma}.
+When it decodes, it loses spaces at the ends, and characters that are written as bytes.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+model = AutoModelForCausalLM.from_pretrained("{repository}")
+ids = model.generate(**tokenizer("吾輩は", return_tensors="pt"), max_new_tokens=60, do_sample=True)
+print(tokenizer.decode(ids[0]))
+```
+"""
+
+
+def _has_picture(run: Path | None, log: Sequence[Mapping[str, Any]]) -> bool:
+    return run is not None and (run / PICTURE).is_file() and bool(log)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing where there is none."""
+    try:
+        return read_object(path)
+    except NeoXJapaneseError:
+        return {}

@@ -1,0 +1,203 @@
+"""What is published is complete, tells how it was made, and is read by transformers alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gpt_neox_japanese import TextGenerator, default_model_directory
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
+from gpt_neox_japanese.interop.hub import publication, publish
+from gpt_neox_japanese.training.data.prepare import prepare
+from gpt_neox_japanese.training.run import train
+from gpt_neox_japanese.training.settings import Architecture, Settings
+from tests.cli.run import assert_refused, run
+from tests.hub import TOKEN, environment_of
+from tests.interop.samples import PROMPTS
+
+# The Hub's address is read when huggingface_hub is imported.
+PUBLISH = """
+import sys
+from gpt_neox_japanese.cli import main
+main(sys.argv[1:])
+"""
+READ = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+name, prompts = sys.argv[1], json.loads(sys.argv[2])
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+assert type(model).__module__.startswith("transformers."), type(model)
+rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+greedy = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": 8}
+texts = [model.generate(torch.tensor([row]), **greedy)[0] for row in rows[:3]]
+print(json.dumps([rows, [text.tolist() for text in texts]]))
+"""
+PUSH = """
+import sys
+from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM, GPTNeoXJapaneseTokenizer
+GPTNeoXJapaneseForCausalLM.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2])
+GPTNeoXJapaneseTokenizer.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2])
+"""
+
+
+def process(program: str, hub: str, home: Path, *arguments: object, token: str = TOKEN) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**environment_of(hub, home), "HF_TOKEN": token, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ours(prompts: Sequence[str]) -> list[list[list[int]]]:
+    """The ids of prompts, and of the first three with what the default model continues."""
+    with TextGenerator.from_pretrained(threads=1) as generator:
+        rows = [generator.codec.encode(prompt) for prompt in prompts]
+        written = generator.generate_details(
+            list(prompts[:3]), max_new_tokens=8, temperature=0, repetition_penalty=1.0
+        )
+    return [rows, [[*row, *x.token_ids] for row, [x] in zip(rows, written, strict=False)]]
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory, corpus: Path, tokenizer_directory: Path
+) -> Path:
+    output = tmp_path_factory.mktemp("data") / "prepared"
+    prepare([corpus], tokenizer_directory, output, held_out=0.2, workers=1)
+    return output
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A run of two steps."""
+    output = tmp_path_factory.mktemp("runs") / "finished"
+    settings = Settings(
+        sequence_length=16,
+        batch_size=2,
+        steps=2,
+        dtype="fp32",
+        log_every=1,
+        eval_every=1,
+        sample_prompt=("吾輩は",),
+        sample_tokens=4,
+    )
+    train(prepared, output, settings, Architecture(8, 1, 1))
+    return output
+
+
+def fields_of(page: str) -> dict[str, object]:
+    _, fields, _ = page.split("---\n", 2)
+    found = yaml.safe_load(fields)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_page_tells_what_the_run_left(finished: Path, prepared: Path) -> None:
+    what = publication(finished, "someone/cat", license_id="apache-2.0", data="青空文庫。")
+    assert fields_of(what.page)["license"] == "apache-2.0"
+    assert fields_of(what.page)["language"] == "ja"
+    log = [json.loads(line) for line in (finished / "loss.jsonl").read_text().splitlines()]
+    bits = [x["held_out_bits_per_character"] for x in log if "held_out_bits_per_character" in x]
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    for said in (
+        "# cat\n",
+        "1 layers, 8 channels, 1 heads",
+        f"**{bits[-1]:.3f} bits per character**",
+        f"{manifest['train']['documents']:,} documents, {manifest['train']['characters']:,} char",
+        "2 steps, 64 tokens",
+        "![bits per character during the run](loss.svg)",
+        "青空文庫。",
+        "> 吾輩は",
+        'neox-ja generate "吾輩は" --model someone/cat',
+    ):
+        assert said in what.page, said
+    assert str(prepared) not in what.page
+    assert str(finished.parent) not in what.page
+
+
+def test_records_and_checkpoints_stay_here(finished: Path) -> None:
+    what = publication(finished, "someone/cat", license_id="mit")
+    assert sorted(what.files) == [
+        *("config.json", "emoji.json", "generation_config.json", "loss.svg", "model.safetensors"),
+        *("tokenizer_config.json", "vocab.txt"),
+    ]
+
+
+def test_a_page_that_somebody_wrote_is_taken_as_it_is(finished: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(finished, tmp_path / "mine")
+    page = "---\nlicense: cc0-1.0\n---\n\n# 私の模型\n"
+    (mine / "README.md").write_text(page, encoding="utf-8")
+    assert publication(mine, "someone/mine").page == page
+
+
+def test_what_cannot_be_published_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="'cat' is no repository; write owner/name"):
+        publication(finished, "cat", license_id="mit")
+    with pytest.raises(ArgumentError, match="--license is missing"):
+        publication(finished, "someone/cat")
+    with pytest.raises(ArgumentError, match="'Do what you like' is no licence"):
+        publication(finished, "someone/cat", license_id="Do what you like")
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    (adapters / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="adapter"):
+        publication(adapters, "someone/cat", license_id="mit")
+    pickled = shutil.copytree(finished, tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="a pickle is not published"):
+        publication(pickled, "someone/cat", license_id="mit")
+    assert_refused(run("publish", finished, "cat"), "'cat' is no repository")
+
+
+def test_a_dry_run_prints_the_page_and_sends_nothing(finished: Path) -> None:
+    result = run("publish", finished, "someone/cat", "--license", "mit", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == publication(finished, "someone/cat", license_id="mit").page
+    assert "would publish: README.md, config.json" in result.stderr
+
+
+def test_without_a_hub_it_fails_with_what_to_do(finished: Path) -> None:
+    with pytest.raises(RemoteError, match=r"cannot be published: .*`hf auth login`"):
+        publish(publication(finished, "someone/cat", license_id="mit"))  # tests are offline
+
+
+def test_the_default_model_published_is_read_by_transformers_alone_with_equal_ids(
+    hub: str, tmp_path: Path
+) -> None:
+    directory = default_model_directory()
+    arguments = ("publish", directory, "someone/default", "--license", "apache-2.0")
+    address = process(PUBLISH, hub, tmp_path, *arguments).strip()
+    assert re.fullmatch(rf"{hub}/someone/default/commit/[0-9a-f]{{40}}", address)
+    there = tmp_path / "published" / "default"
+    assert "temperature 0.8, top_p 0.9" in (there / "README.md").read_text(encoding="utf-8")
+    for file in directory.iterdir():
+        assert (there / file.name).read_bytes() == file.read_bytes()
+    prompts = json.dumps(PROMPTS)
+    assert json.loads(process(READ, hub, tmp_path, "someone/default", prompts)) == ours(PROMPTS)
+
+
+def test_push_to_hub_of_our_classes_is_read_back_with_equal_ids(hub: str, tmp_path: Path) -> None:
+    directory = default_model_directory()
+    process(PUSH, hub, tmp_path, directory, "someone/pushed")
+    read = process(READ, hub, tmp_path, "someone/pushed", json.dumps(PROMPTS[:3]))
+    assert json.loads(read) == ours(PROMPTS[:3])
+
+
+def test_a_token_that_may_not_write_is_told(finished: Path, hub: str, tmp_path: Path) -> None:
+    arguments = ("publish", finished, "someone/cat", "--license", "mit")
+    with pytest.raises(AssertionError, match=r"cannot be published: .*401.*`hf auth login`"):
+        process(PUBLISH, hub, tmp_path, *arguments, token="hf_other")
