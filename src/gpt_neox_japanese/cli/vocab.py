@@ -73,18 +73,15 @@ def build(
 
     check_writable(output)
 
-    from gpt_neox_japanese.corpus import Layout, choose_held_out, corpus_files, without
+    from gpt_neox_japanese.corpus import Layout, corpus_files, without
     from gpt_neox_japanese.tokenizer.build.builder import build_vocabulary
     from gpt_neox_japanese.tokenizer.codec import Codec
 
-    layout = Layout(text_field, id_field, split_lines)
     own = corpus_files(held_out_files) if held_out_files else []
-    files = without(corpus_files(corpus), own)
-    if held_out is None:
-        held_out = 0.0 if own else 0.01
-    choice = choose_held_out(files, layout, held_out)
-    texts = (choice.split(document)[0] for document in _read_with_progress(files, layout))
-    vocabulary = build_vocabulary((text for text in texts if text), size)
+    fraction = held_out if held_out is not None else 0.0 if own else 0.01
+    layout = Layout(text_field, id_field, split_lines)
+    texts = _training_texts(without(corpus_files(corpus), own), layout, fraction)
+    vocabulary = build_vocabulary(texts, size)
     Codec(vocabulary, legacy=False).save(target(output))
     click.echo(f"{len(vocabulary)} ids in {output}")
 
@@ -151,6 +148,17 @@ def _echo_text_statistics(used: TextStatistics) -> None:
     click.echo(f"characters per token  {used.characters_per_token:.4f}")
     click.echo(f"byte tokens           {used.byte_share:.4%}")
     click.echo(f"ids used              {used.used:,}")
+
+
+def _training_texts(files: Sequence[AnyPath], layout: Layout, held_out: float) -> Iterator[str]:
+    """What `prepare` trains on; nothing is read before the first text is asked for."""
+    from gpt_neox_japanese.corpus import choose_held_out
+
+    choice = choose_held_out(files, layout, held_out)
+    for document in _read_with_progress(files, layout):
+        text, _ = choice.split(document)
+        if text:
+            yield text
 
 
 def _read_with_progress(files: Sequence[AnyPath], layout: Layout) -> Iterator[Document]:
