@@ -176,6 +176,27 @@ def test_a_conversion_with_odd_widths_is_computed_with(tmp_path: Path) -> None:
     assert np.abs(scores - exact).max() < 0.02 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8", "int4"])
+def test_a_full_step_computes_what_single_tokens_compute(kind: str) -> None:
+    model = random_model(vocab_size=77)
+    hparams = HParams.from_config(model.config.to_dict())
+    tensors = tensors_of(model) if kind == "float32" else rounded(kind)(model)
+    weights = map_weights(hparams, tensors, bfloat16=False)
+    network = CompiledNetwork(hparams, weights, threads=2, slots=40, max_rows=37)
+    ids = LONG[:21]
+    alone = [scores_of(network, ids[: end + 1], slot=39, at_once=1) for end in range(len(ids))]
+    # The beginning of a prompt beside texts that are one, two, three … tokens long.
+    texts = len(ids) - 5
+    for slot in range(texts):
+        for position in range(slot):
+            network.decode([BatchToken(ids[position], slot, position)], 1)
+    prompt = [BatchToken(ids[position], 38, position) for position in range(len(ids))]
+    tokens = [*prompt, *(BatchToken(ids[slot], slot, slot) for slot in range(texts))]
+    assert len(tokens) == network.max_rows
+    scores = network.decode(tokens, 3)
+    assert np.array_equal(scores, [*alone[3:], *alone[:texts]])
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_chunks_of_integers_are_single_tokens_to_the_bit(kind: str) -> None:
     model = random_model()

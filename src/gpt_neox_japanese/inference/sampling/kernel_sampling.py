@@ -164,8 +164,8 @@ def draw_rows(records: Longs, uniforms: NDArray[np.float64], buffers: SamplingBu
         if floats[TOP_P] < 1:
             weights = weights[: _keep_top_p(floats[TOP_P], weights, ids, buffers)]
         if floats[MIN_P] > 0:
-            least = np.float32(floats[MIN_P]) * _highest(weights)
-            weights = weights[: _keep_from(least, weights, ids)]
+            # Relative to the likeliest, whose weight is exp(0) = 1.
+            weights = weights[: _keep_from(np.float32(floats[MIN_P]), weights, ids)]
         target = uniforms[row] * np.float64(_sum(weights))
         token_id = np.int64(ids[_first_beyond(target, weights, buffers.blocks[1])])
         buffers.chosen[row] = token_id
@@ -310,7 +310,7 @@ def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuff
     # otherwise all but weights up to surplus / count, which together weigh no more than it.
     near = buffers.blocks[0]
     places = buffers.places[0]
-    near = near[: _copy_above(_LIKELY * np.float64(_highest(weights)), weights, near, places)]
+    near = near[: _copy_above(_LIKELY, weights, near, places)]
     share = np.float64(_sum(near))
     if share <= total - surplus:
         near = buffers.blocks[0]
@@ -343,9 +343,8 @@ def _copy_above(least: Number, weights: Floats, out: Floats, places: Ints) -> Nu
     """Copy the weights above `least`, rounded as NumPy does, and their places; return how many."""
     rounded, count = np.float32(least), 0
     for i in range(len(weights)):
-        if weights[i] > rounded:
-            out[count], places[count] = weights[i], i
-            count += 1
+        out[count], places[count] = weights[i], i
+        count += weights[i] > rounded  # no branch, which would be guessed wrong
     return count
 
 
