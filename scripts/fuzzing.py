@@ -42,7 +42,7 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from harness import circumstances  # type: ignore[import-not-found]
 
-__all__ = ["Fuzzer", "Guard", "circumstances", "place_of", "run"]
+__all__ = ["Fuzzer", "Guard", "circumstances", "memory_folder", "place_of", "run"]
 
 _PACKAGE = os.path.realpath(Path(gpt_neox_japanese.__file__).parent)
 _CASES_A_CHILD = 1000
@@ -185,8 +185,7 @@ def run(fuzzer: Fuzzer) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
     sys.dont_write_bytecode = True  # modules that a case imports first are no finding
-    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=place) as name:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory_folder()) as name:
         folder = Path(name)
         (folder / "base").mkdir()
         fuzzer.prepare(folder / "base")
@@ -233,6 +232,11 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(options.state)
     return state
+
+
+def memory_folder() -> Path | None:
+    """A folder in memory, if the system has one; None for that of all temporary files."""
+    return _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
 
 
 def place_of(detail: str) -> str:

@@ -179,24 +179,25 @@ def change_header(draw: random.Random, file: Path) -> str:
         file.write_bytes(struct.pack("<Q", wrong) + data[8:])
         return f"length {wrong}"
     name = draw.choice(sorted(header))
-    entry = header[name]
-    kind = draw.randrange(9)
+    entry = header[name] if isinstance(header[name], dict) else {}
+    whole = {"dtype", "shape", "data_offsets"} <= entry.keys() and isinstance(entry["shape"], list)
+    kind = draw.randrange(9) if whole else draw.choice((0, 4, 5, 6, 8))
     if kind == 0:
         said = _change_value(draw, header, ("dtype", "shape", "data_offsets", "x"))
-    elif kind == 1 and "shape" in entry:
+    elif kind == 1:
         entry["shape"] = draw.choice(
             (entry["shape"][::-1], [*entry["shape"], 1], [1], [], [0], [2**62, 4], [-1])
         )
         said = f"{name} shape {entry['shape']}"
-    elif kind == 2 and "dtype" in entry:
+    elif kind == 2:
         entry["dtype"] = draw.choice(DTYPES)
         said = f"{name} dtype {entry['dtype']}"
-    elif kind == 3 and "shape" in entry and entry["shape"]:
+    elif kind == 3 and entry["shape"] and str(entry["shape"][0]).isdecimal():
         # Both shape and place stay right, so that the file as a whole is.
         old, entry["dtype"] = entry["dtype"], draw.choice(("F16", "I8", "BF16", "U8", "F64"))
-        size = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-        factor = size.get(old, 1) / size.get(entry["dtype"], 1)
-        entry["shape"] = [int(entry["shape"][0] * factor), *entry["shape"][1:]]
+        size = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
+        rows = int(entry["shape"][0]) * size.get(str(old), 1) // size[entry["dtype"]]
+        entry["shape"] = [rows, *entry["shape"][1:]]
         said = f"{name} as {entry['dtype']} {entry['shape']}"
     elif kind == 4:
         del header[name]
@@ -210,7 +211,7 @@ def change_header(draw: random.Random, file: Path) -> str:
         header[new] = {"dtype": "F32", "shape": [4], "data_offsets": [len(body), len(body) + 16]}
         body += struct.pack("<4f", *draw.choices((0.0, 1.0, float("nan"), 1e38), k=4))
         said = f"{new:.40} added"
-    elif kind == 7 and "data_offsets" in entry:
+    elif kind == 7:
         entry["data_offsets"] = draw.choice(([0, 0], [1, 2], [-1, 3], [0, 2**63], [0], [], [4, 0]))
         said = f"{name} at {entry['data_offsets']}"
     else:
