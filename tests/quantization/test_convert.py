@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.quantization.convert import convert
+from gpt_neox_japanese.quantization.hf_modules import QuantizedEmbedding, QuantizedLinear
 
 DENSE = "gpt_neox_japanese.layers.0.attention.dense.weight"
 
@@ -119,6 +121,27 @@ def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path: Path) -> None:
     integers = source_with(tmp_path / "integers", {"a.weight": torch.ones(4, 64).to(torch.int8)})
     with pytest.raises(CheckpointError, match=r"a\.weight is torch\.int8"):
         convert(integers, tmp_path / "out", 4, read=read_tensors)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantised_checkpoint_becomes_floats_again(tmp_path: Path, bits: int) -> None:
+    convert(default_model_directory(), tmp_path / "once", bits, read=read_tensors)
+    convert(tmp_path / "once", tmp_path / "back", 16, read=read_tensors)
+    back = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "back", dtype=torch.float32)
+    quantised = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "once")
+    changed = 0
+    for name, module in quantised.named_modules():
+        if isinstance(module, QuantizedLinear | QuantizedEmbedding):
+            weight = back.get_parameter(f"{name}.weight")
+            assert torch.equal(weight, module.dequantize().bfloat16().float()), name
+            changed += 1
+    assert changed > 20
+    plain = load_file(tmp_path / "once/model.safetensors")
+    for name, tensor in load_file(tmp_path / "back/model.safetensors").items():
+        assert tensor.dtype == torch.bfloat16
+        if plain[name].is_floating_point():
+            assert torch.equal(tensor, plain[name].bfloat16())
+    assert "quantization_config" not in json.loads((tmp_path / "back/config.json").read_text())
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000])

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
-from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors, quantized_modules
+from gpt_neox_japanese.quantization.formats import stored_matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.safetensors_writer import (
     allocate_bits,
@@ -42,7 +45,8 @@ def convert(
 ) -> int:
     """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
 
-    The directory appears when it is complete.
+    The directory appears when it is complete. Of a quantised checkpoint only 16 bits are made: it
+    is dequantised, in memory.
 
     Args:
         source: A model directory.
@@ -75,9 +79,12 @@ def convert(
     """
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
-    config = _read_configs(source)
+    config = _read_configs(source, bits)
     tensors = dict(read(source))
-    _check_tensors(tensors, config, source)
+    check_tensors(config, _arrays(tensors), str(source))
+    tensors = _dequantize(tensors, quantized_modules(config))
+    config.pop("quantization_config", None)
+    _check_tensors(tensors, source)
     _drop_tied_head(tensors, config)
     allocation = allocate_bits(tensors, bits, _LOOKUPS)
     config.pop("torch_dtype", None)
@@ -96,9 +103,9 @@ def convert(
         return weights.stat().st_size
 
 
-def _read_configs(source: Path) -> dict[str, Any]:
+def _read_configs(source: Path, bits: int) -> dict[str, Any]:
     config = read_config(source)
-    if config.get("quantization_config"):
+    if config.get("quantization_config") and bits != 16:
         raise CheckpointError(
             f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
         )
@@ -106,13 +113,30 @@ def _read_configs(source: Path) -> dict[str, Any]:
     return config
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> None:
-    """Refuse what nobody could load afterwards."""
-    arrays = {
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """The same memory, bfloat16 as uint16."""
+    return {
         name: (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
         for name, tensor in tensors.items()
     }
-    check_tensors(config, arrays, str(source))
+
+
+def _dequantize(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, Tensor]:
+    """The weights of quantised modules in bfloat16, and without scales; all others as they are."""
+    floats = dict(tensors)
+    for name in (f"{module}.weight" for module in modules):
+        if name in floats:  # a head that this model has
+            pair = _arrays({key: tensors[key] for key in (name, name + SCALE) if key in tensors})
+            outputs, columns = pair[name].shape
+            shape = outputs, columns * (2 if pair[name].dtype == np.uint8 else 1)
+            matrix = stored_matrix(pair, name, shape)
+            floats[name] = torch.from_numpy(matrix.floats()).bfloat16()
+            floats.pop(name + SCALE, None)
+    return floats
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse what nobody could load afterwards."""
     for name, tensor in tensors.items():
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise CheckpointError(

@@ -34,7 +34,7 @@ def register() -> None:
         ) -> None:
             if hf_quant_cfg.get("quant_method") == METHOD:
                 raise CheckpointError(
-                    "vLLM cannot multiply by int8 and int4 of neox-ja; give it 16 bits:"
+                    "vLLM cannot compute with int8 and int4 of neox-ja; give it 16 bits:"
                     " neox-ja convert DIR --to bf16 --output DIR"
                 )
 
