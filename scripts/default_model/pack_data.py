@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import lzma
 import shutil
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gpt_neox_japanese.training.data.shards import Manifest, PreparedData
@@ -23,18 +24,18 @@ CHUNK = 2**24
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 2, "lp": 1, "pb": 1}]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Pack or unpack."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=["pack", "unpack"])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--part-bytes", type=float, default=41e6)
-    arguments = parser.parse_args()
-    if arguments.task == "pack":
-        pack(arguments.source, arguments.target, int(arguments.part_bytes))
+    options = parser.parse_args(arguments)
+    if options.task == "pack":
+        pack(options.source, options.target, int(options.part_bytes))
     else:
-        unpack(arguments.source, arguments.target)
+        unpack(options.source, options.target)
 
 
 def pack(data: Path, parts: Path, part_bytes: int) -> None:
@@ -51,7 +52,7 @@ def pack(data: Path, parts: Path, part_bytes: int) -> None:
         if file.suffix != ".jsonl":  # the held-out text, which nobody needs for training
             jobs += [(file, start) for start in range(0, file.stat().st_size, CHUNK)]
     number, size = 0, 0
-    with ProcessPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
         for (file, start), packed in zip(jobs, pool.map(_compress, jobs), strict=True):
             if size and size + len(packed) > part_bytes:
                 number, size = number + 1, 0
@@ -74,7 +75,7 @@ def unpack(parts: Path, data: Path) -> None:
     chunks: dict[str, list[Path]] = {}
     for path in sorted(parts.glob("part-*/*.xz"), key=lambda path: path.name):
         chunks.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
-    with ProcessPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
         for name, paths in chunks.items():
             with (data / name).open("wb") as file:
                 file.writelines(pool.map(_decompress, paths))

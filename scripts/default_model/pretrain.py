@@ -30,7 +30,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from itertools import count
@@ -43,25 +43,26 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
 
-from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.model_directory import find_model
-from gpt_neox_japanese.training import cpu_attention
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
 from gpt_neox_japanese.training.distributed import destroy_process_group, rank, world_size
 from gpt_neox_japanese.training.malloc import keep_freed_memory
+from gpt_neox_japanese.training.model_setup import make_model
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
+from gpt_neox_japanese.training.settings import Architecture, Settings
 
 STATE, LOG = "state.pt", "log.jsonl"
 PIECE = 15_000_000
 
 
-def main() -> None:
-    """Read the command line and train."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
     started = time.monotonic()
-    options = _parser().parse_args()
+    options = _parser().parse_args(arguments)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     run = Run(options, started)
     try:
@@ -125,7 +126,6 @@ class Run:
         if self._micro * options.micro_batch * world_size() != options.batch:
             raise SystemExit("--batch must be a multiple of --micro-batch times the processes")
         options.run.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(options.seed)
         self._model = _make_model(options, self._data).to(self._device)
         self._parameters = dict(self._model.named_parameters())
         self._optimizer = MuonAndAdamW(self._model, options.learning_rate, options.weight_decay)
@@ -138,7 +138,6 @@ class Run:
         self._resume()
         if options.finish_tokens and self._finish is None:
             self._finish = self._tokens, options.finish_tokens
-        self._first_step = self._step
         self._compute_loss = _loss_function(self._model, compiled=options.compile)
         held_out = HeldOutWindows(
             self._data.held_out, options.sequence_length, options.held_out_tokens
@@ -233,7 +232,7 @@ class Run:
         return math.inf
 
     def _rate(self) -> float:
-        warm = (self._step - self._first_step + 1) / self._options.warmup_steps
+        warm = (self._step + 1) / self._options.warmup_steps
         return float(self._options.learning_rate * min(warm, self._left(), 1.0))
 
     def _batches(self) -> DataLoader[dict[str, Tensor]]:
@@ -383,29 +382,13 @@ class _Batches:
 
 def _make_model(options: argparse.Namespace, data: RunData) -> GPTNeoXJapaneseForCausalLM:
     if options.init_from is not None:
-        directory = find_model(options.init_from)
-        data.check_vocabulary(directory)
-        model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        start: Architecture | Path = find_model(options.init_from)
     else:
-        hidden, layers, heads = map(int, options.shape.split("x"))
-        model = GPTNeoXJapaneseForCausalLM(
-            GPTNeoXJapaneseConfig(
-                vocab_size=len(data.codec),
-                hidden_size=hidden,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                max_position_embeddings=options.sequence_length,
-                bos_token_id=data.codec.token_to_id("<|startoftext|>"),
-                eos_token_id=data.eos_token_id,
-                attention_dropout=0.0,
-                hidden_dropout=0.0,
-            )
-        )
-    model.skip_logits_in_training = True
-    model.config.use_cache = False
-    on_gpu = torch.cuda.is_available()
-    model.set_attn_implementation("sdpa" if on_gpu else cpu_attention.NAME)
-    return model.train()
+        start = Architecture(*map(int, options.shape.split("x")))
+    settings = Settings(
+        sequence_length=options.sequence_length, batch_size=options.micro_batch, seed=options.seed
+    )
+    return make_model(start, data, settings).train()
 
 
 def _loss_function(model: GPTNeoXJapaneseForCausalLM, *, compiled: bool) -> Any:

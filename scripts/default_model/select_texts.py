@@ -26,7 +26,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +57,17 @@ _DATE_LINE = re.compile(
 )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the corpus, choose, write, and tell what went."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path, nargs="+")
     parser.add_argument("output", type=Path)
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    works = list(read_documents(corpus_files(arguments.corpus)))
+    options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    works = list(read_documents(corpus_files(options.corpus)))
     repeated = repeated_works(works)
     told: Counter[str] = Counter()
-    with (arguments.output / "texts.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+    with (options.output / "texts.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for work, is_repeated in zip(works, repeated, strict=True):
             if is_held_out(work.id, HELD_OUT):
                 reason, texts = "held out", [(work.id, work.text)]

@@ -25,6 +25,10 @@ from gpt_neox_japanese.training.settings import Architecture, Settings
 
 __all__ = ["make_model", "merged_model"]
 
+# What a new model's generation_config.json recommends: plain sampling of a small model wanders off,
+# and without a penalty it repeats itself.
+_SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.25}
+
 
 def make_model(
     init_from: Architecture | Path, data: RunData, settings: Settings
@@ -52,6 +56,7 @@ def make_model(
         config = _config(init_from, data, settings)
         check_memory(config, settings)
         model = GPTNeoXJapaneseForCausalLM(config)
+        model.generation_config.update(**_SAMPLING, pad_token_id=data.eos_token_id)
     # Nobody reads the scores of a training step, and they are its largest tensor.
     model.skip_logits_in_training = True
     model.config.use_cache = False  # with a cache, transformers does not look for documents
