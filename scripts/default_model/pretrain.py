@@ -167,7 +167,8 @@ class Run:
             if now - saved > options.save_minutes * 60:
                 self._save()
                 saved = time.monotonic()
-        self._measure()
+        if not self._stopping:
+            self._measure()
         self._save()
 
     def _take_step(self, batches: Iterator[Mapping[str, Tensor]], rate: float) -> float:
@@ -252,7 +253,7 @@ class Run:
             windows,
             batch_sampler=_Batches(indices),
             num_workers=4 if on_gpu else 0,
-            prefetch_factor=16 if on_gpu else None,
+            prefetch_factor=4 if on_gpu else None,
             pin_memory=on_gpu,
         )
 
@@ -267,7 +268,7 @@ class Run:
         # The others wait for it in the next step.
 
     def _bits_per_character(self) -> float:
-        losses = []
+        losses, windows = torch.zeros((), device=self._device), 0
         # Without gradients everything would be compiled once more.
         stance = (
             torch.compiler.set_stance("force_eager") if self._options.compile else nullcontext()
@@ -275,8 +276,9 @@ class Run:
         with torch.no_grad(), stance, torch.autocast(self._device.type, torch.bfloat16):
             for batch in self._held_out:
                 ids = batch["input_ids"].to(self._device)
-                losses.append(self._model(input_ids=ids, labels=ids).loss.float())
-        per_token = float(torch.stack(losses).mean())
+                losses += self._model(input_ids=ids, labels=ids).loss * len(ids)
+                windows += len(ids)
+        per_token = float(losses) / windows
         return per_token / math.log(2) * self._data.tokens_per_character
 
     @contextmanager
