@@ -18,8 +18,9 @@ _PAIRS = {
 }
 _CLOSING = {opening: closing for closing, opening in _PAIRS.items()}
 _CLOSERS = re.escape("".join(_PAIRS))
-# Marks that end a sentence and brackets that close behind them; or the end of a line.
-_END = re.compile(rf"[。！？!?][。！？!?{_CLOSERS}]*|(?<=[^\n])(?=\n)")
+# Marks that end a sentence and brackets that close behind them; or the end of a line, unless it
+# says that more comes: 彼は、 and then a line in 「」.
+_END = re.compile(rf"[。！？!?][。！？!?{_CLOSERS}]*|(?<=[^\n、])(?=\n)")
 _MORE = re.compile(rf"[。！？!?{_CLOSERS}]*")
 
 
