@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import doctest
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_neox_japanese.inference import whole_sentences
 from gpt_neox_japanese.inference.whole_sentences import WholeSentences
 
 
@@ -62,3 +64,7 @@ def test_pieces_do_not_matter_and_nothing_is_changed_but_the_end(text: str, brok
     assert text.startswith(kept)
     if not broken:
         assert whole == text
+
+
+def test_the_example_of_the_docstring_is_true() -> None:
+    assert doctest.testmod(whole_sentences).failed == 0
