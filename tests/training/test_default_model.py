@@ -6,6 +6,9 @@ import importlib.util
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import count
@@ -161,6 +164,28 @@ def test_a_run_by_the_clock_ends_in_time_with_a_model_in_pieces(
     assert (pieces / "model.safetensors.sha256").read_text().split()[0] == sha256(
         weights
     ).hexdigest()
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="gloo over localhost is tried on Linux and macOS"
+)
+def test_two_processes_have_the_losses_of_one(
+    prepared: Path, tmp_path: Path, pretrain: Any
+) -> None:
+    finish = ("--finish-tokens", str(4 * 4 * 32))
+    pretrain.main(arguments(prepared, tmp_path / "one", *finish))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    at = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, str(SCRIPTS / "pretrain.py")]
+    command += arguments(prepared, tmp_path / "two", *finish)
+    both = [
+        subprocess.Popen(command, env={**os.environ, **at, "RANK": number}) for number in ("0", "1")
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    losses = [[x["loss"] for x in log(tmp_path / n) if "loss" in x] for n in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_a_run_with_other_windows_is_not_gone_on_with(
