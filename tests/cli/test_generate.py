@@ -32,6 +32,15 @@ def test_seed_reproduces_each_continuation(checkpoint: Path) -> None:
     assert json.loads(run(*arguments, "--seed", 0).stdout)["seed"] == 0
 
 
+def test_an_unfinished_sentence_is_dropped_where_asked() -> None:
+    arguments = ("generate", "ある朝、猫は", "--seed", 1, "--max-new-tokens", 90)
+    text = run(*arguments).stdout.removesuffix("\n")
+    whole = run(*arguments, "--end-at-sentence").stdout.removesuffix("\n")
+    assert whole.endswith(("。", "」", "！", "？"))
+    assert text.startswith(whole.removesuffix("」"))
+    assert len(whole) < len(text)
+
+
 def test_guesses_and_threads_change_no_character(checkpoint: Path) -> None:
     arguments = ("generate", "猫は猫は猫は", "--model", checkpoint, "--temperature", 0)
     plain = run(*arguments).stdout

@@ -137,6 +137,31 @@ def test_stop_string_may_span_tokens_and_frees_the_engine() -> None:
     assert engine.streams[0].cancelled
 
 
+def test_an_unfinished_sentence_is_dropped_where_asked() -> None:
+    ids = CODEC.encode("吾輩は猫。猫は")
+    assert written(ids, end_at_sentence=True) == ["吾輩は猫。"]
+    completion = details(ids, end_at_sentence=True)
+    assert (completion.text, completion.finish_reason) == ("吾輩は猫。", "length")
+    assert completion.token_ids == tuple(ids)
+    assert completion.offsets == ((0, 2), (2, 3), (3, 4), (4, 5), (5, 5), (5, 5))
+    assert details(ids).text == "吾輩は猫。猫は"
+
+
+def test_brackets_are_closed_behind_the_last_sentence() -> None:
+    ids = CODEC.encode("「猫。猫は")
+    completion = details(ids, end_at_sentence=True, echo=True)
+    assert completion.text == "猫「猫。」"
+    assert completion.offsets[-2:] == ((4, 4), (4, 4))
+    ours, _ = generator(CODEC.encode("猫。猫は"))
+    assert ours.generate("「", end_at_sentence=True) == "猫。」"
+    assert ours.generate(CODEC.encode("「"), end_at_sentence=True) == "猫。」"
+
+
+def test_a_stop_string_ends_an_unfinished_sentence() -> None:
+    ids = CODEC.encode("猫。猫は吾輩")
+    assert details(ids, end_at_sentence=True, stop="吾").text == "猫。猫は"
+
+
 def test_a_stop_string_in_the_prompt_does_not_stop() -> None:
     assert written([2, 3], stop="猫", echo=True) == ["猫", "は", "。"]
 
@@ -274,6 +299,7 @@ def test_an_error_while_writing_reaches_the_reader_and_frees_the_engine() -> Non
         ({"stop": 3}, "stop is 3"),
         ({"stop": [3]}, "stop string is 3"),
         ({"echo": "no"}, "echo is 'no'"),
+        ({"end_at_sentence": 1}, "end_at_sentence is 1"),
         ({"sampling_params": {"top_k": 3}}, "sampling_params is"),
         ({"seed": 0.5}, "seed is 0.5"),
         ({"max_new_tokens": 1.5}, "max_new_tokens is 1.5"),

@@ -57,7 +57,9 @@ def test_a_run_leaves_a_complete_checkpoint_in_bf16(run: Path, prepared: Path) -
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert config["dtype"] == "bfloat16"
     assert config["use_cache"] is True
-    assert (run / "generation_config.json").is_file()
+    sampling = json.loads((run / "generation_config.json").read_text(encoding="utf-8"))
+    assert sampling["do_sample"] is True
+    assert sampling["repetition_penalty"] > 1
     assert not list(run.glob(".*"))
 
 

@@ -39,6 +39,11 @@ _MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
     "--stop", type=TEXT, multiple=True, help="End before this text. May be given several times."
 )
 @LENGTH(
+    "--end-at-sentence",
+    is_flag=True,
+    help="Drop a last sentence that --max-new-tokens broke off.",
+)
+@LENGTH(
     "--num-return-sequences",
     type=Whole(1, 1000),
     default=1,
@@ -61,6 +66,7 @@ def command(
     max_new_tokens: int,
     num_return_sequences: int,
     stop: tuple[str, ...],
+    end_at_sentence: bool,
     seed: int | None,
     dtype: str,
     device: str,
@@ -101,6 +107,7 @@ def command(
             text,
             max_new_tokens=max_new_tokens,
             stop=stop,
+            end_at_sentence=end_at_sentence,
             seed=each,
             echo=not as_json if echo is None else echo,
             **{name: value for name, value in sampling.items() if value is not None},

@@ -9,6 +9,7 @@ from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.inference.sampling.sampler import Choice
 from gpt_neox_japanese.inference.scheduler.request import FinishReason
 from gpt_neox_japanese.inference.stop_strings import StopStrings
+from gpt_neox_japanese.inference.whole_sentences import WholeSentences
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["Detokenizer", "place_tokens"]
@@ -23,6 +24,7 @@ class Detokenizer:
     Args:
         codec: Decodes.
         stop: Where the text ends.
+        sentences: Drops a last sentence that is not whole; None to leave it.
         hidden: Ids that are never shown.
         byte_ids: Ids that are one byte of a character.
         start: Offsets count from here; the length of the prompt where that is shown too.
@@ -34,6 +36,7 @@ class Detokenizer:
         codec: Codec,
         stop: StopStrings,
         *,
+        sentences: WholeSentences | None = None,
         hidden: Collection[int] = (),
         byte_ids: Collection[int] = (),
         start: int = 0,
@@ -41,6 +44,7 @@ class Detokenizer:
     ) -> None:
         self._decoder = codec.stream_decoder(errors=errors)
         self._stop = stop
+        self._sentences = sentences
         self._byte_ids = byte_ids
         self._hidden = hidden
         self._decoded = start  # characters decoded, those of a stop string too
@@ -79,7 +83,12 @@ class Detokenizer:
         if is_byte and not text:
             return TextChunk("")
         self._place(text, len(text.encode()) if is_byte else 1, self._decoder.num_pending)
-        chunk = self._give(self._stop.feed(text))
+        text = self._stop.feed(text)
+        if self._sentences is not None:
+            text = self._sentences.feed(text)
+            if self.stopped:
+                text += self._sentences.finish(is_broken_off=False)[0]
+        chunk = self._give(text)
         return chunk._replace(finish_reason="stop") if self.stopped else chunk
 
     def finish(self, reason: FinishReason) -> TextChunk:
@@ -91,7 +100,14 @@ class Detokenizer:
         text = self._decoder.finish()
         self._place(text, len(self._open) if text else 0)
         rest = self._stop.feed(text) + self._stop.finish()
-        return self._give(rest, everything=True)._replace(finish_reason=reason)
+        closing = ""
+        if self._sentences is not None:
+            rest = self._sentences.feed(rest)
+            last, closing = self._sentences.finish(is_broken_off=reason == "length")
+            rest += last
+        chunk = self._give(rest, everything=True)
+        self._shown += len(closing)
+        return chunk._replace(text=chunk.text + closing, finish_reason=reason)
 
     def _whole(self, text: str, choice: Choice) -> TextChunk:
         """A token that stands for text of its own, after which nothing is open or held back."""

@@ -26,6 +26,7 @@ from gpt_neox_japanese.inference.sampling.params import (
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.inference.stop_strings import StopStrings
 from gpt_neox_japanese.inference.text_stream import TextStream
+from gpt_neox_japanese.inference.whole_sentences import WholeSentences
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class GenerationKwargs(SamplingKwargs, total=False):
     Attributes:
         max_new_tokens: How many tokens to write at most; 200 if not given, and 0 writes nothing.
         stop: The text ends before the first of these strings, which is no part of it.
+        end_at_sentence: Drop the last sentence if `max_new_tokens` or the context broke it off, and
+            close brackets that are open before it. What a stream gives waits for the end of its
+            sentence. A text without any whole sentence stays as it is.
         seed: The same seed gives the same text; without one each text is another.
         echo: The text begins with the prompt.
         sampling_params: How each token is chosen; the model's own (`TextGenerator.sampling_params`)
@@ -60,6 +64,7 @@ class GenerationKwargs(SamplingKwargs, total=False):
 
     max_new_tokens: int
     stop: str | Sequence[str]
+    end_at_sentence: bool
     seed: int | None
     echo: bool
     sampling_params: SamplingParams | None
@@ -84,7 +89,7 @@ class TextGenerator:
         >>> from gpt_neox_japanese import TextGenerator
         >>> generator = TextGenerator.from_pretrained()
         >>> generator.generate("吾輩は猫である。", max_new_tokens=12, temperature=0)
-        '\n 私は、その猫の子を見て'
+        '\n 私の家に住む人が、その'
         >>> [len(text) > 0 for text in generator.generate(["雨が", "風が"], seed=1)]
         [True, True]
     """
@@ -403,19 +408,22 @@ class TextGenerator:
         *,
         max_new_tokens: int = 200,
         stop: str | Sequence[str] = (),
+        end_at_sentence: bool = False,
         seed: int | None = None,
         echo: bool = False,
         sampling_params: SamplingParams | None = None,
         **changes: Unpack[SamplingKwargs],
     ) -> TextStream:
         check_bool("echo", echo, GenerationError)
+        check_bool("end_at_sentence", end_at_sentence, GenerationError)
         text = ""
         offsets: Sequence[tuple[int, int]] = ()
-        if echo or prompt_logprobs is not None:
+        if echo or end_at_sentence or prompt_logprobs is not None:
             text, offsets = self._placed(prompt, prompt_ids)
         detokenizer = Detokenizer(
             self.codec,
             StopStrings(stop),
+            sentences=WholeSentences(text) if end_at_sentence else None,
             hidden=self._hidden,
             byte_ids=self._byte_ids,
             start=len(text) if echo else 0,

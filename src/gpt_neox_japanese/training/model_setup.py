@@ -59,6 +59,11 @@ def model_config(
     return config
 
 
+# What a new model's generation_config.json recommends: plain sampling of a small model wanders off,
+# and without a penalty it repeats itself.
+_SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.25}
+
+
 def make_model(
     init_from: Architecture | Path, data: RunData, settings: RunSettings
 ) -> GPTNeoXJapaneseForCausalLM | Any:
@@ -85,6 +90,7 @@ def make_model(
         model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     else:
         model = GPTNeoXJapaneseForCausalLM(config)
+        model.generation_config.update(**_SAMPLING, pad_token_id=data.eos_token_id)
     # Nobody reads the scores of a training step, and they are its largest tensor.
     model.skip_logits_in_training = True
     model.config.use_cache = False  # with a cache, transformers does not look for documents
