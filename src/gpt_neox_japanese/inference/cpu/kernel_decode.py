@@ -10,7 +10,7 @@ five phases:
     4. `dense_h_to_4h`
     5. GELU and `dense_4h_to_h`, added to the hidden state
 
-Layer norms, and the quantising of activations for integer weights, are done by every thread for
+Layer norms, and what prepares activations for products, are done by every thread for
 itself: that takes less time than one more phase. A thread that comes late may read for them what a
 later phase is just writing; then there is no work left to take, and what it has read is forgotten.
 
@@ -24,10 +24,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import (
-    QuantizedActivations,
+    PreparedActivations,
     embed,
-    gemv,
-    quantize_activations,
+    multiply,
+    prepare_activations,
 )
 from gpt_neox_japanese.inference.cpu.kernel_phases import (
     GO,
@@ -103,7 +103,7 @@ class Workspace(NamedTuple):
         logits: float32 [MAX_ROWS, vocabulary], the result.
         normed: float32 [threads, MAX_ROWS, hidden].
         scores: float32 [threads, capacity].
-        quantized: Room for activations as integers.
+        prepared: Room for activations as products need them.
     """
 
     matrix: Number
@@ -128,7 +128,7 @@ class Workspace(NamedTuple):
     logits: Floats
     normed: Floats
     scores: Floats
-    quantized: QuantizedActivations
+    prepared: PreparedActivations
 
 
 def counter_words(layers: int) -> int:
@@ -168,10 +168,10 @@ def _project(
     """This thread's share of `out` = `x` times a matrix, transposed."""
     rows, computed = out.shape[1], 0
     item_size = _work_item_size(ws, rows)
-    quantize_activations(kind, x, ws.quantized, thread_id)
+    prepare_activations(kind, x, ws.prepared, thread_id)
     first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     while first < last:
-        gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
+        multiply(kind, address, x, ws.prepared, thread_id, out, first, last)
         computed += last - first
         first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     complete_phase(ws.counters, phase, step, computed, rows)
@@ -185,10 +185,10 @@ def _project_and_activate(
     kind, rows, computed = ws.matrix, ws.mlp_hidden.shape[1], 0
     out = ws.mlp_hidden[: len(x)]
     item_size = _work_item_size(ws, rows)
-    quantize_activations(kind, x, ws.quantized, thread_id)
+    prepare_activations(kind, x, ws.prepared, thread_id)
     first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     while first < last:
-        gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
+        multiply(kind, address, x, ws.prepared, thread_id, out, first, last)
         for row in range(len(x)):
             gelu(out[row, first:last], ws.tanh)
         computed += last - first
@@ -210,10 +210,10 @@ def _project_and_add(
     kind, rows, computed = ws.matrix, ws.hidden.shape[1], 0
     out = ws.delta[: len(x)]
     item_size = _work_item_size(ws, rows)
-    quantize_activations(kind, x, ws.quantized, thread_id)
+    prepare_activations(kind, x, ws.prepared, thread_id)
     first, last = next_work_item(ws.counters, phase, step, item_size, rows)
     while first < last:
-        gemv(kind, address, x, ws.quantized, thread_id, out, first, last)
+        multiply(kind, address, x, ws.prepared, thread_id, out, first, last)
         for row in range(len(x)):
             add_rows(ws.hidden[row, first:last], out[row, first:last])
             if bias != 0:
