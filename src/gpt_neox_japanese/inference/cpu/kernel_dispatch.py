@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from gpt_neox_japanese.inference.network import MAX_ROWS
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at, to_float32
 from gpt_neox_japanese.kernels.compile import (
     Floats,
@@ -51,6 +52,7 @@ from gpt_neox_japanese.kernels.gemv import (
 __all__ = ["PreparedActivations", "embed", "multiply", "prepare_activations"]
 
 _FLOATS = (types.float32, types.uint16)
+_HAS_MANY = MAX_ROWS > MAX_FEW_ROWS  # otherwise GEMM need not be compiled into a step
 
 
 class PreparedActivations(NamedTuple):
@@ -88,8 +90,9 @@ def _prepare_activations(kind, x, prepared, thread_id):
     if kind.dtype in _FLOATS:
 
         def pack(kind, x, prepared, thread_id):
-            if len(x) > MAX_FEW_ROWS:
-                pack_floats(x, prepared.panels[thread_id], 0, len(x))
+            if _HAS_MANY:  # noqa: SIM102 - Numba leaves out what a constant forbids
+                if len(x) > MAX_FEW_ROWS:
+                    pack_floats(x, prepared.panels[thread_id], 0, len(x))
 
         return pack
 
@@ -103,8 +106,9 @@ def _prepare_activations(kind, x, prepared, thread_id):
             prepared.corrections[thread_id].ctypes.data, rows, groups, prepared.corrections
         )
         quantize_rows(x, numbers, prepared.scales[thread_id], corrections)
-        if rows > MAX_FEW_ROWS:
-            pack_integers(numbers, _integer_panels(prepared, thread_id), 0, rows)
+        if _HAS_MANY:  # noqa: SIM102
+            if rows > MAX_FEW_ROWS:
+                pack_integers(numbers, _integer_panels(prepared, thread_id), 0, rows)
 
     return quantize
 
@@ -150,10 +154,11 @@ def _multiply(kind, address, x, prepared, thread_id, out, first, last):
 
         def floats(kind, address, x, prepared, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            if len(x) > MAX_FEW_ROWS:
-                many(matrix, prepared.panels[thread_id], out, first, last)
-            else:
-                few(matrix, x, out, first, last)
+            if _HAS_MANY:  # noqa: SIM102
+                if len(x) > MAX_FEW_ROWS:
+                    many(matrix, prepared.panels[thread_id], out, first, last)
+                    return
+            few(matrix, x, out, first, last)
 
         return floats
     if kind.dtype == types.int8:
@@ -163,10 +168,11 @@ def _multiply(kind, address, x, prepared, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], columns, kind)
             scales = matrix_at(address[1], 1, out.shape[1], prepared.scales)[0]
             x_scales = prepared.scales[thread_id]
-            if rows > MAX_FEW_ROWS:
-                panels = _integer_panels(prepared, thread_id)
-                gemm_int8(matrix, scales, panels, x_scales, out, first, last)
-                return
+            if _HAS_MANY:  # noqa: SIM102
+                if rows > MAX_FEW_ROWS:
+                    panels = _integer_panels(prepared, thread_id)
+                    gemm_int8(matrix, scales, panels, x_scales, out, first, last)
+                    return
             numbers = matrix_at(
                 prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
             )
@@ -180,10 +186,11 @@ def _multiply(kind, address, x, prepared, thread_id, out, first, last):
         packed = matrix_at(address[0], out.shape[1], columns // 2, kind)
         scales = matrix_at(address[1], out.shape[1], groups, np.empty(0, np.uint16))
         x_scales = prepared.scales[thread_id]
-        if rows > MAX_FEW_ROWS:
-            panels = _integer_panels(prepared, thread_id)
-            gemm_int4(packed, scales, panels, x_scales, out, first, last)
-            return
+        if _HAS_MANY:  # noqa: SIM102
+            if rows > MAX_FEW_ROWS:
+                panels = _integer_panels(prepared, thread_id)
+                gemm_int4(packed, scales, panels, x_scales, out, first, last)
+                return
         numbers = matrix_at(
             prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
         )
