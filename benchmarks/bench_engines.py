@@ -1,4 +1,4 @@
-"""The 2.7B shape in every engine: ours, transformers, llama.cpp and CTranslate2, in one run.
+"""The 2.7B shape in every engine: ours, transformers, llama.cpp, CTranslate2, OpenVINO, in one run.
 
     python benchmarks/engine_files.py DIR --vocabulary DIR
     python benchmarks/bench_engines.py DIR [--rounds 3] [--prompts 2] [--formats bf16,int8,int4]
@@ -6,13 +6,16 @@
 Of each format: tokens a second while 64 are written after a prompt of 32, and while a prompt of 512
 is read; ours also with eight texts at once. Two threads, greedy, medians of rounds in which each
 engine has its turn. Load time is that of the model alone, with its files in the page cache, without
-importing the library; the peak is that of the process. Needs `pip install xllamacpp ctranslate2`.
+importing the library; the peak is that of the process. OpenVINO computes the matrix products alone,
+with random weights. Needs `pip install xllamacpp ctranslate2 openvino`; an engine that is not
+installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,19 @@ from engines import EngineProcess
 from harness import median, write_result
 
 ENGINES = {
-    "bf16": {"ours": "ours-bf16", "transformers": "ours-bf16", "llama.cpp": "llama-BF16.gguf"},
+    "bf16": {
+        "ours": "ours-bf16",
+        "transformers": "ours-bf16",
+        "llama.cpp": "llama-BF16.gguf",
+        "openvino": "ours-bf16",
+    },
     "int8": {
         "ours": "ours-int8",
         "llama.cpp": "llama-Q8_0.gguf",
         "ctranslate2": "ctranslate2-int8",
+        "openvino": "ours-int8",
     },
-    "int4": {"ours": "ours-int4", "llama.cpp": "llama-Q4_0.gguf"},
+    "int4": {"ours": "ours-int4", "llama.cpp": "llama-Q4_0.gguf", "openvino": "ours-int4"},
 }
 SHORT, LONG, TOKENS, TEXTS = 32, 512, 64, 8
 Result = dict[str, Any]
@@ -40,7 +49,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2, help="rounds with a prompt of 512")
     parser.add_argument("--formats", default=",".join(ENGINES))
     arguments = parser.parse_args()
-    packages = ["numba", "numpy", "torch", "transformers", "xllamacpp", "ctranslate2"]
+    packages = ["numba", "numpy", "torch", "transformers"]
+    packages += [name for name in ("xllamacpp", "ctranslate2", "openvino") if is_installed(name)]
     for kind in arguments.formats.split(","):
         result = of_format(kind, arguments.directory, arguments.rounds, arguments.prompts)
         print(json.dumps({kind: result}, indent=2))
@@ -52,19 +62,21 @@ def of_format(kind: str, directory: Path, rounds: int, prompts: int) -> Result:
     files = {name: directory / file for name, file in ENGINES[kind].items()}
     for path in files.values():
         warm(path)
-    engines = [EngineProcess(name, path) for name, path in files.items()]
+    engines = [EngineProcess(name, path) for name, path in files.items() if is_installed(name)]
     # The first, uncounted texts warm caches and compilers.
     for engine in engines:
         engine.generate(prompt(0, SHORT), 4)
     decode: dict[str, list[float]] = {engine.name: [] for engine in engines}
     prefill: dict[str, list[float]] = {engine.name: [] for engine in engines}
-    eight = []
+    eight: dict[str, list[float]] = {"ours": [], "openvino": []}
     for turn in range(1, rounds + 1):
         for engine in engines:
             decode[engine.name].append(engine.generate(prompt(turn, SHORT), TOKENS)[1])
         for engine in engines if turn <= prompts else ():
             prefill[engine.name].append(engine.generate(prompt(turn, LONG), 1)[0])
-        eight.append(engines[0].generate(prompt(turn, SHORT), TOKENS, TEXTS)[1])
+        for engine in engines:
+            if engine.name in eight:
+                eight[engine.name].append(engine.generate(prompt(turn, SHORT), TOKENS, TEXTS)[1])
     result = {
         engine.name: {
             "tokens_per_second": (TOKENS - 1) / median(decode[engine.name]),
@@ -74,8 +86,16 @@ def of_format(kind: str, directory: Path, rounds: int, prompts: int) -> Result:
         }
         for engine in engines
     }
-    result["ours"]["tokens_per_second_of_eight"] = TEXTS * (TOKENS - 1) / median(eight)
+    for name, times in eight.items():
+        if times:
+            result[name]["tokens_per_second_of_eight"] = TEXTS * (TOKENS - 1) / median(times)
     return result
+
+
+def is_installed(name: str) -> bool:
+    """Whether an engine can be started."""
+    package = {"llama.cpp": "xllamacpp", "ours": "gpt_neox_japanese"}.get(name, name)
+    return find_spec(package) is not None
 
 
 def prompt(turn: int, size: int) -> list[int]:

@@ -189,6 +189,13 @@ def ctranslate2(path: str) -> Generate:
     return generate
 
 
+def openvino(path: str) -> Generate:
+    """OpenVINO, which computes the matrix products alone."""
+    import openvino_products
+
+    return openvino_products.load(path, THREADS)
+
+
 def main(name: str, path: str) -> None:
     """Load, answer requests, and tell the peak when there are no more."""
     engines = {
@@ -196,6 +203,7 @@ def main(name: str, path: str) -> None:
         "transformers": transformers,
         "llama.cpp": llama_cpp,
         "ctranslate2": ctranslate2,
+        "openvino": openvino,
     }
     # What libraries print goes elsewhere.
     answers = os.fdopen(os.dup(1), "w")

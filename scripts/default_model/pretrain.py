@@ -39,6 +39,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from gpt_neox_japanese.training.malloc import keep_freed_memory
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
@@ -50,7 +51,6 @@ from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
 from gpt_neox_japanese.training.data.run_data import RunData, open_data
 from gpt_neox_japanese.training.distributed import destroy_process_group, rank, world_size
-from gpt_neox_japanese.training.malloc import keep_freed_memory
 from gpt_neox_japanese.training.model_setup import make_model
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
 from gpt_neox_japanese.training.settings import Architecture, Settings

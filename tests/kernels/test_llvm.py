@@ -14,7 +14,7 @@ from gpt_neox_japanese.kernels.llvm import INT16, INT32, add_products, vector
 _LANES = 16
 
 
-def _module(*, neighbours: bool, arm: bool) -> str:
+def _module(*, arm: bool) -> str:
     """A function `add(sums, left, right)` of pointers."""
     module = ir.Module()
     kinds = [vector(INT32, _LANES // 2), vector(INT16, _LANES), vector(INT16, _LANES)]
@@ -22,7 +22,7 @@ def _module(*, neighbours: bool, arm: bool) -> str:
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), pointers), "add")
     builder = ir.IRBuilder(function.append_basic_block())
     values = [builder.load(pointer, align=1) for pointer in function.args]
-    total = add_products(builder, *values, neighbours=neighbours, arm=arm)
+    total = add_products(builder, *values, arm=arm)
     builder.store(total, function.args[0], align=1)
     builder.ret_void()
     return str(module)
@@ -44,7 +44,6 @@ def _instructions(module: str, triple: str, processor: str) -> set[str]:
     return set(re.findall(r"^\s+([a-z]\w*)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("neighbours", [True, False])
 @pytest.mark.parametrize(
     ("triple", "processor", "there", "not_there"),
     [
@@ -55,16 +54,15 @@ def _instructions(module: str, triple: str, processor: str) -> set[str]:
     ],
 )
 def test_products_are_added_by_the_instruction_that_the_processor_has_for_it(
-    triple: str, processor: str, there: set[str], not_there: set[str], neighbours: bool
+    triple: str, processor: str, there: set[str], not_there: set[str]
 ) -> None:
     arm = not triple.startswith("x86")
-    names = _instructions(_module(neighbours=neighbours, arm=arm), triple, processor)
+    names = _instructions(_module(arm=arm), triple, processor)
     assert there <= names
     assert not not_there & names
 
 
-@pytest.mark.parametrize("neighbours", [True, False])
-def test_arm_and_others_add_the_same_products(neighbours: bool) -> None:
+def test_arm_and_others_add_the_same_products() -> None:
     generator = np.random.default_rng(0)
     left = generator.integers(-(2**15), 2**15, _LANES, dtype=np.int16)
     right = generator.integers(-2047, 2048, _LANES, dtype=np.int16)
@@ -72,7 +70,7 @@ def test_arm_and_others_add_the_same_products(neighbours: bool) -> None:
     results = []
     for arm in (False, True):
         machine = binding.Target.from_default_triple().create_target_machine()
-        module = binding.parse_assembly(_module(neighbours=neighbours, arm=arm))
+        module = binding.parse_assembly(_module(arm=arm))
         engine = binding.create_mcjit_compiler(module, machine)
         engine.finalize_object()
         add = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(engine.get_function_address("add"))
@@ -82,5 +80,3 @@ def test_arm_and_others_add_the_same_products(neighbours: bool) -> None:
     products = left.astype(np.int32) * right
     np.testing.assert_array_equal(results[0], before + products.reshape(-1, 2).sum(axis=1))
     assert results[1].sum() == results[0].sum()
-    if neighbours:
-        np.testing.assert_array_equal(results[1], results[0])

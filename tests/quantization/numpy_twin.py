@@ -45,19 +45,16 @@ def gemv_int4(
     q: NDArray[np.int16],
     x_scales: Floats,
 ) -> Floats:
-    """The very bits of the kernel: exact sums of a group in eight lanes, then floats in order."""
+    """The very bits of the kernel: exact sums of groups, scaled; those of eight added in halves."""
     outputs, groups = group_scales.shape
-    weights = unpack_int4(packed).astype(np.int32) + 8
-    lanes = (q[:, None] * weights[None]).reshape(len(q), outputs, groups, 4, 8, 2).sum(axis=(3, 5))
-    corrections = -8 * q.astype(np.int32).reshape(len(q), groups, GROUP).sum(axis=2)
-    lanes[..., 0] += corrections[:, None]
-    scaled = lanes.astype(np.float32) * bfloat16_to_float32(group_scales)[None, :, :, None]
+    weights = unpack_int4(packed).astype(np.int32)
+    sums = (q[:, None] * weights[None]).reshape(len(q), outputs, groups, GROUP).sum(axis=3)
+    scaled = sums.astype(np.float32) * bfloat16_to_float32(group_scales)[None]
+    scaled = np.pad(scaled, ((0, 0), (0, 0), (0, -groups % 8)))
     total = np.zeros((len(q), outputs), np.float32)
-    for start in range(0, groups, 32):
-        sums = np.zeros((len(q), outputs, 8), np.float32)
-        for group in range(start, min(start + 32, groups)):
-            sums += scaled[:, :, group]
+    for start in range(0, groups, 8):
+        block = scaled[..., start : start + 8]
         for half in (4, 2, 1):
-            sums = sums[..., :half] + sums[..., half : 2 * half]
-        total += sums[..., 0]
+            block = block[..., :half] + block[..., half : 2 * half]
+        total += block[..., 0]
     return total * x_scales[:, None]

@@ -57,6 +57,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _SOURCES = (
     "**/kernels/*.py",
     "**/kernel_*.py",
+    "inference/network.py",
     "tokenizer/encoding/normalization.py",
     "tokenizer/encoding/python_encoder.py",
 )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["GROUP", "QMAX"]
+__all__ = ["BLOCK", "FLOAT_LANES", "GROUP", "MAX_FEW_ROWS", "QMAX"]
 
 GROUP = 64  # columns of int4 that share a scale
 QMAX = 2047  # the largest quantised activation: 12 bits with the sign
+
+# The order of sums, and so a part of every result: columns of a block are added to FLOAT_LANES
+# sums (int4: groups of a block each have their own), these in halves, and blocks one by one.
+BLOCK = 512
+FLOAT_LANES = 16
+
+MAX_FEW_ROWS = 8  # rows of activations that GEMV multiplies; GEMM takes more

@@ -4,10 +4,13 @@ All functions write `out[:, first:last]` and start no threads: their callers spl
 threads. They may be called from Python and from compiled functions. The product of one row of
 weights and one row of activations is the same to the bit whatever else is computed with it.
 
-With one row of activations, weights are read in the order in which they lie. With several, the
-outputs are taken in panels and the columns in blocks, such that the activations of a block stay in
-the L1 cache and the weights of a panel in the L2 cache; while one panel is multiplied, the next is
-prefetched. A panel is computed tile by tile by the micro-kernel of its format.
+With one row of activations, weights are read in the order in which they lie. With several, some
+outputs and some columns are taken at a time, such that the activations stay in the L1 cache, and
+the weights of the next outputs are prefetched (`few_rows`). More rows are for `gemm`.
+
+The order of sums, for floats: columns of a block are added to FLOAT_LANES sums, one after the
+other; these are added in halves, and blocks one by one. In int4 the sums are those of whole groups,
+exact and then scaled; eight of a block are added in halves, and blocks one by one.
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.compile import Number, compiled, entry
-from gpt_neox_japanese.kernels.constants import GROUP, QMAX
+from gpt_neox_japanese.kernels.constants import BLOCK, GROUP, MAX_FEW_ROWS, QMAX
+from gpt_neox_japanese.kernels.few_rows import (
+    FEW_ROWS,
+    few_bfloat16,
+    few_float32,
+    few_int4,
+    few_int8,
+    few_outputs,
+)
 from gpt_neox_japanese.kernels.microkernel import (
     dot_bfloat16,
     dot_float32,
@@ -41,13 +52,9 @@ Words: TypeAlias = NDArray[np.int16]
 _MIN_ABSMAX = 1e-30  # a row whose largest activation is smaller counts as zero
 _ROUNDING = 12582912.0  # 1.5 * 2**23: what is added to it becomes whole
 
-_PANEL_OUTPUTS = 32
-_PREFETCH_BYTES = 1024  # how far ahead of what is read in order
-
-_BLOCK_COLUMNS = 2048  # of floats; part of the result, because it decides the order of sums
-_INT8_BLOCK_COLUMNS = 2560  # four rows of activations take 20 KB of the L1 cache
-_INT8_BLOCK_COLUMNS_ONE_ROW = 8192  # QMAX * 127 * 8192 < 2**31
-_BLOCK_GROUPS = _BLOCK_COLUMNS // GROUP
+_INT8_BLOCK_COLUMNS = 8192  # QMAX * 127 * 8192 < 2**31
+_INT8_BLOCK_OF_FEW = 2560  # four rows of activations take 20 KB of the L1 cache
+_OUTPUTS = 32  # whose sums of a few rows wait until all columns are read
 
 
 @entry
@@ -88,100 +95,119 @@ def quantize_rows(x: Floats, q: Words, scales: Floats, corrections: NDArray[np.i
             corrections[row, group] = np.int32(-8) * total
 
 
-def _make_tile_kernel(dot: Any, outputs: int, rows: int) -> Any:
-    """Make the loop over a panel's tiles; it adds the products of a block to `totals`.
-
-    The number of outputs of the panel is a multiple of `outputs`.
-
-    Args:
-        dot: The micro-kernel.
-        outputs: Height of a tile.
-        rows: Width of a tile.
-    """
-
-    @compiled
-    def add(
-        matrix: Any,
-        inputs: Any,
-        totals: Any,
-        row: Number,
-        output: Number,
-        end: Number,
-        first: Number,
-        last: Number,
-        ahead: Number,
-    ) -> None:
-        for index in range(0, end - output, outputs):
-            sums = dot(matrix, inputs, output + index, row, first, last, ahead, outputs, rows)
-            for below in range(outputs):
-                for offset in range(rows):
-                    totals[row + offset, index + below] += sums[below * rows + offset]
-
-    return add
-
-
-def _make_gemv(
-    dot: Any, finish: Any, total: Any, tile: tuple[int, int], block: int, block_of_one_row: int
-) -> Any:
+def _make_gemv(dot: Any, finish: Any, total: Any, block: int) -> Any:
     """Make the GEMV of a format.
 
     Args:
         dot: Its micro-kernel.
         finish: `(total, matrix, inputs, output, row)` → element of the result.
         total: Type of sums over several blocks.
-        tile: Outputs and rows of a tile, as many as there are registers for.
         block: Columns, or groups, of a block.
-        block_of_one_row: The same with one row of activations.
     """
-    outputs, max_rows = tile
-    tiles = {rows: _make_tile_kernel(dot, outputs, rows) for rows in {max_rows, 2, 1}}
-    add_max_rows, add_2, add_1 = tiles[max_rows], tiles[2], tiles[1]
-
-    @compiled
-    def multiply_row(
-        matrix: Any, inputs: Any, out: Any, row: Number, first: Number, last: Number, size: Number
-    ) -> None:
-        for output in range(first, last):
-            sum_ = total(0)
-            for start in range(0, size, block_of_one_row):
-                stop = min(start + block_of_one_row, size)
-                sum_ += dot(matrix, inputs, output, row, start, stop, _PREFETCH_BYTES, 1, 1)[0]
-            out[row, output] = finish(sum_, matrix, inputs, output, row)
 
     @compiled
     def multiply(
         matrix: Any, inputs: Any, out: Any, first: Number, last: Number, size: Number
     ) -> None:
-        rows = len(out)
-        if rows == 1:
-            multiply_row(matrix, inputs, out, 0, first, last, size)
-            return
-        totals = np.empty((rows, _PANEL_OUTPUTS), total)
-        for output in range(first, last, _PANEL_OUTPUTS):
-            end = min(output + _PANEL_OUTPUTS, last)
-            if (end - output) % outputs:
-                end -= 1
-                for row in range(rows):
-                    multiply_row(matrix, inputs, out, row, end, end + 1, size)
-            ahead = _PANEL_OUTPUTS * matrix[0].strides[0] if end < last else 0
-            totals[:] = 0
+        for output in range(first, last):
+            sum_ = total(0)
             for start in range(0, size, block):
                 stop = min(start + block, size)
-                row = 0
-                while rows - row >= max_rows:
-                    add_max_rows(matrix, inputs, totals, row, output, end, start, stop, ahead)
-                    row += max_rows
-                if rows - row >= 2:
-                    add_2(matrix, inputs, totals, row, output, end, start, stop, ahead)
-                    row += 2
-                if rows > row:
-                    add_1(matrix, inputs, totals, row, output, end, start, stop, ahead)
-            for row in range(rows):
-                for index in range(end - output):
-                    value = finish(totals[row, index], matrix, inputs, output + index, row)
-                    out[row, output + index] = value
+                sum_ += dot(matrix, inputs, output, start, stop)
+            out[0, output] = finish(sum_, matrix, inputs, output, 0)
 
     return multiply
+
+
+def _make_few(
+    few: Any, finish: Any, total: Any, parts: Any, block: int, *, is_plain: bool = True
+) -> Any:
+    """Make the product of a format with two to eight rows.
+
+    Args:
+        few: Its micro-kernel.
+        finish: As of `_make_gemv`.
+        total: Type of sums over several blocks.
+        parts: `(first column, columns)` → bytes of weights, bytes of scales, and what is counted.
+        block: Columns of a block.
+        is_plain: Whether the format has no groups.
+    """
+
+    def make(rows: int) -> Any:
+        @compiled
+        def multiply(
+            matrix: Any, inputs: Any, out: Any, first: Number, last: Number, columns: Number
+        ) -> None:
+            weights, x = matrix[0], inputs[0]
+            scales, scales_stride = weights.ctypes.data, 0
+            if len(matrix) > 1:
+                scales, scales_stride = matrix[-1].ctypes.data, matrix[-1].strides[0]
+            stride = weights.strides[0]
+            at_once: int = few_outputs() if is_plain else 1  # type: ignore[call-arg]
+            totals = np.empty((_OUTPUTS + 1, MAX_FEW_ROWS), total)
+            for output in range(first, last, _OUTPUTS):
+                end = min(output + _OUTPUTS, last)
+                ahead = _OUTPUTS * stride if end < last else 0
+                totals[:] = 0
+                for start in range(0, columns, block):
+                    at, scales_at, count = parts(start, min(columns - start, block))
+                    for row in range(0, len(out), rows):
+                        for index in range(0, end - output, at_once):
+                            few(
+                                weights.ctypes.data + (output + index) * stride + at,
+                                stride if output + index + 1 < end else 0,
+                                scales + (output + index) * scales_stride + scales_at,
+                                x.ctypes.data + row * x.strides[0] + start * x.strides[1],
+                                x.strides[0],
+                                len(out) - row,
+                                totals.ctypes.data + index * totals.strides[0] + row * item,
+                                count,
+                                ahead,
+                                rows,
+                            )
+                for row in range(len(out)):
+                    for index in range(end - output):
+                        value = finish(totals[index, row], matrix, inputs, output + index, row)
+                        out[row, output + index] = value
+
+        return multiply
+
+    item = np.dtype(total).itemsize
+    multiply_4 = make(FEW_ROWS)
+    if is_plain:
+        return multiply_4
+    multiply_8 = make(MAX_FEW_ROWS)
+
+    @compiled
+    def multiply(
+        matrix: Any, inputs: Any, out: Any, first: Number, last: Number, columns: Number
+    ) -> None:
+        if len(out) > FEW_ROWS:
+            multiply_8(matrix, inputs, out, first, last, columns)
+        else:
+            multiply_4(matrix, inputs, out, first, last, columns)
+
+    return multiply
+
+
+@compiled
+def _parts_float32(start: Number, columns: Number) -> tuple[Number, Number, Number]:
+    return 4 * start, 0, columns
+
+
+@compiled
+def _parts_bfloat16(start: Number, columns: Number) -> tuple[Number, Number, Number]:
+    return 2 * start, 0, columns
+
+
+@compiled
+def _parts_int8(start: Number, columns: Number) -> tuple[Number, Number, Number]:
+    return start, 0, columns
+
+
+@compiled
+def _parts_int4(start: Number, columns: Number) -> tuple[Number, Number, Number]:
+    return start // 2, start // GROUP * 2, columns // GROUP
 
 
 @compiled
@@ -200,13 +226,16 @@ def _scale_int4(total: Number, matrix: Any, inputs: Any, output: Number, row: Nu
 
 
 _product_float32, _product_bfloat16 = (
-    _make_gemv(dot, _unscaled, np.float32, (1, 2), _BLOCK_COLUMNS, _BLOCK_COLUMNS)
-    for dot in (dot_float32, dot_bfloat16)
+    _make_gemv(dot, _unscaled, np.float32, BLOCK) for dot in (dot_float32, dot_bfloat16)
 )
-_product_int8 = _make_gemv(
-    dot_int8, _scale_int8, np.int64, (2, 4), _INT8_BLOCK_COLUMNS, _INT8_BLOCK_COLUMNS_ONE_ROW
-)
-_product_int4 = _make_gemv(dot_int4, _scale_int4, np.float32, (2, 4), _BLOCK_GROUPS, _BLOCK_GROUPS)
+_product_int8 = _make_gemv(dot_int8, _scale_int8, np.int64, _INT8_BLOCK_COLUMNS)
+_product_int4 = _make_gemv(dot_int4, _scale_int4, np.float32, BLOCK // GROUP)
+
+
+_few_float32 = _make_few(few_float32, _unscaled, np.float32, _parts_float32, BLOCK)
+_few_bfloat16 = _make_few(few_bfloat16, _unscaled, np.float32, _parts_bfloat16, BLOCK)
+_few_int8 = _make_few(few_int8, _scale_int8, np.int64, _parts_int8, _INT8_BLOCK_OF_FEW)
+_few_int4 = _make_few(few_int4, _scale_int4, np.float32, _parts_int4, BLOCK, is_plain=False)
 
 
 @entry
@@ -220,7 +249,10 @@ def gemv_float32(weights: Floats, x: Floats, out: Floats, first: Number, last: N
         first: First output.
         last: Output after the last.
     """
-    _product_float32((weights,), (x,), out, first, last, x.shape[1])
+    if len(out) == 1:
+        _product_float32((weights,), (x,), out, first, last, x.shape[1])
+    else:
+        _few_float32((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
@@ -236,7 +268,10 @@ def gemv_bfloat16(
         first: First output.
         last: Output after the last.
     """
-    _product_bfloat16((weights,), (x,), out, first, last, x.shape[1])
+    if len(out) == 1:
+        _product_bfloat16((weights,), (x,), out, first, last, x.shape[1])
+    else:
+        _few_bfloat16((weights,), (x,), out, first, last, x.shape[1])
 
 
 @entry
@@ -260,7 +295,10 @@ def gemv_int8(
         first: First output.
         last: Output after the last.
     """
-    _product_int8((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
+    if len(out) == 1:
+        _product_int8((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
+    else:
+        _few_int8((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
 
 
 @entry
@@ -287,4 +325,7 @@ def gemv_int4(
         last: Output after the last.
     """
     matrix, inputs = (packed, group_scales), (q, corrections, x_scales)
-    _product_int4(matrix, inputs, out, first, last, group_scales.shape[1])
+    if len(out) == 1:
+        _product_int4(matrix, inputs, out, first, last, group_scales.shape[1])
+    else:
+        _few_int4(matrix, inputs, out, first, last, q.shape[1])

@@ -17,19 +17,23 @@ from llvmlite import binding, ir
 from numba.core import cgutils
 
 __all__ = [
+    "ARM",
     "FLOAT",
     "INT8",
     "INT16",
     "INT32",
     "INT64",
     "add_products",
+    "broadcast_pair",
     "constant",
     "fmuladd",
     "load",
     "prefetch",
     "reduce_add",
-    "row_pointers",
+    "row_pointer",
+    "shuffle",
     "splat",
+    "store",
     "vector",
 ]
 
@@ -39,7 +43,7 @@ FLOAT = ir.FloatType()
 Value = Any  # llvmlite has no types
 Builder = Any
 
-_ARM = binding.get_process_triple().startswith(("aarch64", "arm64"))
+ARM = binding.get_process_triple().startswith(("aarch64", "arm64"))
 
 
 def vector(scalar: Value, lanes: int) -> Value:
@@ -68,29 +72,22 @@ def constant(kind: Value, number: int) -> Value:
     return ir.Constant(kind, [number] * kind.count)
 
 
-def row_pointers(
-    context: Any, builder: Builder, kind: Any, array: Value, first: Value, count: int
-) -> Any:
-    """Find where some rows of a two-dimensional array begin.
+def row_pointer(context: Any, builder: Builder, kind: Any, array: Value, row: Value) -> Value:
+    """Find where a row of a two-dimensional array begins.
 
     Args:
         context: Numba's target.
         builder: Writes the code.
         kind: Numba type of the array.
         array: LLVM value of the array, [rows, columns].
-        first: The first of the rows, int64.
-        count: How many.
+        row: Which row, int64.
 
     Returns:
-        `count` byte pointers.
+        A byte pointer.
     """
     fields = context.make_array(kind)(context, builder, array)
     start = builder.bitcast(fields.data, INT8.as_pointer())
-    stride = builder.extract_value(fields.strides, 0)
-    return [
-        builder.gep(start, [builder.mul(builder.add(first, INT64(row)), stride)])
-        for row in range(count)
-    ]
+    return builder.gep(start, [builder.mul(row, builder.extract_value(fields.strides, 0))])
 
 
 def load(builder: Builder, row: Value, byte: Value, kind: Value) -> Value:
@@ -127,11 +124,35 @@ def prefetch(builder: Builder, row: Value, byte: Value) -> None:
     builder.call(function, [builder.gep(row, [byte]), read, keep, data])
 
 
-def _shuffle(builder: Builder, value: Value, lanes: Sequence[int]) -> Value:
-    undefined = ir.Constant(value.type, ir.Undefined)
-    return builder.shuffle_vector(
-        value, undefined, ir.Constant(vector(INT32, len(lanes)), list(lanes))
-    )
+def store(builder: Builder, value: Value, row: Value, byte: Value) -> None:
+    """Store a vector or a scalar in a row; the address need not be aligned.
+
+    Args:
+        builder: Writes the code.
+        value: What is stored.
+        row: Byte pointer to the row.
+        byte: Offset from there, int64.
+    """
+    pointer = builder.bitcast(builder.gep(row, [byte]), value.type.as_pointer())
+    builder.store(value, pointer, align=1)
+
+
+def shuffle(
+    builder: Builder, value: Value, lanes: Sequence[int], other: Value | None = None
+) -> Value:
+    """Choose lanes.
+
+    Args:
+        builder: Writes the code.
+        value: A vector.
+        lanes: Which; those of `other` are counted on from those of `value`.
+        other: A vector of the same type.
+
+    Returns:
+        A vector of as many lanes as were chosen.
+    """
+    other = ir.Constant(value.type, ir.Undefined) if other is None else other
+    return builder.shuffle_vector(value, other, ir.Constant(vector(INT32, len(lanes)), list(lanes)))
 
 
 def splat(builder: Builder, scalar: Value, lanes: int) -> Value:
@@ -146,41 +167,59 @@ def splat(builder: Builder, scalar: Value, lanes: int) -> Value:
         A vector.
     """
     start = ir.Constant(vector(scalar.type, lanes), ir.Undefined)
-    return _shuffle(builder, builder.insert_element(start, scalar, INT32(0)), [0] * lanes)
+    return shuffle(builder, builder.insert_element(start, scalar, INT32(0)), [0] * lanes)
 
 
 def add_products(
-    builder: Builder, sums: Value, left: Value, right: Value, *, neighbours: bool, arm: bool = _ARM
+    builder: Builder, sums: Value, left: Value, right: Value, *, arm: bool | None = None
 ) -> Value:
     """Add products of int16 lanes to half as many sums of int32, two to each.
 
     Processors with AVX2 multiply neighbours and add them in one instruction, `vpmaddwd`, those with
-    AVX-512's VNNI together with the sum, `vpdpwssd`. Arm has none of this kind: it adds one product
-    to each sum, `smlal`, and takes the lanes best as they lie, the lower half and then the upper.
+    AVX-512's VNNI together with the sum, `vpdpwssd`: lanes 2 i and 2 i + 1 go to sum i. Arm has
+    none of this kind: it adds one product to each sum, `smlal`, and takes the lanes best as they
+    lie. So there lanes i of the lower and of the upper half go to sum i.
 
     Args:
         builder: Writes the code.
         sums: int32 lanes.
         left: Twice as many int16 lanes.
         right: As `left`.
-        neighbours: Lanes 2 i and 2 i + 1 go to sum i. Otherwise any two may.
-        arm: Write it as Arm needs it.
+        arm: Write it as Arm needs it; None if this processor is one.
 
     Returns:
         The new sums, int32 lanes.
     """
     lanes = left.type.count
-    even, odd = range(0, lanes, 2), range(1, lanes, 2)
-    if not arm:
+    if not (ARM if arm is None else arm):
         wide = vector(INT32, lanes)
         products = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
-        pairs = builder.add(_shuffle(builder, products, even), _shuffle(builder, products, odd))
+        even, odd = range(0, lanes, 2), range(1, lanes, 2)
+        pairs = builder.add(shuffle(builder, products, even), shuffle(builder, products, odd))
         return builder.add(sums, pairs)
-    halves = range(lanes // 2), range(lanes // 2, lanes)
-    for part in (even, odd) if neighbours else halves:
-        wide = [builder.sext(_shuffle(builder, each, part), sums.type) for each in (left, right)]
+    for half in range(lanes // 2), range(lanes // 2, lanes):
+        wide = [builder.sext(shuffle(builder, each, half), sums.type) for each in (left, right)]
         sums = builder.add(sums, builder.mul(*wide))
     return sums
+
+
+def broadcast_pair(builder: Builder, pair: Value, count: int, *, arm: bool | None = None) -> Value:
+    """Make what `add_products` multiplies every pair of lanes with.
+
+    Args:
+        builder: Writes the code.
+        pair: Two int16, as int32.
+        count: How many pairs of lanes.
+        arm: As in `add_products`.
+
+    Returns:
+        Twice as many int16 lanes: the pair again and again, or the first number in the lower half
+        and the second in the upper one.
+    """
+    if ARM if arm is None else arm:
+        numbers = builder.bitcast(pair, vector(INT16, 2))
+        return shuffle(builder, numbers, [0] * count + [1] * count)
+    return builder.bitcast(splat(builder, pair, count), vector(INT16, 2 * count))
 
 
 def fmuladd(builder: Builder, left: Value, right: Value, total: Value) -> Value:
@@ -219,6 +258,6 @@ def reduce_add(builder: Builder, value: Value) -> Value:
     lanes = value.type.count
     while lanes > 1:
         lanes //= 2
-        lower = _shuffle(builder, value, range(lanes))
-        value = add(lower, _shuffle(builder, value, range(lanes, 2 * lanes)))
+        lower = shuffle(builder, value, range(lanes))
+        value = add(lower, shuffle(builder, value, range(lanes, 2 * lanes)))
     return builder.extract_element(value, INT32(0))

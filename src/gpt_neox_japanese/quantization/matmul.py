@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.aligned import aligned
-from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization.formats import Matrix
 
@@ -44,29 +44,64 @@ def matmul(x: NDArray[np.float32], matrix: Matrix, *, threads: int = 1) -> NDArr
     out = np.empty((rows, outputs), np.float32)
     if not rows:
         return out
-    multiply = _bind_kernel(x, matrix)
     if rows * outputs * columns < _MIN_PRODUCTS_FOR_THREADS:
         threads = 1
+    few = rows <= MAX_FEW_ROWS
+    multiply = _bind_gemv(x, matrix) if few else _bind_gemm(x, matrix, threads)
     parallel_for(
         lambda first, last: multiply(out, first, last), outputs, threads, multiple=_OUTPUT_MULTIPLE
     )
     return out
 
 
-def _bind_kernel(x: NDArray[np.float32], matrix: Matrix) -> _Kernel:
-    """The kernel for a format, with activations quantized if it needs that."""
-    from gpt_neox_japanese.kernels import gemv  # Numba, which a model may never need
+def _bind_gemv(x: NDArray[np.float32], matrix: Matrix) -> _Kernel:
+    """The kernel for a format and few rows, which are quantized if it needs that."""
+    from gpt_neox_japanese.kernels import gemv  # with Numba, which a model may never need
 
-    numbers = np.asarray(matrix.numbers)  # not a memory map's own class, which Numba is slow with
-    if matrix.scales is None:
+    numbers, scales = _plain(matrix)
+    if scales is None:
         is_half = numbers.dtype == np.uint16
         return partial(gemv.gemv_bfloat16 if is_half else gemv.gemv_float32, numbers, x)
+    q, x_scales, corrections = _quantize(x)
+    if numbers.dtype == np.int8:
+        return partial(gemv.gemv_int8, numbers, scales, q, x_scales)
+    return partial(gemv.gemv_int4, numbers, scales, q, x_scales, corrections)
+
+
+def _bind_gemm(x: NDArray[np.float32], matrix: Matrix, threads: int) -> _Kernel:
+    """The kernel for a format and many rows, which are packed."""
+    from gpt_neox_japanese.kernels import gemm
+
+    numbers, scales = _plain(matrix)
+    size = gemm.packed_size(*x.shape)
+    if scales is None:
+        floats = aligned((size,), np.float32)
+        pack = partial(gemm.pack_floats, x, floats)
+        parallel_for(pack, len(x), threads, multiple=gemm.PANEL_ROWS)
+        is_half = numbers.dtype == np.uint16
+        return partial(gemm.gemm_bfloat16 if is_half else gemm.gemm_float32, numbers, floats)
+    q, x_scales, _ = _quantize(x)
+    integers = aligned((size,), np.int16)
+    pack = partial(gemm.pack_integers, q, integers)
+    parallel_for(pack, len(x), threads, multiple=gemm.PANEL_ROWS)
+    kernel = gemm.gemm_int8 if numbers.dtype == np.int8 else gemm.gemm_int4
+    return partial(kernel, numbers, scales, integers, x_scales)
+
+
+def _plain(matrix: Matrix) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Numbers and scales; not of a memory map's own class, which Numba is slow with."""
+    return np.asarray(matrix.numbers), None if matrix.scales is None else np.asarray(matrix.scales)
+
+
+def _quantize(
+    x: NDArray[np.float32],
+) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.int32]]:
+    """Quantize activations; see `quantize_rows`."""
+    from gpt_neox_japanese.kernels import gemv
+
     rows, columns = x.shape
     q = aligned((rows, columns), np.int16)
     scales = np.empty(rows, np.float32)
     corrections = np.empty((rows, -(-columns // GROUP)), np.int32)
     gemv.quantize_rows(x, q, scales, corrections)
-    stored = numbers, np.asarray(matrix.scales)
-    if numbers.dtype == np.int8:
-        return partial(gemv.gemv_int8, *stored, q, scales)
-    return partial(gemv.gemv_int4, *stored, q, scales, corrections)
+    return q, scales, corrections

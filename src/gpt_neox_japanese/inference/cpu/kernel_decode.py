@@ -10,7 +10,7 @@ five phases:
     4. `dense_h_to_4h`
     5. GELU and `dense_4h_to_h`, added to the hidden state
 
-Layer norms, and the quantising of activations for integer weights, are done by every thread for
+Layer norms, and what prepares activations for products, are done by every thread for
 itself: that takes less time than one more phase. A thread that comes late may read for them what a
 later phase is just writing; then there is no work left to take, and what it has read is forgotten.
 
@@ -26,11 +26,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt_neox_japanese.inference.cpu.kernel_dispatch import (
-    GEMV_ROWS,
-    QuantizedActivations,
+    PreparedActivations,
     embed,
-    gemv,
-    quantize_activations,
+    multiply,
+    prepare_activations,
 )
 from gpt_neox_japanese.inference.cpu.kernel_phases import (
     GO,
@@ -80,7 +79,6 @@ _PHASES = 5  # of a layer
 _ITEMS_PER_THREAD = 4  # in a phase, so that a slow thread can leave some
 _ROWS_AT_ONCE = 8  # a work item has a multiple of so many rows
 
-_OUTPUTS_AT_ONCE = 32  # rows of a matrix that stay in the cache while many rows are multiplied
 
 # What is done with a product. Of Python's integers Numba would compile a function for each.
 _NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)
@@ -113,7 +111,7 @@ class Workspace(NamedTuple):
         logits: float32 [max_rows, vocabulary], the result.
         normed: float32 [threads, max_rows, hidden].
         scores: float32 [threads, capacity].
-        quantized: Room for activations as integers.
+        prepared: Room for activations as products need them.
     """
 
     matrix: Number
@@ -138,7 +136,7 @@ class Workspace(NamedTuple):
     logits: Floats
     normed: Floats
     scores: Floats
-    quantized: QuantizedActivations
+    prepared: PreparedActivations
 
 
 def counter_words(layers: int) -> int:
@@ -164,32 +162,6 @@ def _work_item_size(ws: Workspace, rows: Number) -> Number:
     return max(item_size - item_size % _ROWS_AT_ONCE, _ROWS_AT_ONCE)
 
 
-@inlined
-def _multiply(
-    kind: Number,
-    ws: Workspace,
-    thread_id: Number,
-    address: Longs,
-    x: Floats,
-    out: Floats,
-    first: Number,
-    last: Number,
-) -> None:
-    """Write columns `first` to `last` of `out` = `x` times a matrix, transposed.
-
-    Every product of a step is computed here, whatever its number of rows. The kernels take
-    `GEMV_ROWS` of them; where there are more, they all use some rows of the matrix before the next
-    are read, so that what is read from memory is read once.
-    """
-    rows = len(x)
-    outputs = last - first if rows <= GEMV_ROWS else _OUTPUTS_AT_ONCE
-    for output in range(first, last, outputs):
-        end = min(output + outputs, last)
-        for row in range(0, rows, GEMV_ROWS):
-            part = row, min(row + GEMV_ROWS, rows)
-            gemv(kind, address, x, ws.quantized, thread_id, out, part, output, end)
-
-
 @compiled
 def _project(
     kind: Number,
@@ -209,10 +181,10 @@ def _project(
     """
     columns, computed = out.shape[1], 0
     item_size = _work_item_size(ws, columns)
-    quantize_activations(kind, x, ws.quantized, thread_id)
+    prepare_activations(kind, x, ws.prepared, thread_id)
     first, last = next_work_item(ws.counters, phase, step, item_size, columns)
     while first < last:
-        _multiply(kind, ws, thread_id, address, x, out, first, last)
+        multiply(kind, address, x, ws.prepared, thread_id, out, first, last)
         for row in range(len(x)):
             if then == _GELU:
                 gelu(out[row, first:last], ws.tanh)

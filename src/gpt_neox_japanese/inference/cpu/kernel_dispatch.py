@@ -1,4 +1,4 @@
-"""Matrix products by the way the matrix is stored: which kernel of `kernels.gemv` reads it.
+"""Matrix products by the way the matrix is stored: which kernel of `gemv` or `gemm` reads it.
 
 How a matrix is stored is told by the dtype of an empty array, so that each network is compiled for
 its own formats only:
@@ -21,8 +21,24 @@ import numpy as np
 from numba import types
 
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at, to_float32
-from gpt_neox_japanese.kernels.compile import Floats, Ints, Longs, Number, Shorts, overload
-from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.kernels.compile import (
+    Floats,
+    Ints,
+    Longs,
+    Number,
+    Shorts,
+    compiled,
+    overload,
+)
+from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
+from gpt_neox_japanese.kernels.gemm import (
+    gemm_bfloat16,
+    gemm_float32,
+    gemm_int4,
+    gemm_int8,
+    pack_floats,
+    pack_integers,
+)
 from gpt_neox_japanese.kernels.gemv import (
     gemv_bfloat16,
     gemv_float32,
@@ -31,135 +47,149 @@ from gpt_neox_japanese.kernels.gemv import (
     quantize_rows,
 )
 
-__all__ = ["GEMV_ROWS", "QuantizedActivations", "embed", "gemv", "quantize_activations"]
-
-GEMV_ROWS = 8
-"""Rows of activations that one call of `gemv` may have."""
+__all__ = ["PreparedActivations", "embed", "multiply", "prepare_activations"]
 
 _FLOATS = (types.float32, types.uint16)
 
 
-class QuantizedActivations(NamedTuple):
-    """Room for activations as integers, for each thread: what `quantize_rows` writes.
+class PreparedActivations(NamedTuple):
+    """Room for activations as products need them, for each thread: as integers, and in panels.
 
     Attributes:
         numbers: int16 [threads, max rows * max columns].
         scales: float32 [threads, max rows].
         corrections: int32 [threads, max rows * max groups].
+        panels: float32 [threads, packed size]; quantized activations are int16 in the same memory.
     """
 
     numbers: Shorts
     scales: Floats
     corrections: Ints
+    panels: Floats
 
 
-def quantize_activations(
-    kind: Number, x: Floats, quantized: QuantizedActivations, thread_id: Number
+def prepare_activations(
+    kind: Number, x: Floats, prepared: PreparedActivations, thread_id: Number
 ) -> None:
     """Prepare activations, float32 [rows, columns], for products with a matrix of this kind.
 
     Args:
         kind: How the matrix is stored.
         x: The activations, float32 [rows, columns].
-        quantized: Where their integers are written.
+        prepared: Where they are written as integers and in panels.
         thread_id: Whose part of it.
     """
     raise NotImplementedError
 
 
-@overload(quantize_activations)
-def _quantize_activations(kind, x, quantized, thread_id):
+@overload(prepare_activations)
+def _prepare_activations(kind, x, prepared, thread_id):
     if kind.dtype in _FLOATS:
-        return lambda kind, x, quantized, thread_id: None
 
-    def quantize(kind, x, quantized, thread_id):
+        def pack(kind, x, prepared, thread_id):
+            if len(x) > MAX_FEW_ROWS:
+                pack_floats(x, prepared.panels[thread_id], 0, len(x))
+
+        return pack
+
+    def quantize(kind, x, prepared, thread_id):
         rows, columns = x.shape
+        groups = -(-columns // GROUP)
         numbers = matrix_at(
-            quantized.numbers[thread_id].ctypes.data, rows, columns, quantized.numbers
+            prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
         )
         corrections = matrix_at(
-            quantized.corrections[thread_id].ctypes.data,
-            rows,
-            -(-columns // GROUP),
-            quantized.corrections,
+            prepared.corrections[thread_id].ctypes.data, rows, groups, prepared.corrections
         )
-        quantize_rows(x, numbers, quantized.scales[thread_id], corrections)
+        quantize_rows(x, numbers, prepared.scales[thread_id], corrections)
+        if rows > MAX_FEW_ROWS:
+            pack_integers(numbers, _integer_panels(prepared, thread_id), 0, rows)
 
     return quantize
 
 
-def gemv(
+@compiled
+def _integer_panels(prepared: PreparedActivations, thread_id: Number) -> Shorts:
+    panels = prepared.panels[thread_id]
+    integers: Shorts = matrix_at(panels.ctypes.data, 1, 2 * len(panels), prepared.numbers)[0]
+    return integers
+
+
+def multiply(
     kind: Number,
     address: Longs,
     x: Floats,
-    quantized: QuantizedActivations,
+    prepared: PreparedActivations,
     thread_id: Number,
     out: Floats,
-    rows: tuple[Number, Number],
     first: Number,
     last: Number,
 ) -> None:
-    """Write columns `first` to `last` of some rows of `out` = `x` times a matrix, transposed.
+    """Write columns `first` to `last` of `out` = `x` times a matrix, transposed.
 
     Args:
         kind: How the matrix is stored.
         address: int64 [2], where it lies.
-        x: float32 [rows, columns].
-        quantized: The same as integers, made by `quantize_activations`.
+        x: float32 [rows, columns], any number of rows.
+        prepared: The same, made by `prepare_activations`.
         thread_id: The thread.
         out: float32 [rows, outputs].
-        rows: The first row, and the one after the last; at most GEMV_ROWS.
         first: First output.
         last: Output after the last.
     """
     raise NotImplementedError
 
 
-@overload(gemv)
-def _gemv(kind, address, x, quantized, thread_id, out, rows, first, last):
-    if kind.dtype == types.float32:
+@overload(multiply)
+def _multiply(kind, address, x, prepared, thread_id, out, first, last):
+    if kind.dtype in _FLOATS:
+        is_float = kind.dtype == types.float32
+        few = gemv_float32 if is_float else gemv_bfloat16
+        many = gemm_float32 if is_float else gemm_bfloat16
 
-        def floats(kind, address, x, quantized, thread_id, out, rows, first, last):
+        def floats(kind, address, x, prepared, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            begin, end = rows
-            gemv_float32(matrix, x[begin:end], out[begin:end], first, last)
+            if len(x) > MAX_FEW_ROWS:
+                many(matrix, prepared.panels[thread_id], out, first, last)
+                return
+            few(matrix, x, out, first, last)
 
         return floats
-    if kind.dtype == types.uint16:
-
-        def bfloats(kind, address, x, quantized, thread_id, out, rows, first, last):
-            matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            begin, end = rows
-            gemv_bfloat16(matrix, x[begin:end], out[begin:end], first, last)
-
-        return bfloats
     if kind.dtype == types.int8:
 
-        def int8(kind, address, x, quantized, thread_id, out, rows, first, last):
-            (begin, end), (num_rows, columns) = rows, x.shape
+        def int8(kind, address, x, prepared, thread_id, out, first, last):
+            rows, columns = x.shape
             matrix = matrix_at(address[0], out.shape[1], columns, kind)
-            scales = matrix_at(address[1], 1, out.shape[1], quantized.scales)[0]
+            scales = matrix_at(address[1], 1, out.shape[1], prepared.scales)[0]
+            x_scales = prepared.scales[thread_id]
+            if rows > MAX_FEW_ROWS:
+                panels = _integer_panels(prepared, thread_id)
+                gemm_int8(matrix, scales, panels, x_scales, out, first, last)
+                return
             numbers = matrix_at(
-                quantized.numbers[thread_id].ctypes.data, num_rows, columns, quantized.numbers
-            )[begin:end]
-            x_scales = quantized.scales[thread_id, begin:end]
-            gemv_int8(matrix, scales, numbers, x_scales, out[begin:end], first, last)
+                prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
+            )
+            gemv_int8(matrix, scales, numbers, x_scales, out, first, last)
 
         return int8
 
-    def int4(kind, address, x, quantized, thread_id, out, rows, first, last):
-        (begin, end), (num_rows, columns) = rows, x.shape
+    def int4(kind, address, x, prepared, thread_id, out, first, last):
+        rows, columns = x.shape
         groups = columns // GROUP
         packed = matrix_at(address[0], out.shape[1], columns // 2, kind)
         scales = matrix_at(address[1], out.shape[1], groups, np.empty(0, np.uint16))
+        x_scales = prepared.scales[thread_id]
+        if rows > MAX_FEW_ROWS:
+            panels = _integer_panels(prepared, thread_id)
+            gemm_int4(packed, scales, panels, x_scales, out, first, last)
+            return
         numbers = matrix_at(
-            quantized.numbers[thread_id].ctypes.data, num_rows, columns, quantized.numbers
-        )[begin:end]
+            prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
+        )
         corrections = matrix_at(
-            quantized.corrections[thread_id].ctypes.data, num_rows, groups, quantized.corrections
-        )[begin:end]
-        x_scales = quantized.scales[thread_id, begin:end]
-        gemv_int4(packed, scales, numbers, x_scales, corrections, out[begin:end], first, last)
+            prepared.corrections[thread_id].ctypes.data, rows, groups, prepared.corrections
+        )
+        gemv_int4(packed, scales, numbers, x_scales, corrections, out, first, last)
 
     return int4
 

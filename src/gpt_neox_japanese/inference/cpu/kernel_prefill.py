@@ -7,24 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt_neox_japanese.kernels.bfloat16 import to_float32
-from gpt_neox_japanese.kernels.compile import Floats, Number, Shorts, entry
+from gpt_neox_japanese.kernels.compile import Floats, Number, entry
 from gpt_neox_japanese.kernels.ops import attend, gelu, normalize, rotate, store
 
-__all__ = ["attend_heads", "gelu_rows", "normalize_rows", "rows_to_float32"]
-
-
-@entry
-def rows_to_float32(bits: Shorts, out: Floats) -> None:
-    """float32 from bit patterns of bfloat16, [rows, columns].
-
-    Args:
-        bits: uint16 [rows, columns].
-        out: float32 [rows, columns].
-    """
-    for row in range(len(bits)):
-        for column in range(bits.shape[1]):
-            out[row, column] = to_float32(bits[row, column])
+__all__ = ["attend_heads", "gelu_rows", "normalize_rows"]
 
 
 @entry

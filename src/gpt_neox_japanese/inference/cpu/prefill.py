@@ -1,16 +1,13 @@
 """Chunked prefill: whole chunks of a prompt as matrix–matrix products (GEMM).
 
-A processor multiplies matrices fastest when many rows share what is read of the weights. Floats are
-multiplied by NumPy's matrix library, integers by our own kernels. A chunk has always the same
-number of rows and begins at a multiple of it, so a token's numbers do not depend on where the text
-that is read at once begins or ends.
+A processor multiplies matrices fastest when many rows share what is read of the weights. What is
+computed for a token is the same to the last bit as `decode` computes, wherever chunks begin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +17,6 @@ from gpt_neox_japanese.inference.cpu.kernel_prefill import (
     attend_heads,
     gelu_rows,
     normalize_rows,
-    rows_to_float32,
 )
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
@@ -32,9 +28,6 @@ from gpt_neox_japanese.quantization.matmul import matmul
 __all__ = ["ChunkedPrefill"]
 
 Rows = NDArray[np.float32]
-
-# Rows of a matrix that are made float32 at a time: with 2,560 columns, what the third cache holds.
-_OUTPUTS = 1024
 
 
 class ChunkedPrefill:
@@ -128,24 +121,5 @@ class ChunkedPrefill:
         parallel_for(work, count, self._threads)
 
     def _product(self, x: Rows, matrix: Matrix) -> Rows:
-        """`x` times a matrix, transposed; with integers the very bits that `decode` computes."""
-        if matrix.scales is not None:
-            return matmul(x, matrix, threads=self._threads)
-        outputs, _ = matrix.shape
-        out = np.empty((len(x), outputs), np.float32)
-        for first in range(0, outputs, _OUTPUTS):
-            block = self._widened(matrix.numbers[first : first + _OUTPUTS]).T
-            for at in range(0, len(x), CHUNK):
-                out[at : at + CHUNK, first : first + _OUTPUTS] = x[at : at + CHUNK] @ block
-        return out
-
-    def _widened(self, numbers: NDArray[Any]) -> Rows:
-        """Rows of a matrix in float32, as they are if they are so already."""
-        if numbers.dtype == np.float32:
-            return numbers
-        floats = np.empty(numbers.shape, np.float32)
-        self._together(
-            len(numbers),
-            lambda first, last: rows_to_float32(numbers[first:last], floats[first:last]),
-        )
-        return floats
+        """`x` times a matrix, transposed: the very bits that `decode` computes."""
+        return matmul(x, matrix, threads=self._threads)

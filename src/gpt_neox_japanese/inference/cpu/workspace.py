@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.inference.cpu import kernel_decode
 from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace
-from gpt_neox_japanese.inference.cpu.kernel_dispatch import QuantizedActivations
+from gpt_neox_japanese.inference.cpu.kernel_dispatch import PreparedActivations
 from gpt_neox_japanese.inference.cpu.kernel_phases import MAX_ROWS_OF_PHASE
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.compile import Floats
 from gpt_neox_japanese.kernels.constants import GROUP
+from gpt_neox_japanese.kernels.gemm import packed_size
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["RotationTables", "make_workspace"]
@@ -53,6 +54,7 @@ def make_workspace(
     """
     hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, max_rows
     widest = max(3 * hidden, intermediate, hparams.vocab_size)
+    columns = max(hidden, intermediate)
     if widest >= MAX_ROWS_OF_PHASE:
         raise CheckpointError(
             f"a matrix of the model has {widest} rows; at most {MAX_ROWS_OF_PHASE - 1} can be used"
@@ -81,10 +83,11 @@ def make_workspace(
         logits=_room(rows, hparams.vocab_size),
         normed=_room(threads, rows, hidden),
         scores=_room(threads, capacity),
-        quantized=QuantizedActivations(
-            numbers=aligned((threads, rows * intermediate), np.int16),
+        prepared=PreparedActivations(
+            numbers=aligned((threads, rows * columns), np.int16),
             scales=_room(threads, rows),
-            corrections=np.empty((threads, rows * -(-intermediate // GROUP)), np.int32),
+            corrections=np.empty((threads, rows * -(-columns // GROUP)), np.int32),
+            panels=_room(threads, packed_size(rows, columns)),
         ),
     )
 
