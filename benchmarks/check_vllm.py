@@ -21,7 +21,7 @@ from vllm_offline import TOKENS
 from vllm_server import Server, ratio, vllm_server
 
 import gpt_neox_japanese
-from gpt_neox_japanese import Codec, TextGenerator
+from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, TextGenerator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -90,11 +90,16 @@ def ours(model: Path) -> list[dict[str, Any]]:
         written = generator.generate_details(
             PROMPTS, max_new_tokens=TOKENS, temperature=0, repetition_penalty=1.0
         )
-        codec = Codec.load(model)
-        return [
-            {"prompt_ids": codec.encode(prompt), "ids": list(one.token_ids), "text": one.text}
-            for prompt, [one] in zip(PROMPTS, written, strict=True)
-        ]
+    # As the tokenizer decodes: bytes that form no character are U+FFFD, which our engine leaves out.
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(model)
+    return [
+        {
+            "prompt_ids": tokenizer.codec.encode(prompt),
+            "ids": list(one.token_ids),
+            "text": tokenizer.decode(list(one.token_ids), skip_special_tokens=True),
+        }
+        for prompt, [one] in zip(PROMPTS, written, strict=True)
+    ]
 
 
 def compare(model: Path, directory: Path, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
