@@ -121,7 +121,7 @@ def test_adapters_beside_integers_are_trained_resumed_and_merged(
     torch.testing.assert_close(merged(ids).logits, adapted(input_ids=ids).logits)
     assert (merged(ids).logits - before).abs().max() > 1e-3
 
-    result = run("merge", tmp_path / "run", "--output", tmp_path / "later", "--dtype", "fp32")
+    result = run("merge", tmp_path / "run", "--output", tmp_path / "later", "--save-dtype", "fp32")
     assert result.exit_code == 0, result.stderr
     for name, weight in load_file(tmp_path / "later" / "model.safetensors").items():
         assert torch.equal(weight, merged.state_dict()[name]), name

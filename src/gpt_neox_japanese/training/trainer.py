@@ -66,7 +66,8 @@ class RunTrainer(Trainer):
         super().__init__(**kwargs)
         self._ema = ema
         self._average: WeightAverage | None = None
-        self.add_callback(_AverageCallback(lambda: self._average))
+        if ema:
+            self.add_callback(_AverageCallback(self._begun_average))
         self._keep_best, self._patience = keep_best, patience
         self.stopped_early = False
         self._use_muon = use_muon
@@ -169,6 +170,12 @@ class RunTrainer(Trainer):
             self.control.should_save = self.control.should_training_stop = True
         return is_best
 
+    def _begun_average(self) -> WeightAverage:
+        """The running average of the weights, which begins with those of the first call."""
+        if self._average is None:
+            self._average = WeightAverage(self._parameters(), self._ema)
+        return self._average
+
     def _gather_finished(self) -> dict[str, Tensor]:
         """The weights that the run would leave now."""
         if self._average is not None:
@@ -244,8 +251,6 @@ class RunTrainer(Trainer):
         return reader.load_tensors(checkpoint / file, layout)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self._ema:
-            self._average = WeightAverage(self._parameters(), self._ema)
         if checkpoint is None:
             return
         directory, parameters = Path(checkpoint), self._parameters()
@@ -270,8 +275,8 @@ class RunTrainer(Trainer):
             }
         )
         finished = self._saved_weights(directory, reader.AVERAGE if self._ema else reader.MODEL)
-        if self._average is not None:
-            self._average.restore(finished)
+        if self._ema:
+            self._begun_average().restore(finished)
         if self.args.should_save:  # a kill may have come between the checkpoint and the model
             self._export_last(finished)
 
@@ -293,13 +298,15 @@ class RunTrainer(Trainer):
 
 
 class _AverageCallback(TrainerCallback):
-    """Takes the weights of each step into the running average, if there is one."""
+    """Begins a running average when a run begins, and takes the weights of each step into it."""
 
-    def __init__(self, average: Callable[[], WeightAverage | None]) -> None:
+    def __init__(self, average: Callable[[], WeightAverage]) -> None:
         self._average = average
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """See `TrainerCallback`."""
+        self._average()
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """See `TrainerCallback`."""
-        average = self._average()
-        if average is not None:
-            average.update(state.global_step)
+        self._average().update(state.global_step)
