@@ -316,6 +316,8 @@ def check_same_run(
     if "model" in saved:  # what the first edition called it
         saved = {**saved, "init_from": saved["model"]}
     now = json.loads(json.dumps(settings_to_dict(settings, init_from)))
+    # An option that did not exist when it was started was not given.
+    saved = {**json.loads(json.dumps(asdict(Settings()))), **saved}
     for name, value in now.items():
         if name not in MAY_CHANGE and saved.get(name) != value:
             raise DataError(
