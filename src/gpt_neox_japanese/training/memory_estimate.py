@@ -42,7 +42,6 @@ _KEPT_OUTSIDE = 16
 # Of these, what it keeps of each number that enters a matrix; not with adapters beside another one.
 _KEPT_OF_INPUT = {"fp32": 4, "bf16": 2}
 _KEPT_BY_DROPOUT = 4  # of each number that enters an adapter
-_STORED = {16: 2.0, 8: 1.0, 4: 0.5 + 2 / GROUP}  # bytes for each number, by bits
 SAFE = 0.7
 """How much of the free memory a run is fitted into; the rest is for what is not counted."""
 
@@ -95,19 +94,25 @@ def _layer_matrices(config: GPTNeoXJapaneseConfig) -> dict[str, tuple[int, int]]
 
 def _frozen_bytes(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> int:
     """The weights of a model that only adapters are trained of."""
-    stored = 16 if settings.frozen_dtype == "bf16" else None
-    bits = quantized_modules(config.to_dict())
-    whole = 0.0
+    shapes = {}
     for layer in range(config.num_hidden_layers):
         for name, (inputs, outputs) in _layer_matrices(config).items():
             parent = "attention" if name in ("query_key_value", "dense") else "mlp"
-            found = bits.get(f"{PREFIX}layers.{layer}.{parent}.{name}", stored)
-            whole += inputs * outputs * (_STORED[found] if found else _WEIGHT)
-    ends = ["embed_out"] if not config.tie_word_embeddings else []
-    for name in [f"{PREFIX}embed_in", *ends]:
-        found = bits.get(name, stored)
-        whole += config.vocab_size * config.hidden_size * (_STORED[found] if found else _WEIGHT)
-    return int(whole)
+            shapes[f"{PREFIX}layers.{layer}.{parent}.{name}"] = inputs, outputs
+    shapes[f"{PREFIX}embed_in"] = config.hidden_size, config.vocab_size
+    if not config.tie_word_embeddings:
+        shapes["embed_out"] = config.hidden_size, config.vocab_size
+    bits, others = (
+        quantized_modules(config.to_dict()),
+        16 if settings.frozen_dtype == "bf16" else 32,
+    )
+    return sum(_stored_bytes(bits.get(name, others), *shape) for name, shape in shapes.items())
+
+
+def _stored_bytes(bits: int, inputs: int, outputs: int) -> int:
+    """What a matrix takes with its scales: one for a row of int8, one for a group of int4."""
+    scales = {8: 4, 4: 2 * inputs // GROUP}.get(bits, 0)
+    return outputs * (inputs * bits // 8 + scales)
 
 
 def free_memory() -> int:
