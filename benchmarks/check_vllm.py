@@ -90,7 +90,7 @@ def ours(model: Path) -> list[dict[str, Any]]:
         written = generator.generate_details(
             PROMPTS, max_new_tokens=TOKENS, temperature=0, repetition_penalty=1.0
         )
-    # As the tokenizer decodes: bytes that form no character are U+FFFD, which our engine leaves out.
+    # As the tokenizer decodes: bytes that form no character are U+FFFD; our engine drops them.
     tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(model)
     return [
         {

@@ -95,7 +95,7 @@ def make_stand_ins(directory: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's and its dependencies' own
 def test_every_command_of_the_guide_runs(directory: Path) -> None:
-    assert len(commands()) == 12
+    assert len(commands()) == 14
     for command in commands():
         words = small(command)
         if "--lora-rank" in words and find_spec("peft") is None:

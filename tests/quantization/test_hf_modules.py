@@ -17,7 +17,13 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.convert import convert
-from gpt_neox_japanese.quantization.hf_modules import QuantizedEmbedding, QuantizedLinear
+from gpt_neox_japanese.quantization.frozen_product import stored_arrays
+from gpt_neox_japanese.quantization.hf_modules import (
+    QuantizedEmbedding,
+    QuantizedLinear,
+    halve_matrices,
+    parameter_sizes,
+)
 
 IDS = torch.arange(10, 60)[None]
 
@@ -61,16 +67,78 @@ def test_a_loaded_model_computes_what_its_weights_say(quantised: Path) -> None:
 
 def test_both_ways_of_reading_int4_agree(quantised: Path) -> None:
     module = load(quantised).gpt_neox_japanese.layers[0].mlp.dense_h_to_4h
-    matrix = module.matrix()
+    matrix = stored_arrays(module.weight, module.weight_scale)
     assert matrix.shape == (module.out_features, module.in_features)
     assert torch.equal(torch.from_numpy(matrix.floats()), module.dequantize())
 
 
-def test_gradients_reach_the_input(quantised: Path) -> None:
-    layer = load(quantised).gpt_neox_japanese.layers[0].attention.dense
-    x = torch.randn(3, layer.in_features, requires_grad=True)
-    layer(x).sum().backward()
-    torch.testing.assert_close(x.grad[0], layer.dequantize().sum(0), atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_a_product_is_that_of_its_dequantised_weights(
+    bits: int, dtype: torch.dtype
+) -> None:
+    layer = QuantizedLinear(128, 2500, bits, bias=False)  # more than one block
+    torch.manual_seed(0)
+    if bits == 16:
+        layer.weight.data = torch.randn(2500, 128).bfloat16()
+    else:
+        layer.weight.data.random_(-127 if bits == 8 else 0, 128)
+        layer.weight_scale.data.uniform_(0.01, 0.02)
+    x = torch.randn(2, 9, 128, dtype=dtype, requires_grad=True)
+    gradient = torch.randn(2, 9, 2500)
+    out = layer(x)
+    kept = out.grad_fn.saved_tensors if hasattr(out.grad_fn, "saved_tensors") else ()
+    assert not any(each is x for each in kept)
+    out.backward(gradient.to(dtype))
+    exact = x.detach().float().requires_grad_()
+    torch.nn.functional.linear(exact, layer.dequantize()).backward(gradient.to(dtype).float())
+    tight = 1e-5 if dtype == torch.float32 else 1e-2
+    assert x.grad.dtype == out.dtype == dtype
+    assert (x.grad.float() - exact.grad).norm() < tight * exact.grad.norm()
+
+
+def test_a_model_passes_the_gradient_of_the_dequantised_model(quantised: Path) -> None:
+    model = load(quantised)
+    plain = dequantised(model)
+    embedded = model.get_input_embeddings()(IDS)
+    gradients = []
+    for each in (model, plain):
+        x = embedded.detach().requires_grad_()
+        each(inputs_embeds=x, labels=IDS).loss.backward()
+        gradients.append(x.grad)
+    # Activations of the forward pass were rounded to 12 bits.
+    assert (gradients[0] - gradients[1]).norm() < 1e-2 * gradients[1].norm()
+
+
+def test_a_dequantised_model_is_one_of_floats(quantised: Path) -> None:
+    model = load(quantised)
+    expected = logits(dequantised(model))
+    floats = model.dequantize()
+    assert not any(isinstance(m, QuantizedLinear | QuantizedEmbedding) for m in floats.modules())
+    assert floats.embed_out.weight is floats.gpt_neox_japanese.embed_in.weight
+    assert torch.equal(logits(floats), expected)
+    assert not hasattr(floats.config, "quantization_config")
+
+
+def test_halved_matrices_multiply_as_they_are_rounded() -> None:
+    source = default_model_directory()
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    parameters = sum(p.numel() for p in model.parameters())
+    rounded = GPTNeoXJapaneseForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    for parameter in rounded.parameters():
+        if parameter.ndim == 2:
+            parameter.data = parameter.data.bfloat16().float()
+    halve_matrices(model)
+    assert {p.dtype for p in model.parameters() if p.ndim == 2} == {torch.bfloat16}
+    assert model.embed_out.weight is model.gpt_neox_japanese.embed_in.weight
+    torch.testing.assert_close(logits(model), logits(rounded), atol=1e-3, rtol=1e-3)
+    assert sum(size for _, size in parameter_sizes(model)) == parameters
+
+
+def test_weights_are_counted_however_they_are_stored(quantised: Path) -> None:
+    model = load(quantised)
+    expected = sum(p.numel() for p in dequantised(model).parameters())
+    assert sum(size for _, size in parameter_sizes(model)) == expected
 
 
 def test_a_dtype_does_not_change_what_is_stored(quantised: Path) -> None:

@@ -68,5 +68,9 @@ def test_a_run_is_no_longer_than_can_be_counted() -> None:
 def test_a_run_that_recorded_its_start_as_model_can_be_resumed() -> None:
     saved = {**asdict(Settings()), "model": "first"}
     check_same_run(json.loads(json.dumps(saved)), Settings(), "where/ever/first")
+    older = {name: value for name, value in saved.items() if name not in ("ema", "lora_target")}
+    check_same_run(json.loads(json.dumps(older)), Settings(), "first")
+    with pytest.raises(DataError, match=r"started with ema 0\.0, now it is 0\.9"):
+        check_same_run(json.loads(json.dumps(older)), Settings(ema=0.9), "first")
     with pytest.raises(DataError, match="started with init_from 'first', now it is 'second'"):
         check_same_run(json.loads(json.dumps(saved)), Settings(), "second")

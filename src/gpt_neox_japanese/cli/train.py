@@ -17,7 +17,13 @@ from gpt_neox_japanese.cli.options.number_types import Real, Whole
 from gpt_neox_japanese.cli.options.shared import MODEL, PATH, PATH_OR_URL, renamed_option
 from gpt_neox_japanese.cli.options.stdin import TEXT
 from gpt_neox_japanese.errors import TrainingError
-from gpt_neox_japanese.training.settings import FLOAT_RANGES, INTEGER_RANGES, Architecture, Settings
+from gpt_neox_japanese.training.settings import (
+    FLOAT_RANGES,
+    INTEGER_RANGES,
+    LORA_TARGETS,
+    Architecture,
+    Settings,
+)
 
 __all__ = ["command"]
 
@@ -163,7 +169,21 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 @_number("--subword-dropout", "BPE-dropout-style subword regularisation probability.")
 @_number("--lora-rank", "Train adapters of this rank for --init-from; 0: all weights.")
 @_number("--lora-alpha", "Scale of the adapters.  [default: twice the rank]")
+@click.option(
+    "--lora-target",
+    type=click.Choice(LORA_TARGETS),
+    multiple=True,
+    help="Matrix that has adapters; may be repeated.  [default: query_key_value]",
+)
+@_number("--lora-dropout", "Probability of dropping an input of the adapters.")
+@_option(
+    "--frozen-dtype",
+    _PRECISION,
+    "How the matrices beside adapters are kept, if --init-from is not quantised.  "
+    "[default: as --dtype]",
+)
 @_flag("--merge", "Write --init-from with its adapters merged to OUTPUT/merged as well.")
+@_number("--ema", "Measure and leave a running average of the weights of this decay; 0: none.")
 @_flag("--shard", "Shard weights and optimizer state over torchrun's GPUs (FSDP2).")
 @_number("--log-every", "Steps between lines of loss.jsonl.  [default: at most 10]")
 @_number("--eval-every", "Steps between measurements on the held-out text.  [default: a tenth]")
@@ -236,7 +256,16 @@ def command(
         destroy_process_group()
     if rank() != 0:
         return
-    if finished:
+    if finished and settings.merge:
+        click.echo(
+            f"the adapters are in {output}, the model with them merged in {output / 'merged'}"
+        )
+    elif finished and settings.lora_rank:
+        click.echo(
+            f"the adapters are in {output}; neox-ja merge {output} --output MODEL makes a model of "
+            "them"
+        )
+    elif finished:
         click.echo(f"the model is in {output}")
     else:
         click.echo(f"stopped; continue with the same command and --resume ({output})", err=True)

@@ -161,10 +161,13 @@ def refuse_adapter(directory: Path) -> None:
         CheckpointError: It holds an `adapter_config.json`.
     """
     if os.path.lexists(directory / "adapter_config.json"):
-        raise CheckpointError(
-            f"{str(directory)!r} holds an adapter, not a whole model; merge it into the model that"
-            " it adapts: neox-ja merge DIRECTORY --output merged"
+        merged = directory / "merged"
+        remedy = (
+            f"name the model in {str(merged)!r}, in which it is merged"
+            if (merged / "config.json").is_file()
+            else "merge it into the model that it adapts: neox-ja merge DIRECTORY --output merged"
         )
+        raise CheckpointError(f"{str(directory)!r} holds an adapter, not a whole model; {remedy}")
 
 
 def read_generation_config(directory: Path) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Quantised checkpoints in transformers: `from_pretrained` builds modules that keep integers.
 
-On the CPU `matmul` multiplies by them; elsewhere the weights are dequantized for each product.
+On the CPU `matmul` multiplies by them; elsewhere the weights are dequantized for each product. The
+modules are not trained, but a gradient goes through them, so that adapters beside them can be.
+`halve_matrices` puts them into a model of floats, with bfloat16 for integers.
 """
 # transformers' methods carry no annotations.
 # mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,18 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.checkpoint_tensors import quantized_modules
-from gpt_neox_japanese.quantization.formats import METHOD, Matrix
+from gpt_neox_japanese.quantization.formats import METHOD
+from gpt_neox_japanese.quantization.frozen_product import dequantize_tensor, frozen_product
 from gpt_neox_japanese.quantization.int4 import SCALE
-from gpt_neox_japanese.quantization.torch_matmul import can_bypass_torch, matmul_tensor
+from gpt_neox_japanese.quantization.torch_matmul import can_bypass_torch, is_compiling_or_tracing
 
-__all__ = ["QuantizationConfig", "QuantizedEmbedding", "QuantizedLinear"]
+__all__ = [
+    "QuantizationConfig",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
+    "halve_matrices",
+    "parameter_sizes",
+]
 
 
 @register_quantization_config(METHOD)
@@ -55,7 +64,7 @@ class QuantizationConfig(QuantizationConfigMixin):
 
 
 class _Quantized(nn.Module):
-    """A matrix of integers with scales, [outputs, columns], which is not trained."""
+    """A matrix that is not trained, [outputs, columns]: integers with scales, or bfloat16."""
 
     def __init__(self, outputs: int, columns: int, bits: int) -> None:
         super().__init__()
@@ -65,15 +74,20 @@ class _Quantized(nn.Module):
                 f"int4 needs a multiple of {GROUP} columns, not {columns}; convert the checkpoint"
                 " again"
             )
-        if bits == 8:
+        scale = None
+        if bits == 16:
+            weight = torch.empty(outputs, columns, dtype=torch.bfloat16)
+        elif bits == 8:
             weight = torch.empty(outputs, columns, dtype=torch.int8)
             scale = torch.empty(outputs)
         else:
             weight = torch.empty(outputs, columns // 2, dtype=torch.uint8)
             scale = torch.empty(outputs, columns // GROUP, dtype=torch.bfloat16)
         self.weight = nn.Parameter(weight, requires_grad=False)
-        self.weight_scale = nn.Parameter(scale, requires_grad=False)
-        self._dtypes = weight.dtype, scale.dtype
+        self.weight_scale = None if scale is None else nn.Parameter(scale, requires_grad=False)
+        self._dtypes = {"weight": weight.dtype} | (
+            {} if scale is None else {"weight_scale": scale.dtype}
+        )
 
     def extra_repr(self) -> str:
         """What `print` says of this module."""
@@ -88,18 +102,13 @@ class _Quantized(nn.Module):
         Raises:
             CheckpointError: A parameter has another dtype.
         """
-        for parameter, kind in zip((self.weight, self.weight_scale), self._dtypes, strict=True):
-            if parameter.dtype != kind:
+        for parameter, kind in self._dtypes.items():
+            found = getattr(self, parameter).dtype
+            if found != kind:
                 raise CheckpointError(
-                    f"{name} has {parameter.dtype} where {self.bits} bits take {kind}; convert the"
+                    f"{name} has {found} where {self.bits} bits take {kind}; convert the"
                     " checkpoint again"
                 )
-
-    def matrix(self) -> Matrix:
-        """Return the matrix in NumPy's arrays, without a copy; on the CPU only."""
-        scale = self.weight_scale.detach()
-        scale = scale.view(torch.uint16) if scale.dtype == torch.bfloat16 else scale
-        return Matrix(self.weight.detach().numpy(), scale.numpy())
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights as floats.
@@ -110,27 +119,18 @@ class _Quantized(nn.Module):
         Returns:
             [outputs, columns].
         """
-        return _dequantize(self.weight, self.weight_scale, self.bits).to(dtype)
-
-
-def _dequantize(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """float32 [outputs, columns], on any device; `formats` says the same in NumPy."""
-    if bits == 8:
-        return weight.float() * scale.float()[:, None]
-    # Byte 2 i holds columns i and 16 + i of its group, byte 2 i + 1 columns 32 + i and 48 + i.
-    pairs = weight.view(len(weight), -1, GROUP // 4, 2)
-    nibbles = torch.stack([pairs & 15, pairs >> 4], dim=-1)  # (outputs, groups, 16, 2, 2)
-    values = nibbles.permute(0, 1, 3, 4, 2).reshape(*pairs.shape[:2], GROUP).float() - 8
-    return (values * scale.float()[..., None]).flatten(1)
+        if self.weight.dtype == dtype:
+            return self.weight
+        return dequantize_tensor(self.weight, self.weight_scale).to(dtype)
 
 
 class QuantizedLinear(_Quantized):
-    """`nn.Linear` with a quantised weight; the bias, if there is one, is float.
+    """`nn.Linear` with a stored weight; the bias, if there is one, is float.
 
     Args:
         in_features: Columns.
         out_features: Outputs.
-        bits: 8 or 4.
+        bits: 16, 8 or 4.
         bias: Whether there is one.
     """
 
@@ -146,23 +146,27 @@ class QuantizedLinear(_Quantized):
             x: [..., in_features], any floating dtype.
 
         Returns:
-            [..., out_features] in the dtype of `x`.
+            [..., out_features] in the dtype of `x`, or of autocast.
         """
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
         learning = x.requires_grad and torch.is_grad_enabled()
-        if learning or not can_bypass_torch(x, self.weight):
+        bypass = not is_compiling_or_tracing() and (learning or can_bypass_torch(x, self.weight))
+        if self.weight.dtype == x.dtype or not bypass:
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return functional.linear(x, self.dequantize(x.dtype), bias)
-        out = matmul_tensor(x.float(), self.matrix())
-        return (out if self.bias is None else out + self.bias).to(x.dtype)
+        out = frozen_product(x, self.weight, self.weight_scale)
+        return out if self.bias is None else (out + self.bias).to(x.dtype)
 
 
 class QuantizedEmbedding(_Quantized):
-    """`nn.Embedding` with a quantised weight.
+    """`nn.Embedding` with a stored weight.
 
     Args:
         outputs: Ids.
         columns: Channels.
-        bits: 8 or 4.
+        bits: 16, 8 or 4.
     """
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -175,7 +179,8 @@ class QuantizedEmbedding(_Quantized):
             float32 [..., columns].
         """
         rows = ids.reshape(-1)
-        values = _dequantize(self.weight[rows], self.weight_scale[rows], self.bits)
+        scale = None if self.weight_scale is None else self.weight_scale[rows]
+        values = dequantize_tensor(self.weight[rows], scale)
         return values.reshape(*ids.shape, self.columns)
 
 
@@ -246,8 +251,22 @@ class Quantizer(HfQuantizer):
 
     @property
     def is_trainable(self) -> bool:
-        """Integers have no gradients."""
-        return False
+        """Adapters can be trained beside the integers, which have no gradients themselves."""
+        return True
+
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> Any:
+        """Put layers of floats in the place of all that are quantised; see `model.dequantize`."""
+        floats: dict[nn.Parameter, nn.Parameter] = {}  # where matrices are one, they stay one
+        for name, module in list(model.named_modules()):
+            if isinstance(module, _Quantized):
+                weight = module.weight
+                if weight not in floats:
+                    floats[weight] = nn.Parameter(module.dequantize(dtype or torch.float32))
+                model.set_submodule(name, _of_floats(module, floats[weight]))
+        for tied in (model.all_tied_weights_keys, model._tied_weights_keys):
+            for name in [name for name in tied or () if name.endswith(SCALE)]:
+                del tied[name]
+        return model
 
     def is_serializable(self, **_: Any) -> bool:
         """`save_pretrained` writes the same tensors again.
@@ -272,6 +291,65 @@ def _quantized(name: str, module: nn.Module, bits: int) -> nn.Module:
         f"quantization_config names {name!r}, a {type(module).__name__}; only linear layers and"
         " embeddings can be quantised"
     )
+
+
+def _of_floats(module: _Quantized, weight: nn.Parameter) -> nn.Module:
+    """The layer of floats that does the same."""
+    layer: nn.Module
+    with torch.device("meta"):
+        if isinstance(module, QuantizedLinear):
+            layer = nn.Linear(module.columns, module.outputs, bias=False)
+            layer.bias = cast(nn.Parameter, module.bias)
+        else:
+            layer = nn.Embedding(module.outputs, module.columns)
+    layer.weight = weight
+    return layer
+
+
+def halve_matrices(model: nn.Module) -> None:
+    """Store the matrices of a model in bfloat16, and everything else in float32.
+
+    Products take activations of any dtype, and the matrices are not trained any more.
+
+    Args:
+        model: Changed in place; it may be quantised in part, which stays as it is.
+    """
+    stored: dict[nn.Parameter, nn.Parameter] = {}  # where matrices are one, they stay one
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, (nn.Linear, nn.Embedding)):
+            continue
+        with torch.device("meta"):
+            half = _quantized(name, module, 16)
+        weight = cast(nn.Parameter, module.weight)
+        if weight not in stored:
+            stored[weight] = nn.Parameter(weight.detach().bfloat16(), requires_grad=False)
+        half.weight = stored[weight]
+        if isinstance(module, nn.Linear):
+            half.bias = module.bias
+        model.set_submodule(name, half)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data = parameter.data.float()
+
+
+def parameter_sizes(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
+    """Go through a model's parameters with the number of weights that each holds.
+
+    Args:
+        model: Any.
+
+    Yields:
+        A parameter and its weights: of int4 a byte holds two, and scales hold none.
+    """
+    quantized = (module for module in model.modules() if isinstance(module, _Quantized))
+    stored = {id(module.weight): module for module in quantized}
+    scales = {id(module.weight_scale) for module in stored.values()}
+    for parameter in model.parameters():
+        if id(parameter) in stored:
+            module = stored[id(parameter)]
+            yield parameter, module.outputs * module.columns
+        else:
+            yield parameter, 0 if id(parameter) in scales else parameter.numel()
 
 
 def _tie_scales(model: PreTrainedModel) -> None:

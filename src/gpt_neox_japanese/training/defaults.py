@@ -18,7 +18,12 @@ import torch
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.distributed import rank
-from gpt_neox_japanese.training.machine.memory_estimate import SAFE, count_weights, estimate_memory
+from gpt_neox_japanese.training.machine.memory_estimate import (
+    SAFE,
+    count_weights,
+    estimate_memory,
+    is_quantized,
+)
 from gpt_neox_japanese.training.machine.precision import has_bf16_units
 from gpt_neox_japanese.training.settings import Architecture, RunSettings, Settings
 
@@ -131,6 +136,9 @@ def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     window = given.setdefault(
         "sequence_length", min(_WINDOW, int(facts.config.max_position_embeddings))
     )
+    if given.get("lora_rank") and not is_quantized(facts.config):
+        # Autocast would round them for every product.
+        given.setdefault("frozen_dtype", "fp32" if given.get("shard") else given["dtype"])
     given.setdefault("learning_rate", _learning_rate(facts))
     given.setdefault("warmup", _fitting(_WARMUP[facts.mode], given.get("decay")))
     given.setdefault("decay", _fitting(_DECAY[facts.mode], given["warmup"]))

@@ -17,13 +17,14 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.quantization.hf_modules import QuantizedLinear, halve_matrices
 from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training.data.run_data import RunData
 from gpt_neox_japanese.training.machine import cpu_attention
-from gpt_neox_japanese.training.machine.memory_estimate import check_memory
+from gpt_neox_japanese.training.machine.memory_estimate import check_memory, is_quantized
 from gpt_neox_japanese.training.settings import Architecture, RunSettings
 
-__all__ = ["make_model", "merged_model", "model_config"]
+__all__ = ["add_adapters", "make_model", "merged_model", "model_config"]
 
 _WINDOW = 512  # of a new model, if nothing is said
 
@@ -75,19 +76,27 @@ def make_model(
         settings: How it is trained.
 
     Returns:
-        The model, float32, on the CPU; with adapters it is PEFT's around it.
+        The model, float32, on the CPU; with adapters it is PEFT's around it, and the matrices
+        are stored as `frozen_dtype` says, or in integers if they are in `init_from`.
 
     Raises:
         DataError: The model does not fit the data or the length of the windows.
-        ArgumentError: There is not enough memory, no attention of that name, or adapters are
-            wanted and PEFT is not installed.
+        ArgumentError: There is not enough memory, no attention of that name, the model is quantised
+            and no adapters are wanted, or they are and PEFT is not installed.
     """
-    peft = _import_peft() if settings.lora_rank else None
+    if settings.lora_rank:
+        _import_peft()  # before anything takes time
     config = model_config(init_from, data, settings.sequence_length)
+    if is_quantized(config):
+        _check_quantized(init_from, settings)
     check_memory(config, settings)
     torch.manual_seed(settings.seed)
     if isinstance(init_from, Path):
-        model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
+        half = settings.frozen_dtype == "bf16"
+        dtype = torch.bfloat16 if half else torch.float32
+        model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=dtype)
+        if half:
+            halve_matrices(model)
     else:
         model = GPTNeoXJapaneseForCausalLM(config)
         model.generation_config.update(**_SAMPLING, pad_token_id=data.eos_token_id)
@@ -99,14 +108,52 @@ def make_model(
         implementation = cpu_attention.NAME
     if implementation is not None:
         _set_attention(model, implementation)
-    if peft is None:
+    if not settings.lora_rank:
         return model
+    return add_adapters(model, settings)
+
+
+def add_adapters(model: GPTNeoXJapaneseForCausalLM, settings: RunSettings) -> Any:
+    """Freeze a model and put adapters beside its matrices.
+
+    Args:
+        model: Its matrices may be stored in any format.
+        settings: Which adapters.
+
+    Returns:
+        PEFT's model around it; the adapters are float32.
+
+    Raises:
+        ArgumentError: PEFT is not installed.
+    """
+    peft = _import_peft()
     register_peft_targets()
     if settings.gradient_checkpointing:
         model.enable_input_require_grads()
-    alpha = 2 * settings.lora_rank if settings.lora_alpha is None else settings.lora_alpha
-    lora = peft.LoraConfig(r=settings.lora_rank, lora_alpha=alpha, task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=2 * settings.lora_rank if settings.lora_alpha is None else settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_target) or None,
+        task_type="CAUSAL_LM",
+    )
+    # The only way to name a layer that PEFT does not know; it is not saved with the adapters.
+    lora._register_custom_module({QuantizedLinear: peft.tuners.lora.Linear})
     return peft.get_peft_model(model, lora)
+
+
+def _check_quantized(init_from: Architecture | Path, settings: RunSettings) -> None:
+    for given, option in (
+        (settings.frozen_dtype, "--frozen-dtype is for weights that are floats"),
+        (settings.shard, "--shard shares fp32 weights only"),
+    ):
+        if given:
+            raise ArgumentError(f"{option}, and those of {init_from} are integers; leave it out")
+    if not settings.lora_rank:
+        raise ArgumentError(
+            f"the weights of {init_from} are integers, which are not trained; train adapters "
+            "(--lora-rank), or start from the model that it was made of"
+        )
 
 
 def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
@@ -139,6 +186,8 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
     """
     peft = _import_peft()
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
+    if is_quantized(model.config):
+        model.dequantize(torch.float32)
     merged: PreTrainedModel = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return merged
 

@@ -18,6 +18,7 @@ from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.files.remote import as_path
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.quantization.hf_modules import parameter_sizes
 from gpt_neox_japanese.training.arguments import DTYPES, scoring_window, training_arguments
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
@@ -257,6 +258,7 @@ class _Run:
             use_muon=settings.uses_muon,
             identity=identity,
             export=self._export,
+            ema=settings.ema,
             keep_best=settings.keep_best,
             patience=settings.early_stopping,
             model=self._model,
@@ -299,9 +301,9 @@ class _Run:
 
     def _count_parameters(self) -> tuple[int, int]:
         """All parameters, and those that are trained."""
-        parameters = list(self._model.parameters())
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        return sum(p.numel() for p in parameters), trained
+        sizes = list(parameter_sizes(self._model))
+        trained = sum(size for p, size in sizes if p.requires_grad)
+        return sum(size for _, size in sizes), trained
 
     def _export(self, weights: Mapping[str, Tensor]) -> None:
         dtype = DTYPES[self._settings.save_dtype]

@@ -18,6 +18,7 @@ from gpt_neox_japanese.files.remote import AnyPath
 __all__ = [
     "FLOAT_RANGES",
     "INTEGER_RANGES",
+    "LORA_TARGETS",
     "MAY_CHANGE",
     "Architecture",
     "RunSettings",
@@ -43,6 +44,8 @@ INTEGER_RANGES: Mapping[str, tuple[int, int | None]] = {
 FLOAT_RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"), (0, None)),
     **dict.fromkeys(("warmup", "decay", "subword_dropout"), (0, 1)),
+    "lora_dropout": (0, 0.99),
+    "ema": (0, 0.999999),
     "epochs": (0, 10**6),
 }
 _MAX_INTEGER = 2**31 - 1  # of whole numbers without a bound of their own
@@ -51,7 +54,10 @@ _CHOICES = {
     "schedule": ("wsd", "cosine"),
     "dtype": ("auto", "bf16", "fp32"),
     "save_dtype": ("bf16", "fp32"),
+    "frozen_dtype": ("bf16", "fp32"),
 }
+LORA_TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+"""The matrices of a layer that may have adapters; without a choice the first one has."""
 
 Precision = Literal["bf16", "fp32"]
 
@@ -116,6 +122,12 @@ class Settings:
             the text is encoded anew in every epoch (like BPE-dropout).
         lora_rank: Train adapters of this rank instead of the model's own weights; 0 for none.
         lora_alpha: The adapters count `lora_alpha / lora_rank`; twice the rank if None.
+        lora_target: Names of the matrices that have adapters; `query_key_value` if there are none.
+        lora_dropout: Probability of dropping an input of the adapters.
+        frozen_dtype: How the matrices that adapters stand beside are stored, if the model is not
+            quantised.
+        ema: Decay of a running average of the weights, which is measured and exported in their
+            place; 0 for none. It begins lower: after `n` steps it is at most `(1 + n) / (10 + n)`.
         merge: Whether to leave the model with its adapters merged in `merged` as well.
         shard: Whether weights and optimizer state are sharded over the processes (FSDP2).
         log_every: Steps between lines of the loss log; the first step has one always.
@@ -156,6 +168,10 @@ class Settings:
     subword_dropout: float = 0.0
     lora_rank: int = 0
     lora_alpha: float | None = None
+    lora_target: tuple[str, ...] = ()
+    lora_dropout: float = 0.0
+    frozen_dtype: Precision | None = None
+    ema: float = 0.0
     merge: bool = False
     shard: bool = False
     log_every: int | None = None
@@ -192,8 +208,20 @@ class Settings:
             raise ArgumentError(
                 "optimizer muon does not suit the thin matrices of LoRA; use adamw or auto"
             )
-        if self.merge and not self.lora_rank:
-            raise ArgumentError("--merge requires --lora-rank; give a rank, or leave --merge out")
+        for name in ("merge", "lora_alpha", "lora_target", "lora_dropout", "frozen_dtype"):
+            if getattr(self, name) and not self.lora_rank:
+                option = name.replace("_", "-")
+                raise ArgumentError(
+                    f"--{option} requires --lora-rank; give a rank, or leave --{option} out"
+                )
+        for target in self.lora_target:
+            if target not in LORA_TARGETS:
+                raise ArgumentError(
+                    f"lora_target is {short_repr(target)}; it must be one of "
+                    f"{', '.join(LORA_TARGETS)}"
+                )
+        if self.shard and self.frozen_dtype == "bf16":
+            raise ArgumentError("--shard shares fp32 weights only; leave --frozen-dtype out")
 
     @property
     def uses_muon(self) -> bool:
@@ -222,12 +250,12 @@ class RunSettings(Settings):
 def _check_values(settings: Architecture | Settings) -> None:
     """Hold every value to what it may be, and make Python's own numbers of NumPy's."""
     for name, value in vars(settings).items():
+        if value is None and getattr(Settings, name, "") is None:
+            continue  # it is left open
         if name in _CHOICES and value not in _CHOICES[name]:
             raise ArgumentError(
                 f"{name} is {short_repr(value)}; it must be one of {', '.join(_CHOICES[name])}"
             )
-        if value is None and getattr(Settings, name, "") is None:
-            continue  # it is left open
         if name in INTEGER_RANGES:
             object.__setattr__(settings, name, _whole(name, value))
         elif name in FLOAT_RANGES:
@@ -289,6 +317,8 @@ def check_same_run(
     if "model" in saved:  # what the first edition called it
         saved = {**saved, "init_from": saved["model"]}
     now = json.loads(json.dumps(settings_to_dict(settings, init_from)))
+    # An option that did not exist when it was started was not given.
+    saved = {**json.loads(json.dumps(asdict(Settings()))), **saved}
     for name, value in now.items():
         if name not in MAY_CHANGE and saved.get(name) != value:
             raise DataError(

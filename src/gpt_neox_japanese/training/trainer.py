@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from gpt_neox_japanese.errors import CheckpointError, TrainingError
 from gpt_neox_japanese.training.checkpoints import reader
@@ -28,6 +29,7 @@ from gpt_neox_japanese.training.data.dataset import IGNORED, collate
 from gpt_neox_japanese.training.data.run_data import HeldOut
 from gpt_neox_japanese.training.distributed import barrier
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw, state_layout
+from gpt_neox_japanese.training.optim.weight_average import WeightAverage
 
 __all__ = ["RunTrainer"]
 
@@ -40,6 +42,8 @@ class RunTrainer(Trainer):
         identity: What a resumed run must have in common with this one, as JSON values.
         export: Called on the first process with the whole weights: after every save, or of the
             best model.
+        ema: Decay of the running average of the weights that is measured and exported in their
+            place; 0 for none.
         keep_best: Whether the model that is exported is the one with the best measurement.
         patience: End the run after so many measurements without a better one; 0 for never.
         **kwargs: Trainer's own.
@@ -54,11 +58,16 @@ class RunTrainer(Trainer):
         use_muon: bool,
         identity: Mapping[str, Any],
         export: Callable[[Mapping[str, Tensor]], None],
+        ema: float = 0.0,
         keep_best: bool = False,
         patience: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._ema = ema
+        self._average: WeightAverage | None = None
+        if ema:
+            self.add_callback(_AverageCallback(self._begun_average))
         self._keep_best, self._patience = keep_best, patience
         self.stopped_early = False
         self._use_muon = use_muon
@@ -114,12 +123,13 @@ class RunTrainer(Trainer):
             `eval_loss`, in nats per token, and `eval_runtime`, in seconds.
         """
         start = time.perf_counter()
-        nats, tokens = self._score(cast(HeldOut, self.eval_dataset))
-        metrics = {"eval_loss": nats / tokens, "eval_runtime": time.perf_counter() - start}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        with self._average.in_place() if self._average else nullcontext():
+            nats, tokens = self._score(cast(HeldOut, self.eval_dataset))
+            metrics = {"eval_loss": nats / tokens, "eval_runtime": time.perf_counter() - start}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
         if self.state.global_step == 0:  # the model that the run starts with may stay the best
             self._determine_best_metric(metrics, None)
         return metrics
@@ -151,7 +161,7 @@ class RunTrainer(Trainer):
         """Keep the best model, and end the run when it has not become better for long."""
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self._keep_best:
-            weights = gather_parameters(self._parameters())
+            weights = self._gather_finished()
             if self.args.should_save:
                 self._export(weights)
         waited = self.state.global_step - (self.state.best_global_step or 0)
@@ -159,6 +169,18 @@ class RunTrainer(Trainer):
             self.stopped_early = True
             self.control.should_save = self.control.should_training_stop = True
         return is_best
+
+    def _begun_average(self) -> WeightAverage:
+        """The running average of the weights, which begins with those of the first call."""
+        if self._average is None:
+            self._average = WeightAverage(self._parameters(), self._ema)
+        return self._average
+
+    def _gather_finished(self) -> dict[str, Tensor]:
+        """The weights that the run would leave now."""
+        if self._average is not None:
+            return self._average.gather()
+        return gather_parameters(self._parameters())
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Stop before the optimizer takes a step that would spoil the weights."""
@@ -186,6 +208,7 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         parameters = self._parameters()
         weights = gather_parameters(parameters)
+        averages = self._average.gather() if self._average is not None else None
         tensors, groups = gather_optimizer(self._optimizer(), parameters)
         step = self.state.global_step
         self.store_flos()  # a collective, as what is above
@@ -205,10 +228,10 @@ class RunTrainer(Trainer):
             "last_logged": self._globalstep_last_logged,
         }
         self._checkpoints.finish(
-            TrainingState(step, weights, tensors, values),
+            TrainingState(step, weights, tensors, values, averages),
             lambda directory: self.state.save_to_json(str(directory / reader.TRAINER_STATE)),
         )
-        self._export_last(weights)
+        self._export_last(weights if averages is None else averages)
 
     def _export_last(self, weights: Mapping[str, Tensor]) -> None:
         """Export the weights of a checkpoint, unless there were better ones before it."""
@@ -216,15 +239,16 @@ class RunTrainer(Trainer):
             self._export(weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore_parameters(self._parameters(), self._saved_weights(Path(resume_from_checkpoint)))
+        weights = self._saved_weights(Path(resume_from_checkpoint), reader.MODEL)
+        restore_parameters(self._parameters(), weights)
 
-    def _saved_weights(self, checkpoint: Path) -> dict[str, Tensor]:
+    def _saved_weights(self, checkpoint: Path, file: str) -> dict[str, Tensor]:
         layout = {
             name: (tuple(parameter.shape), parameter.dtype)
             for name, parameter in self._parameters()
             if parameter.requires_grad
         }
-        return reader.load_tensors(checkpoint / reader.MODEL, layout)
+        return reader.load_tensors(checkpoint / file, layout)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -250,8 +274,11 @@ class RunTrainer(Trainer):
                 "_last_lr": rates,
             }
         )
+        finished = self._saved_weights(directory, reader.AVERAGE if self._ema else reader.MODEL)
+        if self._ema:
+            self._begun_average().restore(finished)
         if self.args.should_save:  # a kill may have come between the checkpoint and the model
-            self._export_last(self._saved_weights(directory))
+            self._export_last(finished)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Restore what the first resumed step starts from; Trainer calls this just before it."""
@@ -268,3 +295,18 @@ class RunTrainer(Trainer):
 
     def _optimizer(self) -> Optimizer:
         return cast(Optimizer, getattr(self.optimizer, "optimizer", self.optimizer))
+
+
+class _AverageCallback(TrainerCallback):
+    """Begins a running average when a run begins, and takes the weights of each step into it."""
+
+    def __init__(self, average: Callable[[], WeightAverage]) -> None:
+        self._average = average
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """See `TrainerCallback`."""
+        self._average()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """See `TrainerCallback`."""
+        self._average().update(state.global_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from gpt_neox_japanese import machine
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.quantization.hf_modules import halve_matrices
 from gpt_neox_japanese.training.machine import cpu_attention
 from gpt_neox_japanese.training.machine import memory_estimate as module
 from gpt_neox_japanese.training.machine.memory_estimate import estimate_memory
+from gpt_neox_japanese.training.model_setup import add_adapters
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW, adamw
 from gpt_neox_japanese.training.run import train
-from gpt_neox_japanese.training.settings import Architecture, RunSettings, Settings
+from gpt_neox_japanese.training.settings import LORA_TARGETS, Architecture, RunSettings, Settings
 from tests.cli.run import assert_refused, run
 
 WINDOW, BATCH = 128, 4
@@ -86,6 +89,40 @@ def test_the_count_is_near_what_a_forward_pass_keeps(
         assert kept_for_the_backward_pass(model, dtype) <= 2 * counted
         return
     assert counted == pytest.approx(kept_for_the_backward_pass(model, dtype), rel=0.15)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs PEFT")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("frozen", ["fp32", "bf16"])
+@pytest.mark.parametrize("targets", [LORA_TARGETS[:1], LORA_TARGETS], ids=len)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.filterwarnings("ignore")
+def test_the_count_is_near_what_adapters_keep(
+    dtype: Any, frozen: Any, targets: tuple[str, ...], dropout: float
+) -> None:
+    settings = decided(
+        sequence_length=WINDOW,
+        batch_size=BATCH,
+        dtype=dtype,
+        frozen_dtype=frozen,
+        lora_rank=2,
+        lora_target=targets,
+        lora_dropout=dropout,
+    )
+    model = GPTNeoXJapaneseForCausalLM(config()).train()
+    model.skip_logits_in_training = True
+    model.config.use_cache = False
+    if dtype == "bf16":
+        model.set_attn_implementation(cpu_attention.NAME)
+    if frozen == "bf16":
+        halve_matrices(model)
+    counted = estimate_memory(model.config, settings)
+    adapted = add_adapters(model, settings)
+    kept = kept_for_the_backward_pass(adapted, dtype)
+    assert counted.per_window * BATCH == pytest.approx(kept, rel=0.15)
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    expected = sum(p.nbytes for p in adapted.parameters()) + 3 * sum(p.nbytes for p in trained)
+    assert counted.fixed == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -1,6 +1,7 @@
 """Checkpoints that a run resumes from: `checkpoint-<step>`, complete or not there.
 
 model.safetensors       float32, the parameters that are trained
+average.safetensors     the running average of them, if there is one
 optimizer.safetensors   `<parameter>/<name>`: what the optimizer remembers of each
 random-<rank>.safetensors  state of torch's random number generators
 state.json              everything else, as JSON: parameter groups, schedule, running loss
@@ -34,6 +35,7 @@ from gpt_neox_japanese.files.atomic import (
     sync_file,
 )
 from gpt_neox_japanese.training.checkpoints.reader import (
+    AVERAGE,
     MANIFEST,
     MODEL,
     OPTIMIZER,
@@ -57,12 +59,14 @@ class TrainingState:
         weights: Parameter → float32 tensor, those that are trained.
         optimizer: `<parameter>/<name>` → tensor.
         values: Everything that is no tensor, as JSON values.
+        averages: The running average of the weights, by the same names; None if there is none.
     """
 
     step: int
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     values: Mapping[str, Any]
+    averages: Mapping[str, Tensor] | None = None
 
 
 class CheckpointManager:
@@ -143,6 +147,8 @@ class CheckpointManager:
         final = self._output / f"checkpoint-{state.step}"
         with self._explain_failure(state.step):
             save_file(dict(state.weights), partial / MODEL, {"format": "pt"})
+            if state.averages is not None:
+                save_file(dict(state.averages), partial / AVERAGE, {"format": "pt"})
             save_file(dict(state.optimizer), partial / OPTIMIZER)
             _write_json(partial / STATE, state.values)
             write_more(partial)

@@ -25,6 +25,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
 
 __all__ = [
+    "AVERAGE",
     "MANIFEST",
     "MODEL",
     "OPTIMIZER",
@@ -42,6 +43,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
+AVERAGE = "average.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 RANDOM = "random-{}.safetensors"
 STATE = "state.json"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt_neox_japanese.quantization.hf_modules import parameter_sizes
 from gpt_neox_japanese.training.machine.memory_estimate import (
     current_memory,
     estimate_memory,
@@ -96,7 +97,7 @@ def estimate_run(
     size = estimate_memory(model.config, settings)
     memory = size.fixed + settings.batch_size * size.per_window
     if not torch.cuda.is_available():  # the weights are there already, and the program itself
-        memory += current_memory() - 4 * _count(model.parameters())
+        memory += current_memory() - sum(p.nbytes for p in model.parameters())
     if torch.cuda.is_available():
         speed = _USUAL_MFU * meter.peak_flops() / flops
     else:
@@ -140,14 +141,14 @@ def _trial(model: Any, settings: RunSettings, flops: float) -> float:
 
 def _disk(model: Any, settings: RunSettings) -> int:
     trained = _count(p for p in model.parameters() if p.requires_grad)
-    whole = _count(model.parameters())
+    whole = sum(size for _, size in parameter_sizes(model))
     hidden = _count(
         p
         for name, p in model.named_parameters()
         if p.requires_grad and p.ndim == 2 and "embed" not in name
     )
     momentum = 4 * hidden if settings.uses_muon else 8 * hidden
-    checkpoint = 4 * trained + momentum + 8 * (trained - hidden)
+    checkpoint = 4 * trained * (2 if settings.ema else 1) + momentum + 8 * (trained - hidden)
     stored = 2 if settings.save_dtype == "bf16" else 4
     model_files = stored * (trained + (whole if settings.merge else 0))
     return _CHECKPOINTS * checkpoint + 2 * model_files

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from gpt_neox_japanese.errors import ArgumentError
+from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.machine import available_memory
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
-from gpt_neox_japanese.training.settings import RunSettings
+from gpt_neox_japanese.quantization.checkpoint_tensors import PREFIX, quantized_modules
+from gpt_neox_japanese.training.settings import LORA_TARGETS, RunSettings
 
 __all__ = [
     "SAFE",
@@ -26,6 +28,7 @@ __all__ = [
     "current_memory",
     "estimate_memory",
     "free_memory",
+    "is_quantized",
     "peak_memory",
     "show_bytes",
 ]
@@ -36,8 +39,9 @@ _WEIGHT, _GRADIENT, _ADAMW, _MUON = 4, 4, 8, 4  # bytes for each number that is 
 _KEPT = {"fp32": (44, 8), "bf16": (20, 8)}
 _KEPT_BETWEEN_LAYERS = 4
 _KEPT_OUTSIDE = 16
-# With adapters the inputs of frozen matrices are not kept.
-_KEPT_WITH_ADAPTERS = 0.5
+# Of these, what it keeps of each number that enters a matrix; not with adapters beside another one.
+_KEPT_OF_INPUT = {"fp32": 4, "bf16": 2}
+_KEPT_BY_DROPOUT = 4  # of each number that enters an adapter
 SAFE = 0.7
 """How much of the free memory a run is fitted into; the rest is for what is not counted."""
 
@@ -64,11 +68,51 @@ def count_weights(config: GPTNeoXJapaneseConfig) -> int:
     return sum(_count_by_kind(config))
 
 
+def is_quantized(config: GPTNeoXJapaneseConfig) -> bool:
+    """Tell whether the weights of a model are integers.
+
+    Args:
+        config: The model.
+    """
+    return getattr(config, "quantization_config", None) is not None
+
+
 def _count_by_kind(config: GPTNeoXJapaneseConfig) -> tuple[int, int]:
     """Weights of the matrices of all layers, and of those at the ends."""
-    hidden, multiple = config.hidden_size, config.intermediate_multiple_size
-    layers = config.num_hidden_layers * (4 + 2 * multiple) * hidden**2
-    return layers, config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    hidden = config.hidden_size
+    layer = sum(inputs * outputs for inputs, outputs in _layer_matrices(config).values())
+    ends = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    return config.num_hidden_layers * layer, ends
+
+
+def _layer_matrices(config: GPTNeoXJapaneseConfig) -> dict[str, tuple[int, int]]:
+    """The matrices of a layer, by the ends of their names: inputs and outputs."""
+    hidden, width = config.hidden_size, config.hidden_size * config.intermediate_multiple_size
+    shapes = (hidden, 3 * hidden), (hidden, hidden), (hidden, width), (width, hidden)
+    return dict(zip(LORA_TARGETS, shapes, strict=True))
+
+
+def _frozen_bytes(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> int:
+    """The weights of a model that only adapters are trained of."""
+    shapes = {}
+    for layer in range(config.num_hidden_layers):
+        for name, (inputs, outputs) in _layer_matrices(config).items():
+            parent = "attention" if name in ("query_key_value", "dense") else "mlp"
+            shapes[f"{PREFIX}layers.{layer}.{parent}.{name}"] = inputs, outputs
+    shapes[f"{PREFIX}embed_in"] = config.hidden_size, config.vocab_size
+    if not config.tie_word_embeddings:
+        shapes["embed_out"] = config.hidden_size, config.vocab_size
+    bits, others = (
+        quantized_modules(config.to_dict()),
+        16 if settings.frozen_dtype == "bf16" else 32,
+    )
+    return sum(_stored_bytes(bits.get(name, others), *shape) for name, shape in shapes.items())
+
+
+def _stored_bytes(bits: int, inputs: int, outputs: int) -> int:
+    """What a matrix takes with its scales: one for a row of int8, one for a group of int4."""
+    scales = {8: 4, 4: 2 * inputs // GROUP}.get(bits, 0)
+    return outputs * (inputs * bits // 8 + scales)
 
 
 def free_memory() -> int:
@@ -95,11 +139,15 @@ def estimate_memory(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> Mem
     hidden, layers = config.hidden_size, config.num_hidden_layers
     multiple = config.intermediate_multiple_size
     matrices, ends = _count_by_kind(config)
-    fixed = (matrices + ends) * _WEIGHT
+    average = _WEIGHT if settings.ema else 0
+    shapes = _layer_matrices(config)
+    adapted = [shapes[name] for name in settings.lora_target or LORA_TARGETS[:1]]
     if settings.lora_rank:
-        fixed += layers * 4 * hidden * settings.lora_rank * (_WEIGHT + _GRADIENT + _ADAMW)
+        fixed = _frozen_bytes(config, settings)
+        trained = layers * settings.lora_rank * sum(map(sum, adapted))
+        fixed += trained * (_WEIGHT + _GRADIENT + _ADAMW + average)
     else:
-        fixed += (matrices + ends) * _GRADIENT + ends * _ADAMW
+        fixed = (matrices + ends) * (_WEIGHT + _GRADIENT + average) + ends * _ADAMW
         fixed += matrices * (_MUON if settings.uses_muon else _ADAMW)
     if settings.shard:
         fixed //= _number("WORLD_SIZE")
@@ -107,7 +155,10 @@ def estimate_memory(config: GPTNeoXJapaneseConfig, settings: RunSettings) -> Mem
     own, of_width = _KEPT[settings.dtype]
     layer = (own + of_width * multiple) * hidden
     if settings.lora_rank:
-        layer = int(layer * _KEPT_WITH_ADAPTERS)
+        entering = sum(inputs for inputs, _ in adapted)
+        every = sum(inputs for inputs, _ in shapes.values())
+        layer -= _KEPT_OF_INPUT[settings.dtype] * (every - entering)
+        layer += _KEPT_BY_DROPOUT * entering if settings.lora_dropout else 0
     kept = layers * layer
     if settings.gradient_checkpointing:
         kept = layers * _KEPT_BETWEEN_LAYERS * hidden + layer

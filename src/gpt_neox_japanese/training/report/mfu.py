@@ -7,6 +7,7 @@ import time
 import torch
 from torch import nn
 
+from gpt_neox_japanese.quantization.hf_modules import parameter_sizes
 from gpt_neox_japanese.training.machine.precision import has_bf16_units
 
 __all__ = ["MfuMeter", "flops_per_token"]
@@ -31,7 +32,7 @@ def flops_per_token(model: nn.Module, hidden_size: int, num_layers: int, window_
         Multiplications and additions, forward and backward.
     """
     matrices = sum(
-        p.numel() * (6 if p.requires_grad else 4) for p in model.parameters() if p.ndim == 2
+        size * (6 if p.requires_grad else 4) for p, size in parameter_sizes(model) if p.ndim == 2
     )
     return matrices + 6.0 * num_layers * hidden_size * window_size
 
