@@ -84,6 +84,12 @@ def _string(name: str, value: Any, error: _Error) -> None:
         raise error(f"{name} is {short_repr(value)}; it must be a string")
 
 
+def _quantization(name: str, value: Any, error: _Error) -> None:
+    # In a configuration that transformers has read, it is an object of its own.
+    if not (value is None or isinstance(value, Mapping) or hasattr(value, "to_dict")):
+        raise error(f"{name} is {short_repr(value)}; it must be an object")
+
+
 _DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 _TOKEN_ID = _integer(-1, 2**31 - 1)
 _PROBABILITY: _Check = partial(
@@ -123,6 +129,7 @@ _FIELDS: dict[str, _Check] = {
     "use_cache": check_bool,
     "is_decoder": check_bool,
     "tie_word_embeddings": check_bool,
+    "quantization_config": _quantization,
 }
 
 # Fields by which transformers would take code or weights from elsewhere.

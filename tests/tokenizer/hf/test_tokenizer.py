@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers.utils import chat_template_utils
 
-from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory
+from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from tests.tokenizer.encoding.test_python_encoder import DOCUMENTED, DOCUMENTED_IDS
 from tests.tokenizer.small import vocabulary
@@ -459,3 +459,27 @@ def test_stop_strings_of_generate_can_be_searched(tokenizer: GPTNeoXJapaneseToke
 def test_bos_and_eos_are_not_added_in_secret(files: Path) -> None:
     with pytest.raises(TokenizationError, match="add_eos_token"):
         GPTNeoXJapaneseTokenizer.from_pretrained(files, add_eos_token=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("tokenizer_config.json", b'{"__class__": false}'),
+        ("tokenizer_config.json", b'{"padding_side": 5}'),
+        ("chat_template.jinja", b"{{ \xb8 }}"),
+    ],
+)
+def test_what_transformers_stumbles_over_in_a_file_is_told_as_the_files_fault(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    vocabulary(["猫"]).save(tmp_path)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(VocabularyError, match="cannot be loaded|must be"):
+        GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_special_token_without_characters_is_none(tmp_path: Path) -> None:
+    vocabulary(["猫"]).save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"unk_token": "", "own_token": ""}')
+    assert Codec.from_pretrained(tmp_path).encode("猫") == [0]
+    assert GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)("猫")["input_ids"] == [0]

@@ -17,7 +17,8 @@ from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 from transformers.utils.hub import cached_file
 
-from gpt_neox_japanese.errors import TokenizationError, VocabularyError
+from gpt_neox_japanese.checks import one_line
+from gpt_neox_japanese.errors import NeoXJapaneseError, TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
@@ -145,6 +146,13 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
                 for file in cls.vocab_files_names.values():
                     cached_file(str(pretrained_model_name_or_path), file, **asked)
             raise
+        except (NeoXJapaneseError, OSError, ImportError, MemoryError):
+            raise  # it says what is wrong, or no file is to blame
+        except Exception as error:  # what only transformers stumbles over in a file
+            raise VocabularyError(
+                f"{str(pretrained_model_name_or_path)!r} cannot be loaded:"
+                f" {type(error).__name__}: {one_line(error)}"
+            ) from error
         return tokenizer
 
     @classmethod

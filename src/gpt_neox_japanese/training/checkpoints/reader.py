@@ -196,7 +196,7 @@ def load_progress(directory: Path) -> Progress:
         data=values["data"],
         groups=tuple(values["groups"]),
         schedule_step=values["schedule"]["last_epoch"],
-        running_loss=values["running_loss"],
+        running_loss=float(values["running_loss"]),  # torch takes no large integer
         last_logged=values["last_logged"],
     )
 
