@@ -10,11 +10,13 @@ import pytest
 from gpt_neox_japanese.corpus import (
     Layout,
     choose_held_out,
+    corpus_files,
     held_out,
     is_held_out,
     read_documents,
     without,
 )
+from gpt_neox_japanese.files.remote import RemotePath
 from tests.conftest import SENTENCE
 
 
@@ -73,6 +75,49 @@ def test_the_choice_does_not_depend_on_the_order_or_on_broken_lines(tmp_path: Pa
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(["?\n", *lines[::-1]]), encoding="utf-8")
     assert choose_held_out([file], Layout(), 0.05) == expected
+
+
+def test_documents_with_one_id_are_held_out_as_one(tmp_path: Path) -> None:
+    for folder in "abcdefghij":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "text.txt").write_text(SENTENCE * 40, encoding="utf-8")
+    choice = choose_held_out(corpus_files([tmp_path]), Layout(), 0.01)
+    split = [choice.split(document) for document in read_documents([tmp_path])]
+    total = sum(len(train) + len(out) for train, out in split)
+    assert 0.04 * total <= sum(len(out) for _, out in split) <= 0.2 * total
+    assert all(train for train, _ in split)
+
+
+@pytest.mark.parametrize("lengths", [[10] * 10, [1000] * 3, [100, 1, 1, 1], [50], [3] * 500])
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.999])
+def test_conversations_are_held_out_whole_and_never_all(
+    tmp_path: Path, lengths: list[int], fraction: float
+) -> None:
+    file = tmp_path / "talk.jsonl"
+    lines = [
+        {"id": f"{n}", "prompt": "猫", "completion": SENTENCE * length}
+        for n, length in enumerate(lengths)
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    layout = Layout(conversations=True)
+    choice = choose_held_out([file], layout, fraction)
+    splits = [choice.split(document) for document in read_documents([file], layout)]
+    assert all("" in split for split in splits)
+    sizes = [len(train + out) for train, out in splits]
+    amount, total = sum(len(out) for _, out in splits), sum(sizes)
+    assert amount < total
+    wanted = max(fraction * total, min(20_000, total / 10))
+    assert abs(amount - wanted) <= max(wanted, *sizes)
+
+
+def test_files_at_urls_are_told_apart_by_their_whole_path() -> None:
+    one, other = (
+        RemotePath(f"https://host/f.txt?v={n}", f"https://host/f.txt?v={n}") for n in "12"
+    )
+    assert without([one, other], [one]) == [other]
+    assert (
+        without([RemotePath("s3://b/c", "b/c/a.txt", 5)], [RemotePath("s3://b", "b/c/a.txt")]) == []
+    )
 
 
 def test_files_are_taken_out_by_whatever_path_they_are_named(tmp_path: Path) -> None:

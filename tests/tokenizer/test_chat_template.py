@@ -90,6 +90,14 @@ def test_templates_that_do_not_add_to_a_prompt_are_refused(source: str) -> None:
         ChatTemplate(source, CODEC).encode_turns(TALK)
 
 
+def test_answers_of_which_nothing_is_written_are_refused() -> None:
+    template = ChatTemplate("{% for m in messages %}{{ m.content | trim }}、{% endfor %}", CODEC)
+    assert learned(template, TALK[1:3]) == "はい、今日は。、"
+    silent = ChatTemplate("{% for m in messages %}{{ m.content | trim }}{% endfor %}", CODEC)
+    with pytest.raises(ArgumentError, match="nothing for message 2"):
+        silent.encode_turns([TALK[1], {"role": "assistant", "content": " "}])
+
+
 def test_without_an_answer_there_is_nothing_to_learn() -> None:
     with pytest.raises(ArgumentError, match="nothing to learn"):
         DEFAULT.encode_turns(TALK[:2])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_NOTHING_HELD_OUT = "nothing is held out, so no measurement can be made"
+
 
 def _read_part(
     _context: click.Context, _option: click.Parameter, value: str | None
@@ -89,7 +91,7 @@ def command(
     tokenizer: str,
     output: Path | str,
     held_out: float | None,
-    held_out_files: tuple[Path, ...],
+    held_out_files: tuple[Path | str, ...],
     text_field: str,
     id_field: str,
     split_lines: bool,
@@ -112,12 +114,9 @@ def command(
     from gpt_neox_japanese.training.data.prepare import prepare
 
     if conversations:
-        if part is not None or merge:
-            raise click.UsageError("--conversations are prepared as a whole; leave out --part")
-        if held_out_files:
-            raise click.UsageError(
-                "--held-out-files are texts; with --conversations, use --held-out"
-            )
+        _refuse(context, "--conversations are prepared as a whole", "part", "merge")
+        _refuse(context, "--conversations have a form of their own", "text_field", "split_lines")
+        _refuse(context, "of --conversations only --held-out is kept", "held_out_files")
         _prepare_conversations(
             corpus,
             tokenizer,
@@ -133,8 +132,10 @@ def command(
     if chat_template is not None:
         raise click.UsageError("--chat-template is for --conversations; give both")
     if merge:
-        _refuse_others(context)
-        manifest = merge_parts(corpus, output)
+        names = {option.name or "" for option in context.command.params}
+        read = names - {"corpus", "output", "merge", "resume"}
+        _refuse(context, "--merge takes the parts as they are", *read)
+        manifest = merge_parts(corpus, output, resume=resume)
     else:
         manifest = prepare(
             corpus,
@@ -160,8 +161,8 @@ def command(
         )
     if part is None and not manifest.held_out.tokens and held_out != 0:
         click.echo(
-            "nothing is held out, so no measurement can be made; name a file of its own with "
-            "--held-out-files, or a larger --held-out",
+            f"{_NOTHING_HELD_OUT}; name a file of its own with --held-out-files, or a larger "
+            "--held-out",
             err=True,
         )
     if manifest.skipped:
@@ -171,20 +172,21 @@ def command(
 def _prepare_conversations(*arguments: Any, **options: Any) -> None:
     from gpt_neox_japanese.training.data.conversations import prepare_conversations
 
-    counts = prepare_conversations(*arguments, **options)
-    for name, split in (("train", counts["train"]), ("held out", counts["held-out"])):
+    made = prepare_conversations(*arguments, **options)
+    for name, split in (("train", made.train), ("held out", made.held_out)):
         click.echo(
             f"{name}: {split.conversations:,} conversations, {split.tokens:,} tokens, of which "
             f"{split.answer_tokens:,} are answers"
         )
+    if not made.held_out.tokens and options["held_out"] != 0:
+        click.echo(f"{_NOTHING_HELD_OUT}; give a larger --held-out", err=True)
+    if made.skipped:
+        click.echo(f"skipped: {made.skipped:,} broken conversations")
 
 
-def _refuse_others(context: click.Context) -> None:
-    """Refuse options that say how a corpus is read, where its parts were read already."""
+def _refuse(context: click.Context, reason: str, *names: str) -> None:
+    """Refuse options that were given, though the others leave them nothing to say."""
     for option in context.command.params:
         name = option.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in ("corpus", "output", "merge"):
-            raise click.UsageError(
-                f"--merge takes the parts as they are; leave out {option.opts[0]}"
-            )
+        if name in names and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{reason}; leave out {option.opts[0]}")

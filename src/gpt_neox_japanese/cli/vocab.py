@@ -52,7 +52,7 @@ def build(
     size: int,
     output: Path,
     held_out: float | None,
-    held_out_files: tuple[Path, ...],
+    held_out_files: tuple[Path | str, ...],
     text_field: str,
     id_field: str,
     split_lines: bool,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt_neox_japanese.corpus.blocks import read_blocks
 from gpt_neox_japanese.corpus.documents import Document, Layout, hash_of
@@ -44,7 +45,7 @@ class HeldOut:
     Attributes:
         bound: Documents whose hash is smaller are held out.
         tail: Of a document with just this hash, so many characters at its end are held out, or a
-            few less, from the beginning of a sentence on.
+            few less, from the beginning of a sentence on. Conversations are never cut.
     """
 
     bound: int
@@ -89,28 +90,32 @@ def choose_held_out(files: Sequence[AnyPath], layout: Layout, fraction: float) -
             least 20,000 characters, or a tenth of its text, unless it is to give none.
 
     Returns:
-        The choice, which depends on the corpus and the fraction alone.
+        The choice, which depends on the corpus and the fraction alone. Of a few conversations,
+        which are held out whole or not at all, it may be none.
     """
     by_hash = HeldOut(int(fraction * 2**64))
     if not fraction or sum(map(file_size, files)) > _BYTES_TO_LOOK_AT:
         return by_hash
-    hashes, lengths = _look_at(files, layout)
+    hashes, lengths, documents = _look_at(files, layout)
     total = int(lengths.sum())
     wanted = max(fraction * total, min(_MIN_CHARACTERS, _MAX_SHARE * total))
     amount = int(lengths[hashes < by_hash.bound].sum())
     if not total or (_LEAST * wanted <= amount <= _MOST * wanted and amount < total):
         return by_hash
-    order = np.argsort(hashes, kind="stable")
-    held = np.cumsum(lengths[order])
-    last = int(np.searchsorted(held, wanted))  # the document that makes it enough
-    number, with_it = int(hashes[order[last]]), int(held[last])
-    before = with_it - int(lengths[order[last]])
+    held = np.cumsum(lengths)
+    last = int(np.searchsorted(held, wanted))  # the id that makes it enough
+    number, with_it = int(hashes[last]), int(held[last])
+    before = with_it - int(lengths[last])
     if with_it <= _MOST_WITH_WHOLE * wanted and with_it < total:
         return HeldOut(number + 1)
     if before >= _LEAST * wanted:
         return HeldOut(number)
-    tail = max(1, round(wanted) - before)
-    return HeldOut(number, tail) if before + tail < total else HeldOut(0)
+    if layout.conversations:
+        is_nearer = with_it < total and with_it - wanted <= wanted - before
+        return HeldOut(number + is_nearer)
+    several = int(documents[last])  # with this id, each of which is cut
+    tail = max(1, (round(wanted) - before) // several)
+    return HeldOut(number, tail) if before + tail * several < total else HeldOut(0)
 
 
 def without(files: Iterable[AnyPath], others: Iterable[AnyPath]) -> list[AnyPath]:
@@ -124,19 +129,28 @@ def without(files: Iterable[AnyPath], others: Iterable[AnyPath]) -> list[AnyPath
     return [file for file in files if _real(file) not in real]
 
 
-def _real(file: AnyPath) -> str:
+def _real(file: AnyPath) -> Path | tuple[str, str]:
     """What the file is called, whatever links lead to it, or whichever URL it was found below."""
-    return str(file.resolve()) if isinstance(file, Path) else str(file)
+    return file.resolve() if isinstance(file, Path) else (file.scheme, file.path)
 
 
 def _look_at(
     files: Sequence[AnyPath], layout: Layout
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """The hash and the number of characters of every document; broken ones are passed over."""
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    """The hash of every id, ascending, how many characters it has, and in how many documents.
+
+    Ids may be there several times, as are names of files in several directories. Broken documents
+    are passed over.
+    """
     hashes, lengths = array("Q"), array("q")
     for block in read_blocks(files, layout):
         for document in block.documents():
             if not isinstance(document, CorpusError):
                 hashes.append(hash_of(document.id))
                 lengths.append(len(document.text))
-    return np.array(hashes, np.uint64), np.array(lengths, np.int64)
+    of_ids, places, documents = np.unique(
+        np.array(hashes, np.uint64), return_inverse=True, return_counts=True
+    )
+    characters = np.zeros(len(of_ids), np.int64)
+    np.add.at(characters, places, np.array(lengths, np.int64))
+    return of_ids, characters, documents

@@ -91,19 +91,14 @@ class ChatTemplate:
             Ids, and for each whether an answer holds it.
 
         Raises:
-            ArgumentError: Nobody answers, or the template refuses these messages, fails, or writes
-                a conversation otherwise than by adding to the prompts that led to it.
+            ArgumentError: Nobody answers, or the template refuses these messages, fails, writes
+                nothing for an answer, or a conversation otherwise than by adding to the prompts
+                that led to it.
             TokenizationError: A text cannot be encoded.
         """
         breaker = _breaker(messages)
         ids: list[int] = []
         answers: list[bool] = []
-
-        def add(text: str, is_answer: bool) -> None:
-            # Each by itself: a prompt is encoded before its answer is known.
-            new = self._ids(text, breaker)
-            ids.extend(new)
-            answers.extend([is_answer] * len(new))
 
         whole = self._render(messages, breaker, asks=False)
         done = 0
@@ -117,8 +112,16 @@ class ChatTemplate:
                     "the chat template does not write an answer right behind its prompt, so it"
                     " cannot be told what a model is to learn; use another template"
                 )
-            add(prompt[done:], False)
-            add(answered[len(prompt) :], True)
+            # Each by itself: a prompt is encoded before its answer is known.
+            asked = self._ids(prompt[done:], breaker)
+            answer = self._ids(answered[len(prompt) :], breaker)
+            if not answer:
+                raise ArgumentError(
+                    f"the chat template writes nothing for message {number + 1}, an answer, and no"
+                    " end of it, so there is nothing to learn"
+                )
+            ids += asked + answer
+            answers += [False] * len(asked) + [True] * len(answer)
             done = len(answered)
         if not done:
             raise ArgumentError("no message is the assistant's, so there is nothing to learn")

@@ -103,8 +103,8 @@ def train(
         if not data.num_held_out_tokens and (settings.keep_best or settings.early_stopping):
             option = "--keep-best" if settings.keep_best else "--early-stopping"
             raise ArgumentError(
-                f"{option} goes by measurements, and {data_path} has no held-out text; prepare it "
-                "with --held-out or --held-out-files, or leave the option out"
+                f"{option} goes by measurements, and {as_path(data_path)} has no held-out text; "
+                "prepare it with --held-out or --held-out-files, or leave the option out"
             )
         progress = load_progress(checkpoint) if checkpoint is not None else None
         config = model_config(start, data, settings.sequence_length)

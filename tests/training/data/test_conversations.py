@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_neox_japanese import Codec, default_model_directory
+from gpt_neox_japanese.assets import default_chat_template
 from gpt_neox_japanese.errors import ArgumentError, CorpusError, DataError, OutputError
+from gpt_neox_japanese.tokenizer.chat_template import find_chat_template
 from gpt_neox_japanese.training.data.conversation_windows import (
     ConversationWindows,
     HeldOutConversations,
@@ -24,6 +27,7 @@ from gpt_neox_japanese.training.data.conversations import (
     prepare_conversations,
     read_counts,
 )
+from tests.cli.run import assert_refused, run
 
 CODEC = Codec.from_pretrained(default_model_directory())
 
@@ -94,10 +98,10 @@ def test_half_formed_lines_end_the_run_or_are_passed_over(
         file.write(json.dumps({"prompt": [{"role": "tool", "content": "1"}], "completion": "2"}))
     with pytest.raises(CorpusError, match=r"line 4: 'completion' is None"):
         prepare_conversations([corpus], "default", tmp_path / "data", held_out=0)
-    counts = prepare_conversations(
+    made = prepare_conversations(
         [corpus], "default", tmp_path / "data", held_out=0, on_error="skip", resume=True
     )
-    assert counts["train"].conversations == 3
+    assert (made.train.conversations, made.held_out.conversations, made.skipped) == (3, 0, 3)
     skipped = capsys.readouterr().err
     assert "line 5: the last message" in skipped
     assert "line 6: the chat template refuses these messages: the role tool" in skipped
@@ -115,11 +119,41 @@ def test_templates_and_outputs_that_cannot_be_used_are_refused(tmp_path: Path) -
     (tmp_path / "full" / "mine").touch()
     with pytest.raises(OutputError):
         prepare_conversations([corpus], "default", tmp_path / "full")
+    corpus.write_text("{}\n", encoding="utf-8")
     with pytest.raises(DataError, match="left to train on"):
-        prepare_conversations([corpus], "default", tmp_path / "data", held_out=0.999999)
+        prepare_conversations([corpus], "default", tmp_path / "data", on_error="skip")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("broken.jinja", "full", "talk.jsonl")
     ]
+
+
+def test_the_tokenizers_own_files_come_along_but_no_other_template(tmp_path: Path) -> None:
+    shutil.copytree(default_model_directory(), tmp_path / "tokenizer")
+    config = tmp_path / "tokenizer" / "tokenizer_config.json"
+    fields = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**fields, "mine": 1, "chat_template": "old"}), encoding="utf-8")
+    (tmp_path / "new").write_text(default_chat_template(), encoding="utf-8")
+    corpus = write(tmp_path / "talk.jsonl", 3)
+    prepare_conversations(
+        [corpus], tmp_path / "tokenizer", tmp_path / "data", chat_template=tmp_path / "new"
+    )
+    copied = json.loads((tmp_path / "data" / config.name).read_text(encoding="utf-8"))
+    assert copied == {**fields, "mine": 1}
+    assert find_chat_template(tmp_path / "data", None) == default_chat_template()
+
+
+def test_the_command_tells_what_it_made_and_refuses_what_says_nothing(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "talk.jsonl", 3)
+    with corpus.open("a", encoding="utf-8") as file:
+        file.write('{"prompt": "猫"}\n')
+    options = ("--conversations", "--tokenizer", "default", "--output", tmp_path / "data")
+    for needless in (("--split-lines",), ("--text-field", "text"), ("--merge",), ("--part", "1/2")):
+        assert_refused(run("prepare", corpus, *options, *needless), f"leave out {needless[0]}")
+    result = run("prepare", corpus, *options, "--on-error", "skip", "--held-out", 0.001)
+    assert result.exit_code == 0, result.output
+    assert "train: 3 conversations" in result.stdout
+    assert "skipped: 1 broken conversation" in result.stdout
+    assert "nothing is held out" in result.stderr
 
 
 def damaged_counts(text: str) -> str:
@@ -164,7 +198,7 @@ def conversations_of(lengths: list[int]) -> Conversations:
 
 
 @given(
-    st.lists(st.integers(2, 30), min_size=1, max_size=20),
+    st.lists(st.integers(1, 30), min_size=1, max_size=20),
     st.integers(4, 24),
     st.integers(0, 2**32 - 1),
 )
@@ -198,6 +232,16 @@ def test_an_epoch_shows_each_conversation_once_and_whole(
             seen.append(index)
         assert (item["labels"][ids == 0] == -100).all()
     assert sorted(seen) == useful
+
+
+def test_conversations_without_an_answer_are_in_no_window() -> None:
+    answers = np.array([0, 0, 1, 0, 0, 0, 0, 0, 5], np.uint8)
+    conversations = Conversations(np.arange(9), answers, np.array([1, 3, 5, 9]), 10)
+    assert conversations.have_answers(4).tolist() == [False, True, False, True]
+    assert conversations.have_answers(1).tolist() == [False] * 4
+    assert conversations_of([]).have_answers(4).tolist() == []
+    windows = ConversationWindows(conversations, 4, 10, 1, filler=0)
+    assert all((windows[i]["labels"] != -100).any() for i in range(10))
 
 
 def test_items_depend_on_seed_and_number_alone() -> None:

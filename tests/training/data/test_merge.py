@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpt_neox_japanese.errors import ArgumentError, DataError
+from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.training.data import merge as merge_module
 from gpt_neox_japanese.training.data import shard_writer
 from gpt_neox_japanese.training.data.merge import merge
@@ -168,6 +169,23 @@ def test_a_description_that_is_none_is_refused(
         merge([parts[0], broken, parts[2]], tmp_path / "out")
 
 
+def test_an_interrupted_merge_is_continued(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    with monkeypatch.context() as failing:
+        failing.setattr(ResumableOutput, "publish", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            merge(parts, output)
+    assert_refused(run("prepare", "--merge", *parts, "--output", output), "--resume")
+    monkeypatch.setattr(merge_module.shard_writer, "append", None)  # all was done
+    result = run("prepare", "--merge", *parts, "--resume", "--output", output)
+    assert result.exit_code == 0, result.output
+    monkeypatch.undo()
+    merge(parts, tmp_path / "one")
+    assert contents(output) == contents(tmp_path / "one")
+
+
 def test_parts_beyond_the_last_do_not_exist(
     files: Path, tokenizer_directory: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +215,7 @@ def test_the_command_refuses_what_is_no_part(files: Path, tmp_path: Path, part: 
 
 
 @pytest.mark.parametrize(
-    "option", [("--held-out", 0.1), ("--tokenizer", "default"), ("--part", "1/2"), ("--resume",)]
+    "option", [("--held-out", 0.1), ("--tokenizer", "default"), ("--part", "1/2")]
 )
 def test_merging_takes_no_option_that_says_how_to_read(
     parts: list[Path], tmp_path: Path, option: tuple[object, ...]

@@ -156,7 +156,7 @@ def held_out_options(fraction_help: str, files_help: str) -> Callable[[_Command]
             type=Real(0, 1, max_open=True),
             help=f"{fraction_help}  [default: 0.01, or 0 with --held-out-files]",
         ),
-        click.option("--held-out-files", type=PATH, multiple=True, help=files_help),
+        click.option("--held-out-files", type=PATH_OR_URL, multiple=True, help=files_help),
     )
 
 

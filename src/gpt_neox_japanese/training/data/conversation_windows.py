@@ -129,9 +129,7 @@ def _with_answers(
     conversations: Conversations, window_size: int, *, must_be_some: bool = True
 ) -> NDArray[np.int64]:
     """Those of which something is learned within a window, in order."""
-    long = np.flatnonzero(conversations.lengths > window_size)
-    silent = [i for i in long.tolist() if not conversations.read(i, window_size)[1].any()]
-    useful = np.setdiff1d(np.arange(len(conversations)), silent)
+    useful = np.flatnonzero(conversations.have_answers(window_size))
     if must_be_some and not len(useful):
         raise DataError(
             f"no conversation has an answer within {window_size} tokens; give a larger"

@@ -42,9 +42,16 @@ from gpt_neox_japanese.tokenization.encode_corpus import (
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.training.data.prepare import copy_tokenizer
 from gpt_neox_japanese.training.data.shards import HELD_OUT_TEXT
 
-__all__ = ["CONVERSATIONS", "ConversationCounts", "Conversations", "prepare_conversations"]
+__all__ = [
+    "CONVERSATIONS",
+    "ConversationCounts",
+    "Conversations",
+    "PreparedConversations",
+    "prepare_conversations",
+]
 
 CONVERSATIONS = "conversations.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -83,6 +90,21 @@ class ConversationCounts:
     answer_characters: int
 
 
+@dataclass(frozen=True)
+class PreparedConversations:
+    """What `prepare_conversations` wrote.
+
+    Attributes:
+        train: What is learned from.
+        held_out: What is kept out of training.
+        skipped: How many conversations were broken.
+    """
+
+    train: ConversationCounts
+    held_out: ConversationCounts
+    skipped: int
+
+
 def prepare_conversations(
     corpus: Iterable[str | AnyPath],
     tokenizer: str | Path,
@@ -92,7 +114,7 @@ def prepare_conversations(
     held_out: float | None = None,
     resume: bool = False,
     **reading: Unpack[ReadingKwargs],
-) -> dict[str, ConversationCounts]:
+) -> PreparedConversations:
     """Tokenize conversations into `output`, which appears only when it is complete.
 
     Args:
@@ -108,7 +130,7 @@ def prepare_conversations(
             `ReadingKwargs`.
 
     Returns:
-        The counts of "train" and "held-out".
+        How much was prepared.
 
     Raises:
         OutputError: `output` is not empty or cannot be written.
@@ -139,21 +161,31 @@ def prepare_conversations(
     ) as files:
         pack_corpus(source, pack, partial(_put, files), files)
         counts = {split: _counts(files, split) for split in _SPLITS}
-        if not counts["train"].conversations:
+        made = PreparedConversations(counts["train"], counts["held-out"], files.counts["skipped"])
+        if not made.train.conversations:
             files.discard()
             raise DataError("no conversation is left to train on; give more, or --held-out 0")
-        codec.save(files.directory)
+        copy_tokenizer(codec, directory, files.directory)
+        _drop_chat_template(files.directory / "tokenizer_config.json")
         (files.directory / CHAT_TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
         description = {
             "version": 1,
             "vocabulary_fingerprint": codec.fingerprint,
             **{split: asdict(each) for split, each in counts.items()},
-            "skipped": files.counts["skipped"],
+            "skipped": made.skipped,
         }
         text = json.dumps(description, ensure_ascii=False, indent=2)
         (files.directory / CONVERSATIONS).write_text(text + "\n", encoding="utf-8", newline="\n")
         files.publish()
-    return counts
+    return made
+
+
+def _drop_chat_template(config: Path) -> None:
+    """Take the template of the tokenizer out, which another may have replaced."""
+    fields = read_object(config)
+    if fields.pop("chat_template", None) is not None:
+        text = json.dumps(fields, ensure_ascii=False, indent=2)
+        config.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)
@@ -261,6 +293,21 @@ class Conversations:
     def num_answer_tokens(self) -> int:
         """Those of them that are learned."""
         return int(np.count_nonzero(self._answers))
+
+    def have_answers(self, max_tokens: int) -> NDArray[np.bool_]:
+        """Whether something is learned of each conversation.
+
+        Args:
+            max_tokens: What is longer ends there.
+
+        Returns:
+            Booleans [conversations].
+        """
+        starts = self._starts[:-1]
+        bounds = np.stack([starts, starts + np.minimum(self.lengths, max_tokens)], axis=1).ravel()
+        # What is between two conversations' windows is reduced too, and left out.
+        inside = bounds[bounds < len(self._answers)]
+        return np.maximum.reduceat(self._answers, inside)[::2] > 0
 
     def read(self, index: int, max_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """One conversation.

@@ -22,28 +22,33 @@ __all__ = ["merge"]
 _BYTES_AT_ONCE = 2**24
 
 
-def merge(parts: Sequence[str | AnyPath], output: str | AnyPath) -> Manifest:
+def merge(
+    parts: Sequence[str | AnyPath], output: str | AnyPath, *, resume: bool = False
+) -> Manifest:
     """Put the parts of a corpus together: the result is that of one process, byte for byte.
 
     Args:
         parts: The directories of all parts, in any order, paths or URLs.
         output: The directory to make, a path or a URL; it must not exist, or be empty.
+        resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
 
     Returns:
         What `manifest.json` holds.
 
     Raises:
-        DataError: A part is missing, doubled, damaged, or of another corpus.
+        DataError: A part is missing, doubled, damaged, or of another corpus, or there is an
+            interrupted run that this one cannot continue.
         OutputError: `output` is not empty or cannot be written.
         RemoteError: Another machine does not answer.
     """
     ordered = _all_parts([Part.load(as_path(directory)) for directory in parts])
     first = ordered[0].manifest
     dtype = np.dtype(first.dtype)
+    settings = {**ordered[0].settings, "number_of_parts": len(ordered)}
     with ResumableOutput(
-        as_path(output), {}, resume=False, names=shard_writer.NAMES, last=MANIFEST
+        as_path(output), settings, resume=resume, names=shard_writer.NAMES, last=MANIFEST
     ) as files:
-        for part in ordered:
+        for part in ordered[files.blocks :]:
             for name, _ in part.manifest.train.shards:
                 for data in _pieces(part.directory / name):
                     shard_writer.append(files, train=data, held_out=b"", held_out_text=b"")
@@ -52,12 +57,14 @@ def merge(parts: Sequence[str | AnyPath], output: str | AnyPath) -> Manifest:
                     shard_writer.append(files, train=b"", held_out=data, held_out_text=b"")
             for data in _pieces(part.directory / HELD_OUT_TEXT):
                 shard_writer.append(files, train=b"", held_out=b"", held_out_text=data)
-            for kind, split in (
-                ("train", part.manifest.train),
-                ("held-out", part.manifest.held_out),
-            ):
-                files.counts[f"{kind}.documents"] += split.documents
-                files.counts[f"{kind}.characters"] += split.characters
+            splits = {"train": part.manifest.train, "held-out": part.manifest.held_out}
+            files.end_block(
+                {
+                    f"{kind}.{of}": getattr(split, of)
+                    for kind, split in splits.items()
+                    for of in ("documents", "characters")
+                }
+            )
         shard_writer.discard_if_untrainable(files)
         manifest = replace(
             first,

@@ -43,7 +43,7 @@ from gpt_neox_japanese.training.data.parts import files_of_part, save_part
 from gpt_neox_japanese.training.data.shard_writer import PART
 from gpt_neox_japanese.training.data.shards import FORMAT_VERSION, HELD_OUT_TEXT, Manifest
 
-__all__ = ["prepare"]
+__all__ = ["copy_tokenizer", "prepare"]
 
 _HELD_OUT = 0.01
 
@@ -54,7 +54,7 @@ def prepare(
     output: str | AnyPath,
     *,
     held_out: float | None = None,
-    held_out_files: Iterable[str | Path] = (),
+    held_out_files: Iterable[str | AnyPath] = (),
     resume: bool = False,
     part: tuple[int, int] | None = None,
     **reading: Unpack[ReadingKwargs],
@@ -69,8 +69,8 @@ def prepare(
             is complete when `manifest.json` is there, or `part.json`.
         held_out: About the fraction of the text kept out of training, see `choose_held_out`; 0.01
             if None, or 0 where there are `held_out_files`.
-        held_out_files: Files and directories with text that is held out as well; none of them is
-            trained on, also if `corpus` names them.
+        held_out_files: Files, directories and URLs with text that is held out as well; none of
+            them is trained on, also if `corpus` names them.
         resume: Continue a run that was interrupted, if there is one; see `resumable_output`.
         part: Which part of how many, (1, 4) for the first of four: only its files are read, and
             `merge` makes the whole of all parts. None for the whole.
@@ -134,7 +134,7 @@ def prepare(
             held_out=shard_writer.held_out_split(files, dtype),
             skipped=files.counts["skipped"],
         )
-        _copy_tokenizer(codec, directory, files.directory)
+        copy_tokenizer(codec, directory, files.directory)
         if part is None:
             manifest.save(files.directory)
         else:
@@ -188,7 +188,14 @@ def _put(files: ResumableOutput, packed: Packed) -> None:
     )
 
 
-def _copy_tokenizer(codec: Codec, source: Path, directory: Path) -> None:
+def copy_tokenizer(codec: Codec, source: Path, directory: Path) -> None:
+    """Write the files of a tokenizer beside what it made.
+
+    Args:
+        codec: The tokenizer.
+        source: The directory that it was read from.
+        directory: Where they go.
+    """
     codec.save(directory)
     # The originals may say more than the codec knows, to transformers for one.
     vocabulary = {VOCAB_FILE, EMOJI_FILE}
