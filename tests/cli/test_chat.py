@@ -60,7 +60,7 @@ def test_old_messages_are_forgotten_where_the_context_is_full(model: Path) -> No
         stdin="猫がいた。\n" * 12,
     )
     assert result.exit_code == 0, result.output
-    assert "the oldest message is forgotten" in result.stderr
+    assert "the oldest question and its answer are forgotten" in result.stderr
 
 
 def test_a_message_that_no_context_holds_is_refused(model: Path) -> None:

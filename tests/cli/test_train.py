@@ -165,8 +165,12 @@ def test_the_record_of_a_run_is_such_a_file(
     found = called(monkeypatch, "--config", config, "--output", "new")
     assert found == (Path("d"), Path("new"), settings, Architecture(64, 2, 4))
     for model in (Path("m"), "owner/m"):
-        record_settings(tmp_path, Path("d"), settings, model)
+        record_settings(
+            *(tmp_path, Path("d"), settings, model), tokenizer="t", held_out_data=Path("h")
+        )
         assert called(monkeypatch, "--config", config, "--output", "new")[3] == str(model)
+        record = json.loads(Path(config).read_text(encoding="utf-8"))
+        assert (record["tokenizer"], record["held_out_data"]) == ("t", "h")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ USER, ANSWER = {"role": "user", "content": "今日は。"}, {"role": "assistant"
         {"messages": [{**USER, "name": "太郎"}, ANSWER], "source": "我が家"},
         {"prompt": "今日は。", "completion": "はい。"},
         {"prompt": [USER], "completion": [ANSWER]},
+        {"messages": [USER, ANSWER], "prompt": "猫"},
     ],
 )
 def test_forms_of_a_conversation_are_one(fields: Any) -> None:
@@ -31,7 +32,6 @@ def test_forms_of_a_conversation_are_one(fields: Any) -> None:
     [
         ([], "no conversation"),
         ({"text": "猫"}, "no conversation"),
-        ({"messages": [USER, ANSWER], "prompt": "猫"}, "no conversation"),
         ({"messages": []}, "'messages' is"),
         ({"messages": "猫"}, "'messages' is '猫'"),
         ({"messages": [USER]}, "last message is of 'user'"),

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.corpus import is_held_out
+from gpt_neox_japanese.corpus import held_out, is_held_out
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "default_model"
 
@@ -59,6 +59,18 @@ def select(directory: Path, works: dict[str, str]) -> dict[str, str]:
     return {row["id"]: row["text"] for row in map(json.loads, lines)}
 
 
+@pytest.fixture
+def as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works are held out by their hashes alone."""
+    monkeypatch.setattr(held_out, "_BYTES_TO_LOOK_AT", 0)
+
+
+def test_a_corpus_of_which_prepare_holds_out_others_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        select(tmp_path, {"a": "こんなに小さい。"})
+
+
+@pytest.mark.usefixtures("as_if_large")
 def test_texts_are_passages_that_end_and_held_out_works_stay(tmp_path: Path) -> None:
     [kept] = [name for name in map(str, range(300)) if is_held_out(name, 0.01)][:1]
     novel, other = sentences("山川草木鳥獣虫魚", 90), sentences("東西南北春夏秋冬", 40)
@@ -83,6 +95,7 @@ def test_texts_are_passages_that_end_and_held_out_works_stay(tmp_path: Path) -> 
     assert select(tmp_path, works) == texts
 
 
+@pytest.mark.usefixtures("as_if_large")
 def test_a_long_work_is_cut_short(tmp_path: Path) -> None:
     texts = select(tmp_path, {"long": sentences("山川草木鳥獣虫魚", 7000)})
     assert 90_000 < sum(map(len, texts.values())) <= 100_000

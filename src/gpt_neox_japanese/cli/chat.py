@@ -122,10 +122,10 @@ class _Conversation:
         room = capacity - min(self._options["max_new_tokens"], capacity // 2)
         ids = self._template.encode(self._system + self._said)
         while len(ids) > room and len(self._said) > 1:
-            if len(self._said) % 2:  # a question and its answer
-                click.echo(
-                    "neox-ja: the context is full; the oldest message is forgotten", err=True
-                )
+            click.echo(
+                "neox-ja: the context is full; the oldest question and its answer are forgotten",
+                err=True,
+            )
             del self._said[:2]
             ids = self._template.encode(self._system + self._said)
         return ids

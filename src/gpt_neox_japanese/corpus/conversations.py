@@ -17,7 +17,8 @@ def messages_of(fields: Any, place: str) -> list[dict[str, str]]:
     """The messages of a line, in the forms that datasets of the Hub and trl have.
 
     `prompt` and `completion` are a user's message and its answer; they may also be lists of
-    messages. A conversation ends with an answer, for that is what is learned.
+    messages. `messages` goes first where both stand. A conversation ends with an answer, for that
+    is what is learned.
 
     Args:
         fields: What the line says.
@@ -29,7 +30,7 @@ def messages_of(fields: Any, place: str) -> list[dict[str, str]]:
     Raises:
         CorpusError: It is no conversation; the message names the place, and what is wrong.
     """
-    if not isinstance(fields, dict) or ("messages" in fields) == ("prompt" in fields):
+    if not isinstance(fields, dict) or not fields.keys() & {"messages", "prompt"}:
         raise CorpusError(f"{place}: no conversation; write {_FORMS}")
     if "messages" in fields:
         messages = _messages(fields["messages"], "messages", place)

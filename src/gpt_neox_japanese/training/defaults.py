@@ -192,7 +192,7 @@ def _windows_per_step(tokens: int | None, window: int) -> int:
 
 
 def _fit_into_memory(settings: RunSettings, facts: RunFacts) -> RunSettings:
-    """The same windows in a step, in as many passes as fit."""
+    """About as many windows in a step, in the fewest passes that fit."""
     while settings.batch_size > 1:
         size = estimate_memory(facts.config, settings)
         if size.fixed + settings.batch_size * size.per_window <= SAFE * facts.free_memory:

@@ -124,7 +124,11 @@ def train(
             model.peft_config["default"].base_model_name_or_path = str(init_from)
         if arguments.process_index == 0:
             output.mkdir(parents=True, exist_ok=True)
-            record_settings(output, as_path(data_path), decided, init_from)
+            record_settings(
+                *(output, as_path(data_path), decided, init_from),
+                tokenizer=tokenizer,
+                held_out_data=None if held_out is None else as_path(held_out),
+            )
         run = _Run(model, data, output, decided, arguments)
         run.announce(progress.schedule_step if progress is not None else 0)
         trainer = run.trainer(identity, interrupt)

@@ -283,7 +283,13 @@ def _real(name: str, value: Any) -> float:
 
 
 def record_settings(
-    output: Path, data: AnyPath, settings: Settings, init_from: Architecture | str | Path
+    output: Path,
+    data: AnyPath,
+    settings: Settings,
+    init_from: Architecture | str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    held_out_data: AnyPath | None = None,
 ) -> None:
     """Write `train.json`, which `--config` reads: the command that made the run.
 
@@ -292,11 +298,15 @@ def record_settings(
         data: What `--data` named; of a URL, credentials are not written.
         settings: How it is trained.
         init_from: The new model's shape, or the model to train on as it was named.
+        tokenizer: What `--tokenizer` named.
+        held_out_data: What `--held-out-data` named.
     """
     origin = (
         asdict(init_from) if isinstance(init_from, Architecture) else {"init_from": str(init_from)}
     )
-    record = {"data": str(data), **origin, **asdict(settings)}
+    named = {"data": data, "tokenizer": tokenizer, "held_out_data": held_out_data}
+    paths = {name: str(path) for name, path in named.items() if path is not None}
+    record = {**paths, **origin, **asdict(settings)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(output / RECORD, text.encode())
 
