@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,24 @@ def test_what_is_prepared_from_and_to_urls_is_what_is_prepared_here(
     assert not list((cache / "outputs").iterdir())
 
 
+def test_files_to_evaluate_with_may_be_elsewhere(
+    here: Path, there: str, tokenizer_directory: Path, tmp_path: Path
+) -> None:
+    for corpus, output in ((str(here), "one"), (there, "other")):
+        options = (
+            "--tokenizer",
+            tokenizer_directory,
+            "--workers",
+            1,
+            "--output",
+            tmp_path / output,
+        )
+        own = ("--held-out-files", f"{corpus}/a.txt")
+        assert run("prepare", corpus, *own, *options).exit_code == 0
+    assert contents(tmp_path / "other") == contents(tmp_path / "one")
+    assert b"a.txt" in (tmp_path / "one" / "held-out.jsonl").read_bytes()
+
+
 def test_the_manifest_is_written_last(
     there: str,
     memory: fsspec.AbstractFileSystem,
@@ -121,13 +140,23 @@ def test_the_manifest_is_written_last(
     assert written[-1] == "manifest.json"
 
 
+@pytest.mark.parametrize("merging", [False, True])
 def test_an_upload_that_failed_is_done_again_by_resume(
+    merging: bool,
     there: str,
     memory: fsspec.AbstractFileSystem,
     tokenizer_directory: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    def make(output: str | Path, **options: Any) -> None:
+        prepare([there], tokenizer_directory, output, workers=1, **options)
+
+    if merging:
+        make(tmp_path / "1", part=(1, 2))
+        make(tmp_path / "2", part=(2, 2))
+    do = partial(merge, [tmp_path / "1", tmp_path / "2"]) if merging else make
     put = type(memory).put_file
 
     def fails(system: Any, local: str, path: str, **options: Any) -> None:
@@ -138,12 +167,12 @@ def test_an_upload_that_failed_is_done_again_by_resume(
     with monkeypatch.context() as broken:
         broken.setattr(type(memory), "put_file", fails)
         with pytest.raises(RemoteError, match=r"train-00000.bin cannot be written: the conn") as e:
-            prepare([there], tokenizer_directory, "memory://bucket/out", workers=1)
+            do("memory://bucket/out")
     assert "SECRET" not in str(e.value)
     assert "continue with --resume" in capsys.readouterr().err
     assert "manifest.json" not in contents_there(memory, "memory://bucket/out")
-    prepare([there], tokenizer_directory, "memory://bucket/out", workers=1, resume=True)
-    prepare([there], tokenizer_directory, "memory://bucket/again", workers=1)
+    do("memory://bucket/out", resume=True)
+    make("memory://bucket/again")
     expected = contents_there(memory, "memory://bucket/again")
     assert contents_there(memory, "memory://bucket/out") == expected
 
