@@ -176,7 +176,6 @@ class _Run:
         self._tokens_per_step = (
             settings.batch_size
             * settings.gradient_accumulation
-            * max(arguments.n_gpu, 1)
             * arguments.world_size
             * settings.sequence_length
         )
