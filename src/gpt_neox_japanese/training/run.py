@@ -122,10 +122,10 @@ def train(
         if decided.lora_rank and str(init_from) not in (str(start), DEFAULT):
             # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
             model.peft_config["default"].base_model_name_or_path = str(init_from)
+        run = _Run(model, data, output, decided, arguments)
         if arguments.process_index == 0:
             output.mkdir(parents=True, exist_ok=True)
             record_settings(output, as_path(data_path), decided, init_from)
-        run = _Run(model, data, output, decided, arguments)
         run.announce(progress.schedule_step if progress is not None else 0)
         trainer = run.trainer(identity, interrupt)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -188,6 +188,9 @@ class _Run:
         self._meter = MfuMeter(
             self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
         )
+        self._windows = data.training_windows(
+            settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
+        )
         self._held_out = data.held_out_windows(
             scoring_window(model.config, settings), settings.eval_tokens
         )
@@ -247,7 +250,7 @@ class _Run:
             identity: What a resumed run must have in common with this one, as JSON values.
             interrupt: The callback that ends the run on Ctrl-C.
         """
-        settings, data = self._settings, self._data
+        settings = self._settings
         callbacks: list[Any] = [interrupt]
         if self._first:
             callbacks.append(self._loss_log)
@@ -262,9 +265,7 @@ class _Run:
             patience=settings.early_stopping,
             model=self._model,
             args=self._arguments,
-            train_dataset=data.training_windows(
-                settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
-            ),
+            train_dataset=self._windows,
             eval_dataset=self._held_out,
             data_collator=collate,
             callbacks=callbacks,
@@ -329,7 +330,9 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
     for problem in problems:
         print(f"passed over: {problem}", file=sys.stderr)
     if checkpoint is None:
-        raise DataError(f"{output} holds no checkpoint to resume from; run without --resume")
+        raise DataError(
+            f"{output} holds no checkpoint to resume from; remove it, and run without --resume"
+        )
     return checkpoint
 
 
