@@ -25,7 +25,7 @@ from gpt_neox_japanese.training.report.page import read_log
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import LORA_TARGETS, Architecture, Settings
 from tests.cli.run import assert_refused, run
-from tests.training.test_memory_estimate import decided
+from tests.training.machine.test_memory_estimate import decided
 
 BASE: dict[str, Any] = {"sequence_length": 16, "batch_size": 2, "dtype": "fp32", "log_every": 1}
 LORA = Settings(

@@ -341,7 +341,9 @@ def _check_own_files(output: Path) -> None:
     for path in output.iterdir() if output.is_dir() else ():
         if path.name.startswith("checkpoint-"):  # these are only read
             continue
-        is_own = path.is_file() or (path.is_dir() and not path.suffix)
+        # A kill leaves hidden directories, which the next checkpoint or model removes.
+        hidden = path.name.startswith(".")
+        is_own = path.is_file() or (path.is_dir() and (hidden or not path.suffix))
         if path.is_symlink() or not is_own:
             raise DataError(
                 f"{path} is a link or no regular file, and a run is not written through it; put "

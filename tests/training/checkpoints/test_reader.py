@@ -208,10 +208,18 @@ def test_a_run_is_not_continued_through_links(
     assert not list((tmp_path / "victim").iterdir())
 
 
+@pytest.mark.parametrize("name", [".checkpoint-9.partial", ".checkpoint-1.old", ".export-abc"])
+def test_a_run_goes_on_beside_what_a_kill_left(prepared: Path, checkpoint: Path, name: str) -> None:
+    (checkpoint.parent / name).mkdir()
+    (checkpoint.parent / name / "file").touch()
+    assert train(prepared, checkpoint.parent, SETTINGS, SHAPE, resume=True)
+    assert not (checkpoint.parent / name).exists()
+
+
 def test_lines_of_the_log_that_no_run_writes_are_left_out(prepared: Path, checkpoint: Path) -> None:
     log = checkpoint.parent / "loss.jsonl"
     lines = [b"\xff", b"[]", b"{}", b'{"step": "1", "tokens": 1}', b'{"step": 1, "loss": 2}']
     lines += [b'{"step": 1, "tokens": 1, "seconds": NaN}', b"[" * 9999]
     log.write_bytes(log.read_bytes() + b"\n".join(lines))
     assert train(prepared, checkpoint.parent, SETTINGS, SHAPE, resume=True)
-    assert all(json.loads(line)["step"] in (1, 2) for line in log.read_text("utf-8").splitlines())
+    assert {json.loads(line)["step"] for line in log.read_text("utf-8").splitlines()} == {0, 1, 2}
