@@ -401,7 +401,7 @@ def _make_model(options: argparse.Namespace, data: TextData) -> GPTNeoXJapaneseF
     facts = RunFacts(
         mode=mode_of(settings, start),
         config=model_config(start, data, options.sequence_length),
-        train_tokens=data.num_train_tokens,
+        tokens_per_epoch=data.tokens_per_epoch,
         processes=world_size(),
         device=training_device(),
         free_memory=free_memory(),

@@ -151,7 +151,7 @@ def _decide(
     facts = RunFacts(
         mode=mode_of(settings, start),
         config=config,
-        train_tokens=data.num_train_tokens,
+        tokens_per_epoch=data.tokens_per_epoch,
         processes=world_size(),
         device=training_device(),
         free_memory=free_memory(),
@@ -191,6 +191,7 @@ class _Run:
         self._windows = data.training_windows(
             settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
         )
+        self._tokens_per_epoch = data.tokens_per_epoch(settings.sequence_length)
         self._held_out = data.held_out_windows(
             scoring_window(model.config, settings), settings.eval_tokens
         )
@@ -198,7 +199,7 @@ class _Run:
             output,
             settings.dtype,
             self._tokens_per_step,
-            data.num_train_tokens,
+            self._tokens_per_epoch,
             data.tokens_per_character,
             self._meter,
         )
@@ -223,7 +224,7 @@ class _Run:
         )
         steps = max(0, settings.steps - done)
         tokens = steps * self._tokens_per_step
-        epochs = tokens / data.num_train_tokens
+        epochs = tokens / self._tokens_per_epoch
         how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {epochs:.2g} epochs"
         lines = [f"{what}: {how_long}; rate {settings.learning_rate:g}, {settings.dtype}"]
         estimate = estimate_run(
@@ -277,16 +278,10 @@ class _Run:
     def conclude(self) -> None:
         """Write the run's page."""
         total, trained = self._count_parameters()
-        measured, every = self._held_out.num_tokens, self._data.num_held_out_tokens
-        read = (
-            "all of it, as `neox-ja evaluate` reads it"
-            if measured == every
-            else f"{measured:,} of its {every:,} tokens, spread evenly; `neox-ja evaluate` reads "
-            "all of them"
-        )
+        read = self._data.describe_measured(self._held_out.num_tokens)
         window = scoring_window(self._model.config, self._settings)
         if window < self._model.config.max_position_embeddings:
-            read += f", and more than {window:,} at once"
+            read += f"; on the way it reads at most {window:,} at once"
         summary = RunSummary(
             parameters=total,
             trained=trained,

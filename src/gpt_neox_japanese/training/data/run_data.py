@@ -63,10 +63,16 @@ class RunData(ABC):
     fingerprint: str
     sizes: Mapping[str, str]
 
-    @property
     @abstractmethod
-    def num_train_tokens(self) -> int:
-        """Tokens to train on."""
+    def tokens_per_epoch(self, window_size: int) -> int:
+        """Tokens that pass through the model while it sees every training text once.
+
+        Args:
+            window_size: Tokens of a window.
+
+        Raises:
+            DataError: Nothing can be learned in such windows.
+        """
 
     @property
     @abstractmethod
@@ -99,6 +105,17 @@ class RunData(ABC):
 
         Returns:
             A dataset of windows, and how many tokens they predict.
+        """
+
+    @abstractmethod
+    def describe_measured(self, num_tokens: int) -> str:
+        """Say which part of what is held out a measurement takes.
+
+        Args:
+            num_tokens: How many tokens it predicts.
+
+        Returns:
+            Words.
         """
 
     @abstractmethod
@@ -153,9 +170,8 @@ class TextData(RunData):
     train: ShardedTokens
     held_out: ShardedTokens
 
-    @property
-    def num_train_tokens(self) -> int:
-        """Tokens to train on."""
+    def tokens_per_epoch(self, window_size: int) -> int:
+        """See `RunData.tokens_per_epoch`."""
         return len(self.train)
 
     @property
@@ -182,6 +198,15 @@ class TextData(RunData):
         """See `RunData.held_out_windows`."""
         return HeldOutWindows(self.held_out, self.eos_token_id, window_size, max_tokens)
 
+    def describe_measured(self, num_tokens: int) -> str:
+        """See `RunData.describe_measured`."""
+        if num_tokens == self.num_held_out_tokens:
+            return "all of it, as `neox-ja evaluate` reads it"
+        return (
+            f"{num_tokens:,} of its {self.num_held_out_tokens:,} tokens, spread evenly;"
+            " `neox-ja evaluate` reads all of them"
+        )
+
     def beginning(self, text: str) -> list[int]:
         """See `RunData.beginning`; the end of the text before it stands first."""
         return [self.eos_token_id, *self.codec.encode(text)]
@@ -201,10 +226,10 @@ class ConversationData(RunData):
     held_out: Conversations
     template: ChatTemplate
 
-    @property
-    def num_train_tokens(self) -> int:
-        """Tokens to train on, of everybody."""
-        return self.train.num_tokens
+    def tokens_per_epoch(self, window_size: int) -> int:
+        """See `RunData.tokens_per_epoch`; what fills up windows passes through as well."""
+        windows = ConversationWindows(self.train, window_size, 1, 0, self.eos_token_id)
+        return windows.windows_per_epoch * window_size
 
     @property
     def num_held_out_tokens(self) -> int:
@@ -225,6 +250,10 @@ class ConversationData(RunData):
     def held_out_windows(self, window_size: int, max_tokens: int) -> HeldOut:
         """See `RunData.held_out_windows`."""
         return HeldOutConversations(self.held_out, window_size, max_tokens, self.eos_token_id)
+
+    def describe_measured(self, num_tokens: int) -> str:
+        """See `RunData.describe_measured`."""
+        return f"{num_tokens:,} of its {self.num_held_out_tokens:,} answer tokens"
 
     def beginning(self, text: str) -> list[int]:
         """See `RunData.beginning`: a user said it, and the model is to answer."""
