@@ -167,6 +167,12 @@ def test_the_record_of_a_run_is_such_a_file(
     for model in (Path("m"), "owner/m"):
         record_settings(tmp_path, Path("d"), settings, model)
         assert called(monkeypatch, "--config", config, "--output", "new")[3] == str(model)
+    # A directory that is named as a repository is none on another machine, or from elsewhere.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "m").mkdir(parents=True)
+    record_settings(tmp_path, Path("d"), settings, "owner/m")
+    found = called(monkeypatch, "--config", config, "--output", "new")[3]
+    assert found == str(tmp_path / "owner" / "m")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
 from gpt_neox_japanese.training.checkpoints.reader import Progress, load_progress
 from gpt_neox_japanese.training.data.dataset import collate
-from gpt_neox_japanese.training.data.run_data import RunData, open_data
+from gpt_neox_japanese.training.data.run_data import RunData, open_data, record_data
 from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.distributed import agree, barrier, world_size
 from gpt_neox_japanese.training.machine.estimate import estimate_run
@@ -73,8 +73,9 @@ def train(
 
     Args:
         data_path: A prepared corpus or an indexed dataset, a path or a URL, see `open_data`.
-        output: The run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
-            `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
+        output: The run's directory: the finished model, `train.json`, `data.json`,
+            `loss.jsonl`, `loss.svg`, `report.md`, and the `checkpoint-<step>` directories the run
+            can be resumed from.
         settings: How to train.
         init_from: A new model's shape; or the directory or Hub id of a model to train on.
         tokenizer: Directory or Hub id of the vocabulary of an indexed dataset; that of the model
@@ -126,6 +127,7 @@ def train(
         if arguments.process_index == 0:
             output.mkdir(parents=True, exist_ok=True)
             record_settings(output, as_path(data_path), decided, init_from)
+            record_data(output, data)
         run.announce(progress.schedule_step if progress is not None else 0)
         trainer = run.trainer(identity, interrupt)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gpt_neox_japanese.checks import check_integer, check_number, check_text, short_repr
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.files.model_directory import DEFAULT
 from gpt_neox_japanese.files.remote import AnyPath
 
 __all__ = [
@@ -294,11 +295,14 @@ def record_settings(
         output: The run's directory.
         data: What `--data` named; of a URL, credentials are not written.
         settings: How it is trained.
-        init_from: The new model's shape, or the model to train on as it was named.
+        init_from: The new model's shape, or the model to train on: a directory's whole path, or
+            the name that it has elsewhere.
     """
-    origin = (
-        asdict(init_from) if isinstance(init_from, Architecture) else {"init_from": str(init_from)}
-    )
+    if isinstance(init_from, Architecture):
+        origin = asdict(init_from)
+    else:  # a directory named as a repository would look like one anywhere else
+        is_here = init_from != DEFAULT and Path(init_from).is_dir()
+        origin = {"init_from": os.path.abspath(init_from) if is_here else str(init_from)}
     record = {"data": str(data), **origin, **asdict(settings)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(output / RECORD, text.encode())

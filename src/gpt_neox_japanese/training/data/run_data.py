@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from gpt_neox_japanese.errors import ArgumentError, DataError
+from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.files.remote import is_url
 from gpt_neox_japanese.files.remote_copies import fetched
@@ -36,7 +38,18 @@ from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens, 
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.settings import RunSettings
 
-__all__ = ["ConversationData", "HeldOut", "RunData", "TextData", "Windows", "open_data"]
+__all__ = [
+    "DATA_RECORD",
+    "ConversationData",
+    "HeldOut",
+    "RunData",
+    "TextData",
+    "Windows",
+    "open_data",
+    "record_data",
+]
+
+DATA_RECORD = "data.json"
 
 Windows: TypeAlias = TrainingWindows | ConversationWindows
 HeldOut: TypeAlias = HeldOutWindows | HeldOutConversations
@@ -62,6 +75,9 @@ class RunData(ABC):
     eos_token_id: int
     fingerprint: str
     sizes: Mapping[str, str]
+
+    measures: ClassVar[str]
+    """Of what the held-out figure is, in words."""
 
     @abstractmethod
     def tokens_per_epoch(self, window_size: int) -> int:
@@ -170,6 +186,8 @@ class TextData(RunData):
     train: ShardedTokens
     held_out: ShardedTokens
 
+    measures = "held-out text"
+
     def tokens_per_epoch(self, window_size: int) -> int:
         """See `RunData.tokens_per_epoch`."""
         return len(self.train)
@@ -225,6 +243,8 @@ class ConversationData(RunData):
     train: Conversations
     held_out: Conversations
     template: ChatTemplate
+
+    measures = "the answers of held-out conversations"
 
     def tokens_per_epoch(self, window_size: int) -> int:
         """See `RunData.tokens_per_epoch`; what fills up windows passes through as well."""
@@ -318,6 +338,18 @@ def open_data(
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
     density = _density(kept if len(kept) else train, codec)
     return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
+
+
+def record_data(output: Path, data: RunData) -> None:
+    """Write `data.json`, what a run was trained on, for the page of its model.
+
+    Args:
+        output: The run's directory.
+        data: What it is trained on.
+    """
+    record = {"sizes": dict(data.sizes), "measures": data.measures}
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_file(output / DATA_RECORD, text.encode())
 
 
 def _is_foreign(path: Path) -> bool:
