@@ -39,7 +39,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gpt_neox_japanese.training.malloc import keep_freed_memory
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
@@ -48,10 +47,14 @@ from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.model_directory import find_model
 from gpt_neox_japanese.training.checkpoints.export import export
-from gpt_neox_japanese.training.data.dataset import HeldOutWindows, TrainingWindows
-from gpt_neox_japanese.training.data.run_data import RunData, open_data
+from gpt_neox_japanese.training.data.dataset import IGNORED, TrainingWindows, collate
+from gpt_neox_japanese.training.data.run_data import TextData, open_data
+from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.distributed import destroy_process_group, rank, world_size
-from gpt_neox_japanese.training.model_setup import make_model
+from gpt_neox_japanese.training.machine.malloc import keep_freed_memory
+from gpt_neox_japanese.training.machine.memory_estimate import free_memory
+from gpt_neox_japanese.training.machine.precision import training_device
+from gpt_neox_japanese.training.model_setup import make_model, model_config
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
 from gpt_neox_japanese.training.settings import Architecture, Settings
 
@@ -121,7 +124,7 @@ class Run:
             torch.set_num_threads(1)
             # A process may be stopped for hours and go on.
             dist.init_process_group("gloo", timeout=timedelta(days=30))
-        self._data = open_data(options.data, None)
+        self._data = _open_texts(options.data)
         self._micro = options.batch // (options.micro_batch * world_size())
         if self._micro * options.micro_batch * world_size() != options.batch:
             raise SystemExit("--batch must be a multiple of --micro-batch times the processes")
@@ -139,10 +142,8 @@ class Run:
         if options.finish_tokens and self._finish is None:
             self._finish = self._tokens, options.finish_tokens
         self._compute_loss = _loss_function(self._model, compiled=options.compile)
-        held_out = HeldOutWindows(
-            self._data.held_out, options.sequence_length, options.held_out_tokens
-        )
-        self._held_out = DataLoader(held_out, batch_size=options.micro_batch)
+        held_out = self._data.held_out_windows(options.sequence_length, options.held_out_tokens)
+        self._held_out = DataLoader(held_out, batch_size=options.micro_batch, collate_fn=collate)
 
     def train(self) -> None:
         """Take steps until the end, or until somebody asks to stop."""
@@ -268,18 +269,18 @@ class Run:
         # The others wait for it in the next step.
 
     def _bits_per_character(self) -> float:
-        losses, windows = torch.zeros((), device=self._device), 0
+        nats, tokens = torch.zeros(2, dtype=torch.float64, device=self._device)
         # Without gradients everything would be compiled once more.
         stance = (
             torch.compiler.set_stance("force_eager") if self._options.compile else nullcontext()
         )
         with torch.no_grad(), stance, torch.autocast(self._device.type, torch.bfloat16):
             for batch in self._held_out:
-                ids = batch["input_ids"].to(self._device)
-                losses += self._model(input_ids=ids, labels=ids).loss * len(ids)
-                windows += len(ids)
-        per_token = float(losses) / windows
-        return per_token / math.log(2) * self._data.tokens_per_character
+                inputs = {name: tensor.to(self._device) for name, tensor in batch.items()}
+                count = (inputs["shift_labels"] != IGNORED).sum()
+                nats += self._model(**inputs, skip_logits=True, use_cache=False).loss * count
+                tokens += count
+        return float(nats / tokens) / math.log(2) * self._data.tokens_per_character
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -382,7 +383,14 @@ class _Batches:
         return self._indices()
 
 
-def _make_model(options: argparse.Namespace, data: RunData) -> GPTNeoXJapaneseForCausalLM:
+def _open_texts(name: Path) -> TextData:
+    data = open_data(name, None)
+    if not isinstance(data, TextData) or not data.num_held_out_tokens:
+        raise SystemExit(f"{name} must hold texts, some of them held out; prepare them anew")
+    return data
+
+
+def _make_model(options: argparse.Namespace, data: TextData) -> GPTNeoXJapaneseForCausalLM:
     if options.init_from is not None:
         start: Architecture | Path = find_model(options.init_from)
     else:
@@ -390,7 +398,15 @@ def _make_model(options: argparse.Namespace, data: RunData) -> GPTNeoXJapaneseFo
     settings = Settings(
         sequence_length=options.sequence_length, batch_size=options.micro_batch, seed=options.seed
     )
-    return make_model(start, data, settings).train()
+    facts = RunFacts(
+        mode=mode_of(settings, start),
+        config=model_config(start, data, options.sequence_length),
+        tokens_per_epoch=data.tokens_per_epoch,
+        processes=world_size(),
+        device=training_device(),
+        free_memory=free_memory(),
+    )
+    return make_model(start, data, complete_settings(settings, facts)).train()
 
 
 def _loss_function(model: GPTNeoXJapaneseForCausalLM, *, compiled: bool) -> Any:

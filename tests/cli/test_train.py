@@ -171,6 +171,12 @@ def test_the_record_of_a_run_is_such_a_file(
         assert called(monkeypatch, "--config", config, "--output", "new")[3] == str(model)
         record = json.loads(Path(config).read_text(encoding="utf-8"))
         assert (record["tokenizer"], record["held_out_data"]) == ("t", "h")
+    # A directory that is named as a repository is none on another machine, or from elsewhere.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "m").mkdir(parents=True)
+    record_settings(tmp_path, Path("d"), settings, "owner/m")
+    found = called(monkeypatch, "--config", config, "--output", "new")[3]
+    assert found == str(tmp_path / "owner" / "m")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import yaml
 from gpt_neox_japanese import TextGenerator, default_model_directory
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
 from gpt_neox_japanese.interop.hub import publication, publish
+from gpt_neox_japanese.training.data.conversations import prepare_conversations
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
@@ -116,7 +117,7 @@ def test_the_page_tells_what_the_run_left(finished: Path, prepared: Path) -> Non
     for said in (
         "# cat\n",
         "1 layers, 8 channels, 1 heads",
-        f"**{bits[-1]:.3f} bits per character**",
+        f"**{bits[-1]:.3f} bits per character** of held-out text after step 2",
         f"{manifest['train']['documents']:,} documents, {manifest['train']['characters']:,} char",
         "2 steps, 64 tokens",
         "![bits per character during the run](loss.svg)",
@@ -127,6 +128,39 @@ def test_the_page_tells_what_the_run_left(finished: Path, prepared: Path) -> Non
         assert said in what.page, said
     assert str(prepared) not in what.page
     assert str(finished.parent) not in what.page
+
+
+def test_the_figure_is_that_of_the_model_that_was_kept(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    record = json.loads((run / "train.json").read_text(encoding="utf-8"))
+    (run / "train.json").write_text(json.dumps({**record, "keep_best": True}))
+    lines = [
+        {"step": step, "tokens": 32 * step, "held_out_bits_per_character": bits}
+        for step, bits in enumerate((6.0, 2.5, 4.0))
+    ]
+    (run / "loss.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = publication(run, "someone/cat", license_id="mit").page
+    assert "**2.500 bits per character** of held-out text after step 1 (" in page
+
+
+def test_a_model_that_learned_to_answer_is_said_to_answer(tmp_path: Path) -> None:
+    said = {"id": "1", "prompt": "空は何色？", "completion": "青です。"}
+    lines = [json.dumps({**said, "id": str(number)}) for number in range(8)]
+    (tmp_path / "talk.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = tmp_path / "data"
+    prepare_conversations([tmp_path / "talk.jsonl"], "default", data, held_out=0.2)
+    settings = Settings(sequence_length=48, batch_size=1, steps=1, dtype="fp32")
+    train(data, tmp_path / "run", settings, Architecture(8, 1, 1))
+    page = publication(tmp_path / "run", "someone/cat", license_id="mit").page
+    for part in (
+        "A language model that answers in Japanese.",
+        " conversations, ",
+        " bits per character** of the answers of held-out conversations after step 1",
+        "neox-ja chat --model someone/cat",
+        "tokenizer.apply_chat_template(",
+    ):
+        assert part in page, part
+    assert "吾輩は" not in page
 
 
 def test_records_and_checkpoints_stay_here(finished: Path) -> None:

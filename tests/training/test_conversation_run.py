@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.training.data.conversations import prepare_conversations
+from gpt_neox_japanese.training.data.run_data import ConversationData, open_data
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.cli.run import run
@@ -62,7 +65,19 @@ def test_what_is_measured_are_answers(model: Path) -> None:
     measured = [line[name] for line in log if name in line]
     assert measured[0] > 3
     assert measured[-1] < 0.1  # questions cannot be predicted so well
-    assert "conversations" in (model / "report.md").read_text(encoding="utf-8")
+    page = (model / "report.md").read_text(encoding="utf-8")
+    assert re.search(r"\(\d+ of its \d+ answer tokens\)", page)
+    assert "neox-ja evaluate" not in page
+
+
+def test_an_epoch_sees_every_conversation_once(data: Path, tmp_path: Path) -> None:
+    opened = open_data(data, None)
+    whole = dataclasses.replace(SETTINGS, steps=None, epochs=1, batch_size=1, sample_prompt=())
+    assert train(data, tmp_path / "model", whole, Architecture(8, 1, 1))
+    last = json.loads((tmp_path / "model" / "loss.jsonl").read_text().splitlines()[-1])
+    assert last["epoch"] == 1
+    assert isinstance(opened, ConversationData)
+    assert last["tokens"] == opened.tokens_per_epoch(48) > opened.train.num_tokens
 
 
 def test_what_encodes_texts_anew_is_refused(data: Path, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ SMALL = GPTNeoXJapaneseConfig(
 LARGE = GPTNeoXJapaneseConfig(bos_token_id=0, eos_token_id=1)  # the published shape
 
 
-def facts(mode: Mode = "scratch", **changes: Any) -> RunFacts:
+def facts(mode: Mode = "scratch", train_tokens: int = 10**7, **changes: Any) -> RunFacts:
     usual: dict[str, Any] = {
         "config": SMALL,
-        "train_tokens": 10**7,
+        "tokens_per_epoch": lambda _: train_tokens,
         "processes": 1,
         "device": torch.device("cpu"),
         "free_memory": 10**11,
@@ -48,7 +48,7 @@ def test_a_mode_follows_from_start_and_rank() -> None:
 
 def test_nothing_stays_open() -> None:
     for field in dataclasses.fields(Settings):
-        if field.name not in {"tokens", "epochs", "attention", "lora_alpha"}:
+        if field.name not in {"tokens", "epochs", "attention", "lora_alpha", "frozen_dtype"}:
             assert getattr(made(), field.name) is not None, field.name
 
 

@@ -14,10 +14,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from transformers import TrainingArguments
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.training.arguments import training_arguments
 from gpt_neox_japanese.training.checkpoints.gather import (
     gather_optimizer,
     gather_parameters,
@@ -27,6 +29,7 @@ from gpt_neox_japanese.training.checkpoints.gather import (
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
+from tests.training.test_defaults import SMALL, made
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
@@ -183,3 +186,12 @@ def test_a_sharded_model_steps_saves_and_loads_as_a_whole_one(tmp_path: Path) ->
     optimizer = MuonAndAdamW(whole, lr=1e-2, weight_decay=0.1)
     expected = steps(whole, optimizer, IDS) + steps(whole, optimizer, IDS)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_process_trains_on_one_gpu_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingArguments, "n_gpu", 2)
+        arguments = training_arguments(tmp_path, made(), SMALL, measures=False, starts=True)
+    assert arguments.n_gpu == 1

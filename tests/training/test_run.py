@@ -148,7 +148,7 @@ def test_a_used_directory_needs_resume_and_resume_needs_a_checkpoint(
 ) -> None:
     with pytest.raises(OutputError, match="continue its run with --resume"):
         train(prepared, run, SETTINGS, SHAPE)
-    with pytest.raises(DataError, match="no checkpoint to resume from"):
+    with pytest.raises(DataError, match="no checkpoint to resume from; remove it, and run without"):
         train(prepared, tmp_path / "none", SETTINGS, SHAPE, resume=True)
 
 
@@ -163,6 +163,12 @@ def test_a_model_with_another_vocabulary_or_a_short_window_is_refused(
     long = Settings(sequence_length=64)
     with pytest.raises(DataError, match="reads at most 32 tokens, --sequence-length is 64"):
         train(prepared, tmp_path / "b", long, run)
+
+
+def test_a_run_that_is_refused_leaves_nothing(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="training tokens do not fill a window of 1000000"):
+        train(prepared, tmp_path / "run", Settings(sequence_length=10**6), SHAPE)
+    assert not (tmp_path / "run").exists()
 
 
 def test_warm_up_and_decay_must_fit_into_the_run() -> None:

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.training.defaults import complete_settings
 from gpt_neox_japanese.training.settings import (
     FLOAT_RANGES,
     INTEGER_RANGES,
     Architecture,
     Settings,
     check_same_run,
+    upgrade_saved,
 )
+from tests.training.test_defaults import facts, made
 
 SHAPE = {"hidden_size", "layers", "heads"}
 
@@ -66,11 +69,35 @@ def test_a_run_is_no_longer_than_can_be_counted() -> None:
 
 
 def test_a_run_that_recorded_its_start_as_model_can_be_resumed() -> None:
-    saved = {**asdict(Settings()), "model": "first"}
-    check_same_run(json.loads(json.dumps(saved)), Settings(), "where/ever/first")
+    saved = upgrade_saved({**json.loads(json.dumps(asdict(Settings()))), "model": "first"})
+    check_same_run(saved, Settings(), "where/ever/first")
     older = {name: value for name, value in saved.items() if name not in ("ema", "lora_target")}
-    check_same_run(json.loads(json.dumps(older)), Settings(), "first")
+    check_same_run(older, Settings(), "first")
     with pytest.raises(DataError, match=r"started with ema 0\.0, now it is 0\.9"):
-        check_same_run(json.loads(json.dumps(older)), Settings(ema=0.9), "first")
+        check_same_run(older, Settings(ema=0.9), "first")
     with pytest.raises(DataError, match="started with init_from 'first', now it is 'second'"):
-        check_same_run(json.loads(json.dumps(saved)), Settings(), "second")
+        check_same_run(saved, Settings(), "second")
+
+
+def test_adapters_of_before_there_was_a_choice_stand_beside_fp32() -> None:
+    older = json.loads(json.dumps(asdict(Settings(lora_rank=2)) | {"init_from": "first"}))
+    del older["frozen_dtype"]
+    same = Settings(lora_rank=2, frozen_dtype="fp32")
+    check_same_run(upgrade_saved(older), same, "first")
+    assert made("lora", Settings(lora_rank=2, dtype="bf16")).frozen_dtype == "bf16"
+    resumed = complete_settings(
+        Settings(lora_rank=2, dtype="bf16"), facts("lora"), upgrade_saved(older)
+    )
+    assert resumed.frozen_dtype == "fp32"
+
+
+def test_which_model_is_left_stays_as_it_was() -> None:
+    saved = upgrade_saved(json.loads(json.dumps(asdict(Settings()) | {"init_from": "first"})))
+    with pytest.raises(DataError, match="started with keep_best False, now it is True"):
+        check_same_run(saved, Settings(keep_best=True), "first")
+
+
+@pytest.mark.parametrize("saved", [5, ["sdpa"], {}, True], ids=str)
+def test_a_saved_attention_is_a_text(saved: Any) -> None:
+    with pytest.raises(NeoXJapaneseError, match=r"attention is .*; it must be a string"):
+        complete_settings(Settings(), facts(), {"attention": saved})

@@ -55,7 +55,7 @@ def training_arguments(
         options |= {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
     if settings.shard:
         options |= {"fsdp": True, "fsdp_config": {"version": 2}}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=_scoring_batch(config, settings),
@@ -96,6 +96,10 @@ def training_arguments(
         report_to=_reporters(settings.report_to),
         **options,
     )
+    # A process trains on one GPU, torchrun starts one for each; Trainer would put a DataParallel
+    # around the model, which multiplies the batch and cannot be measured.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _checkpointing(settings: RunSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ class RunFacts:
     Attributes:
         mode: What is trained.
         config: The model.
-        train_tokens: Tokens of the training text.
+        tokens_per_epoch: Tokens of the training text, in windows of so many tokens.
         processes: How many train together.
         device: The kind of device.
         free_memory: Bytes that each process may take.
@@ -71,7 +71,7 @@ class RunFacts:
 
     mode: Mode
     config: GPTNeoXJapaneseConfig
-    train_tokens: int
+    tokens_per_epoch: Callable[[int], int]
     processes: int
     device: torch.device
     free_memory: int
@@ -144,9 +144,10 @@ def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     given.setdefault("decay", _fitting(_DECAY[facts.mode], given["warmup"]))
 
     if epochs is not None:
-        tokens = max(1, round(epochs * facts.train_tokens))
+        tokens = max(1, round(epochs * facts.tokens_per_epoch(window)))
     elif tokens is None and "steps" not in given:
-        tokens = min(_MAX_TOKENS, round(_EPOCHS[facts.mode] * facts.train_tokens))
+        epoch = facts.tokens_per_epoch(window)
+        tokens = min(_MAX_TOKENS, round(_EPOCHS[facts.mode] * epoch))
     # Measurements and saves are filled in for now, for the count of memory.
     rest = dict.fromkeys(("log_every", "eval_every", "eval_tokens", "save_every"), 1)
     open_batch = "batch_size" not in given

@@ -24,7 +24,7 @@ from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager
 from gpt_neox_japanese.training.checkpoints.reader import Progress, load_progress
 from gpt_neox_japanese.training.data.dataset import collate
-from gpt_neox_japanese.training.data.run_data import RunData, open_data
+from gpt_neox_japanese.training.data.run_data import RunData, open_data, record_data
 from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.distributed import agree, barrier, world_size
 from gpt_neox_japanese.training.machine.estimate import estimate_run
@@ -73,8 +73,9 @@ def train(
 
     Args:
         data_path: A prepared corpus or an indexed dataset, a path or a URL, see `open_data`.
-        output: The run's directory: the finished model, `train.json`, `loss.jsonl`, `loss.svg`,
-            `report.md`, and the `checkpoint-<step>` directories the run can be resumed from.
+        output: The run's directory: the finished model, `train.json`, `data.json`,
+            `loss.jsonl`, `loss.svg`, `report.md`, and the `checkpoint-<step>` directories the run
+            can be resumed from.
         settings: How to train.
         init_from: A new model's shape; or the directory or Hub id of a model to train on.
         tokenizer: Directory or Hub id of the vocabulary of an indexed dataset; that of the model
@@ -122,6 +123,7 @@ def train(
         if decided.lora_rank and str(init_from) not in (str(start), DEFAULT):
             # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
             model.peft_config["default"].base_model_name_or_path = str(init_from)
+        run = _Run(model, data, output, decided, arguments)
         if arguments.process_index == 0:
             output.mkdir(parents=True, exist_ok=True)
             record_settings(
@@ -129,7 +131,7 @@ def train(
                 tokenizer=tokenizer,
                 held_out_data=None if held_out is None else as_path(held_out),
             )
-        run = _Run(model, data, output, decided, arguments)
+            record_data(output, data)
         run.announce(progress.schedule_step if progress is not None else 0)
         trainer = run.trainer(identity, interrupt)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -155,7 +157,7 @@ def _decide(
     facts = RunFacts(
         mode=mode_of(settings, start),
         config=config,
-        train_tokens=data.num_train_tokens,
+        tokens_per_epoch=data.tokens_per_epoch,
         processes=world_size(),
         device=training_device(),
         free_memory=free_memory(),
@@ -180,7 +182,6 @@ class _Run:
         self._tokens_per_step = (
             settings.batch_size
             * settings.gradient_accumulation
-            * max(arguments.n_gpu, 1)
             * arguments.world_size
             * settings.sequence_length
         )
@@ -193,6 +194,10 @@ class _Run:
         self._meter = MfuMeter(
             self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
         )
+        self._windows = data.training_windows(
+            settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
+        )
+        self._tokens_per_epoch = data.tokens_per_epoch(settings.sequence_length)
         self._held_out = data.held_out_windows(
             scoring_window(model.config, settings), settings.eval_tokens
         )
@@ -200,7 +205,7 @@ class _Run:
             output,
             settings.dtype,
             self._tokens_per_step,
-            data.num_train_tokens,
+            self._tokens_per_epoch,
             data.tokens_per_character,
             self._meter,
         )
@@ -225,7 +230,7 @@ class _Run:
         )
         steps = max(0, settings.steps - done)
         tokens = steps * self._tokens_per_step
-        epochs = tokens / data.num_train_tokens
+        epochs = tokens / self._tokens_per_epoch
         how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {epochs:.2g} epochs"
         lines = [f"{what}: {how_long}; rate {settings.learning_rate:g}, {settings.dtype}"]
         estimate = estimate_run(
@@ -252,7 +257,7 @@ class _Run:
             identity: What a resumed run must have in common with this one, as JSON values.
             interrupt: The callback that ends the run on Ctrl-C.
         """
-        settings, data = self._settings, self._data
+        settings = self._settings
         callbacks: list[Any] = [interrupt]
         if self._first:
             callbacks.append(self._loss_log)
@@ -267,9 +272,7 @@ class _Run:
             patience=settings.early_stopping,
             model=self._model,
             args=self._arguments,
-            train_dataset=data.training_windows(
-                settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
-            ),
+            train_dataset=self._windows,
             eval_dataset=self._held_out,
             data_collator=collate,
             callbacks=callbacks,
@@ -281,16 +284,10 @@ class _Run:
     def conclude(self) -> None:
         """Write the run's page."""
         total, trained = self._count_parameters()
-        measured, every = self._held_out.num_tokens, self._data.num_held_out_tokens
-        read = (
-            "all of it, as `neox-ja evaluate` reads it"
-            if measured == every
-            else f"{measured:,} of its {every:,} tokens, spread evenly; `neox-ja evaluate` reads "
-            "all of them"
-        )
+        read = self._data.describe_measured(self._held_out.num_tokens)
         window = scoring_window(self._model.config, self._settings)
         if window < self._model.config.max_position_embeddings:
-            read += f", and more than {window:,} at once"
+            read += f"; on the way it reads at most {window:,} at once"
         summary = RunSummary(
             parameters=total,
             trained=trained,
@@ -334,7 +331,9 @@ def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
     for problem in problems:
         print(f"passed over: {problem}", file=sys.stderr)
     if checkpoint is None:
-        raise DataError(f"{output} holds no checkpoint to resume from; run without --resume")
+        raise DataError(
+            f"{output} holds no checkpoint to resume from; remove it, and run without --resume"
+        )
     return checkpoint
 
 

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt_neox_japanese.checks import check_integer, check_number, short_repr
+from gpt_neox_japanese.checks import check_integer, check_number, check_text, short_repr
 from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.files.model_directory import DEFAULT
 from gpt_neox_japanese.files.remote import AnyPath
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_same_run",
     "record_settings",
     "settings_to_dict",
+    "upgrade_saved",
 ]
 
 RECORD = "train.json"
@@ -67,7 +69,7 @@ _LENGTHS = ("steps", "tokens", "epochs")
 MAY_CHANGE = {
     *("output", "resume", *_LENGTHS, "log_every", "eval_every", "eval_tokens", "save_every"),
     *("save_dtype", "sample_prompt", "sample_tokens", "report_to", "merge", "dtype"),
-    *("keep_best", "early_stopping"),
+    "early_stopping",
 }
 """What a resumed run may change: none of it alters what was trained so far."""
 
@@ -260,6 +262,8 @@ def _check_values(settings: Architecture | Settings) -> None:
             object.__setattr__(settings, name, _whole(name, value))
         elif name in FLOAT_RANGES:
             object.__setattr__(settings, name, _real(name, value))
+        elif name == "attention":
+            check_text(name, value, ArgumentError)
 
 
 def _whole(name: str, value: Any) -> int:
@@ -297,13 +301,16 @@ def record_settings(
         output: The run's directory.
         data: What `--data` named; of a URL, credentials are not written.
         settings: How it is trained.
-        init_from: The new model's shape, or the model to train on as it was named.
+        init_from: The new model's shape, or the model to train on: a directory's whole path, or
+            the name that it has elsewhere.
         tokenizer: What `--tokenizer` named.
         held_out_data: What `--held-out-data` named.
     """
-    origin = (
-        asdict(init_from) if isinstance(init_from, Architecture) else {"init_from": str(init_from)}
-    )
+    if isinstance(init_from, Architecture):
+        origin = asdict(init_from)
+    else:  # a directory named as a repository would look like one anywhere else
+        is_here = init_from != DEFAULT and Path(init_from).is_dir()
+        origin = {"init_from": os.path.abspath(init_from) if is_here else str(init_from)}
     named = {"data": data, "tokenizer": tokenizer, "held_out_data": held_out_data}
     paths = {name: str(path) for name, path in named.items() if path is not None}
     record = {**paths, **origin, **asdict(settings)}
@@ -317,15 +324,13 @@ def check_same_run(
     """Make sure that a run is resumed with what it was started with.
 
     Args:
-        saved: What its checkpoint remembers, as `settings_to_dict` and then JSON give it.
+        saved: What its checkpoint remembers, as `upgrade_saved` gives it.
         settings: What it shall go on with.
         init_from: The new model's shape, or the model that was trained on.
 
     Raises:
         DataError: Something that decides the result is another; the message names it.
     """
-    if "model" in saved:  # what the first edition called it
-        saved = {**saved, "init_from": saved["model"]}
     now = json.loads(json.dumps(settings_to_dict(settings, init_from)))
     # An option that did not exist when it was started was not given.
     saved = {**json.loads(json.dumps(asdict(Settings()))), **saved}
@@ -335,6 +340,23 @@ def check_same_run(
                 f"the run was started with {name} {saved.get(name)!r}, now it is {value!r}; give "
                 "the same, or start a new run with --init-from"
             )
+
+
+def upgrade_saved(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a run saved as today's version would have saved it.
+
+    Args:
+        saved: What a checkpoint remembers, as `settings_to_dict` and then JSON give it.
+
+    Returns:
+        The same, where an earlier version saved it, with what that left out.
+    """
+    added: dict[str, Any] = {}
+    if "model" in saved:  # what the first version called it
+        added["init_from"] = saved["model"]
+    if saved.get("lora_rank"):  # adapters stood beside nothing else
+        added["frozen_dtype"] = "fp32"
+    return {**added, **saved}
 
 
 def settings_to_dict(settings: Settings, init_from: Architecture | str | Path) -> dict[str, Any]:

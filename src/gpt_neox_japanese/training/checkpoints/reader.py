@@ -23,6 +23,7 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files.atomic import checksum
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
+from gpt_neox_japanese.training.settings import upgrade_saved
 
 __all__ = [
     "AVERAGE",
@@ -192,7 +193,7 @@ def load_progress(directory: Path) -> Progress:
             )
     _check_trainer_state(directory / TRAINER_STATE)
     return Progress(
-        settings=values["settings"],
+        settings=upgrade_saved(values["settings"]),
         data=values["data"],
         groups=tuple(values["groups"]),
         schedule_step=values["schedule"]["last_epoch"],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from gpt_neox_japanese.errors import ArgumentError, DataError
+from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.files.remote import is_url
 from gpt_neox_japanese.files.remote_copies import fetched
@@ -36,7 +38,18 @@ from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens, 
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.settings import RunSettings
 
-__all__ = ["ConversationData", "HeldOut", "RunData", "TextData", "Windows", "open_data"]
+__all__ = [
+    "DATA_RECORD",
+    "ConversationData",
+    "HeldOut",
+    "RunData",
+    "TextData",
+    "Windows",
+    "open_data",
+    "record_data",
+]
+
+DATA_RECORD = "data.json"
 
 Windows: TypeAlias = TrainingWindows | ConversationWindows
 HeldOut: TypeAlias = HeldOutWindows | HeldOutConversations
@@ -63,10 +76,19 @@ class RunData(ABC):
     fingerprint: str
     sizes: Mapping[str, str]
 
-    @property
+    measures: ClassVar[str]
+    """Of what the held-out figure is, in words."""
+
     @abstractmethod
-    def num_train_tokens(self) -> int:
-        """Tokens to train on."""
+    def tokens_per_epoch(self, window_size: int) -> int:
+        """Tokens that pass through the model while it sees every training text once.
+
+        Args:
+            window_size: Tokens of a window.
+
+        Raises:
+            DataError: Nothing can be learned in such windows.
+        """
 
     @property
     @abstractmethod
@@ -99,6 +121,17 @@ class RunData(ABC):
 
         Returns:
             A dataset of windows, and how many tokens they predict.
+        """
+
+    @abstractmethod
+    def describe_measured(self, num_tokens: int) -> str:
+        """Say which part of what is held out a measurement takes.
+
+        Args:
+            num_tokens: How many tokens it predicts.
+
+        Returns:
+            Words.
         """
 
     @abstractmethod
@@ -153,9 +186,10 @@ class TextData(RunData):
     train: ShardedTokens
     held_out: ShardedTokens
 
-    @property
-    def num_train_tokens(self) -> int:
-        """Tokens to train on."""
+    measures = "held-out text"
+
+    def tokens_per_epoch(self, window_size: int) -> int:
+        """See `RunData.tokens_per_epoch`."""
         return len(self.train)
 
     @property
@@ -182,6 +216,15 @@ class TextData(RunData):
         """See `RunData.held_out_windows`."""
         return HeldOutWindows(self.held_out, self.eos_token_id, window_size, max_tokens)
 
+    def describe_measured(self, num_tokens: int) -> str:
+        """See `RunData.describe_measured`."""
+        if num_tokens == self.num_held_out_tokens:
+            return "all of it, as `neox-ja evaluate` reads it"
+        return (
+            f"{num_tokens:,} of its {self.num_held_out_tokens:,} tokens, spread evenly;"
+            " `neox-ja evaluate` reads all of them"
+        )
+
     def beginning(self, text: str) -> list[int]:
         """See `RunData.beginning`; the end of the text before it stands first."""
         return [self.eos_token_id, *self.codec.encode(text)]
@@ -201,10 +244,12 @@ class ConversationData(RunData):
     held_out: Conversations
     template: ChatTemplate
 
-    @property
-    def num_train_tokens(self) -> int:
-        """Tokens to train on, of everybody."""
-        return self.train.num_tokens
+    measures = "the answers of held-out conversations"
+
+    def tokens_per_epoch(self, window_size: int) -> int:
+        """See `RunData.tokens_per_epoch`; what fills up windows passes through as well."""
+        windows = ConversationWindows(self.train, window_size, 1, 0, self.eos_token_id)
+        return windows.windows_per_epoch * window_size
 
     @property
     def num_held_out_tokens(self) -> int:
@@ -225,6 +270,10 @@ class ConversationData(RunData):
     def held_out_windows(self, window_size: int, max_tokens: int) -> HeldOut:
         """See `RunData.held_out_windows`."""
         return HeldOutConversations(self.held_out, window_size, max_tokens, self.eos_token_id)
+
+    def describe_measured(self, num_tokens: int) -> str:
+        """See `RunData.describe_measured`."""
+        return f"{num_tokens:,} of its {self.num_held_out_tokens:,} answer tokens"
 
     def beginning(self, text: str) -> list[int]:
         """See `RunData.beginning`: a user said it, and the model is to answer."""
@@ -289,6 +338,18 @@ def open_data(
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
     density = _density(kept if len(kept) else train, codec)
     return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
+
+
+def record_data(output: Path, data: RunData) -> None:
+    """Write `data.json`, what a run was trained on, for the page of its model.
+
+    Args:
+        output: The run's directory.
+        data: What it is trained on.
+    """
+    record = {"sizes": dict(data.sizes), "measures": data.measures}
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_file(output / DATA_RECORD, text.encode())
 
 
 def _is_foreign(path: Path) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError
+from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config
 from gpt_neox_japanese.files.model_directory import is_hub_id
 from gpt_neox_japanese.tokenizer.codec import Codec
-from gpt_neox_japanese.training.data.shards import Manifest
+from gpt_neox_japanese.training.data.conversations import CHAT_TEMPLATE
+from gpt_neox_japanese.training.data.run_data import DATA_RECORD
 from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, SAMPLES
 from gpt_neox_japanese.training.report.page import PICTURE, read_log
 from gpt_neox_japanese.training.settings import RECORD
@@ -24,6 +25,11 @@ __all__ = ["model_card", "run_of"]
 # What a reader wants to know of how a run was set, in this order.
 _SETTINGS = ("optimizer", "learning_rate", "schedule", "batch_size", "sequence_length", "dtype")
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
+
+_CONTINUES = "A language model that continues Japanese text. It knows nothing but how texts go on:"
+_ANSWERS = (
+    "A language model that answers in Japanese. It knows nothing but how conversations go on:"
+)
 
 
 def run_of(directory: Path) -> Path | None:
@@ -56,7 +62,9 @@ def model_card(
     """
     config, codec, run = read_config(directory), Codec.load(directory), run_of(directory)
     record = _optional(run / RECORD) if run else {}
+    learned = _optional(run / DATA_RECORD) if run else {}
     log = read_log(run / LOSS_LOG) if run else []
+    chats = (directory / CHAT_TEMPLATE).is_file()
     base = str(record.get("init_from") or "")
     base = base if is_hub_id(base) else ""
     fields = {
@@ -67,18 +75,19 @@ def model_card(
         "tags": ["gpt-neox-japanese"],
         **({"base_model": base} if base else {}),
     }
-    facts = {**_of_model(directory, config, codec), **_of_data(record)}
-    facts |= {**_of_run(record, log, base), **_of_sampling(directory)}
+    facts = {**_of_model(directory, config, codec), **_of_data(learned)}
+    facts |= {**_of_run(record, log, base), **_of_measurements(record, log, learned)}
+    facts |= _of_sampling(directory)
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
     picture = f"![bits per character during the run]({PICTURE})\n\n" * _has_picture(run, log)
     return (
         f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n\n"
         f"# {repository.rpartition('/')[2]}\n\n"
-        "A language model that continues Japanese text. It knows nothing but how texts go on: what"
-        " it writes is nobody's statement, and may be wrong.\n\n"
+        f"{_ANSWERS if chats else _CONTINUES} what it writes is nobody's statement, and may be"
+        " wrong.\n\n"
         f"| | |\n|---|---|\n{rows}\n{picture}"
         f"## Data\n\n{data or 'The author has not described the texts it learned from.'}\n\n"
-        f"{_samples(run)}{_use(repository)}{_without_us(repository, config, codec)}"
+        f"{_samples(run)}{_use(repository, chats)}{_without_us(repository, config, codec, chats)}"
     )
 
 
@@ -96,17 +105,9 @@ def _of_model(directory: Path, config: Mapping[str, Any], codec: Codec) -> dict[
     }
 
 
-def _of_data(record: Mapping[str, Any]) -> dict[str, str]:
-    try:
-        manifest = Manifest.load(Path(str(record.get("data"))))
-    except (DataError, OSError, ValueError):
-        return {}
-    kinds = {"Training text": manifest.train, "Held-out text": manifest.held_out}
-    return {
-        name: f"{split.documents:,} documents, {split.characters:,} characters,"
-        f" {split.tokens:,} tokens"
-        for name, split in kinds.items()
-    }
+def _of_data(learned: Mapping[str, Any]) -> dict[str, str]:
+    sizes = learned.get("sizes")
+    return {name: str(size) for name, size in sizes.items()} if isinstance(sizes, dict) else {}
 
 
 def _of_run(
@@ -118,11 +119,24 @@ def _of_run(
     given = [name for name in _SETTINGS if record.get(name) is not None]
     if given:
         facts["Settings"] = ", ".join(f"{name.replace('_', ' ')} {record[name]}" for name in given)
-    measured = [line for line in log if "held_out_bits_per_character" in line]
-    if measured:
-        bits = measured[-1]["held_out_bits_per_character"]
-        facts["Held-out figure"] = f"**{bits:.3f} bits per character** (smaller is better)"
     return facts
+
+
+def _of_measurements(
+    record: Mapping[str, Any], log: Sequence[Mapping[str, Any]], learned: Mapping[str, Any]
+) -> dict[str, str]:
+    """How well the model does that the run left."""
+    name = "held_out_bits_per_character"
+    measured = [line for line in log if name in line]
+    if not measured:
+        return {}
+    keeps_best = record.get("keep_best")
+    kept = min(measured, key=lambda line: line[name]) if keeps_best else measured[-1]
+    return {
+        "Held-out figure": f"**{kept[name]:.3f} bits per character** of"
+        f" {learned.get('measures', 'held-out text')} after step {kept['step']:,}"
+        " (smaller is better)"
+    }
 
 
 def _of_sampling(directory: Path) -> dict[str, str]:
@@ -142,17 +156,21 @@ def _samples(run: Path | None) -> str:
     return f"## What it writes\n\n{quoted}" if quoted else ""
 
 
-def _use(repository: str) -> str:
-    return f"""## Use
+def _use(repository: str, chats: bool) -> str:
+    command = "chat" if chats else 'generate "吾輩は"'
+    shell = f"""## Use
 
 With [gpt-neox-japanese](https://pypi.org/project/gpt-neox-japanese/):
 
 ```sh
-neox-ja generate "吾輩は" --model {repository}
+neox-ja {command} --model {repository}
 neox-ja serve --model {repository}
 ```
 
-```python
+"""
+    if chats:  # a plain prompt would be no question
+        return shell
+    return f"""{shell}```python
 from gpt_neox_japanese import TextGenerator
 
 print(TextGenerator.from_pretrained("{repository}").generate("吾輩は", max_new_tokens=60))
@@ -161,11 +179,17 @@ print(TextGenerator.from_pretrained("{repository}").generate("吾輩は", max_ne
 """
 
 
-def _without_us(repository: str, config: Mapping[str, Any], codec: Codec) -> str:
+def _without_us(repository: str, config: Mapping[str, Any], codec: Codec, chats: bool) -> str:
     """How transformers reads it by itself, and what it reads otherwise."""
     if "quantization_config" in config:
         return "transformers alone cannot read these weights; gpt-neox-japanese can.\n"
     comma = " but for the comma of ASCII, which it takes for a byte"
+    prompt = 'prompt = tokenizer("吾輩は", return_tensors="pt")'
+    if chats:
+        prompt = """messages = [{"role": "user", "content": "今日は。"}]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)"""
     comma *= not codec.legacy and "," in codec.vocabulary.ids
     return f"""transformers reads it without that package, with the same ids{comma}.
 When it decodes, it loses spaces at the ends, and characters that are written as bytes.
@@ -175,7 +199,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{repository}")
 model = AutoModelForCausalLM.from_pretrained("{repository}")
-ids = model.generate(**tokenizer("吾輩は", return_tensors="pt"), max_new_tokens=60, do_sample=True)
+{prompt}
+ids = model.generate(**prompt, max_new_tokens=60, do_sample=True)
 print(tokenizer.decode(ids[0]))
 ```
 """
