@@ -69,18 +69,22 @@ def test_after_an_interrupt_the_next_text_is_its_own(error: type[BaseException])
 
 
 @needs_alarm
-def test_a_template_whose_first_reading_is_interrupted_is_not_kept(
+def test_a_worker_that_was_interrupted_while_it_reads_the_template_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     (tmp_path / "worker.py").write_text("import time; time.sleep(60)", encoding="utf-8")
-    monkeypatch.setattr(template_renderer, "_WORKER", tmp_path / "worker.py")
     started = watch(monkeypatch)
-    with pytest.raises(KeyboardInterrupt), soon(interrupt):
-        TemplateRenderer(SLOW)
-    assert [process.returncode is None for process in started] == [False]
+    with closing(TemplateRenderer(SLOW)) as renderer:
+        started[0].kill()
+        started[0].wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(template_renderer, "_WORKER", tmp_path / "worker.py")
+            with pytest.raises(KeyboardInterrupt), soon(interrupt):
+                renderer.render({"name": "interrupted"})
+        assert renderer.render({"name": "next"}) == "next"
 
 
 @needs_alarm
