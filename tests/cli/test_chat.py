@@ -9,6 +9,7 @@ from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 from tests.cli.run import assert_refused, run
 from tests.model.small import small_model
 from tests.tokenizer.small import vocabulary
+from tests.tokenizer.template_processes import watch
 
 TEMPLATE = """\
 {% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}
@@ -47,6 +48,12 @@ def test_answers_are_what_the_model_writes_after_all_that_was_said(model: Path) 
             messages.append({"role": "assistant", "content": answer})
             expected += answer + "\n"
     assert "\n".join(answers) == expected
+
+
+def test_no_process_is_left_that_renders(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = watch(monkeypatch)
+    talk(model, "猫\n", "--max-new-tokens", 1)
+    assert [process.returncode is None for process in started] == [False]
 
 
 def test_reset_begins_anew(model: Path) -> None:

@@ -137,3 +137,11 @@ def test_template_of_another_kind_is_refused(tmp_path: Path, value: Any) -> None
     config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="--chat-template FILE"):
         find_chat_template(tmp_path, None)
+
+
+def test_messages_that_json_cannot_hold_are_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for content in ({1}, endless, b"a"):
+        with pytest.raises(ArgumentError, match="not what JSON can hold"):
+            DEFAULT.encode([{"role": "user", "content": content}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +73,13 @@ def command(
         )
     options = {name: value for name, value in sampling.items() if value is not None}
     options |= {"max_new_tokens": max_new_tokens, "seed": seed}
-    with TextGenerator.from_pretrained(
-        model, dtype=dtype, device=device, slots=1, threads=threads
-    ) as generator:
-        talk = _Conversation(generator, ChatTemplate(source, generator.codec), system, options)
+    with (
+        TextGenerator.from_pretrained(
+            model, dtype=dtype, device=device, slots=1, threads=threads
+        ) as generator,
+        closing(ChatTemplate(source, generator.codec)) as template,
+    ):
+        talk = _Conversation(generator, template, system, options)
         for line in _lines():
             if line == _RESET:
                 talk.reset()

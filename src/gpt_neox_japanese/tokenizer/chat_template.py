@@ -128,7 +128,7 @@ class ChatTemplate:
         return Turns(ids, answers)
 
     def close(self) -> None:
-        """End what renders. May be repeated; the next call starts it again."""
+        """End what renders. May be repeated; nothing is encoded after it."""
         self._renderer.close()
 
     def _render(self, messages: Messages, breaker: str, *, asks: bool) -> str:
@@ -189,7 +189,10 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
 
 def _breaker(messages: Messages) -> str:
     """A character that none of the messages holds."""
-    written = json.dumps(messages, ensure_ascii=False)
+    try:
+        written = json.dumps(messages, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(f"the messages are not what JSON can hold: {error}") from error
     breaker = next((c for c in _NONCHARACTERS if c not in written), None)
     if breaker is None:
         raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")

@@ -177,13 +177,6 @@ def test_template_that_makes_too_much_is_refused(model: ServedModel, source: str
         ChatTemplate(source, model.codec).encode(HELLO)
 
 
-def test_template_whose_process_was_ended_is_rendered_by_another(model: ServedModel) -> None:
-    template = ChatTemplate(TEMPLATE, model.codec)
-    expected = template.encode(HELLO)
-    template.close()
-    assert template.encode(HELLO) == expected
-
-
 def test_template_that_is_none_is_refused(model: ServedModel) -> None:
     with pytest.raises(ArgumentError, match="cannot be read"):
         ChatTemplate("{% if %}", model.codec)

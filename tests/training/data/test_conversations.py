@@ -27,7 +27,9 @@ from gpt_neox_japanese.training.data.conversations import (
     prepare_conversations,
     read_counts,
 )
+from gpt_neox_japanese.training.data.run_data import open_data
 from tests.cli.run import assert_refused, run
+from tests.tokenizer.template_processes import watch
 
 CODEC = Codec.from_pretrained(default_model_directory())
 
@@ -87,6 +89,16 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: Any)
         )
     for file in (tmp_path / "1").iterdir():
         assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes(), file.name
+
+
+def test_no_process_is_left_that_renders(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = watch(monkeypatch)
+    corpus = write(prepared.parent / "talk.jsonl", 3)
+    prepare_conversations([corpus], "default", prepared.parent / "again", held_out=0)
+    assert len(started) == 2  # the template is tried, and a block is rendered
+    open_data(prepared, None).beginning("今日は。")
+    assert len(started) == 4
+    assert all(process.returncode is not None for process in started)
 
 
 def test_half_formed_lines_end_the_run_or_are_passed_over(

@@ -15,6 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -198,10 +199,16 @@ class _Pack:
     dtype: np.dtype[Any]
 
     def __post_init__(self) -> None:
-        ChatTemplate(self.template, self.codec)  # a template that is none is told before anything
+        # A template that is none is told before anything.
+        ChatTemplate(self.template, self.codec).close()
 
     def __call__(self, documents: Sequence[Document]) -> tuple[Packed, list[CorpusError]]:
-        template = ChatTemplate(self.template, self.codec)
+        with closing(ChatTemplate(self.template, self.codec)) as template:
+            return self._packed(documents, template)
+
+    def _packed(
+        self, documents: Sequence[Document], template: ChatTemplate
+    ) -> tuple[Packed, list[CorpusError]]:
         parts: dict[str, list[bytes]] = {}
         counts: Counter[str] = Counter()
         problems: list[CorpusError] = []

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -237,12 +238,12 @@ class ConversationData(RunData):
     Attributes:
         train: Those to train on.
         held_out: Those that are kept out; there may be none.
-        template: Which marks stand between what is said.
+        template: Source of the one that writes the marks between what is said.
     """
 
     train: Conversations
     held_out: Conversations
-    template: ChatTemplate
+    template: str
 
     measures = "the answers of held-out conversations"
 
@@ -277,7 +278,8 @@ class ConversationData(RunData):
 
     def beginning(self, text: str) -> list[int]:
         """See `RunData.beginning`: a user said it, and the model is to answer."""
-        return self.template.encode([{"role": "user", "content": text}])
+        with closing(ChatTemplate(self.template, self.codec)) as template:
+            return template.encode([{"role": "user", "content": text}])
 
     def notices(self, window_size: int) -> list[str]:
         """See `RunData.notices`."""
@@ -403,10 +405,11 @@ def _open_conversations(directory: Path) -> RunData:
     template = find_chat_template(directory, None)
     if template is None:
         raise DataError(f"{directory} has no chat_template.jinja; prepare the conversations again")
+    ChatTemplate(template, codec).close()  # one that is none is told before anything is trained
     return ConversationData(
         train=Conversations.open(directory, "train", codec),
         held_out=Conversations.open(directory, "held-out", codec),
-        template=ChatTemplate(template, codec),
+        template=template,
         tokens_per_character=told.answer_tokens / max(told.answer_characters, 1),
         tokenizer=directory,
         codec=codec,
