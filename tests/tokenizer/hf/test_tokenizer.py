@@ -474,7 +474,7 @@ def test_what_transformers_stumbles_over_in_a_file_is_told_as_the_files_fault(
 ) -> None:
     vocabulary(["猫"]).save(tmp_path)
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(VocabularyError, match="cannot be loaded|must be"):
+    with pytest.raises(VocabularyError, match=r"cannot be loaded|must be"):
         GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
 
 
