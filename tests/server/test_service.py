@@ -269,3 +269,26 @@ def test_abort_tells_whoever_waits(model: ServedModel) -> None:
 
     assert asyncio.run(ask()) == 503
     assert server.service.is_idle
+
+
+def test_what_is_being_written_goes_on_while_the_server_stops(model: ServedModel) -> None:
+    server = Server(model)
+    real = server.service.seconds_between_reads
+
+    def stop_first() -> float:
+        server.service.stop()
+        return real()
+
+    server.service.seconds_between_reads = stop_first  # type: ignore[method-assign]
+    body = {"prompt": "猫", "max_tokens": 100, "min_tokens": 100, "seed": 1}
+    choice = server.complete(**body)["choices"][0]
+    assert server.service.status == "stopping"
+    assert choice["finish_reason"] == "length"
+
+
+def test_an_answer_that_is_whole_is_not_waited_for(model: ServedModel) -> None:
+    server = Server(model)
+    server.service.seconds_between_reads = lambda: 60.0  # type: ignore[method-assign]
+    start = time.monotonic()
+    server.complete(prompt="猫", max_tokens=1)
+    assert time.monotonic() - start < 50

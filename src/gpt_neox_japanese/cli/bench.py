@@ -110,9 +110,6 @@ def _table(result: dict[str, Any]) -> str:
     if memory and alone:
         size, possible = memory["bytes_per_token"], memory["bytes_per_second"]
         read = size * alone[0]
-        lines += [
-            "",
-            f"weights: {size / 1e6:,.1f} MB a token; one text reads {read / 1e9:.1f} GB/s",
-        ]
-        lines[-1] += f", {read / possible:.0%} of the {possible / 1e9:.1f} that these threads can"
+        share = f"{read / 1e9:.1f} GB/s, {read / possible:.0%} of the {possible / 1e9:.1f} it could"
+        lines += ["", f"weights: {size / 1e6:,.1f} MB a token; one text reads {share}"]
     return "\n".join(lines)

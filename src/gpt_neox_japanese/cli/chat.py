@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,8 @@ class _Conversation:
 def _lines() -> Iterator[str]:
     """The lines of standard input that are not blank."""
     if sys.stdin.isatty():
-        import readline  # noqa: F401  # arrow keys and history, for `input`
+        with contextlib.suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  # arrow keys and history, for `input`
 
         while True:
             try:

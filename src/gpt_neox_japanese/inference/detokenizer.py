@@ -74,7 +74,9 @@ class Detokenizer:
         """
         if choice.id in self._hidden:
             text = self._decoder.finish()
-        elif not (self._open or self._held or self._stop or choice.id in self._byte_ids):
+        elif self._sentences is None and not (
+            self._open or self._held or self._stop or choice.id in self._byte_ids
+        ):
             return self._whole(self._decoder.feed(choice.id), choice)  # as most tokens are
         else:
             text = self._decoder.feed(choice.id)

@@ -94,7 +94,6 @@ def measure_speed(
     check_integer("new_tokens", new_tokens, GenerationError, minimum=1, maximum=capacity - 1)
     check_integer("rounds", rounds, GenerationError, minimum=1)
     random = np.random.default_rng(0)
-    engine = Engine(network, stop_ids=(), max_waiting=network.slots)
 
     def write(count: int, prompt_length: int, length: int) -> None:
         prompts = random.integers(network.hparams.vocab_size, size=(count, prompt_length)).tolist()
@@ -108,7 +107,8 @@ def measure_speed(
 
     cases: list[Callable[[], None]] = [lambda: write(1, prompt_tokens, 1)]
     cases += [lambda count=count: write(count, 1, new_tokens) for count in texts]  # type: ignore[misc]
-    reading, *writing = _median_seconds(cases, rounds)
+    with Engine(network, stop_ids=(), max_waiting=network.slots) as engine:
+        reading, *writing = _median_seconds(cases, rounds)
     return (
         PromptSpeed(prompt_tokens, reading, prompt_tokens / reading),
         [

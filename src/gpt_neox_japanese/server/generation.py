@@ -107,6 +107,8 @@ class Generation:
             if chunks:
                 self._wants_any = False
                 yield chunks
+                if not self._open:
+                    return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._seconds_between_reads()):
                         await self._wake_up.wait()

@@ -247,7 +247,9 @@ class Service:
 
     def seconds_between_reads(self) -> float:
         """How long a request's texts grow before more of them is sent."""
-        num_read = min(len(self._generations), self.model.slots)
+        # Not `self.model`, which nobody gets who asks while the server stops: these texts go on.
+        slots = self._model.slots if self._model is not None else 1
+        num_read = min(len(self._generations), slots)
         return max(_MIN_SECONDS_BETWEEN_READS, num_read / _MAX_READS_A_SECOND)
 
     @property

@@ -480,6 +480,9 @@ def test_what_transformers_stumbles_over_in_a_file_is_told_as_the_files_fault(
 
 def test_a_special_token_without_characters_is_none(tmp_path: Path) -> None:
     vocabulary(["猫"]).save(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text('{"unk_token": "", "own_token": ""}')
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"pad_token": "", "own_token": ""}', encoding="utf-8")
     assert Codec.from_pretrained(tmp_path).encode("猫") == [0]
-    assert GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)("猫")["input_ids"] == [0]
+    config.write_text('{"unk_token": ""}', encoding="utf-8")
+    with pytest.raises(VocabularyError, match="no entry ''"):
+        Codec.from_pretrained(tmp_path)

@@ -118,12 +118,12 @@ class SamplingParams:
     )
     frequency_penalty: float = _option(
         0.0,
-        _number(math.isfinite, "finite; 0 is none"),
+        _number(lambda x: abs(x) <= 1e6, "-1e6 to 1e6; 0 is none"),
         "Above 0 makes tokens less likely each time they are written.",
     )
     presence_penalty: float = _option(
         0.0,
-        _number(math.isfinite, "finite; 0 is none"),
+        _number(lambda x: abs(x) <= 1e6, "-1e6 to 1e6; 0 is none"),
         "Above 0 makes tokens less likely once they are written.",
     )
     logit_bias: Mapping[int, float] = _option({}, _bias)
