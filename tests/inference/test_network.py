@@ -197,11 +197,12 @@ def test_a_full_step_computes_what_single_tokens_compute(kind: str) -> None:
     assert np.array_equal(scores, [*alone[3:], *alone[:texts]])
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_chunks_of_integers_are_single_tokens_to_the_bit(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8", "int4"])
+def test_chunks_are_single_tokens_to_the_bit(kind: str) -> None:
     model = random_model()
     hparams = HParams.from_config(model.config.to_dict())
-    weights = map_weights(hparams, rounded(kind)(model), bfloat16=False)
+    tensors = tensors_of(model) if kind == "float32" else rounded(kind)(model)
+    weights = map_weights(hparams, tensors, bfloat16=False)
     network = CompiledNetwork(hparams, weights, threads=2, slots=2)
     expected = scores_of(network, [*LONG[: 2 * CHUNK], 7])
     network.prefill(LONG[: 2 * CHUNK], 1, 0)

@@ -26,7 +26,6 @@ from gpt_neox_japanese.kernels.llvm import (
     INT32,
     INT64,
     add_products,
-    constant,
     load,
     shuffle,
     splat,
@@ -37,6 +36,7 @@ from gpt_neox_japanese.kernels.microkernel import (
     add_floats,
     bfloat16_to_float32,
     for_each_step,
+    int4_to_int16,
     int8_to_int16,
     prefetch_lines,
     size_of,
@@ -50,7 +50,6 @@ __all__ = [
     "few_int4",
     "few_int8",
     "few_outputs",
-    "outputs_at_once",
 ]
 
 FEW_ROWS = 4  # that are computed at once; in int4 it may also be MAX_FEW_ROWS
@@ -74,21 +73,9 @@ class _Tile(NamedTuple):
     ahead: Value
 
 
-def outputs_at_once(features: str) -> int:
-    """How many outputs of float32, bfloat16 or int8 are computed at once, times four rows.
-
-    Args:
-        features: Of the processor, as LLVM lists them.
-
-    Returns:
-        1, or 2 where the sums of two fit in registers.
-    """
-    return 2 if "+avx512vl" in features.split(",") else 1
-
-
 @intrinsic
 def few_outputs(_: Any) -> Any:
-    """`outputs_at_once` of this processor.
+    """How many outputs of float32, bfloat16 or int8 are computed at once, times four rows.
 
     Args:
         _: Numba's.
@@ -101,8 +88,9 @@ def few_outputs(_: Any) -> Any:
 
 
 def _outputs_at_once(context: Any) -> int:
+    """1, or 2 where the sums of two fit in registers."""
     _, _, features = context.codegen().magic_tuple()
-    return outputs_at_once(features)
+    return 2 if "+avx512vl" in features.split(",") else 1
 
 
 def _make_few(generate: Callable[[_Tile], None], *, is_plain: bool) -> Any:
@@ -237,7 +225,7 @@ def _generate_int4(tile: _Tile) -> None:
             group = builder.add(loop.index, INT64(first))
             is_there = builder.icmp_signed("<", group, tile.count)
             group = builder.select(is_there, group, INT64(0))
-            weights = _nibbles(builder, weights_row, group)
+            weights = int4_to_int16(builder, weights_row, group)
             totals += [_sums_of_row(builder, row, group, weights) for row in tile.inputs]
             pattern = load(builder, tile.scales, builder.mul(group, INT64(2)), INT16)
             scales.append(builder.select(is_there, pattern, INT16(0)))
@@ -260,18 +248,6 @@ def _generate_int4(tile: _Tile) -> None:
         half = len(parts) // 2
         parts = [builder.fadd(*pair) for pair in zip(parts[:half], parts[half:], strict=True)]
     _add(tile, parts[0])
-
-
-def _nibbles(builder: Builder, packed: Value, group: Value) -> list[Value]:
-    """A group's weights, four vectors of 16 int16, in the order of their columns."""
-    kind = vector(INT16, GROUP // 4)
-    words = load(builder, packed, builder.mul(group, INT64(GROUP // 2)), kind)
-    weights = []
-    for place in range(4):
-        shifted = builder.lshr(words, constant(kind, 4 * place)) if place else words
-        nibbles = shifted if place == 3 else builder.and_(shifted, constant(kind, 15))
-        weights.append(builder.sub(nibbles, constant(kind, 8)))
-    return weights
 
 
 def _sums_of_row(builder: Builder, row: Value, group: Value, weights: list[Value]) -> Value:

@@ -3,7 +3,7 @@
 Numba has no vector type, and no plain loop makes LLVM multiply pairs of 16-bit integers the way
 that processors do best. These functions write generic vector code, nothing of one processor: LLVM
 finds an instruction for it, and cuts vectors that are wider than the processor's into pieces. Only
-`add_products` is written in two ways, and both give the same bits.
+`add_products`, and `broadcast_pair` with it, is written in two ways, and both give the same bits.
 """
 # Numba's own functions carry no annotations.
 # mypy: disallow-untyped-calls=False

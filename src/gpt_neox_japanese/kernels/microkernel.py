@@ -1,7 +1,8 @@
-"""Micro-kernels of GEMV: the inner product of a row of weights and a row of activations.
+"""Micro-kernels of GEMV with one row: an inner product of weights and of activations.
 
 Columns lie in the lanes of vectors, as they do in memory, and weights are asked for a little before
-they are needed. Each micro-kernel becomes a loop inside its caller.
+they are needed. Each micro-kernel becomes a loop inside its caller. More rows are for `few_rows`,
+which shares the pieces of code that these are made of.
 """
 # Numba's own functions carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -42,6 +43,7 @@ __all__ = [
     "dot_int4",
     "dot_int8",
     "for_each_step",
+    "int4_to_int16",
     "int8_to_int16",
     "prefetch_lines",
     "size_of",
@@ -52,7 +54,7 @@ __all__ = [
 _CACHE_LINE = 64  # bytes
 
 _PREFETCH_BYTES = 1024
-_INT_COLUMNS = 64  # of int8 that are multiplied at a time; any number gives the same integers
+_INT_COLUMNS = 64  # of int8 that are multiplied at a time, for one row; all sums are exact
 _GROUPS = BLOCK // GROUP
 
 Builder = Any  # llvmlite and Numba have no types for what follows
@@ -203,6 +205,27 @@ def int8_to_int16(builder: Builder, weights: Value) -> Value:
     return builder.sext(weights, vector(INT16, weights.type.count))
 
 
+def int4_to_int16(builder: Builder, packed: Value, group: Value) -> list[Value]:
+    """Unpack a group of int4.
+
+    Args:
+        builder: Writes the code.
+        packed: Byte pointer to groups.
+        group: Which, int64.
+
+    Returns:
+        Its weights, four vectors of 16 int16, in the order of their columns.
+    """
+    kind = vector(INT16, GROUP // 4)
+    words = load(builder, packed, builder.mul(group, INT64(GROUP // 2)), kind)
+    weights = []
+    for place in range(4):
+        shifted = builder.lshr(words, constant(kind, 4 * place)) if place else words
+        nibbles = shifted if place == 3 else builder.and_(shifted, constant(kind, 15))
+        weights.append(builder.sub(nibbles, constant(kind, 8)))
+    return weights
+
+
 def bfloat16_to_float32(builder: Builder, weights: Value) -> Value:
     """Widen a vector of bfloat16, which is int16 here."""
     kind = vector(INT32, weights.type.count)
@@ -214,10 +237,6 @@ def _identity(_: Builder, weights: Value) -> Value:
     return weights
 
 
-def _add_integers(builder: Builder, sums: Value, weights: Value, inputs: Value) -> Value:
-    return add_products(builder, sums, weights, inputs)
-
-
 def add_floats(builder: Builder, sums: Value, weights: Value, inputs: Value) -> Value:
     """Add products of floats to sums, rounded once."""
     return fmuladd(builder, weights, inputs, sums)
@@ -225,7 +244,7 @@ def add_floats(builder: Builder, sums: Value, weights: Value, inputs: Value) -> 
 
 # int8 [outputs, columns] with int16 [1, columns]; sums of int32, so that 8,192 columns with
 # activations up to 2,047 are the most.
-dot_int8 = _make_dot(INT8, INT16, INT32, _INT_COLUMNS, int8_to_int16, _add_integers)
+dot_int8 = _make_dot(INT8, INT16, INT32, _INT_COLUMNS, int8_to_int16, add_products)
 # Bit patterns of bfloat16 as uint16, with float32.
 dot_bfloat16 = _make_dot(INT16, FLOAT, FLOAT, FLOAT_LANES, bfloat16_to_float32, add_floats)
 # float32 with float32.

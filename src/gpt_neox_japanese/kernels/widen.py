@@ -20,10 +20,14 @@ from gpt_neox_japanese.kernels.llvm import (
     INT16,
     INT32,
     INT64,
-    constant,
     load,
     store,
     vector,
+)
+from gpt_neox_japanese.kernels.microkernel import (
+    bfloat16_to_float32,
+    int4_to_int16,
+    int8_to_int16,
 )
 
 __all__ = ["widen_bfloat16", "widen_float32", "widen_int4", "widen_int8"]
@@ -60,25 +64,19 @@ def _generate_float32(builder: Builder, source: Value, target: Value, step: Valu
 
 
 def _generate_bfloat16(builder: Builder, source: Value, target: Value, step: Value) -> None:
-    wide = vector(INT32, _STEP)
     bits = load(builder, source, builder.mul(step, INT64(2 * _STEP)), vector(INT16, _STEP))
-    floats = builder.shl(builder.zext(bits, wide), constant(wide, 16))
+    floats = bfloat16_to_float32(builder, bits)
     store(builder, floats, target, builder.mul(step, INT64(4 * _STEP)))
 
 
 def _generate_int8(builder: Builder, source: Value, target: Value, step: Value) -> None:
     numbers = load(builder, source, builder.mul(step, INT64(_STEP)), vector(INT8, _STEP))
-    wide = builder.sext(numbers, vector(INT16, _STEP))
+    wide = int8_to_int16(builder, numbers)
     store(builder, wide, target, builder.mul(step, INT64(2 * _STEP)))
 
 
 def _generate_int4(builder: Builder, source: Value, target: Value, step: Value) -> None:
-    words = vector(INT16, GROUP // 4)
-    packed = load(builder, source, builder.mul(step, INT64(GROUP // 2)), words)
-    for place in range(4):
-        shifted = builder.lshr(packed, constant(words, 4 * place)) if place else packed
-        nibbles = shifted if place == 3 else builder.and_(shifted, constant(words, 15))
-        numbers = builder.sub(nibbles, constant(words, 8))
+    for place, numbers in enumerate(int4_to_int16(builder, source, step)):
         at = builder.add(builder.mul(step, INT64(2 * GROUP)), INT64(place * GROUP // 2))
         store(builder, numbers, target, at)
 

@@ -203,7 +203,7 @@ class Quantizer(HfQuantizer):
         if not self.pre_quantized:
             raise CheckpointError(
                 "this checkpoint is not quantised; make one that is: neox-ja convert DIR --to int8"
-                " --output DIR"
+                " --output NEW_DIR"
             )
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:

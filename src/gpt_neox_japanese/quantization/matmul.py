@@ -16,7 +16,9 @@ from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["matmul"]
 
-_OUTPUT_MULTIPLE = 32  # the outputs of a thread are a multiple of this: a panel of the kernel
+_OUTPUT_MULTIPLE = (
+    32  # the outputs of a thread are a multiple of this, as many as `gemv` takes at once
+)
 
 # With fewer, one thread is done before a second has begun.
 _MIN_PRODUCTS_FOR_THREADS = 1 << 18

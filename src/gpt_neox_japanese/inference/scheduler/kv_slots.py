@@ -15,7 +15,8 @@ class KVSlots:
 
     Prompts that begin alike share what was computed for their beginning: whole chunks that
     `Network.prefill` has computed, and what `Network.decode` has computed after them, where it
-    would do so for the new prompt too. The other one's numbers may differ in the last bit.
+    would do so for the new prompt too, because torch's network, on GPUs, may round the two
+    differently.
 
     Args:
         network: Its cache is given out.

@@ -1,7 +1,7 @@
 """What each step of the network computes, and for whom.
 
     waiting ──▶ a slot is free ──▶ prefill of its prompt ──▶ decode ──▶ finished
-                  (KVSlots)          (Network.prefill)      (Network.decode, Sampler)
+                  (KVSlots)          (Network.prefill)      (Network.decode, BatchSampler)
 
 One thread at a time runs a scheduler: the engine's loop. Nothing here is locked, and no signal
 handler runs here; other threads only count those who run and wait.

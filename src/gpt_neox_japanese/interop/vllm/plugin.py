@@ -35,7 +35,7 @@ def register() -> None:
             if hf_quant_cfg.get("quant_method") == METHOD:
                 raise CheckpointError(
                     "vLLM cannot compute with int8 and int4 of neox-ja; give it 16 bits:"
-                    " neox-ja convert DIR --to bf16 --output DIR"
+                    " neox-ja convert DIR --to bf16 --output NEW_DIR"
                 )
 
     register_with_auto_classes()

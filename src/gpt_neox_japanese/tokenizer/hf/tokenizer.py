@@ -15,16 +15,15 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
-from transformers.utils.hub import cached_file
 
-from gpt_neox_japanese.checks import one_line
-from gpt_neox_japanese.errors import NeoXJapaneseError, TokenizationError, VocabularyError
+from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
 from gpt_neox_japanese.tokenizer.hf.columns import align, columns, encode_one
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
+from gpt_neox_japanese.tokenizer.hf.loading import explain_load_errors, require_files
 from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, padded_width
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
@@ -35,9 +34,6 @@ from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocab
 __all__ = ["GPTNeoXJapaneseTokenizer"]
 
 _ENCODING_OPTIONS = {"unk_token", "unk_token_id", "do_clean_text", "legacy"}
-
-# What says which file of the Hub is meant, and how to get it.
-_HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
 
 
 class GPTNeoXJapaneseTokenizer(TokenizersBackend):
@@ -86,13 +82,8 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         legacy: bool = True,
         **kwargs: Any,
     ) -> None:
-        for name, file in (("vocab_file", vocab_file), ("emoji_file", emoji_file)):
-            if file is None:
-                place = kwargs.get("name_or_path")
-                raise _NoFileError(
-                    f"no {self.vocab_files_names[name]}{f' in {place!r}' if place else ''}; put it"
-                    f" there, or pass {name}=PATH"
-                )
+        files = {"vocab_file": vocab_file, "emoji_file": emoji_file}
+        require_files(files, self.vocab_files_names, kwargs.get("name_or_path"))
         for option in ("add_bos_token", "add_eos_token"):
             _refuse_to_add(option, kwargs.pop(option, False))
         for option in {"tokenizer_object", "gguf_file"} & kwargs.keys():
@@ -135,24 +126,10 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             VocabularyError: (a `ValueError`) A file is missing or broken.
             OSError: There is no such directory or Hub id, or the Hub cannot be reached.
         """
-        try:
+        with explain_load_errors(pretrained_model_name_or_path, cls.vocab_files_names, kwargs):
             tokenizer: Self = super().from_pretrained(
                 pretrained_model_name_or_path, *args, **kwargs
             )
-        except _NoFileError:
-            if not Path(pretrained_model_name_or_path).is_dir():
-                # Files of the Hub are asked for silently, because most are optional. Not this one.
-                asked = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
-                for file in cls.vocab_files_names.values():
-                    cached_file(str(pretrained_model_name_or_path), file, **asked)
-            raise
-        except (NeoXJapaneseError, OSError, ImportError, MemoryError):
-            raise  # it says what is wrong, or no file is to blame
-        except Exception as error:  # what only transformers stumbles over in a file
-            raise VocabularyError(
-                f"{str(pretrained_model_name_or_path)!r} cannot be loaded:"
-                f" {type(error).__name__}: {one_line(error)}"
-            ) from error
         return tokenizer
 
     @classmethod
@@ -499,10 +476,6 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         tokens = {i: token.__getstate__() for i, token in self._tokens.added.items()}
         write_added_tokens(Path(file_names[0]), tokens)
         return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
-
-
-class _NoFileError(VocabularyError):
-    """A tokenizer without `vocab.txt` or `emoji.json`."""
 
 
 def _refuse_to_add(option: str, value: object) -> None:
