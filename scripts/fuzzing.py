@@ -51,6 +51,8 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108
 _MAX_EXAMPLES = 100  # that are kept, one for each place in the code; all findings are counted
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
+# The one program that is ours: templates are rendered by it.
+_OWN_PROGRAM = os.path.join(_PACKAGE, "tokenizer", "template_worker.py")
 _CONNECTIONS = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname")
 # Where among the arguments of an event the paths are that it changes, and their directories.
 _CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
@@ -145,7 +147,7 @@ class Guard:
                 (arguments[path], -1 if folder is None else arguments[folder])
                 for path, folder in _CHANGES[event]
             ]
-        elif event in _PROGRAMS or event in _CONNECTIONS:
+        elif event in _CONNECTIONS or (event in _PROGRAMS and not _is_own(event, arguments)):
             self._stop(f"{event} {arguments!r:.300}")
         for path, folder in changed:
             if isinstance(path, int):
@@ -166,6 +168,14 @@ class Guard:
     def _stop(self, what: str) -> None:
         self.escapes.append(what)
         raise EscapeError(what)
+
+
+def _is_own(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether an event starts the program that renders templates."""
+    if event != "subprocess.Popen":
+        return False
+    program, words = arguments[:2]
+    return program == sys.executable and os.path.realpath(words[-1]) == _OWN_PROGRAM
 
 
 def run(fuzzer: Fuzzer) -> None:

@@ -217,7 +217,7 @@ def test_the_default_model_published_is_read_by_transformers_alone_with_equal_id
     address = process(PUBLISH, hub, tmp_path, *arguments).strip()
     assert re.fullmatch(rf"{hub}/someone/default/commit/[0-9a-f]{{40}}", address)
     there = tmp_path / "published" / "default"
-    assert "temperature 0.8, top_p 0.9" in (there / "README.md").read_text(encoding="utf-8")
+    assert "temperature 0.7, top_p 0.9" in (there / "README.md").read_text(encoding="utf-8")
     for file in directory.iterdir():
         assert (there / file.name).read_bytes() == file.read_bytes()
     prompts = json.dumps(PROMPTS)

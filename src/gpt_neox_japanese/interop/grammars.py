@@ -79,7 +79,7 @@ def _for_llguidance(
     eos_token: int | list[int] | None = None,
     slices: list[str] | None = None,
 ) -> Any:
-    """As `llguidance.hf.from_tokenizer`."""
+    """What llguidance makes of a tokenizer of transformers, made of ours."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     size = n_vocab or len(tokenizer)

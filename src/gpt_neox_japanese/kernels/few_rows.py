@@ -168,7 +168,7 @@ def _generate_plain(
     prepare: Callable[[Builder, Value], Value],
     add: Callable[[Builder, Value, Value, Value], Value],
 ) -> None:
-    """Code for a format without groups: see `_make_few` and `microkernel.make_dot`."""
+    """Code for a format without groups: see `_make_few`; one row is `microkernel`'s."""
     builder, outputs = tile.builder, len(tile.weights)
     size = size_of(weight_type)
     step_columns = max(columns, _LINE // size)

@@ -75,6 +75,7 @@ class ResumableOutput:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> output = Path(tempfile.mkdtemp()) / "made"
         >>> name = re.compile("ids.bin")
         >>> with ResumableOutput(output, {}, resume=False, names=name, last="ids.bin") as files:

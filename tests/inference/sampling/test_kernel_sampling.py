@@ -44,7 +44,7 @@ def scores_of(rows: int, size: int) -> st.SearchStrategy[Rows]:
 
 def params_of(size: int) -> st.SearchStrategy[SamplingParams]:
     ids = st.integers(0, size - 1)
-    number = st.floats(-3, 3) | st.sampled_from([0.0, 1e-300, 1e300, -1e300])
+    number = st.floats(-3, 3) | st.sampled_from([0.0, 1e-300, 1e6, -1e6])
     return st.builds(
         SamplingParams,
         temperature=st.sampled_from([0.0, 1.0, 0.8, 5e-324, 1e-40, 1e30]) | st.floats(0, 3),

@@ -1,4 +1,4 @@
-"""What every process of SGLang calls as it starts: an entry point of `sglang.srt.plugins`."""
+"""What every process of SGLang calls as it starts: an entry point of the package."""
 
 from __future__ import annotations
 

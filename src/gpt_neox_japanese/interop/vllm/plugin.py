@@ -1,4 +1,4 @@
-"""What every process of vLLM calls as it starts: an entry point of `vllm.general_plugins`."""
+"""What every process of vLLM calls as it starts: an entry point of the package."""
 
 from __future__ import annotations
 
