@@ -1,7 +1,9 @@
 """A model for CTranslate2, which takes and gives tokens: text is the tokenizer's business.
 
-pip install ctranslate2
-python examples/ctranslate2_model.py
+    pip install ctranslate2
+    python examples/ctranslate2_model.py
+
+Its greedy ids are those of this package's engine.
 """
 
 from __future__ import annotations
