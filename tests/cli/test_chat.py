@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import builtins
+import io
+import sys
 from pathlib import Path
 
 import pytest
 
 from gpt_neox_japanese import Codec, TextGenerator
+from gpt_neox_japanese.cli import chat
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 from tests.cli.run import assert_refused, run
 from tests.model.small import small_model
@@ -81,3 +85,21 @@ def test_what_cannot_be_used_is_told(model: Path, tmp_path: Path) -> None:
     assert_refused(run("chat", "--model", model, "--logprobs", 1, stdin="猫"), "--logprobs")
     missing = tmp_path / "missing.jinja"
     assert_refused(run("chat", "--chat-template", missing, stdin="猫"), "missing.jinja")
+
+
+def test_at_a_terminal_lines_are_asked_for_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    typed = iter(["猫", "  ", " /reset "])
+
+    def ask(_prompt: str) -> str:
+        line = next(typed, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(builtins, "input", ask)
+    assert list(chat._lines()) == ["猫", "/reset"]
