@@ -137,3 +137,17 @@ def test_adapters_without_their_model_are_refused(
     with pytest.raises(CheckpointError, match="--base"):
         merge_adapter(adapter, output, None, torch.float32)
     assert not output.exists()
+
+
+@ignores_peft
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("adapter_model.safetensors", b"\x08"), ("adapter_config.json", b'{"peft_type": 5}')],
+)
+def test_an_adapter_that_is_damaged_is_refused(
+    adapter: Path, models: list[Path], tmp_path: Path, name: str, data: bytes
+) -> None:
+    (adapter / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match="cannot be added"):
+        merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
+    assert not (tmp_path / "merged").exists()

@@ -198,6 +198,14 @@ def test_ids_that_do_not_exist_are_refused(prepared: Path) -> None:
         Conversations.open(prepared, "train", CODEC).read(0, 10)
 
 
+def test_ends_whose_differences_come_round_are_refused() -> None:
+    ends = np.array([2**62, -(2**63), -(2**62), 4], np.int64)
+    with np.errstate(over="ignore"):
+        assert (np.diff(ends, prepend=0) > 0).all()
+    with pytest.raises(DataError, match="do not fit"):
+        Conversations(np.arange(4), np.ones(4, np.uint8), ends, 10)
+
+
 # ---- Windows -------------------------------------------------------------------------------------
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt_neox_japanese.checks import short_repr
-from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.checks import one_line, short_repr
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config, sizes
@@ -99,12 +99,12 @@ def merge_adapter(adapter: Path, output: Path, base: str | None, dtype: torch.dt
     read_config(directory)
     try:
         model = merged_model(directory, adapter)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, (ArgumentError, CheckpointError)):
-            raise
+    except (NeoXJapaneseError, OSError, ImportError, MemoryError):
+        raise  # it says what is wrong, or no file is to blame
+    except Exception as error:  # PEFT's, of files that it cannot read or that do not fit
         raise CheckpointError(
-            f"{str(adapter)!r} cannot be added to {named!r}: {error}; name the model that was"
-            " adapted with --base"
+            f"{str(adapter)!r} cannot be added to {named!r}: {one_line(error)}; name the model that"
+            " was adapted with --base"
         ) from error
     with outputs.growing(partial, output, "config.json"):
         tokenizer = adapter if (adapter / TOKENIZER_FILES[0]).is_file() else directory

@@ -38,7 +38,7 @@ from gpt_neox_japanese.tokenization.encode_corpus import (
     Packed,
     ReadingKwargs,
     corpus_fingerprint,
-    pack_corpus,
+    encode_corpus,
 )
 from gpt_neox_japanese.tokenization.resumable_output import ResumableOutput
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
@@ -160,7 +160,7 @@ def prepare_conversations(
     with ResumableOutput(
         as_path(output), settings, resume=resume, names=_NAMES, last=CONVERSATIONS
     ) as files:
-        pack_corpus(source, pack, partial(_put, files), files)
+        encode_corpus(source, pack, partial(_put, files), files)
         counts = {split: _counts(files, split) for split in _SPLITS}
         made = PreparedConversations(counts["train"], counts["held-out"], files.counts["skipped"])
         if not made.train.conversations:
@@ -284,8 +284,10 @@ class Conversations:
     ) -> None:
         self._ids, self._answers, self._vocabulary_size = ids, answers, vocabulary_size
         self._starts = np.concatenate([np.zeros(1, np.int64), ends])
+        # Compared and not subtracted: the difference of two lies may come round to a length.
+        rises = bool(np.all(self._starts[1:] > self._starts[:-1]))
         self.lengths = np.diff(self._starts)
-        if len(answers) != len(ids) or self._starts[-1] != len(ids) or np.any(self.lengths < 1):
+        if not rises or self._starts[-1] != len(ids) or len(answers) != len(ids):
             raise DataError(f"the ends of conversations do not fit their tokens; {_REMEDY}")
 
     def __len__(self) -> int:
