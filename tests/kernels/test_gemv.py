@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from gpt_neox_japanese.kernels import gemv as kernel
 from gpt_neox_japanese.kernels.constants import GROUP, QMAX
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_to_float32, float32_to_bfloat16
 from gpt_neox_japanese.quantization.int4 import pack_int4, unpack_int4
+from tests.kernels.processors import OLDEST, environment_of
 from tests.quantization import numpy_twin
 
 ROWS, OUTPUTS = 8, 41
@@ -162,14 +161,7 @@ np.save(sys.argv[1], np.stack(results))
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
 def test_other_processors_come_to_the_same_bits(tmp_path: Path) -> None:
-    # Without features, x86-64 has neither AVX2 nor fused multiply-adds. `generic` is any other's.
-    processor = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
-    environment = os.environ | {
-        "NUMBA_CPU_NAME": processor,
-        "NUMBA_CPU_FEATURES": "",
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    environment = environment_of(OLDEST, tmp_path)
     file = tmp_path / "results.npy"
     subprocess.run([sys.executable, "-c", _OTHER, str(file)], env=environment, check=True)
     kinds = (("int8", 2500), ("int4", 2560))

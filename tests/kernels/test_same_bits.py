@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +12,12 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 from tests.kernels import bits
-
-_X86 = platform.machine() in ("x86_64", "AMD64")
+from tests.kernels.processors import IS_X86, environment_of
 
 pytestmark = [
     pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled"),
     pytest.mark.skipif(
-        _X86 and not get_host_cpu_features().get("fma"), reason="a processor before AVX2"
+        IS_X86 and not get_host_cpu_features().get("fma"), reason="a processor before AVX2"
     ),
 ]
 
@@ -53,12 +50,8 @@ def test_this_processor_computes_what_all_do() -> None:
 
 
 def test_kernels_compiled_for_another_processor_compute_the_same(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "NUMBA_CPU_NAME": "haswell" if _X86 else "generic",  # AVX2, no AVX-512
-        "NUMBA_CPU_FEATURES": "",
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    processor = "haswell" if IS_X86 else "generic"  # AVX2, no AVX-512
+    environment = environment_of(processor, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "tests.kernels.bits"],
         env=environment,

@@ -17,6 +17,7 @@ import pytest
 from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.tokenizer import template_renderer, template_worker
 from gpt_neox_japanese.tokenizer.template_renderer import TemplateRenderer
+from tests.forks import in_child
 from tests.tokenizer.template_processes import watch
 
 SLOW = (
@@ -133,19 +134,6 @@ def test_parent_and_child_do_not_read_each_others_texts() -> None:
         for name in ("parent", "mother", "father"):
             assert in_child(lambda: renderer.render({"name": "child"}) == "child") == 0
             assert renderer.render({"name": name}) == name
-
-
-def in_child(work: Callable[[], bool]) -> int:
-    """Exit status of a forked process that runs something; 0 if that is true."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            signal.alarm(60)  # a child that hangs is killed
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_closing_ends_what_is_rendered_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
 
-__all__ = ["rename_head"]
+__all__ = ["HeadRenaming", "rename_head"]
 
 _HEAD, _EMBEDDING = "embed_out.weight", "embed_in.weight"
+
+
+class HeadRenaming:
+    """Stands before an engine's wrapper around models of transformers, as in vLLM and SGLang."""
+
+    def load_weights(self: Any, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load a checkpoint.
+
+        Args:
+            weights: Names and tensors of the checkpoint.
+
+        Returns:
+            Names of the parameters that were loaded.
+
+        Raises:
+            CheckpointError: As `rename_head`.
+        """
+        tied = bool(self.config.tie_word_embeddings)
+        renamed = rename_head(weights, tied=tied)
+        loaded: set[str] = super().load_weights(renamed)  # type: ignore[misc]  # the wrapper's
+        return loaded
 
 
 def rename_head(

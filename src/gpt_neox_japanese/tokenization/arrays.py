@@ -28,6 +28,7 @@ from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.files.remote import AnyPath
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
+    EncodeAndPack,
     Encoded,
     Packed,
     ReadingKwargs,
@@ -104,9 +105,8 @@ def tokenize_corpus(
     with run as files:
         if as_lines:
             files.append(output.name, b"")
-            encode_corpus(
-                source, codec, _pack_lines, partial(_put_lines, files, output.name), files
-            )
+            put = partial(_put_lines, files, output.name)
+            encode_corpus(source, EncodeAndPack(codec, _pack_lines), put, files)
         else:
             _encode_arrays(source, codec, files)
         totals = Totals(**{field.name: files.counts[field.name] for field in fields(Totals)})
@@ -134,7 +134,8 @@ def _encode_arrays(source: CorpusSource, codec: Codec, files: ResumableOutput) -
         files.append(IDS, _npy_header(dtype, 0))
         files.append(BOUNDS, _npy_header(_BOUND, 0) + np.zeros(1, _BOUND).tobytes())
         files.append(DOCUMENTS, b"")
-    encode_corpus(source, codec, _PackArrays(dtype), partial(_put_arrays, files), files)
+    pack = EncodeAndPack(codec, _PackArrays(dtype))
+    encode_corpus(source, pack, partial(_put_arrays, files), files)
     files.rewrite_start(IDS, _npy_header(dtype, files.counts["tokens"]))
     files.rewrite_start(BOUNDS, _npy_header(_BOUND, files.counts["documents"] + 1))
 

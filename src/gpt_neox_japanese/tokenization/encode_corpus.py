@@ -35,6 +35,7 @@ from gpt_neox_japanese.tokenizer.results import Ragged
 
 __all__ = [
     "CorpusSource",
+    "EncodeAndPack",
     "Encoded",
     "OnError",
     "Pack",
@@ -44,7 +45,6 @@ __all__ = [
     "corpus_fingerprint",
     "encode_corpus",
     "num_workers",
-    "pack_corpus",
 ]
 
 # A process takes a second to start; that is well spent from about this much source on.
@@ -162,8 +162,7 @@ class CorpusSource:
 
 def encode_corpus(
     source: CorpusSource,
-    codec: Codec,
-    pack: Pack,
+    pack: PackDocuments,
     put: Callable[[Packed], None],
     output: ResumableOutput,
 ) -> None:
@@ -173,36 +172,13 @@ def encode_corpus(
 
     Args:
         source: The corpus.
-        codec: Pickled for the workers.
-        pack: Makes bytes of a block's documents.
+        pack: Makes bytes of a block's documents; `EncodeAndPack`, if they are texts.
         put: Appends them to `output`.
         output: Where the work stands.
 
     Raises:
         CorpusError: Something is broken and `source.on_error` is `stop`.
         RemoteError: Another machine does not answer.
-    """
-    pack_corpus(source, _EncodeAndPack(codec, pack), put, output)
-
-
-def pack_corpus(
-    source: CorpusSource,
-    pack: PackDocuments,
-    put: Callable[[Packed], None],
-    output: ResumableOutput,
-) -> None:
-    """Let workers make bytes of the blocks of `source` that `output` does not have yet.
-
-    `output.counts["skipped"]` is then the number of broken documents that were passed over.
-
-    Args:
-        source: The corpus.
-        pack: Makes bytes of a block's documents.
-        put: Appends them to `output`.
-        output: Where the work stands.
-
-    Raises:
-        CorpusError: Something is broken and `source.on_error` is `stop`.
     """
     blocks = read_blocks(source.files, source.layout)
     done = sum(block.size for block in islice(blocks, output.blocks))
@@ -250,13 +226,19 @@ def num_workers(source: CorpusSource) -> int:
 
 
 @dataclass(frozen=True)
-class _EncodeAndPack:
-    """Encodes a block's texts and packs their ids."""
+class EncodeAndPack:
+    """Encodes a block's texts and packs their ids.
+
+    Attributes:
+        codec: Pickled for the workers.
+        pack: Makes bytes of the ids.
+    """
 
     codec: Codec
     pack: Pack
 
     def __call__(self, documents: Sequence[Document]) -> tuple[Packed, list[CorpusError]]:
+        """See `PackDocuments`; nothing of a text can be wrong any more."""
         # The blocks are what is shared out, so one thread is enough here.
         texts = [document.text for document in documents]
         rows = self.codec.encode_batch_to_numpy(texts, num_threads=1)

@@ -15,6 +15,7 @@ import pytest
 
 from gpt_neox_japanese import TextGenerator
 from gpt_neox_japanese.errors import GenerationError
+from tests.forks import in_child
 
 # Both begin alike and are longer than a chunk of a prefill; the last repeats itself, so that
 # prompt lookup has something to draft.
@@ -183,19 +184,6 @@ def test_where_no_more_threads_can_be_had_an_error_says_so(monkeypatch: pytest.M
 
 
 # ---- Forks ---------------------------------------------------------------------------------------
-
-
-def in_child(work: Callable[[], bool]) -> int:
-    """Exit status of a forked process that runs something; 0 if that is true."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            signal.alarm(60)  # a child that hangs is killed
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

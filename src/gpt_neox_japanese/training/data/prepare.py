@@ -29,6 +29,7 @@ from gpt_neox_japanese.files.remote import AnyPath, as_path, file_size
 from gpt_neox_japanese.tokenization.arrays import MANIFEST, token_dtype
 from gpt_neox_japanese.tokenization.encode_corpus import (
     CorpusSource,
+    EncodeAndPack,
     Encoded,
     Packed,
     ReadingKwargs,
@@ -118,7 +119,7 @@ def prepare(
     place = as_path(output)
     with ResumableOutput(place, run, resume=resume, names=shard_writer.NAMES, last=last) as files:
         pack = _Pack(choice, frozenset(own), codec, eos_token_id, dtype)
-        encode_corpus(everything, codec, pack, partial(_put, files), files)
+        encode_corpus(everything, EncodeAndPack(codec, pack), partial(_put, files), files)
         if part is None:
             shard_writer.discard_if_untrainable(files)
         manifest = Manifest(

@@ -160,7 +160,7 @@ def _use(repository: str, chats: bool) -> str:
     command = "chat" if chats else 'generate "吾輩は"'
     shell = f"""## Use
 
-With [gpt-neox-japanese](https://pypi.org/project/gpt-neox-japanese/):
+With the package `gpt-neox-japanese`:
 
 ```sh
 neox-ja {command} --model {repository}
