@@ -204,6 +204,27 @@ def test_a_dry_run_prints_the_page_and_sends_nothing(finished: Path) -> None:
     assert "would publish: README.md, config.json" in result.stderr
 
 
+def test_the_page_says_of_the_data_what_the_option_says(finished: Path) -> None:
+    arguments = ("publish", finished, "someone/model", "--license", "apache-2.0", "--dry-run")
+    assert "青空文庫から。" in run(*arguments, "--data-text", "青空文庫から。").stdout
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_new_repository_is_private_where_asked(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, private: bool
+) -> None:
+    asked: list[bool] = []
+
+    def publish(_what: object, *, private: bool) -> str:
+        asked.append(private)
+        return "there"
+
+    monkeypatch.setattr("gpt_neox_japanese.interop.hub.publish", publish)
+    option = ["--private"] * private
+    result = run("publish", finished, "someone/model", "--license", "apache-2.0", *option)
+    assert (result.stdout, asked) == ("there\n", [private])
+
+
 def test_without_a_hub_it_fails_with_what_to_do(finished: Path) -> None:
     with pytest.raises(RemoteError, match=r"cannot be published: .*`hf auth login`"):
         publish(publication(finished, "someone/cat", license_id="mit"))  # tests are offline
