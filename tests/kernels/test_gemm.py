@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.kernels import gemm
 from gpt_neox_japanese.kernels.constants import GROUP, QMAX
 from gpt_neox_japanese.quantization.bfloat16_arrays import float32_to_bfloat16
+from gpt_neox_japanese.quantization.int4 import pack_int4
 from tests.kernels.processors import OLDEST, environment_of
 from tests.kernels.test_gemv import (
     OUTPUTS,
@@ -95,6 +96,16 @@ def test_the_largest_int8_sums_do_not_overflow() -> None:
     one, out = np.ones(9, np.float32), np.empty((9, 1), np.float32)
     gemm.gemm_int8(weights, one[:1], packed(q), one, out, 0, 1)
     assert (out == np.float32(127 * QMAX * columns)).all()
+
+
+def test_the_largest_int4_sums_do_not_overflow() -> None:
+    columns = 40_960
+    weights = pack_int4(np.full((1, columns), -8, np.int8))
+    scales = np.full((1, columns // GROUP), float32_to_bfloat16(np.float32([204]))[0])
+    q, one = np.full((9, columns), QMAX, np.int16), np.ones(9, np.float32)
+    out = np.empty((9, 1), np.float32)
+    gemm.gemm_int4(weights, scales, packed(q), one, out, 0, 1)
+    assert (out == np.float32(-8 * 204 * QMAX * columns)).all()
 
 
 def test_a_row_that_is_no_number_leaves_the_others_as_they_are() -> None:

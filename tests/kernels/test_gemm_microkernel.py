@@ -16,13 +16,16 @@ from gpt_neox_japanese.kernels.gemm_microkernel import outputs_of_tile
 _LINUX, _ARM_LINUX = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 _ROWS = 16
 _FLOATS = partial(gemm_microkernel._generate_floats, size=2)
-_INT8, _INT4 = gemm_microkernel._generate_int8, gemm_microkernel._generate_int4
+_INT8, _INT4 = (
+    partial(gemm_microkernel._generate_integers, pairs=pairs, carries=pairs > 32)
+    for pairs in (32, 64)
+)
 
 
 def _assembly(generate: Callable[..., None], size: int, triple: str, name: str, has: str) -> str:
     """Of a function that computes a tile of PANEL_ROWS rows."""
     module, word = ir.Module(), llvm.INT64
-    kinds = [llvm.INT8.as_pointer()] * 6 + [word] * 3
+    kinds = [llvm.INT8.as_pointer()] * 5 + [word] * 3
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     outputs = outputs_of_tile(_ROWS, size, has)

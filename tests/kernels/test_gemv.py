@@ -19,7 +19,7 @@ from gpt_neox_japanese.quantization.int4 import pack_int4, unpack_int4
 from tests.kernels.processors import OLDEST, environment_of
 from tests.quantization import numpy_twin
 
-ROWS, OUTPUTS = 8, 41
+ROWS, OUTPUTS = 13, 41  # eight, four and one
 COLUMNS = (1, 15, 64, 100, 2560, 8260)
 
 Product = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
@@ -110,6 +110,45 @@ def test_int4_products_are_those_of_the_twin(columns: int) -> None:
     q, x_scales, _ = quantized(x)
     expected = numpy_twin.gemv_int4(*int4_weights(columns), q, x_scales)
     np.testing.assert_array_equal(product("int4", columns)(x, 0, OUTPUTS), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 8])
+def test_the_largest_int4_sums_do_not_overflow(rows: int) -> None:
+    columns = 40_960
+    weights = pack_int4(np.full((1, columns), -8, np.int8))
+    scales = np.full((1, columns // GROUP), float32_to_bfloat16(np.float32([204]))[0])
+    q = np.full((rows, columns), QMAX, np.int16)
+    corrections = np.full((rows, columns // GROUP), -8 * GROUP * QMAX, np.int32)
+    one, out = np.ones(rows, np.float32), np.empty((rows, 1), np.float32)
+    kernel.gemv_int4(weights, scales, q, one, corrections, out, 0, 1)
+    assert (out == np.float32(-8 * 204 * QMAX * columns)).all()
+
+
+def test_a_row_of_int4_may_have_scales_of_any_size() -> None:
+    columns, sizes = 192, np.float32([1e-30, 1e-20, 1, 255, 1e30])
+    x, values = random(9, columns), np.random.default_rng(1).integers(-8, 8, (5, columns))
+    scales = float32_to_bfloat16(np.stack([sizes, -sizes, sizes / 300], axis=1))
+    out = np.empty((9, 5), np.float32)
+    packed, (q, x_scales, corrections) = pack_int4(values), quantized(x)
+    for rows in (1, 4, 9):
+        inputs = q[:rows], x_scales[:rows], corrections[:rows]
+        kernel.gemv_int4(packed, scales, *inputs, out[:rows], 0, 5)
+        expected = numpy_twin.gemv_int4(packed, scales, *inputs[:2])
+        np.testing.assert_array_equal(out[:rows], expected)
+    weights = values * np.repeat(bfloat16_to_float32(scales), GROUP, axis=1).astype(np.float64)
+    rounded = q * x_scales[:, None].astype(np.float64)
+    size = np.abs(rounded).sum(axis=1)[:, None] * np.abs(weights).max(axis=1)
+    assert (np.abs(out - rounded @ weights.T) <= size / 800).all()
+
+
+def test_a_scale_that_is_no_number_makes_its_own_output_nan() -> None:
+    packed, scales = int4_weights(128)
+    scales[3, 1], scales[7, 0] = float32_to_bfloat16(np.float32([np.inf, np.nan]))
+    for rows in (1, 3, 8):
+        out = np.empty((rows, OUTPUTS), np.float32)
+        kernel.gemv_int4(packed, scales, *quantized(random(rows, 128)), out, 0, OUTPUTS)
+        assert np.isnan(out[:, [3, 7]]).all()
+        assert np.isfinite(np.delete(out, [3, 7], axis=1)).all()
 
 
 @pytest.mark.parametrize("rows", [1, 8])

@@ -38,7 +38,7 @@ _EXPECTED = {
     "product, float32": "db4659f59a7e8eac",
     "product, bfloat16": "0f70bed11ec8d864",
     "product, int8": "e122f2b7d5ab8f4f",
-    "product, int4": "ae4a104672fbdb70",
+    "product, int4": "6a3dc4939b5f5499",
     "cos": "7ddc3d3f41c6e250",
     "sin": "90172e6859826f2c",
     "scores, int8": "dae72a546d897216",

@@ -32,7 +32,7 @@ def gemv_float32(weights: NDArray[np.floating], x: Floats) -> NDArray[np.float64
 
 
 def gemv_int8(
-    weights: NDArray[np.int8], weight_scales: Floats, q: NDArray[np.int16], x_scales: Floats
+    weights: NDArray[np.integer], weight_scales: Floats, q: NDArray[np.int16], x_scales: Floats
 ) -> Floats:
     """The very bits of the kernel: exact sums, rounded, then scaled."""
     totals = (q.astype(np.int64) @ weights.T.astype(np.int64)).astype(np.float32)
@@ -45,16 +45,10 @@ def gemv_int4(
     q: NDArray[np.int16],
     x_scales: Floats,
 ) -> Floats:
-    """The very bits of the kernel: exact sums of groups, scaled; those of eight added in halves."""
-    outputs, groups = group_scales.shape
-    weights = unpack_int4(packed).astype(np.int32)
-    sums = (q[:, None] * weights[None]).reshape(len(q), outputs, groups, GROUP).sum(axis=3)
-    scaled = sums.astype(np.float32) * bfloat16_to_float32(group_scales)[None]
-    scaled = np.pad(scaled, ((0, 0), (0, 0), (0, -groups % 8)))
-    total = np.zeros((len(q), outputs), np.float32)
-    for start in range(0, groups, 8):
-        block = scaled[..., start : start + 8]
-        for half in (4, 2, 1):
-            block = block[..., :half] + block[..., half : 2 * half]
-        total += block[..., 0]
-    return total * x_scales[:, None]
+    """The very bits of the kernel: weights are whole numbers of a row's scale, as in int8."""
+    scales = bfloat16_to_float32(group_scales).astype(np.float64)
+    largest = np.maximum(np.abs(scales).max(axis=1, keepdims=True), 2.0**-117)
+    row_scales = 2.0 ** np.ceil(np.log2(largest / 816))  # so that no multiplier is larger
+    multipliers = np.rint(scales / row_scales).astype(np.int64)
+    weights = unpack_int4(packed) * np.repeat(multipliers, GROUP, axis=1)
+    return gemv_int8(weights, row_scales[:, 0].astype(np.float32), q, x_scales)

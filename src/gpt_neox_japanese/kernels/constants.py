@@ -12,4 +12,4 @@ QMAX = 2047  # the largest quantised activation: 12 bits with the sign
 BLOCK = 512
 FLOAT_LANES = 16
 
-MAX_FEW_ROWS = 8  # rows of activations that GEMV multiplies; GEMM takes more
+MAX_FEW_ROWS = 32  # rows of activations that GEMV multiplies; GEMM takes more

@@ -1,8 +1,8 @@
-"""Micro-kernels of products with two to eight rows: one row of weights times all of them.
+"""Micro-kernels of products with a few rows: one or two rows of weights times four or eight.
 
 As in GEMV, columns lie in the lanes of vectors, and a sum takes the same steps. What is read of the
-weights is prepared once for all rows, and in the end the sums of eight rows become one vector. Rows
-that are not there are computed as copies of the last one.
+weights is prepared once for all rows, and in the end eight sums become one vector. Rows that are
+not there are computed as copies of the last one.
 """
 # Numba's own functions carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt_neox_japanese.kernels.constants import BLOCK, FLOAT_LANES, GROUP, MAX_FEW_ROWS
+from gpt_neox_japanese.kernels.constants import FLOAT_LANES, GROUP
 from gpt_neox_japanese.kernels.llvm import (
     FLOAT,
     INT8,
@@ -28,7 +28,6 @@ from gpt_neox_japanese.kernels.llvm import (
     add_products,
     load,
     shuffle,
-    splat,
     store,
     vector,
 )
@@ -45,17 +44,20 @@ from gpt_neox_japanese.kernels.microkernel import (
 
 __all__ = [
     "FEW_ROWS",
+    "MORE_ROWS",
     "few_bfloat16",
     "few_float32",
     "few_int4",
     "few_int8",
     "few_outputs",
+    "more_int4",
 ]
 
-FEW_ROWS = 4  # that are computed at once; in int4 it may also be MAX_FEW_ROWS
+FEW_ROWS = 4  # that are computed at once
+MORE_ROWS = 8  # that may be, where registers are many
+_SUMS = 8  # that become one vector
 _LINE = 64  # bytes of a cache line
-_GROUPS = BLOCK // GROUP
-_INT_COLUMNS = 32  # of int8 that are multiplied at a time
+_INT_COLUMNS = 32  # of integers that are multiplied at a time
 
 Builder = Any  # llvmlite and Numba have no types for what follows
 Value = Any
@@ -66,16 +68,16 @@ class _Tile(NamedTuple):
 
     builder: Builder
     weights: list[Value]
-    scales: Value
+    multipliers: list[Value]
     inputs: list[Value]
-    sums: Value
+    sums: list[Value]
     count: Value
     ahead: Value
 
 
 @intrinsic
 def few_outputs(_: Any) -> Any:
-    """How many outputs of float32, bfloat16 or int8 are computed at once, times four rows.
+    """How many outputs are computed at once, times FEW_ROWS rows or, if it is 2, MORE_ROWS.
 
     Args:
         _: Numba's.
@@ -93,70 +95,132 @@ def _outputs_at_once(context: Any) -> int:
     return 2 if "+avx512vl" in features.split(",") else 1
 
 
-def _make_few(generate: Callable[[_Tile], None], *, is_plain: bool) -> Any:
+def _make_few(generate: Callable[[_Tile], None], rows: int = FEW_ROWS) -> Any:
     """Make a function of compiled code that adds products of one block of columns to sums.
 
-    `(weights, next_weights, scales, inputs, stride, valid, sums, count, ahead, rows)` → nothing.
+    `(weights, next_weights, multipliers, next_multipliers, inputs, stride, valid, sums, next_sums,
+    count, ahead)` → nothing; `few_outputs` outputs are computed at once.
 
-        weights       address of the block's weights of an output
-        next_weights  bytes from there to those of the next output; 0 if it is not wanted
-        scales        of int4, address of the block's scales, bit patterns of bfloat16
-        inputs        address of the block's activations, of the first row
-        stride        bytes from a row of activations to the next
-        valid         how many rows there are
-        sums          address of MAX_FEW_ROWS sums of each output: float32, of int8 int64
-        count         columns of the block; of int4 groups
-        ahead         prefetch distance in bytes: where the weights lie that will be read soon
-        rows          constant: rows that are computed, valid or more
+        weights           address of the block's weights of an output
+        next_weights      bytes from there to those of the next output; 0 if it is not wanted
+        multipliers       of int4, address of the block's multipliers of an output
+        next_multipliers  bytes from there to those of the next output
+        inputs            address of the block's activations, of the first row
+        stride            bytes from a row of activations to the next
+        valid             how many rows there are; if they are more, the first are taken
+        sums              address of an output's sums, of all rows: float32, of integers int64
+        next_sums         bytes from there to those of the next output
+        count             columns of the block; of int4 groups
+        ahead             prefetch distance in bytes: where the weights lie that will be read soon
 
     Args:
         generate: Writes the code.
-        is_plain: Whether `few_outputs` outputs are computed at once, rather than one.
+        rows: That are computed.
     """
 
-    @intrinsic(prefer_literal=True)
+    @intrinsic
     def few(
         _: Any,
         weights: Any,
         next_weights: Any,
-        scales: Any,
+        multipliers: Any,
+        next_multipliers: Any,
         inputs: Any,
         stride: Any,
         valid: Any,
         sums: Any,
+        next_sums: Any,
         count: Any,
         ahead: Any,
-        rows: Any,
     ) -> Any:
         def code(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-            weights, following, scales, inputs, stride, valid, sums, count, ahead, _ = arguments
-            weights, scales, inputs, sums = (
-                builder.inttoptr(each, INT8.as_pointer())
-                for each in (weights, scales, inputs, sums)
-            )
+            weights, next_weights, multipliers, next_multipliers = arguments[:4]
+            inputs, stride, valid, sums, next_sums, count, ahead = arguments[4:]
+            inputs = builder.inttoptr(inputs, INT8.as_pointer())
             last, pointers = builder.sub(valid, INT64(1)), []
-            for row in range(signature.args[-1].literal_value):
+            for row in range(rows):
                 is_there = builder.icmp_signed("<", INT64(row), valid)
                 index = builder.select(is_there, INT64(row), last)
                 pointers.append(builder.gep(inputs, [builder.mul(index, stride)]))
-            outputs = [weights]
-            if is_plain and _outputs_at_once(context) == 2:
-                outputs.append(builder.gep(weights, [following]))
-            generate(_Tile(builder, outputs, scales, pointers, sums, count, ahead))
+
+            def of_outputs(first: Value, following: Value) -> list[Value]:
+                start = builder.inttoptr(first, INT8.as_pointer())
+                both = [start, builder.gep(start, [following])]
+                return both[: _outputs_at_once(context)]
+
+            generate(
+                _Tile(
+                    builder,
+                    of_outputs(weights, next_weights),
+                    of_outputs(multipliers, next_multipliers),
+                    pointers,
+                    of_outputs(sums, next_sums),
+                    count,
+                    ahead,
+                )
+            )
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9, rows), code
+        return types.void(*[types.intp] * 11), code
 
     return few
 
 
-def _add(tile: _Tile, total: Value, output: int = 0) -> None:
-    """Add a vector to an output's sums in memory."""
-    builder, add = tile.builder, tile.builder.fadd
-    if total.type.element != FLOAT:
-        total, add = builder.sext(total, vector(INT64, total.type.count)), builder.add
-    at = INT64(output * MAX_FEW_ROWS * size_of(total.type.element))
-    store(builder, add(load(builder, tile.sums, at, total.type), total), tile.sums, at)
+def _make_sums(tile: _Tile, kind: Value) -> list[list[Value]]:
+    """Places for a vector of sums of each output and row."""
+    zero = ir.Constant(kind, None)
+    return [
+        [cgutils.alloca_once_value(tile.builder, zero) for _ in tile.inputs] for _ in tile.weights
+    ]
+
+
+def _multiply(
+    builder: Builder,
+    sums: list[list[Value]],
+    weights: list[Value],
+    inputs: list[Value],
+    kind: Value,
+    at: Value,
+    add: Callable[[Builder, Value, Value, Value], Value],
+) -> None:
+    """Add products of one vector of weights of each output with that of each row.
+
+    Args:
+        builder: Writes the code.
+        sums: By `_make_sums`.
+        weights: Vectors.
+        inputs: Byte pointers to rows of activations.
+        kind: Type of a vector of activations.
+        at: Where it lies in a row.
+        add: `(builder, sums, weights, inputs)` → sums.
+    """
+    for index, row in enumerate(inputs):
+        values = load(builder, row, at, kind)
+        for each, places in zip(weights, sums, strict=True):
+            total = add(builder, builder.load(places[index]), each, values)
+            builder.store(total, places[index])
+
+
+def _add_up(tile: _Tile, sums: list[list[Value]], total: Value) -> None:
+    """Add up the lanes of all sums, as numbers of type `total`, and add them to those in memory."""
+    builder, eights = tile.builder, []
+    for place in (place for places in sums for place in places):
+        lanes = builder.load(place)
+        if lanes.type.element != total:
+            lanes = builder.sext(lanes, vector(total, lanes.type.count))
+        halves = (shuffle(builder, lanes, range(at, at + _SUMS)) for at in (0, _SUMS))
+        eights.append((builder.fadd if total == FLOAT else builder.add)(*halves))
+    missing = [ir.Constant(eights[0].type, None)] * (-len(eights) % _SUMS)
+    rows, totals = len(tile.inputs), []
+    for first in range(0, len(eights), _SUMS):
+        eight = sum_of_each(builder, (eights + missing)[first : first + _SUMS])
+        totals += [shuffle(builder, eight, range(at, at + rows)) for at in range(0, _SUMS, rows)]
+    for place, sums_of_rows in zip(tile.sums, totals, strict=False):
+        add = builder.fadd if total == FLOAT else builder.add
+        if total == INT32:
+            sums_of_rows = builder.sext(sums_of_rows, vector(INT64, rows))
+        before = load(builder, place, INT64(0), sums_of_rows.type)
+        store(builder, add(before, sums_of_rows), place, INT64(0))
 
 
 def _generate_plain(
@@ -169,94 +233,47 @@ def _generate_plain(
     add: Callable[[Builder, Value, Value, Value], Value],
 ) -> None:
     """Code for a format without groups: see `_make_few`; one row is `microkernel`'s."""
-    builder, outputs = tile.builder, len(tile.weights)
-    size = size_of(weight_type)
+    builder, outputs, size = tile.builder, len(tile.weights), size_of(weight_type)
     step_columns = max(columns, _LINE // size)
-    kind = vector(scalar, columns if scalar == FLOAT else columns // 2)
-    zero = ir.Constant(kind, None)
-    sums = [[cgutils.alloca_once_value(builder, zero) for _ in tile.inputs] for _ in tile.weights]
-
-    def part(row: Value, kind: Value, column: Value) -> Value:
-        return load(builder, row, builder.mul(column, INT64(size_of(kind))), vector(kind, columns))
+    sums = _make_sums(tile, vector(scalar, columns if scalar == FLOAT else columns // 2))
 
     def step(rows: list[Value], column: Value) -> None:
         byte = builder.add(builder.mul(column, INT64(size)), tile.ahead)
         for row in rows[:outputs]:
             prefetch_lines(builder, row, byte, step_columns * size)
         for offset in range(0, step_columns, columns):
-            at = builder.add(column, INT64(offset))
-            weights = [prepare(builder, part(row, weight_type, at)) for row in rows[:outputs]]
-            for index, row in enumerate(rows[outputs:]):
-                values = part(row, input_type, at)
-                for multiplied, places in zip(weights, sums, strict=True):
-                    before = builder.load(places[index])
-                    builder.store(add(builder, before, multiplied, values), places[index])
+            column_at = builder.add(column, INT64(offset))
+            at = builder.mul(column_at, INT64(size))
+            weights = [
+                prepare(builder, load(builder, row, at, vector(weight_type, columns)))
+                for row in rows[:outputs]
+            ]
+            at = builder.mul(column_at, INT64(size_of(input_type)))
+            kind = vector(input_type, columns)
+            _multiply(builder, sums, weights, rows[outputs:], kind, at, add)
 
     sources = [(row, weight_type) for row in tile.weights]
     sources += [(row, input_type) for row in tile.inputs]
     for_each_step(builder, INT64(0), tile.count, step_columns, sources, step)
-    add_halves = builder.fadd if scalar == FLOAT else builder.add
-    eights = []
-    for place in (place for places in sums for place in places):
-        total = builder.load(place)
-        halves = (shuffle(builder, total, range(first, first + 8)) for first in (0, 8))
-        eights.append(add_halves(*halves))
-    missing = [ir.Constant(eights[0].type, None)] * (MAX_FEW_ROWS - len(eights))
-    total = sum_of_each(builder, eights + missing)
-    for output in range(outputs):
-        first = output * FEW_ROWS
-        _add(tile, shuffle(builder, total, range(first, first + FEW_ROWS)), output)
+    _add_up(tile, sums, scalar)
 
 
 def _generate_int4(tile: _Tile) -> None:
-    """Code for int4: see `_make_few`, and `microkernel` for the order of nibbles and of sums.
-
-    Eight sums are added up at once: those of one group and eight rows, or of two groups, four
-    apart, and four rows.
-    """
-    builder, rows, (weights_row,) = tile.builder, len(tile.inputs), tile.weights
-    distance = _GROUPS * rows // MAX_FEW_ROWS
-    kind = vector(FLOAT, MAX_FEW_ROWS)
-    scaled = cgutils.alloca_once(builder, ir.ArrayType(kind, distance))
-    prefetch_lines(builder, weights_row, tile.ahead, BLOCK // 2)
-    with cgutils.for_range(builder, INT64(distance)) as loop:
-        totals, scales = [], []
-        for first in range(0, _GROUPS, distance):
-            group = builder.add(loop.index, INT64(first))
-            is_there = builder.icmp_signed("<", group, tile.count)
-            group = builder.select(is_there, group, INT64(0))
-            weights = int4_to_int16(builder, weights_row, group)
-            totals += [_sums_of_row(builder, row, group, weights) for row in tile.inputs]
-            pattern = load(builder, tile.scales, builder.mul(group, INT64(2)), INT16)
-            scales.append(builder.select(is_there, pattern, INT16(0)))
-        first, last = (splat(builder, scales[index], MAX_FEW_ROWS) for index in (0, -1))
-        patterns = shuffle(builder, first, [0, 1, 2, 3, 12, 13, 14, 15], last)
-        floats = builder.sitofp(sum_of_each(builder, totals), kind)
-        product = builder.fmul(floats, bfloat16_to_float32(builder, patterns))
-        builder.store(product, builder.gep(scaled, [INT32(0), loop.index]))
-    parts = [
-        builder.load(builder.gep(scaled, [INT32(0), INT32(group)])) for group in range(distance)
-    ]
-    if distance < _GROUPS:
-        zero = ir.Constant(kind, None)
-        lower, upper = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 8, 9, 10, 11]
-        parts = [
-            builder.fadd(shuffle(builder, each, lower, zero), shuffle(builder, each, upper, zero))
-            for each in parts
+    """Code for int4: see `_make_few`. The sum of all lanes may take more than 32 bits."""
+    builder, kind = tile.builder, vector(INT16, _INT_COLUMNS)
+    sums = _make_sums(tile, vector(INT32, _INT_COLUMNS // 2))
+    with cgutils.for_range(builder, tile.count) as loop:
+        byte = builder.add(builder.mul(loop.index, INT64(GROUP // 2)), tile.ahead)
+        for row in tile.weights:
+            prefetch_lines(builder, row, byte, GROUP // 2)
+        unpacked = [
+            int4_to_int16(builder, row, loop.index, multipliers)
+            for row, multipliers in zip(tile.weights, tile.multipliers, strict=True)
         ]
-    while len(parts) > 1:
-        half = len(parts) // 2
-        parts = [builder.fadd(*pair) for pair in zip(parts[:half], parts[half:], strict=True)]
-    _add(tile, parts[0])
-
-
-def _sums_of_row(builder: Builder, row: Value, group: Value, weights: list[Value]) -> Value:
-    """Eight sums of a group's products."""
-    total = ir.Constant(vector(INT32, GROUP // 8), None)
-    for place, each in enumerate(weights):
-        at = builder.add(builder.mul(group, INT64(2 * GROUP)), INT64(GROUP // 2 * place))
-        total = add_products(builder, total, each, load(builder, row, at, each.type))
-    return total
+        for place, weights in enumerate(zip(*unpacked, strict=True)):
+            at = builder.add(builder.mul(loop.index, INT64(2 * GROUP)), INT64(GROUP * place))
+            _multiply(builder, sums, list(weights), tile.inputs, kind, at, add_products)
+    _add_up(tile, sums, INT64)
 
 
 few_float32 = _make_few(
@@ -268,8 +285,7 @@ few_float32 = _make_few(
         columns=FLOAT_LANES,
         prepare=lambda builder, weights: weights,
         add=add_floats,
-    ),
-    is_plain=True,
+    )
 )
 few_bfloat16 = _make_few(
     partial(
@@ -280,8 +296,7 @@ few_bfloat16 = _make_few(
         columns=FLOAT_LANES,
         prepare=bfloat16_to_float32,
         add=add_floats,
-    ),
-    is_plain=True,
+    )
 )
 few_int8 = _make_few(
     partial(
@@ -292,7 +307,6 @@ few_int8 = _make_few(
         columns=_INT_COLUMNS,
         prepare=int8_to_int16,
         add=add_products,
-    ),
-    is_plain=True,
+    )
 )
-few_int4 = _make_few(_generate_int4, is_plain=False)
+few_int4, more_int4 = (_make_few(_generate_int4, rows) for rows in (FEW_ROWS, MORE_ROWS))

@@ -30,6 +30,12 @@ from gpt_neox_japanese.kernels.gemm_microkernel import (
 )
 from gpt_neox_japanese.kernels.llvm import ARM
 from gpt_neox_japanese.kernels.widen import (
+    padded_groups,
+    scale_int4,
+    scale_int8,
+    scale_nothing,
+    scaled,
+    unscaled,
     widen_bfloat16,
     widen_float32,
     widen_int4,
@@ -53,7 +59,6 @@ Words: TypeAlias = NDArray[np.int16]
 PANEL_ROWS = 16
 _MAX_OUTPUTS = 12  # of a tile
 _ROWS_AT_ONCE = 128  # whose panels of a block of columns lie in the L2 cache
-_GROUPS = BLOCK // GROUP
 _COLUMN_MULTIPLE = FLOAT_LANES  # of a panel; the last columns are filled up with zeros
 _BITS = FLOAT_LANES.bit_length() - 1
 _REVERSED = np.array([int(f"{i:0{_BITS}b}"[::-1], 2) for i in range(FLOAT_LANES)])
@@ -130,13 +135,16 @@ def pack_integers(q: Words, packed: Words, first: Number, last: Number) -> None:
                 packed[at + index * next_row] = q[row + index, column]
 
 
-def _make_gemm(tile: Any, widen: Any, finish: Any, number: Any, total: Any, steps: Any) -> Any:
+def _make_gemm(
+    tile: Any, scale: Any, widen: Any, finish: Any, number: Any, total: Any, steps: Any
+) -> Any:
     """Make the GEMM of a format.
 
     Args:
         tile: Its micro-kernel.
-        widen: Writes a block of weights, and of scales, into buffers.
-        finish: `(total, matrix, scales of rows, output, row)` → element of the result.
+        scale: Prepares the scales of some outputs.
+        widen: Writes a block of weights into a buffer.
+        finish: `(total, scale of the output, scale of the row)` → element of the result.
         number: What weights are widened to.
         total: Type of sums over all blocks.
         steps: Columns of a block → what the micro-kernel counts.
@@ -156,23 +164,24 @@ def _make_gemm(tile: Any, widen: Any, finish: Any, number: Any, total: Any, step
         weights, rows, padded = matrix[0], len(out), _padded_columns(columns)
         height: int = tile_outputs(PANEL_ROWS, size)  # type: ignore[call-arg]
         buffer = np.empty((_MAX_OUTPUTS, BUFFER_COLUMNS), number)
-        scales = np.empty((_MAX_OUTPUTS, _GROUPS), np.float32)
+        scales = np.empty(_MAX_OUTPUTS, np.float32)
+        multipliers = np.empty((_MAX_OUTPUTS, padded_groups(columns // GROUP)), np.int16)
         totals = np.empty((_MAX_OUTPUTS, _ROWS_AT_ONCE), total)
         spare = np.empty(SPARE_TILES * _MAX_OUTPUTS * PANEL_ROWS, np.float32)
         for begin in range(0, rows, _ROWS_AT_ONCE):
             until = min(begin + _ROWS_AT_ONCE, rows)
             for output in range(first, last, height):
                 end = min(output + height, last)
+                scale(matrix, output, end, scales, multipliers)
                 totals[:] = 0
                 for start in range(0, columns, BLOCK):
                     stop = min(start + BLOCK, columns)
-                    widen(matrix, output, end, start, stop, buffer, scales)
+                    widen(matrix, output, end, start, stop, buffer, multipliers)
                     ahead = _next_block(weights, output, end, last, stop, columns)
                     for row in range(begin, until, PANEL_ROWS):
                         tile(
                             packed.ctypes.data + (row * padded + start * PANEL_ROWS) * size,
                             buffer.ctypes.data,
-                            scales.ctypes.data,
                             totals.ctypes.data + (row - begin) * total_size,
                             spare.ctypes.data,
                             ahead,
@@ -185,7 +194,7 @@ def _make_gemm(tile: Any, widen: Any, finish: Any, number: Any, total: Any, step
                 for row in range(begin, until):
                     for index in range(end - output):
                         value = totals[index, row - begin]
-                        value = finish(value, matrix, x_scales, output + index, row)
+                        value = finish(value, scales[index], x_scales[row])
                         out[row, output + index] = value
 
     return multiply
@@ -204,21 +213,6 @@ def _next_block(
 
 
 @compiled
-def _unscaled(total: Number, matrix: Any, x_scales: Any, output: Number, row: Number) -> Number:
-    return total
-
-
-@compiled
-def _scale_int8(total: Number, matrix: Any, x_scales: Any, output: Number, row: Number) -> Number:
-    return np.float32(total) * (matrix[1][output] * x_scales[row])
-
-
-@compiled
-def _scale_int4(total: Number, matrix: Any, x_scales: Any, output: Number, row: Number) -> Number:
-    return total * x_scales[row]
-
-
-@compiled
 def _steps_of_lane(columns: Number) -> Number:
     return -(-columns // FLOAT_LANES)
 
@@ -228,19 +222,14 @@ def _pairs(columns: Number) -> Number:
     return -(-columns // 2)
 
 
-@compiled
-def _groups(columns: Number) -> Number:
-    return columns // GROUP
-
-
 _float32 = _make_gemm(
-    tile_float32, widen_float32, _unscaled, np.float32, np.float32, _steps_of_lane
+    tile_float32, scale_nothing, widen_float32, unscaled, np.float32, np.float32, _steps_of_lane
 )
 _bfloat16 = _make_gemm(
-    tile_bfloat16, widen_bfloat16, _unscaled, np.float32, np.float32, _steps_of_lane
+    tile_bfloat16, scale_nothing, widen_bfloat16, unscaled, np.float32, np.float32, _steps_of_lane
 )
-_int8 = _make_gemm(tile_int8, widen_int8, _scale_int8, np.int16, np.int64, _pairs)
-_int4 = _make_gemm(tile_int4, widen_int4, _scale_int4, np.int16, np.float32, _groups)
+_int8 = _make_gemm(tile_int8, scale_int8, widen_int8, scaled, np.int16, np.int64, _pairs)
+_int4 = _make_gemm(tile_int4, scale_int4, widen_int4, scaled, np.int16, np.int64, _pairs)
 
 
 @entry

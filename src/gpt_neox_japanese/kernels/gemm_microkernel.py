@@ -24,7 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt_neox_japanese.kernels.constants import BLOCK, FLOAT_LANES, GROUP
+from gpt_neox_japanese.kernels.constants import BLOCK, FLOAT_LANES
 from gpt_neox_japanese.kernels.llvm import (
     ARM,
     FLOAT,
@@ -34,6 +34,7 @@ from gpt_neox_japanese.kernels.llvm import (
     INT64,
     add_products,
     broadcast_pair,
+    constant,
     fmuladd,
     load,
     prefetch,
@@ -53,9 +54,7 @@ __all__ = [
     "tile_outputs",
 ]
 
-_GROUPS = BLOCK // GROUP
 BUFFER_COLUMNS = BLOCK + 32  # of a row of widened weights: no two begin in the same cache set
-_PAIRS = GROUP // 2  # of columns that are multiplied between two prefetches; those of a group
 _LINE = 64  # bytes of a cache line
 SPARE_TILES = FLOAT_LANES.bit_length()  # tiles of half-finished sums
 
@@ -115,7 +114,6 @@ class _Tile(NamedTuple):
     builder: Builder
     panel: Value
     weights: Value
-    scales: Value
     sums: Value
     spare: Value
     ahead: Value
@@ -129,18 +127,17 @@ class _Tile(NamedTuple):
 def _make_tile(generate: Callable[[_Tile], None], size: int) -> Any:
     """Make a function of compiled code that adds a tile's products of one block of columns.
 
-    `(panel, weights, scales, sums, spare, ahead, stride, ahead_stride, count, rows)` → nothing. The
-    first six are addresses:
+    `(panel, weights, sums, spare, ahead, stride, ahead_stride, count, rows)` → nothing. The first
+    five are addresses:
 
         panel         the block's activations: see `gemm.pack_floats` and `gemm.pack_integers`
         weights       the first output's, [outputs, BUFFER_COLUMNS]
-        scales        of int4, float32 [outputs, groups of a block]
-        sums          the first output's, of the panel's rows: float32, of int8 int64
+        sums          the first output's, of the panel's rows: float32, of integers int64
         spare         room for SPARE_TILES tiles of float32
         ahead         the first output's stored weights that are prefetched, a block; 0 for none
         stride        bytes from the sums of one output to those of the next
         ahead_stride  bytes from the stored weights of one output to those of the next
-        count         floats: columns of a lane; int8: pairs of columns; int4: groups
+        count         floats: columns of a lane; integers: pairs of columns
         rows          of the panel, a constant
 
     Args:
@@ -153,7 +150,6 @@ def _make_tile(generate: Callable[[_Tile], None], size: int) -> Any:
         _: Any,
         panel: Any,
         weights: Any,
-        scales: Any,
         sums: Any,
         spare: Any,
         ahead: Any,
@@ -164,13 +160,13 @@ def _make_tile(generate: Callable[[_Tile], None], size: int) -> Any:
     ) -> Any:
         def code(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
             rows = signature.args[-1].literal_value
-            pointers = [builder.inttoptr(each, INT8.as_pointer()) for each in arguments[:6]]
+            pointers = [builder.inttoptr(each, INT8.as_pointer()) for each in arguments[:5]]
             outputs = _tile_outputs(context, rows, size)
-            values: list[Value] = [*pointers, *arguments[6:9], rows, outputs]
+            values: list[Value] = [*pointers, *arguments[5:8], rows, outputs]
             generate(_Tile._make([builder, *values]))
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9, rows), code
+        return types.void(*[types.intp] * 8, rows), code
 
     return tile
 
@@ -287,42 +283,44 @@ def _generate_floats(tile: _Tile, size: int) -> None:
     _add_tree(tile, FLOAT_LANES)
 
 
-def _generate_int8(tile: _Tile) -> None:
-    """Code for int8: see `_make_tile`. A block's sums are exact in int32, those of all in int64."""
+def _generate_integers(tile: _Tile, pairs: int, *, carries: bool) -> None:
+    """Code for integers: see `_make_tile`. Sums are exact, a block's in int32, of all in int64.
+
+    Args:
+        tile: What code is written with.
+        pairs: Of columns that are stored in a cache line, which is prefetched before them.
+        carries: Whether a block's sums take more than 32 bits, though those of these columns do
+            not: then their upper halves go to sums of their own.
+    """
     builder, totals = tile.builder, _accumulators(tile, INT32)
-    _clear(builder, totals)
-    parts = builder.lshr(builder.add(tile.count, INT64(_PAIRS - 1)), INT64(5))
+    uppers = _accumulators(tile, INT32) if carries else []
+    _clear(builder, totals + uppers)
+    parts = builder.udiv(builder.add(tile.count, INT64(pairs - 1)), INT64(pairs))
     with cgutils.for_range(builder, parts) as loop:
-        _prefetch(tile, loop.index, 2 * _PAIRS)
-        first = builder.mul(loop.index, INT64(_PAIRS))
+        _prefetch(tile, loop.index, _LINE)
+        first = builder.mul(loop.index, INT64(pairs))
         left = builder.sub(tile.count, first)
-        is_last = builder.icmp_signed("<", left, INT64(_PAIRS))
-        _add_pairs(tile, first, builder.select(is_last, left, INT64(_PAIRS)), totals)
+        is_last = builder.icmp_signed("<", left, INT64(pairs))
+        _add_pairs(tile, first, builder.select(is_last, left, INT64(pairs)), totals)
+        if carries:
+            for total, upper in zip(totals, uppers, strict=True):
+                value = builder.load(total)
+                half = builder.ashr(value, constant(value.type, 16))
+                builder.store(builder.add(builder.load(upper), half), upper)
+                builder.store(builder.and_(value, constant(value.type, 2**16 - 1)), total)
     wide = vector(INT64, tile.rows)
-    _add_to_sums(tile, lambda output: builder.sext(builder.load(totals[output]), wide))
 
+    def added(output: int) -> Value:
+        lower = builder.sext(builder.load(totals[output]), wide)
+        if not carries:
+            return lower
+        upper = builder.sext(builder.load(uppers[output]), wide)
+        return builder.add(lower, builder.shl(upper, constant(wide, 16)))
 
-def _generate_int4(tile: _Tile) -> None:
-    """Code for int4: see `_make_tile`. A group's sum is exact; it is converted and then scaled."""
-    builder, kind = tile.builder, vector(FLOAT, tile.rows)
-    totals, parts = _accumulators(tile, INT32), _accumulators(tile, FLOAT)
-    with cgutils.for_range(builder, INT64(_GROUPS)) as loop:
-        _prefetch(tile, loop.index, GROUP // 2)
-        group = _reversed(builder, loop.index, _GROUPS)
-        _clear(builder, parts)
-        with builder.if_then(builder.icmp_signed("<", group, tile.count)):
-            _clear(builder, totals)
-            _add_pairs(tile, builder.mul(group, INT64(_PAIRS)), INT64(_PAIRS), totals)
-            for output, (total, part) in enumerate(zip(totals, parts, strict=True)):
-                at = builder.mul(builder.add(group, INT64(output * _GROUPS)), INT64(4))
-                scale = splat(builder, load(builder, tile.scales, at, FLOAT), tile.rows)
-                floats = builder.sitofp(builder.load(total), kind)
-                builder.store(builder.fmul(floats, scale), part)
-        _carry(tile, loop.index, parts)
-    _add_tree(tile, _GROUPS)
+    _add_to_sums(tile, added)
 
 
 tile_float32 = _make_tile(partial(_generate_floats, size=4), 4)
 tile_bfloat16 = _make_tile(partial(_generate_floats, size=2), 4)
-tile_int8 = _make_tile(_generate_int8, 2)
-tile_int4 = _make_tile(_generate_int4, 2)
+tile_int8 = _make_tile(partial(_generate_integers, pairs=_LINE // 2, carries=False), 2)
+tile_int4 = _make_tile(partial(_generate_integers, pairs=_LINE, carries=True), 2)

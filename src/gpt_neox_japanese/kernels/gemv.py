@@ -9,8 +9,7 @@ outputs and some columns are taken at a time, such that the activations stay in 
 the weights of the next outputs are prefetched (`few_rows`). More rows are for `gemm`.
 
 The order of sums, for floats: columns of a block are added to FLOAT_LANES sums, one after the
-other; these are added in halves, and blocks one by one. In int4 the sums are those of whole groups,
-exact and then scaled; eight of a block are added in halves, and blocks one by one.
+other; these are added in halves, and blocks one by one. Sums of integers are exact.
 """
 
 from __future__ import annotations
@@ -21,20 +20,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.compile import Number, compiled, entry
-from gpt_neox_japanese.kernels.constants import BLOCK, GROUP, MAX_FEW_ROWS, QMAX
+from gpt_neox_japanese.kernels.constants import BLOCK, GROUP, QMAX
 from gpt_neox_japanese.kernels.few_rows import (
     FEW_ROWS,
+    MORE_ROWS,
     few_bfloat16,
     few_float32,
     few_int4,
     few_int8,
     few_outputs,
+    more_int4,
 )
 from gpt_neox_japanese.kernels.microkernel import (
     dot_bfloat16,
     dot_float32,
     dot_int4,
     dot_int8,
+)
+from gpt_neox_japanese.kernels.widen import (
+    padded_groups,
+    scale_int4,
+    scale_int8,
+    scale_nothing,
+    scaled,
+    unscaled,
 )
 
 __all__ = [
@@ -52,8 +61,11 @@ Words: TypeAlias = NDArray[np.int16]
 _MIN_ABSMAX = 1e-30  # a row whose largest activation is smaller counts as zero
 _ROUNDING = 12582912.0  # 1.5 * 2**23: what is added to it becomes whole
 
-_INT8_BLOCK_COLUMNS = 8192  # QMAX * 127 * 8192 < 2**31
-_INT8_BLOCK_OF_FEW = 2560  # four rows of activations take 20 KB of the L1 cache
+# A block's sums fit in 32 bits: in int8 those of all columns; in int4, where a lane takes up to 160
+# products (`widen`), those of each of 16 lanes.
+_INT8_BLOCK = 8192
+_INT_BLOCK_OF_FEW = 2560
+_OUTPUTS_OF_ONE = 8  # whose scales are prepared at once for one row
 _OUTPUTS = 32  # whose sums of a few rows wait until all columns are read
 
 
@@ -96,146 +108,145 @@ def quantize_rows(x: Floats, q: Words, scales: Floats, corrections: NDArray[np.i
 
 
 def _make_gemv(dot: Any, finish: Any, total: Any, block: int) -> Any:
-    """Make the GEMV of a format.
+    """Make the product of a format without groups with one row.
 
     Args:
         dot: Its micro-kernel.
-        finish: `(total, matrix, inputs, output, row)` → element of the result.
+        finish: `(total, matrix, scale of the row, output)` → element of the result.
         total: Type of sums over several blocks.
-        block: Columns, or groups, of a block.
+        block: Columns of a block.
     """
 
     @compiled
-    def multiply(
-        matrix: Any, inputs: Any, out: Any, first: Number, last: Number, size: Number
-    ) -> None:
+    def multiply(matrix: Any, x: Any, x_scales: Any, out: Any, first: Number, last: Number) -> None:
         for output in range(first, last):
             sum_ = total(0)
-            for start in range(0, size, block):
-                stop = min(start + block, size)
-                sum_ += dot(matrix, inputs, output, start, stop)
-            out[0, output] = finish(sum_, matrix, inputs, output, 0)
-
-    return multiply
-
-
-def _make_few(
-    few: Any, finish: Any, total: Any, parts: Any, block: int, *, is_plain: bool = True
-) -> Any:
-    """Make the product of a format with two to eight rows.
-
-    Args:
-        few: Its micro-kernel.
-        finish: As of `_make_gemv`.
-        total: Type of sums over several blocks.
-        parts: `(first column, columns)` → bytes of weights, bytes of scales, and what is counted.
-        block: Columns of a block.
-        is_plain: Whether the format has no groups.
-    """
-
-    def make(rows: int) -> Any:
-        @compiled
-        def multiply(
-            matrix: Any, inputs: Any, out: Any, first: Number, last: Number, columns: Number
-        ) -> None:
-            weights, x = matrix[0], inputs[0]
-            scales, scales_stride = weights.ctypes.data, 0
-            if len(matrix) > 1:
-                scales, scales_stride = matrix[-1].ctypes.data, matrix[-1].strides[0]
-            stride = weights.strides[0]
-            at_once: int = few_outputs() if is_plain else 1  # type: ignore[call-arg]
-            totals = np.empty((_OUTPUTS + 1, MAX_FEW_ROWS), total)
-            for output in range(first, last, _OUTPUTS):
-                end = min(output + _OUTPUTS, last)
-                ahead = _OUTPUTS * stride if end < last else 0
-                totals[:] = 0
-                for start in range(0, columns, block):
-                    at, scales_at, count = parts(start, min(columns - start, block))
-                    for row in range(0, len(out), rows):
-                        for index in range(0, end - output, at_once):
-                            few(
-                                weights.ctypes.data + (output + index) * stride + at,
-                                stride if output + index + 1 < end else 0,
-                                scales + (output + index) * scales_stride + scales_at,
-                                x.ctypes.data + row * x.strides[0] + start * x.strides[1],
-                                x.strides[0],
-                                len(out) - row,
-                                totals.ctypes.data + index * totals.strides[0] + row * item,
-                                count,
-                                ahead,
-                                rows,
-                            )
-                for row in range(len(out)):
-                    for index in range(end - output):
-                        value = finish(totals[index, row], matrix, inputs, output + index, row)
-                        out[row, output + index] = value
-
-        return multiply
-
-    item = np.dtype(total).itemsize
-    multiply_4 = make(FEW_ROWS)
-    if is_plain:
-        return multiply_4
-    multiply_8 = make(MAX_FEW_ROWS)
-
-    @compiled
-    def multiply(
-        matrix: Any, inputs: Any, out: Any, first: Number, last: Number, columns: Number
-    ) -> None:
-        if len(out) > FEW_ROWS:
-            multiply_8(matrix, inputs, out, first, last, columns)
-        else:
-            multiply_4(matrix, inputs, out, first, last, columns)
+            for start in range(0, x.shape[1], block):
+                stop = min(start + block, x.shape[1])
+                sum_ += dot(matrix, (x,), output, start, stop)
+            out[0, output] = finish(sum_, matrix, x_scales[0], output)
 
     return multiply
 
 
 @compiled
-def _parts_float32(start: Number, columns: Number) -> tuple[Number, Number, Number]:
-    return 4 * start, 0, columns
-
-
-@compiled
-def _parts_bfloat16(start: Number, columns: Number) -> tuple[Number, Number, Number]:
-    return 2 * start, 0, columns
-
-
-@compiled
-def _parts_int8(start: Number, columns: Number) -> tuple[Number, Number, Number]:
-    return start, 0, columns
-
-
-@compiled
-def _parts_int4(start: Number, columns: Number) -> tuple[Number, Number, Number]:
-    return start // 2, start // GROUP * 2, columns // GROUP
-
-
-@compiled
-def _unscaled(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
+def _plain(total: Number, matrix: Any, x_scale: Number, output: Number) -> Number:
     return total
 
 
 @compiled
-def _scale_int8(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
-    return np.float32(total) * (matrix[1][output] * inputs[1][row])
+def _scaled_int8(total: Number, matrix: Any, x_scale: Number, output: Number) -> Number:
+    return scaled(total, matrix[1][output], x_scale)
 
 
 @compiled
-def _scale_int4(total: Number, matrix: Any, inputs: Any, output: Number, row: Number) -> Number:
-    return total * inputs[2][row]
+def _product_int4(
+    matrix: Any,
+    q: Any,
+    corrections: Any,
+    x_scales: Any,
+    out: Any,
+    first: Number,
+    last: Number,
+) -> None:
+    """One row of activations times int4 weights."""
+    groups = corrections.shape[1]
+    scales = np.empty(_OUTPUTS_OF_ONE, np.float32)
+    multipliers = np.empty((_OUTPUTS_OF_ONE, padded_groups(groups)), np.int16)
+    for begin in range(first, last, _OUTPUTS_OF_ONE):
+        end = min(begin + _OUTPUTS_OF_ONE, last)
+        scale_int4(matrix, begin, end, scales, multipliers)
+        for output in range(begin, end):
+            inputs = q, corrections, multipliers[output - begin :]
+            total = dot_int4(matrix[:1], inputs, output, 0, groups) >> 4
+            out[0, output] = scaled(total, scales[output - begin], x_scales[0])
+
+
+def _make_few(
+    few: Any, scale: Any, place: Any, finish: Any, total: Any, block: int, more: Any = None
+) -> Any:
+    """Make the product of a format with several rows.
+
+    Args:
+        few: Its micro-kernel.
+        scale: Prepares the scales of some outputs.
+        place: `(weights, first column, columns)` → bytes from the start of a row of weights to the
+            column, and what is counted.
+        finish: `(total, scale of the output, scale of the row)` → element of the result.
+        total: Type of sums over several blocks.
+        block: Columns of a block.
+        more: The micro-kernel of MORE_ROWS rows, where weights cost so much to prepare that these
+            should share it; None where they do not.
+    """
+
+    @compiled
+    def multiply(matrix: Any, x: Any, x_scales: Any, out: Any, first: Number, last: Number) -> None:
+        weights, (rows, columns) = matrix[0], x.shape
+        stride = weights.strides[0]
+        at_once: int = few_outputs()  # type: ignore[call-arg]
+        row_step = MORE_ROWS if has_more and at_once == 2 else FEW_ROWS
+        totals = np.empty((_OUTPUTS + 1, -(-rows // MORE_ROWS) * MORE_ROWS), total)
+        scales = np.empty(_OUTPUTS, np.float32)
+        multipliers = np.empty((_OUTPUTS + 1, padded_groups(columns // GROUP)), np.int16)
+        for output in range(first, last, _OUTPUTS):
+            end = min(output + _OUTPUTS, last)
+            ahead = _OUTPUTS * stride if end < last else 0
+            scale(matrix, output, end, scales, multipliers)
+            totals[:] = 0
+            for start in range(0, columns, block):
+                at, count = place(weights, start, min(columns - start, block))
+                for row in range(0, rows, row_step):
+                    for index in range(0, end - output, at_once):
+                        arguments = (
+                            weights.ctypes.data + (output + index) * stride + at,
+                            stride if output + index + 1 < end else 0,
+                            multipliers.ctypes.data
+                            + index * multipliers.strides[0]
+                            + start // GROUP * multipliers.strides[1],
+                            multipliers.strides[0],
+                            x.ctypes.data + row * x.strides[0] + start * x.strides[1],
+                            x.strides[0],
+                            rows - row,
+                            totals.ctypes.data + index * totals.strides[0] + row * item,
+                            totals.strides[0],
+                            count,
+                            ahead,
+                        )
+                        if has_more and rows - row > FEW_ROWS and row_step == MORE_ROWS:
+                            more(*arguments)
+                        else:
+                            few(*arguments)
+            for row in range(rows):
+                written = out[row, output:end]
+                for index in range(len(written)):
+                    written[index] = finish(totals[index, row], scales[index], x_scales[row])
+
+    item, has_more = np.dtype(total).itemsize, more is not None
+    more = more or few
+    return multiply
+
+
+@compiled
+def _plain_place(weights: Any, start: Number, columns: Number) -> tuple[Number, Number]:
+    return start * weights.strides[1], columns
+
+
+@compiled
+def _int4_place(weights: Any, start: Number, columns: Number) -> tuple[Number, Number]:
+    return start // 2, columns // GROUP
 
 
 _product_float32, _product_bfloat16 = (
-    _make_gemv(dot, _unscaled, np.float32, BLOCK) for dot in (dot_float32, dot_bfloat16)
+    _make_gemv(dot, _plain, np.float32, BLOCK) for dot in (dot_float32, dot_bfloat16)
 )
-_product_int8 = _make_gemv(dot_int8, _scale_int8, np.int64, _INT8_BLOCK_COLUMNS)
-_product_int4 = _make_gemv(dot_int4, _scale_int4, np.float32, BLOCK // GROUP)
+_product_int8 = _make_gemv(dot_int8, _scaled_int8, np.int64, _INT8_BLOCK)
 
-
-_few_float32 = _make_few(few_float32, _unscaled, np.float32, _parts_float32, BLOCK)
-_few_bfloat16 = _make_few(few_bfloat16, _unscaled, np.float32, _parts_bfloat16, BLOCK)
-_few_int8 = _make_few(few_int8, _scale_int8, np.int64, _parts_int8, _INT8_BLOCK_OF_FEW)
-_few_int4 = _make_few(few_int4, _scale_int4, np.float32, _parts_int4, BLOCK, is_plain=False)
+_few_float32 = _make_few(few_float32, scale_nothing, _plain_place, unscaled, np.float32, BLOCK)
+_few_bfloat16 = _make_few(few_bfloat16, scale_nothing, _plain_place, unscaled, np.float32, BLOCK)
+_few_int8 = _make_few(few_int8, scale_int8, _plain_place, scaled, np.int64, _INT_BLOCK_OF_FEW)
+_few_int4 = _make_few(
+    few_int4, scale_int4, _int4_place, scaled, np.int64, _INT_BLOCK_OF_FEW, more_int4
+)
 
 
 @entry
@@ -250,9 +261,9 @@ def gemv_float32(weights: Floats, x: Floats, out: Floats, first: Number, last: N
         last: Output after the last.
     """
     if len(out) == 1:
-        _product_float32((weights,), (x,), out, first, last, x.shape[1])
+        _product_float32((weights,), x, out[:, 0], out, first, last)
     else:
-        _few_float32((weights,), (x,), out, first, last, x.shape[1])
+        _few_float32((weights,), x, out[:, 0], out, first, last)
 
 
 @entry
@@ -269,9 +280,9 @@ def gemv_bfloat16(
         last: Output after the last.
     """
     if len(out) == 1:
-        _product_bfloat16((weights,), (x,), out, first, last, x.shape[1])
+        _product_bfloat16((weights,), x, out[:, 0], out, first, last)
     else:
-        _few_bfloat16((weights,), (x,), out, first, last, x.shape[1])
+        _few_bfloat16((weights,), x, out[:, 0], out, first, last)
 
 
 @entry
@@ -296,9 +307,9 @@ def gemv_int8(
         last: Output after the last.
     """
     if len(out) == 1:
-        _product_int8((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
+        _product_int8((weights, weight_scales), q, x_scales, out, first, last)
     else:
-        _few_int8((weights, weight_scales), (q, x_scales), out, first, last, q.shape[1])
+        _few_int8((weights, weight_scales), q, x_scales, out, first, last)
 
 
 @entry
@@ -324,8 +335,8 @@ def gemv_int4(
         first: First output.
         last: Output after the last.
     """
-    matrix, inputs = (packed, group_scales), (q, corrections, x_scales)
+    matrix = packed, group_scales
     if len(out) == 1:
-        _product_int4(matrix, inputs, out, first, last, group_scales.shape[1])
+        _product_int4(matrix, q, corrections, x_scales, out, first, last)
     else:
-        _few_int4(matrix, inputs, out, first, last, q.shape[1])
+        _few_int4(matrix, q, x_scales, out, first, last)

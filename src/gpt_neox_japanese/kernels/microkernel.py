@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt_neox_japanese.kernels.constants import BLOCK, FLOAT_LANES, GROUP
+from gpt_neox_japanese.kernels.constants import FLOAT_LANES, GROUP
 from gpt_neox_japanese.kernels.llvm import (
     FLOAT,
     INT8,
@@ -32,6 +32,7 @@ from gpt_neox_japanese.kernels.llvm import (
     reduce_add,
     row_pointer,
     shuffle,
+    splat,
     vector,
 )
 
@@ -54,8 +55,8 @@ __all__ = [
 _CACHE_LINE = 64  # bytes
 
 _PREFETCH_BYTES = 1024
+_GROUPS = 8  # of int4 that are multiplied at a time
 _INT_COLUMNS = 64  # of int8 that are multiplied at a time, for one row; all sums are exact
-_GROUPS = BLOCK // GROUP
 
 Builder = Any  # llvmlite and Numba have no types for what follows
 Value = Any
@@ -205,24 +206,34 @@ def int8_to_int16(builder: Builder, weights: Value) -> Value:
     return builder.sext(weights, vector(INT16, weights.type.count))
 
 
-def int4_to_int16(builder: Builder, packed: Value, group: Value) -> list[Value]:
-    """Unpack a group of int4.
+def int4_to_int16(builder: Builder, packed: Value, group: Value, multipliers: Value) -> list[Value]:
+    """Unpack a group of int4 and multiply it by its multiplier; see `widen`.
+
+    A nibble is a weight plus 8. With its highest bit inverted and taken to the top of a word, it is
+    a weight times 2**12, and the upper half of its product with 16 times a multiplier is exact.
 
     Args:
         builder: Writes the code.
         packed: Byte pointer to groups.
         group: Which, int64.
+        multipliers: Byte pointer to those of the groups.
 
     Returns:
-        Its weights, four vectors of 16 int16, in the order of their columns.
+        Two vectors of 32 int16, in the order of the columns.
     """
-    kind = vector(INT16, GROUP // 4)
-    words = load(builder, packed, builder.mul(group, INT64(GROUP // 2)), kind)
+    half = GROUP // 2
+    kind, wide = vector(INT16, half), vector(INT32, half)
+    words = load(builder, packed, builder.mul(group, INT64(half)), vector(INT16, GROUP // 4))
+    words = shuffle(builder, words, 2 * list(range(GROUP // 4)))  # four nibbles of 16 columns each
+    by = load(builder, multipliers, builder.mul(group, INT64(2)), INT16)
+    by = builder.sext(splat(builder, by, half), wide)
     weights = []
-    for place in range(4):
-        shifted = builder.lshr(words, constant(kind, 4 * place)) if place else words
-        nibbles = shifted if place == 3 else builder.and_(shifted, constant(kind, 15))
-        weights.append(builder.sub(nibbles, constant(kind, 8)))
+    for shifts in (12, 8), (4, 0):
+        counts = ir.Constant(kind, [shift for shift in shifts for _ in range(GROUP // 4)])
+        nibbles = builder.and_(builder.shl(words, counts), constant(kind, -(2**12)))
+        weight = builder.sext(builder.xor(nibbles, constant(kind, -(2**15))), wide)
+        product = builder.ashr(builder.mul(weight, by), constant(wide, 16))
+        weights.append(builder.trunc(product, kind))
     return weights
 
 
@@ -252,53 +263,51 @@ dot_float32 = _make_dot(FLOAT, FLOAT, FLOAT, FLOAT_LANES, _identity, add_floats)
 
 
 def _generate_int4(builder: Builder, rows: list[Value], first: Value, last: Value) -> Value:
-    """Code for int4: the inner product over the groups `first` to `last`, at most those of a block.
+    """Code for int4: the inner product over the groups `first` to `last`, 16 times as large.
 
-    A group's integers are summed exactly. Then a lane has the sum of a whole group, and all groups
-    are converted, scaled and added in halves; products and sums of floats are rounded one by one,
-    so that every processor comes to the same bits. The corrections take care that nibbles are
-    weights plus 8.
+    A group's products are summed before its multiplier takes part: one multiplication a group
+    instead of one a weight, which only several rows share. A lane then has the sum of a whole
+    group. The corrections take care that nibbles are weights plus 8.
 
     Args:
         builder: Writes the code.
-        rows: Of the packed weights, uint8 [columns / 2]; of their scales, bit patterns of bfloat16,
-            [groups]; of the activations, int16 [columns]; and of the corrections, int32 [groups]:
-            -8 times the sum of a group's activations.
+        rows: Of the packed weights, uint8 [columns / 2]; of the activations, int16 [columns]; of
+            the corrections, int32 [groups]: -8 times the sum of a group's activations; and of the
+            multipliers, int16 [groups], 16 times as large: see `widen`.
         first: Group.
         last: Group.
     """
-    packed, scales, inputs, corrections = rows
-    totals = cgutils.alloca_once_value(builder, ir.Constant(vector(INT32, _GROUPS), None))
-    patterns = cgutils.alloca_once_value(builder, ir.Constant(vector(INT16, _GROUPS), None))
+    packed, inputs, corrections, multipliers = rows
+    lanes = vector(INT64, _GROUPS)
+    totals = cgutils.alloca_once_value(builder, ir.Constant(lanes, None))
+    rest = cgutils.alloca_once_value(builder, INT64(0))
 
-    is_block = builder.icmp_signed("==", builder.sub(last, first), INT64(_GROUPS))
-    with builder.if_else(is_block) as (whole, rest):
-        with whole:
-            packed_block = builder.gep(packed, [builder.mul(first, INT64(GROUP // 2))])
-            inputs_block = builder.gep(inputs, [builder.mul(first, INT64(2 * GROUP))])
-            prefetch_lines(builder, packed_block, INT64(_PREFETCH_BYTES), BLOCK // 2)
-            each = [
-                _sums_of_group(builder, packed_block, inputs_block, INT64(group))
-                for group in range(_GROUPS)
-            ]
-            corrected = load(
-                builder, corrections, builder.mul(first, INT64(4)), vector(INT32, _GROUPS)
-            )
-            builder.store(builder.add(sum_of_each(builder, each), corrected), totals)
-            bits = load(builder, scales, builder.mul(first, INT64(2)), vector(INT16, _GROUPS))
-            builder.store(bits, patterns)
-        with rest, cgutils.for_range_slice(builder, first, last, INT64(1)) as (group, _):
-            correction = load(builder, corrections, builder.mul(group, INT64(4)), INT32)
-            total = builder.add(
-                reduce_add(builder, _sums_of_group(builder, packed, inputs, group)), correction
-            )
-            bits = load(builder, scales, builder.mul(group, INT64(2)), INT16)
-            lane = builder.sub(group, first)
-            for value, place in ((total, totals), (bits, patterns)):
-                builder.store(builder.insert_element(builder.load(place), value, lane), place)
-    floats = builder.sitofp(builder.load(totals), vector(FLOAT, _GROUPS))
-    scaled = builder.fmul(floats, bfloat16_to_float32(builder, builder.load(patterns)))
-    return reduce_add(builder, scaled)
+    def add(place: Value, sums: Value, group: Value) -> None:
+        """Add the groups' sums, int32, to those in a place, int64."""
+        wide = place.type.pointee
+        size = wide.count if wide == lanes else 1
+
+        def numbers(row: Value, scalar: Value) -> Value:
+            kind = vector(scalar, size) if wide == lanes else scalar
+            return load(builder, row, builder.mul(group, INT64(size_of(scalar))), kind)
+
+        corrected = builder.sext(builder.add(sums, numbers(corrections, INT32)), wide)
+        product = builder.mul(corrected, builder.sext(numbers(multipliers, INT16), wide))
+        builder.store(builder.add(builder.load(place), product), place)
+
+    whole = builder.add(first, builder.and_(builder.sub(last, first), INT64(-_GROUPS)))
+    with cgutils.for_range_slice(builder, first, whole, INT64(_GROUPS)) as (group, _):
+        block = builder.gep(packed, [builder.mul(group, INT64(GROUP // 2))])
+        inputs_of_block = builder.gep(inputs, [builder.mul(group, INT64(2 * GROUP))])
+        prefetch_lines(builder, block, INT64(_PREFETCH_BYTES), _GROUPS * GROUP // 2)
+        each = [
+            _sums_of_group(builder, block, inputs_of_block, INT64(index))
+            for index in range(_GROUPS)
+        ]
+        add(totals, sum_of_each(builder, each), group)
+    with cgutils.for_range_slice(builder, whole, last, INT64(1)) as (group, _):
+        add(rest, reduce_add(builder, _sums_of_group(builder, packed, inputs, group)), group)
+    return builder.add(reduce_add(builder, builder.load(totals)), builder.load(rest))
 
 
 def _sums_of_group(builder: Builder, packed: Value, inputs: Value, group: Value) -> Value:
@@ -344,4 +353,4 @@ def sum_of_each(builder: Builder, vectors: list[Value]) -> Value:
     return halved(twos[0], twos[1], lower, upper)
 
 
-dot_int4 = _make_microkernel(types.float32, _generate_int4)
+dot_int4 = _make_microkernel(types.int64, _generate_int4)

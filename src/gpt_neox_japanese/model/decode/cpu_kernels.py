@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt_neox_japanese.kernels.constants import MAX_FEW_ROWS
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization import torch_matmul
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["can_use_decode_attention", "can_use_gemv", "decode_attention", "gemv"]
 
+_MAX_ROWS = 8  # torch multiplies more as fast
 _MIN_WEIGHT_ELEMENTS = 1 << 20  # a smaller matrix is not worth a call
 # With fewer elements of keys, one thread is done before a second has begun.
 _MIN_KEY_ELEMENTS_FOR_THREADS = 1 << 18
@@ -37,12 +37,12 @@ def can_use_gemv(states: Tensor, weight: Tensor) -> bool:
         weight: [out, in].
 
     Returns:
-        True for at most MAX_FEW_ROWS rows of bfloat16 and a large bfloat16 weight, both on the
+        True for at most eight rows of bfloat16 and a large bfloat16 weight, both on the
         CPU, while neither autograd nor anything else observes torch's operations.
     """
     return (
         _are_unobserved_bfloat16(states, weight)
-        and states.numel() <= MAX_FEW_ROWS * weight.shape[1]
+        and states.numel() <= _MAX_ROWS * weight.shape[1]
         and type(weight) is nn.Parameter  # not quantised or split over processes
         and weight.is_contiguous()
         and weight.numel() >= _MIN_WEIGHT_ELEMENTS
