@@ -215,7 +215,7 @@ def _add_up(tile: _Tile, sums: list[list[Value]], total: Value) -> None:
     for first in range(0, len(eights), _SUMS):
         eight = sum_of_each(builder, (eights + missing)[first : first + _SUMS])
         totals += [shuffle(builder, eight, range(at, at + rows)) for at in range(0, _SUMS, rows)]
-    for place, sums_of_rows in zip(tile.sums, totals, strict=False):
+    for place, sums_of_rows in zip(tile.sums, totals[: len(tile.sums)], strict=True):
         add = builder.fadd if total == FLOAT else builder.add
         if total == INT32:
             sums_of_rows = builder.sext(sums_of_rows, vector(INT64, rows))

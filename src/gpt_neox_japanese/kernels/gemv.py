@@ -1,4 +1,4 @@
-"""GEMV: weights times one to eight rows of activations, at the speed of memory.
+"""GEMV: weights times one to 32 rows of activations, at the speed of memory.
 
 All functions write `out[:, first:last]` and start no threads: their callers split the outputs among
 threads. They may be called from Python and from compiled functions. The product of one row of
@@ -212,17 +212,17 @@ def _make_few(
                             count,
                             ahead,
                         )
-                        if has_more and rows - row > FEW_ROWS and row_step == MORE_ROWS:
-                            more(*arguments)
-                        else:
-                            few(*arguments)
+                        if has_more:  # noqa: SIM102 - Numba leaves out what a constant forbids
+                            if row_step == MORE_ROWS and rows - row > FEW_ROWS:
+                                more(*arguments)
+                                continue
+                        few(*arguments)
             for row in range(rows):
                 written = out[row, output:end]
                 for index in range(len(written)):
                     written[index] = finish(totals[index, row], scales[index], x_scales[row])
 
     item, has_more = np.dtype(total).itemsize, more is not None
-    more = more or few
     return multiply
 
 
