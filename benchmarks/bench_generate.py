@@ -32,11 +32,12 @@ from gpt_neox_japanese import (
     default_model_directory,
 )
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
+from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.loading.hparams import HParams
+from gpt_neox_japanese.inference.loading.load import load_engine
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.inference.network import BatchToken
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
-from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array
 from gpt_neox_japanese.quantization.formats import Matrix
@@ -69,13 +70,12 @@ def main() -> None:
 def small(arguments: argparse.Namespace) -> Result:
     """Tokens a second of both, and seconds to the first character of the command."""
     generator = TextGenerator.load()
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(  # type: ignore[no-untyped-call]
         default_model_directory(), dtype=torch.float32
     ).eval()
     ids = generator.codec.encode(PROMPT)
     greedy = SamplingParams(temperature=0)
-    assert isinstance(generator.engine, Engine)
-    engine = Engine(generator.engine.network, stop_ids=[])
+    engine = load_engine(Checkpoint.open("default"), stop_ids=[])
 
     def ours() -> list[int]:
         request = engine.submit(ids, max_new_tokens=arguments.tokens, params=greedy)
@@ -90,7 +90,8 @@ def small(arguments: argparse.Namespace) -> Result:
             min_new_tokens=arguments.tokens,
             max_new_tokens=arguments.tokens,
         )
-        return output[0, len(ids) :].tolist()
+        written: list[int] = output[0, len(ids) :].tolist()
+        return written
 
     written = {"ours": len(ours()), "transformers": len(theirs())}
     seconds = interleaved({"ours": ours, "transformers": theirs}, arguments.rounds)
@@ -126,7 +127,7 @@ def of_format(kind: str, arguments: argparse.Namespace) -> Result:
     hparams = HParams.from_config({"num_hidden_layers": arguments.layers})
     weights = random_weights(hparams, kind)
     size = sum(matrix.nbytes for matrix in weights.matrices)
-    network = CompiledNetwork(hparams, weights, slots=8, half_cache=True)
+    network = CompiledNetwork(hparams, weights, slots=8, bfloat16_cache=True)
     position = iter(range(32, 2000))
     network.prefill([5] * 128, 0, 0)  # so that there is something to attend to
     for slot in range(1, 8):

@@ -34,7 +34,8 @@ def aligned(*shape: int, dtype: Any) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     buffer = np.empty(size + 64, np.uint8)
     start = -buffer.ctypes.data % 64
-    return buffer[start : start + size].view(dtype).reshape(shape)
+    array: np.ndarray = buffer[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def filled(values: np.ndarray) -> np.ndarray:
@@ -52,8 +53,8 @@ def weights(kind: str) -> Matrix:
         values = RANDOM.standard_normal((OUTPUTS, COLUMNS), dtype=np.float32)
         return Matrix(filled((values.view(np.uint32) >> 16).astype(np.uint16)))
     if kind == "int8":
-        values = RANDOM.integers(-127, 128, (OUTPUTS, COLUMNS), dtype=np.int8)
-        return Matrix(filled(values), np.ones(OUTPUTS, np.float32))
+        numbers = RANDOM.integers(-127, 128, (OUTPUTS, COLUMNS), dtype=np.int8)
+        return Matrix(filled(numbers), np.ones(OUTPUTS, np.float32))
     packed = RANDOM.integers(0, 256, (OUTPUTS, COLUMNS // 2), dtype=np.uint8)
     scales = np.full((OUTPUTS, COLUMNS // GROUP), 0x3F80, np.uint16)
     return Matrix(filled(packed), filled(scales))
@@ -66,7 +67,7 @@ def halves(work: Callable[[int, int], Any]) -> None:
 
 
 @numba.njit(nogil=True)
-def read(words: np.ndarray, first: int, last: int) -> int:
+def read(words: np.ndarray, first: int, last: int) -> np.uint64:
     """Read rows of 64-bit words and do next to nothing with them."""
     total = np.uint64(0)
     for row in range(first, last):
@@ -172,7 +173,7 @@ def prefill(rounds: int) -> dict[str, float]:
     x = RANDOM.standard_normal((rows, COLUMNS), dtype=np.float32)
     matrices = {kind: weights(kind) for kind in ("float32", "bfloat16", "int8", "int4")}
     work: dict[str, Callable[[], Any]] = {
-        f"{kind}, rows {rows}": lambda w=weight: matmul(x, w, threads=THREADS)
+        f"{kind}, rows {rows}": partial(matmul, x, weight, threads=THREADS)
         for kind, weight in matrices.items()
     }
     single = torch.from_numpy(matrices["float32"].numbers)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,18 @@ from gpt_neox_japanese.model.decode.cache_names import cache_kwargs
 from gpt_neox_japanese.model.decode.linear import half_is_slow
 from gpt_neox_japanese.training.machine.cpu_attention import NAME as PLAIN_PRODUCTS
 
-SMALL = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512, "num_hidden_layers": 2}
-TRAINED = {"hidden_size": 320, "num_attention_heads": 5, "vocab_size": 8000, "num_hidden_layers": 6}
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "vocab_size": 512,
+    "num_hidden_layers": 2,
+}
+TRAINED: dict[str, Any] = {
+    "hidden_size": 320,
+    "num_attention_heads": 5,
+    "vocab_size": 8000,
+    "num_hidden_layers": 6,
+}
 DECODED = 8  # tokens of one timed run
 Result = dict[str, Any]
 
@@ -153,7 +163,7 @@ def bare_products(weights: list[Tensor]) -> None:
         nn.functional.linear(inputs[weight.shape[1]], weight)
 
 
-def compared(runs: dict[str, Callable[[], object]], rounds: int, parts: int) -> Result:
+def compared(runs: Mapping[str, Callable[[], object]], rounds: int, parts: int) -> Result:
     """Milliseconds of a part of each run, and how many times faster ours is."""
     seconds = {name: median(times) for name, times in interleaved(runs, rounds).items()}
     result: Result = {f"{name} ms": 1000 * value / parts for name, value in seconds.items()}

@@ -72,7 +72,8 @@ def main() -> None:
 def load(directory: Path) -> GPTNeoXJapaneseForCausalLM:
     """The model, computing in float32."""
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def windows_of(texts: list[str], codec: Codec) -> Iterator[torch.Tensor]:
@@ -85,7 +86,8 @@ def windows_of(texts: list[str], codec: Codec) -> Iterator[torch.Tensor]:
 @torch.inference_mode()
 def odds(model: GPTNeoXJapaneseForCausalLM, window: torch.Tensor) -> torch.Tensor:
     """Logarithms of the next token's odds, float16 `(tokens, vocabulary)`."""
-    return model(window).logits[0].log_softmax(-1).half()
+    logits: torch.Tensor = model(window).logits
+    return logits[0].log_softmax(-1).half()
 
 
 def measure(

@@ -85,7 +85,7 @@ def tokens_per_second(server: Server, requests: list[dict[str, Any]]) -> float:
     written = sum(answer.usage["completion_tokens"] for answer in answers)
     assert all(answer.status == 200 for answer in answers), answers
     assert written == sum(body["max_tokens"] for body in requests), written
-    return written / seconds
+    return float(written / seconds)
 
 
 # ---- The model in the package --------------------------------------------------------------------

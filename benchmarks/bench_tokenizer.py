@@ -90,7 +90,7 @@ def main() -> None:
         "load": lambda: loading(options.reference, options.rounds),
         "hostile": lambda: hostile(options.reference),
     }.items():
-        result[name] = measure()
+        result[name] = measure()  # type: ignore[no-untyped-call]
         print(name)
         for key, value in result[name].items():
             print(f"    {key:50} {value}")

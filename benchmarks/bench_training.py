@@ -32,7 +32,7 @@ from gpt_neox_japanese.corpus import Layout, read_documents
 from gpt_neox_japanese.training.data.prepare import prepare
 
 VOCABULARY, WINDOW, BATCH = 8000, 512, 8
-SHAPE = {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}
+SHAPE: dict[str, Any] = {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help="measure one model and print it (internal)")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one_run(*arguments.one, arguments.steps)))
+        print(json.dumps(one_run(arguments.one[0], arguments.one[1], arguments.steps)))
         return
     result: dict[str, object] = {
         "bf16_units": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
@@ -94,7 +94,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
 
     torch.manual_seed(0)
     batch = 1 if dtype == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported() else BATCH
-    shape = {
+    shape: dict[str, Any] = {
         **SHAPE,
         "vocab_size": VOCABULARY,
         "max_position_embeddings": WINDOW,
@@ -104,6 +104,7 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
         "eos_token_id": 2,
     }
     ours = name == "ours"
+    model: Any
     if ours:
         model = GPTNeoXJapaneseForCausalLM(GPTNeoXJapaneseConfig(**shape))
         model.skip_logits_in_training = True
@@ -140,7 +141,9 @@ def one_run(name: str, dtype: str, steps: int) -> dict[str, float]:
         disable_tqdm=True,
         logging_steps=steps + 1,
     )
-    options = {"use_muon": False, "identity": {}, "export": lambda _: None} if ours else {}
+    options: dict[str, Any] = (
+        {"use_muon": False, "identity": {}, "export": lambda _: None} if ours else {}
+    )
     trainer = (RunTrainer if ours else Trainer)(
         **options, model=model, args=arguments, train_dataset=windows, callbacks=[Clock()]
     )

@@ -66,7 +66,7 @@ def main() -> None:
         for text, name in ((lambda: iter(sample), "ours"), (training_texts(options), "ours, all")):
             if name not in options.only or (options.small and name != "ours"):
                 continue
-            seconds, vocabulary = timed(build_vocabulary, text(), size)
+            seconds, vocabulary = timed(build_vocabulary, text(), size)  # type: ignore[no-untyped-call]
             found = of_codec(Codec(vocabulary, legacy=False), held)
             note(vocabulary=name, size=size, seconds_to_build=seconds, **found)
         for kind in ("unigram", "bpe"):

@@ -118,7 +118,7 @@ def difference(model_class: Any, directory: Path) -> float:
     loaded = theirs.load_weights(iter(load_file(directory / "model.safetensors").items()))
     missing = set(dict(theirs.named_parameters())) - loaded
     assert not missing, missing
-    ours = gpt_neox_japanese.GPTNeoXJapaneseForCausalLM.from_pretrained(
+    ours = gpt_neox_japanese.GPTNeoXJapaneseForCausalLM.from_pretrained(  # type: ignore[no-untyped-call]
         directory, dtype=torch.float32
     ).eval()
     codec = gpt_neox_japanese.Codec.load(directory)

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.interop import samples
 
 PROMPTS = list(samples.PROMPTS)
-EAGER = {"enforce_eager": True}
-RUNS = {
+EAGER: dict[str, Any] = {"enforce_eager": True}
+RUNS: dict[str, dict[str, Any]] = {
     "eager": EAGER,
     "compiled": {"enforce_eager": False},
     "tensor parallel, two processes": {**EAGER, "tensor_parallel_size": 2},

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,14 @@ def main() -> None:
     for bits in (8, 4):
         make(
             root / f"ours-int{bits}",
-            lambda path, bits=bits: convert(source, path, bits, read=read_tensors, search=False),
+            partial(convert, source, bits=bits, read=read_tensors, search=False),
         )
     for name in ("BF16", "Q8_0", "Q4_0"):
         make(
             root / f"llama-{name}.gguf",
-            lambda path, name=name: write_gguf(config, read_tensors(source), path, name),
+            lambda path, name=name: write_gguf(  # type: ignore[misc]
+                config, read_tensors(source), path, name
+            ),
         )
     make(
         root / "ctranslate2-int8",
@@ -161,11 +164,11 @@ def gguf_tensors(
                 given.add(f"blk.{index}.{_GGUF_LAYER[kind]}")
                 yield f"blk.{index}.{_GGUF_LAYER[kind]}", rows
     yield "output.weight", tensors["gpt_neox_japanese.embed_in.weight"]
-    for index in range(config.num_hidden_layers):
+    for layer in range(config.num_hidden_layers):
         sizes = {"attn_qkv": 3 * hidden, "attn_output": hidden, "ffn_up": 4 * hidden}
-        for kind, size in (sizes | {"ffn_down": hidden}).items():
-            if f"blk.{index}.{kind}.bias" not in given:
-                yield f"blk.{index}.{kind}.bias", torch.zeros(size)
+        for part, size in (sizes | {"ffn_down": hidden}).items():
+            if f"blk.{layer}.{part}.bias" not in given:
+                yield f"blk.{layer}.{part}.bias", torch.zeros(size)
 
 
 # ---- CTranslate2 ---------------------------------------------------------------------------------

@@ -18,14 +18,15 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from harness import write_result
 from safetensors.torch import load_file
 
 from gpt_neox_japanese import default_model_directory
-from gpt_neox_japanese.files import atomic
 from gpt_neox_japanese.training.checkpoints import manager
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.run import train
@@ -65,9 +66,7 @@ def main() -> None:
         while counts["kills"] < arguments.kills:
             saving = draw.random() < 0.5
             after = draw.randrange(1, 40) if saving else draw.uniform(0, whole)
-            status = in_child(
-                lambda saving=saving, after=after: attempt(data, run, settings, saving, after)
-            )
+            status = in_child(partial(attempt, data, run, settings, saving, after))
             if status == 0:  # it came to its end: look at it, and begin again
                 compare(directory / "whole", run)
                 run.rename(directory / f"done-{time.monotonic_ns()}")
@@ -134,11 +133,10 @@ def kill_at_operation(number: int) -> None:
 
         return call
 
-    os.fsync = counted(os.fsync)
-    Path.rename = counted(Path.rename)
-    Path.replace = counted(Path.replace)
-    manager.save_file = counted(manager.save_file)
-    atomic.shutil.rmtree = counted(atomic.shutil.rmtree)
+    patched: list[tuple[Any, str]] = [(os, "fsync"), (Path, "rename"), (Path, "replace")]
+    patched += [(manager, "save_file"), (shutil, "rmtree")]
+    for owner, name in patched:
+        setattr(owner, name, counted(getattr(owner, name)))
 
 
 def kill() -> None:

@@ -46,7 +46,7 @@ def load(path: str, threads: int) -> Callable[[list[int], int, int], tuple[float
         start = time.perf_counter()
         for _ in range(times):
             request.infer([x])
-        return (time.perf_counter() - start) * scale
+        return float((time.perf_counter() - start) * scale)
 
     def generate(prompt: list[int], count: int, texts: int) -> tuple[float, float]:
         seconds(texts, 1)  # shapes that it has not seen it prepares for

@@ -60,7 +60,7 @@ def measure(
     """One point: a model of a size after so many tokens, the last quarter of them in decay."""
     hidden, layers = map(int, size.split("x"))
     shape = Architecture(hidden, layers, max(1, hidden // 64))
-    per_step = settings.sequence_length * settings.batch_size
+    per_step = arguments.sequence_length * arguments.batch_size
     steps = max(tokens // per_step, 8)
     stable = steps - round(DECAY * steps)
     runs = arguments.output

@@ -138,7 +138,9 @@ async def complete(port: int, body: dict[str, Any]) -> Answer:
     # Read when all has come: the server may be measured, and has the same cores.
     chunks = [json.loads(line[6:]) for line in lines]
     choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
-    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
+    usage: dict[str, Any] = next(
+        (chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {}
+    )
     reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
     return Answer(
         status,
@@ -172,5 +174,5 @@ def _llama_cpp(path: str, port: str, slots: str) -> Iterator[None]:
 if __name__ == "__main__":
     _, kind, *given = sys.argv
     assert kind == "llama.cpp"
-    for _ in _llama_cpp(*given):
+    for _running in _llama_cpp(*given):
         signal.sigwait({signal.SIGTERM})

@@ -34,7 +34,7 @@ _REGEXES = (
     r"第[0-9]{1,2}章\n [^\n]{5,10}。",
     r"[^a-z]{12}",
 )
-_SCHEMA = {
+_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "名 前": {"enum": ["龘 太郎", "𩸽\n花子"]},

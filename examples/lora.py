@@ -29,7 +29,7 @@ model.print_trainable_parameters()
 def written() -> str:
     """How the model now continues a prompt."""
     prompt = tokenizer("吾輩は", return_tensors="pt")
-    ids = model.eval().generate(**prompt, max_new_tokens=12, do_sample=False)
+    ids = model.eval().generate(**prompt, max_new_tokens=12, do_sample=False)  # type: ignore[no-untyped-call]
     return str(tokenizer.decode(ids[0], skip_special_tokens=True)).replace("\n", "⏎")
 
 

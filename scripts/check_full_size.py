@@ -42,7 +42,7 @@ def write_random(config: GPTNeoXJapaneseConfig, directory: Path) -> list[int]:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     torch.manual_seed(0)
-    model = GPTNeoXJapaneseForCausalLM(config).eval()
+    model = GPTNeoXJapaneseForCausalLM(config).eval()  # type: ignore[no-untyped-call]
     torch.set_default_dtype(default)
     report(f"made {model.num_parameters():,} parameters")
     model.save_pretrained(directory, max_shard_size="2GB")
@@ -52,7 +52,8 @@ def write_random(config: GPTNeoXJapaneseConfig, directory: Path) -> list[int]:
 
 def reload(source: Path, copy: Path | None) -> list[int]:
     """Load a model, save it in one file if asked, and return what it writes."""
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(source, dtype=torch.bfloat16).eval()
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    model.eval()  # type: ignore[no-untyped-call]
     report(f"loaded {sum(file.stat().st_size for file in source.glob('*.safetensors')):,} bytes")
     text = continued(model)
     if copy is not None:

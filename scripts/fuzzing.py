@@ -40,7 +40,7 @@ import gpt_neox_japanese
 from gpt_neox_japanese.errors import NeoXJapaneseError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from harness import circumstances  # type: ignore[import-not-found]
+from harness import circumstances
 
 __all__ = ["Fuzzer", "Guard", "circumstances", "memory_folder", "place_of", "run"]
 
@@ -175,7 +175,7 @@ def _is_own(event: str, arguments: tuple[Any, ...]) -> bool:
     if event != "subprocess.Popen":
         return False
     program, words = arguments[:2]
-    return program == sys.executable and os.path.realpath(words[-1]) == _OWN_PROGRAM
+    return bool(program == sys.executable and os.path.realpath(words[-1]) == _OWN_PROGRAM)
 
 
 def run(fuzzer: Fuzzer) -> None:

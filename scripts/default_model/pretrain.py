@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     started = time.monotonic()
     options = _parser().parse_args(arguments)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     run = Run(options, started)
     try:
         run.train()
@@ -129,7 +129,8 @@ class Run:
         if self._micro * options.micro_batch * world_size() != options.batch:
             raise SystemExit("--batch must be a multiple of --micro-batch times the processes")
         options.run.mkdir(parents=True, exist_ok=True)
-        self._model = _make_model(options, self._data).to(self._device)
+        self._model = _make_model(options, self._data)
+        self._model.to(self._device)  # type: ignore[arg-type]
         self._parameters = dict(self._model.named_parameters())
         self._optimizer = MuonAndAdamW(self._model, options.learning_rate, options.weight_decay)
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
@@ -220,14 +221,14 @@ class Run:
 
     @property
     def _tokens(self) -> int:
-        return self._step * self._options.batch * self._options.sequence_length
+        return self._step * int(self._options.batch * self._options.sequence_length)
 
     def _left(self) -> float:
         """How much of the decay is left: 1 or more before it, 0 at the end."""
         options = self._options
         if options.minutes:
             whole = options.minutes * 60 - options.reserve_seconds
-            return (1 - self._elapsed / whole) / options.decay
+            return float((1 - self._elapsed / whole) / options.decay)
         if self._finish is not None:
             start, length = self._finish
             return 1 - (self._tokens - start) / length
@@ -406,7 +407,9 @@ def _make_model(options: argparse.Namespace, data: TextData) -> GPTNeoXJapaneseF
         device=training_device(),
         free_memory=free_memory(),
     )
-    return make_model(start, data, complete_settings(settings, facts)).train()
+    model = make_model(start, data, complete_settings(settings, facts))
+    model.train()
+    return model
 
 
 def _loss_function(model: GPTNeoXJapaneseForCausalLM, *, compiled: bool) -> Any:

@@ -26,7 +26,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told: Counter[str] = Counter()
     with (options.output / "texts.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for work, is_repeated in zip(works, repeated, strict=True):
+            reason: str | None
             if is_held_out(work.id, HELD_OUT):
                 reason, texts = "held out", [(work.id, work.text)]
             elif reason := "repeated" if is_repeated else unsuitable(work.text):
@@ -191,7 +192,8 @@ def _marks(codec: Codec, text: str) -> list[int]:
     # The tokenizer takes old and new forms of a kanji for one.
     kanji = re.sub(r"[^一-鿿]", "", codec.decode(codec.encode_to_numpy(text)))
     codes = np.frombuffer(kanji.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    return np.unique(_sampled(_hashes(codes))).tolist()
+    marks: list[int] = np.unique(_sampled(_hashes(codes))).tolist()
+    return marks
 
 
 def _hashes(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -202,8 +204,9 @@ def _hashes(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return hashes ^ (hashes >> np.uint64(29))
 
 
-def _sampled(hashes: NDArray[np.uint64]) -> Iterable[int]:
-    return hashes[(hashes * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(60) == 0]
+def _sampled(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    chosen: NDArray[np.bool_] = (hashes * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(60) == 0
+    return hashes[chosen]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,3 +63,34 @@ def scores_of(network: Network, ids: list[int], slot: int = 0, at_once: int = 8)
         tokens = [BatchToken(token, slot, begin + i) for i, token in enumerate(part)]
         scores = network.decode(tokens, len(part) - 1)
     return np.array(scores[0])
+
+
+class Held:
+    """A network whose steps wait.
+
+    Attributes:
+        reached: Set once a step waits.
+        released: Set it, and all steps go on.
+    """
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.released = threading.Event()
+
+
+@contextmanager
+def held(network: Any) -> Iterator[Held]:
+    """No step of decoding begins before the end of the block, however fast the network is."""
+    hold, decode = Held(), network.decode
+
+    def wait_and_decode(*given: Any) -> Any:
+        hold.reached.set()
+        hold.released.wait()
+        return decode(*given)
+
+    network.decode = wait_and_decode
+    try:
+        yield hold
+    finally:
+        hold.released.set()
+        network.decode = decode

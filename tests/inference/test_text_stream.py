@@ -12,24 +12,22 @@ import pytest
 
 from gpt_neox_japanese import TextGenerator
 from gpt_neox_japanese.errors import GenerationError
+from tests.inference.networks import Held, held
 from tests.inference.test_generator import GREEDY
 
 
 def test_a_second_task_is_told_that_a_text_is_being_read(checkpoint: Path) -> None:
-    async def read_twice(first: Any, waiting: Any) -> tuple[Any, Any]:
-        reading = asyncio.ensure_future(anext(waiting))
-        await asyncio.sleep(0)  # it waits now, for the only slot is taken
+    async def read_twice(stream: Any, hold: Held) -> tuple[Any, Any]:
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)  # it waits now
         with pytest.raises(GenerationError, match="being read already"):
-            await anext(waiting)
-        first.close()
-        return await reading, [chunk async for chunk in waiting]
+            await anext(stream)
+        hold.released.set()
+        return await reading, [chunk async for chunk in stream]
 
-    with TextGenerator.from_pretrained(checkpoint, slots=1) as ours:
-        given: dict[str, Any] = {"min_new_tokens": 400, "max_new_tokens": 400}
-        first = ours.stream_details("猫", **given)
-        next(first)
-        waiting = ours.stream_details("猫", max_new_tokens=15, min_new_tokens=15)
-        chunk, rest = asyncio.run(read_twice(first, waiting))
+    given: dict[str, Any] = {"min_new_tokens": 15, "max_new_tokens": 15}
+    with TextGenerator.from_pretrained(checkpoint) as ours, held(ours.engine.network) as hold:
+        chunk, rest = asyncio.run(read_twice(ours.stream_details("猫", **given), hold))
         assert sum(len(each.tokens) for each in [chunk, *rest]) == 15
 
 
@@ -117,11 +115,11 @@ def test_what_is_there_is_read_without_waiting(checkpoint: Path) -> None:
 
 
 def test_what_came_before_a_failure_is_read_before_it_is_told(checkpoint: Path) -> None:
-    with TextGenerator.from_pretrained(checkpoint) as ours:
-        stream = ours.stream_details("猫は", echo=True, max_new_tokens=400, min_new_tokens=400)
-        next(stream)
-        waiting = ours.stream_details("猫は", echo=True, max_new_tokens=400, min_new_tokens=400)
-    assert "".join(chunk.text for chunk in waiting.read_ready()).startswith("猫は")
+    with TextGenerator.from_pretrained(checkpoint) as ours, held(ours.engine.network) as hold:
+        stream = ours.stream_details("猫は", echo=True, max_new_tokens=12)
+        threading.Timer(0.05, hold.released.set).start()
+        ours.close()
+    assert "".join(chunk.text for chunk in stream.read_ready()).startswith("猫は")
     for _ in range(2):
         with pytest.raises(GenerationError, match="engine is closed"):
-            waiting.read_ready()
+            stream.read_ready()

@@ -7,6 +7,7 @@ import random
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def small_model(directory: Path, codec: Codec, *, bias: float = 0.2, **config: o
     from gpt_neox_japanese import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
 
     torch.manual_seed(0)
-    sizes: dict[str, object] = {
+    sizes: dict[str, Any] = {
         "vocab_size": codec.n_vocab,
         "hidden_size": 64,
         "num_hidden_layers": 2,

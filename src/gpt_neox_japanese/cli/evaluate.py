@@ -83,7 +83,7 @@ def command(
     from gpt_neox_japanese.corpus import corpus_files, read_documents
     from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     files = corpus_files(data)
     # All are looked for before the first is measured.
     checkpoints = [Checkpoint.open(model) for model in models or ("default",)]

@@ -237,7 +237,7 @@ def command(
     from gpt_neox_japanese.training.distributed import destroy_process_group, rank
     from gpt_neox_japanese.training.run import train
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has its own
+    disable_progress_bar()  # the run has its own
     settings = Settings(**options)
     start = init_from or Architecture(hidden_size, layers, heads)
     try:

@@ -157,7 +157,7 @@ def _negative_log_likelihood(model: PreTrainedModel, batch: list[_Window], num_i
     ).last_hidden_state
     # The head is the most expensive part of a small model: only for the target positions.
     chosen = targets >= 0
-    head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    head = cast(nn.Module, model.get_output_embeddings())
     logits = cast(Tensor, head(hidden[chosen]))[:, :num_ids]
     return float(
         torch.nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")

@@ -159,7 +159,7 @@ def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
     hidden = model.base_model(
         input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False
     ).last_hidden_state
-    head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    head = cast(nn.Module, model.get_output_embeddings())
     # The last token of the beginning predicts the first of the continuation.
     logits = cast(Tensor, head(hidden[:, len(start) - 1 : -1]))[..., : len(codec)].float()
     nats = nn.functional.cross_entropy(

@@ -22,7 +22,7 @@ from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.inference.network import CHUNK, Network
 from gpt_neox_japanese.inference.sampling.sampler import SamplingParams
 from gpt_neox_japanese.inference.scheduler.engine import Engine
-from tests.inference.networks import network_of, random_model
+from tests.inference.networks import held, network_of, random_model
 
 GREEDY = SamplingParams(temperature=0)
 SAMPLED = SamplingParams(temperature=1.2, top_p=0.95, repetition_penalty=1.1)
@@ -308,35 +308,17 @@ def test_cancelled_neighbours_change_nothing(wide_network: Network) -> None:
     assert ids == expected
 
 
-class Gated:
-    """A network whose steps begin when they are allowed to."""
-
-    def __init__(self, network: Network) -> None:
-        self.gate = threading.Event()
-        self.reached = threading.Event()
-        self._network = network
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def decode(self, *arguments: Any) -> Any:
-        self.reached.set()
-        self.gate.wait()
-        return self._network.decode(*arguments)
-
-
 def test_the_queue_has_a_bound_and_cancelled_requests_leave_it(network: Network) -> None:
-    gated = Gated(network)
-    engine = Engine(gated, stop_ids=[], max_waiting=2)  # type: ignore[arg-type]
+    engine = Engine(network, stop_ids=[], max_waiting=2)
     given: dict[str, Any] = {"max_new_tokens": 5, "params": GREEDY}
-    running = engine.submit(PROMPT, **given)
-    gated.reached.wait()
-    waiting = [engine.submit(PROMPT, **given) for _ in range(2)]
-    with pytest.raises(QueueFullError, match="2 requests are waiting"):
-        engine.submit(PROMPT, **given)
-    waiting.pop().cancel()
-    waiting.append(engine.submit(PROMPT, **given))
-    gated.gate.set()
+    with held(network) as hold:
+        running = engine.submit(PROMPT, **given)
+        hold.reached.wait()
+        waiting = [engine.submit(PROMPT, **given) for _ in range(2)]
+        with pytest.raises(QueueFullError, match="2 requests are waiting"):
+            engine.submit(PROMPT, **given)
+        waiting.pop().cancel()
+        waiting.append(engine.submit(PROMPT, **given))
     assert [len(list(stream)) for stream in [running, *waiting]] == [5, 5, 5]
 
 
@@ -349,11 +331,11 @@ def test_a_text_that_nobody_holds_any_more_leaves_the_engine(network: Network) -
 
 
 def test_a_closed_engine_tells_whoever_waits(network: Network) -> None:
-    gated = Gated(network)
-    engine = Engine(gated, stop_ids=[])  # type: ignore[arg-type]
-    streams = [engine.submit(PROMPT, max_new_tokens=50, params=GREEDY) for _ in range(3)]
-    threading.Timer(0.05, gated.gate.set).start()
-    engine.close()
+    engine = Engine(network, stop_ids=[])
+    with held(network) as hold:
+        streams = [engine.submit(PROMPT, max_new_tokens=50, params=GREEDY) for _ in range(3)]
+        threading.Timer(0.05, hold.released.set).start()
+        engine.close()
     for stream in streams:
         with pytest.raises(GenerationError, match="closed"):
             list(stream)

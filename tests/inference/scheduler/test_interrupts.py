@@ -16,6 +16,7 @@ import pytest
 from gpt_neox_japanese import TextGenerator
 from gpt_neox_japanese.errors import GenerationError
 from tests.forks import in_child
+from tests.inference.networks import held
 
 # Both begin alike and are longer than a chunk of a prefill; the last repeats itself, so that
 # prompt lookup has something to draft.
@@ -114,9 +115,10 @@ def test_a_stream_that_was_interrupted_gives_all_that_follows_or_an_error(
 
 
 def test_a_closed_generator_says_so() -> None:
-    with TextGenerator.load(threads=2) as generator:
-        stream = generator.stream_details("猫", max_new_tokens=400, min_new_tokens=400)
-        next(stream)
+    with TextGenerator.load(threads=2) as generator, held(generator.engine.network) as hold:
+        stream = generator.stream_details("猫", max_new_tokens=9)
+        threading.Timer(0.05, hold.released.set).start()
+        generator.close()
     with pytest.raises(GenerationError, match="closed"):
         list(stream)
     with pytest.raises(GenerationError, match="closed"):

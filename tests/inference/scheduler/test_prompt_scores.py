@@ -15,7 +15,7 @@ from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.network import CHUNK, Network
 from gpt_neox_japanese.inference.sampling.sampler import Choice, SamplingParams
 from gpt_neox_japanese.inference.scheduler.engine import Engine
-from tests.inference.networks import network_of, random_model
+from tests.inference.networks import held, network_of, random_model
 
 GREEDY = SamplingParams(temperature=0)
 LENGTHS = (1, 2, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5, 400)
@@ -200,28 +200,16 @@ def test_texts_that_begin_like_one_that_was_given_up_are_right() -> None:
 
 def test_whoever_waits_knows_which_in_the_queue_it_is() -> None:
     network = network_of(random_model())
-    gate = threading.Event()
-
-    class Gated:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(network, name)
-
-        def decode(self, *given: Any) -> Any:
-            gate.wait()
-            return network.decode(*given)
-
-    gated: Any = Gated()
-    engine = Engine(gated, stop_ids=[])
+    engine = Engine(network, stop_ids=[])
     given: dict[str, Any] = {"max_new_tokens": 3, "params": GREEDY}
-    running = engine.submit([1], **given)
-    waiting = [engine.submit([1], **given) for _ in range(4)]
-    while engine.num_running == 0:
-        pass
-    assert [stream.queue_position for stream in (running, *waiting)] == [0, 1, 2, 3, 4]
-    assert (engine.num_running, engine.num_waiting) == (1, 4)
-    waiting.pop(1).cancel()
-    assert [stream.queue_position for stream in waiting] == [1, 2, 3]
-    gate.set()
+    with held(network) as hold:
+        running = engine.submit([1], **given)
+        waiting = [engine.submit([1], **given) for _ in range(4)]
+        hold.reached.wait()
+        assert [stream.queue_position for stream in (running, *waiting)] == [0, 1, 2, 3, 4]
+        assert (engine.num_running, engine.num_waiting) == (1, 4)
+        waiting.pop(1).cancel()
+        assert [stream.queue_position for stream in waiting] == [1, 2, 3]
     assert [len(list(stream)) for stream in (running, *waiting)] == [3] * 4
     assert [stream.queue_position for stream in waiting] == [0, 0, 0]
     assert engine.num_waiting == 0

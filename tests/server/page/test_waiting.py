@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import TYPE_CHECKING
 
 from tests.server.page.conftest import BEGINNING, Desk
@@ -75,15 +74,14 @@ def test_the_key_is_asked_for_and_kept_in_this_tab_only(desk: Desk) -> None:
 
 
 def test_the_place_in_the_queue_is_told(desk: Desk, process: Process) -> None:
-    body = {"prompt": BEGINNING, "max_tokens": 400, "n": 6, "min_tokens": 400}
-    thread = threading.Thread(target=process.request, args=("/v1/completions", body))
-    thread.start()
-    desk.page.wait_for_timeout(300)
+    body = {"prompt": BEGINNING, "max_tokens": 400, "n": 50, "min_tokens": 400, "stream": True}
+    another = process.connect("/v1/completions", body)
+    another.recv(100)
     desk.editor.focus()
     desk.page.keyboard.insert_text("雨が")
     desk.page.keyboard.press("Control+Enter")
     desk.page.locator("#state", has_text="番目").wait_for()
-    thread.join()
+    another.close()
     desk.wait()
     assert len(desk.text) > 2
 

@@ -489,7 +489,5 @@ def _refuse_to_add(option: str, value: object) -> None:
 # `register` takes care of the name. For the type it would need to know every configuration class
 # of that type, and up to transformers 5.16 it ignores the one that transformers has itself. So the
 # table of tokenizers is told to look into this module for that type.
-AutoTokenizer.register(  # type: ignore[no-untyped-call]
-    InTreeConfig, tokenizer_class=GPTNeoXJapaneseTokenizer, exist_ok=True
-)
+AutoTokenizer.register(InTreeConfig, tokenizer_class=GPTNeoXJapaneseTokenizer, exist_ok=True)
 TOKENIZER_MAPPING._modules[InTreeConfig.model_type] = sys.modules[__name__]
