@@ -1,17 +1,16 @@
 """How fast stored weights are read while they are multiplied, beside torch and a plain read.
 
-    python benchmarks/bench_kernels.py [--megabytes 200] [--rounds 7]
+    python benchmarks/bench_kernels.py [--megabytes 200] [--rounds 7] [--threads 2]
 
-Matrices of 10240 × 2560, more of them than the caches hold, two threads. GB/s are bytes of weights
-with their scales. Everything is measured in turns in one run, because memory gives more at one
-minute than at another.
+Matrices of 10240 × 2560, more of them than the caches hold. GB/s are bytes of weights with their
+scales. Everything is measured in turns in one run, because memory gives more at one minute than at
+another.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -21,12 +20,13 @@ import torch
 from harness import interleaved, median, write_result
 
 from gpt_neox_japanese.kernels import gemv as kernel
+from gpt_neox_japanese.kernels.parallel_for import parallel_for
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.matmul import matmul
 
-OUTPUTS, COLUMNS, GROUP, THREADS = 10240, 2560, 64, 2
+OUTPUTS, COLUMNS, GROUP = 10240, 2560, 64
+ROWS = (1, 2, 3, 4, 6, 8, 16, 32)
 RANDOM = np.random.default_rng(0)
-POOL = ThreadPoolExecutor(THREADS)
 
 
 def aligned(*shape: int, dtype: Any) -> np.ndarray:
@@ -60,12 +60,6 @@ def weights(kind: str) -> Matrix:
     return Matrix(filled(packed), filled(scales))
 
 
-def halves(work: Callable[[int, int], Any]) -> None:
-    """Do both halves of the outputs at once."""
-    middle = OUTPUTS // 2
-    list(POOL.map(lambda part: work(*part), [(0, middle), (middle, OUTPUTS)]))
-
-
 @numba.njit(nogil=True)
 def read(words: np.ndarray, first: int, last: int) -> np.uint64:
     """Read rows of 64-bit words and do next to nothing with them."""
@@ -76,13 +70,13 @@ def read(words: np.ndarray, first: int, last: int) -> np.uint64:
     return total
 
 
-def read_all(matrices: list[np.ndarray]) -> None:
-    """Read all matrices with both threads."""
+def read_all(matrices: list[np.ndarray], threads: int) -> None:
+    """Read all matrices."""
     for words in matrices:
-        halves(partial(read, words))
+        parallel_for(partial(read, words), OUTPUTS, threads)
 
 
-def product(kind: str, matrices: list[Any], rows: int) -> Callable[[], None]:
+def product(kind: str, matrices: list[Any], rows: int, threads: int) -> Callable[[], None]:
     """All matrices times the same activations, which are rounded once for each."""
     x = filled(RANDOM.standard_normal((rows, COLUMNS), dtype=np.float32))
     out = aligned(rows, OUTPUTS, dtype=np.float32)
@@ -103,7 +97,7 @@ def product(kind: str, matrices: list[Any], rows: int) -> Callable[[], None]:
 
     def run() -> None:
         for weight in matrices:
-            halves(one(weight))
+            parallel_for(one(weight), OUTPUTS, threads)
 
     return run
 
@@ -128,23 +122,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=200, help="of weights in each format")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    threads = arguments.threads
+    torch.set_num_threads(threads)
 
     work: dict[str, Callable[[], Any]] = {}
     size: dict[str, int] = {}
+    bytes_of_one = {"plain read": OUTPUTS * COLUMNS}
     kinds = ("float32", "bfloat16", "int8", "int4")
     for kind in kinds:
         matrices = [weights(kind)]
+        bytes_of_one[kind] = matrices[0].nbytes
         while sum(w.nbytes for w in matrices) < arguments.megabytes * 1e6:
             matrices.append(weights(kind))
-        for rows in (1, 2, 4, 8):
-            work[f"{kind}, rows {rows}"] = product(kind, matrices, rows)
+        for rows in ROWS:
+            work[f"{kind}, rows {rows}"] = product(kind, matrices, rows, threads)
             if kind in ("float32", "bfloat16") and rows in (1, 8):
                 work[f"{kind}, rows {rows}, torch"] = torch_product(matrices, kind, rows)
         if kind == "int8":
             words = [weight.numbers.view(np.uint64) for weight in matrices]
-            work["plain read"] = partial(read_all, words)
+            work["plain read"] = partial(read_all, words, threads)
         for name in work:
             size.setdefault(name, sum(w.nbytes for w in matrices))
 
@@ -156,24 +154,32 @@ def main() -> None:
         many = {kind: 8 * rate[f"{kind}, rows 8"] / rate[f"{kind}, rows 1"] for kind in kinds}
         for kind, value in many.items():
             print(f"{kind:30}{value:8.2f} times the products with 8 rows")
-        operations = prefill(arguments.rounds)
+        products = {name: value / bytes_of_one[name.split(",")[0]] for name, value in rate.items()}
+        faster = {
+            rows: products[f"int4, rows {rows}"] / products[f"int8, rows {rows}"] for rows in ROWS
+        }
+        for rows, value in faster.items():
+            print(f"int4, rows {rows:<18}{value:8.2f} times the products of int8")
+        operations = prefill(arguments.rounds, threads)
     path = write_result(
         "kernels",
         ["numba", "numpy", "torch"],
         gigabytes_per_second=rate,
         gain_with_eight_rows=many,
+        products_of_int4_over_int8=faster,
+        threads=threads,
         prefill_giga_operations_per_second=operations,
     )
     print(path)
 
 
-def prefill(rounds: int) -> dict[str, float]:
+def prefill(rounds: int, threads: int) -> dict[str, float]:
     """Products of 512 rows, in 10^9 multiplications and additions a second."""
     rows = 512
     x = RANDOM.standard_normal((rows, COLUMNS), dtype=np.float32)
     matrices = {kind: weights(kind) for kind in ("float32", "bfloat16", "int8", "int4")}
     work: dict[str, Callable[[], Any]] = {
-        f"{kind}, rows {rows}": partial(matmul, x, weight, threads=THREADS)
+        f"{kind}, rows {rows}": partial(matmul, x, weight, threads=threads)
         for kind, weight in matrices.items()
     }
     single = torch.from_numpy(matrices["float32"].numbers)
