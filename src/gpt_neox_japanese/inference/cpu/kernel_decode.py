@@ -47,9 +47,8 @@ from gpt_neox_japanese.kernels.compile import (
     Floats,
     Longs,
     Number,
-    compiled,
     entry,
-    inlined,
+    leaf,
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
 
@@ -73,16 +72,16 @@ ID, SLOT, POSITION = 0, 1, 2
 # `Workspace.batch`: how many tokens there are, and how many at their beginning need no logits.
 NUM_TOKENS, NUM_WITHOUT_LOGITS = 0, 1
 
-_EMBED = 0  # the phase before the layers; the head's is the last
 _FIRST_OF_LAYERS = 1
 _PHASES = 5  # of a layer
 _ITEMS_PER_THREAD = 4  # in a phase, so that a slow thread can leave some
 _ROWS_AT_ONCE = 8  # a work item has a multiple of so many rows
 
-
-# What is done with a product. Of Python's integers Numba would compile a function for each.
-_NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)
+# What functions are passed is no integer of Python's: for each Numba would compile one of its own.
+_EMBED = np.int64(0)  # the phase before the layers; the head's is the last
+_NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)  # what is done with a product
 _NO_BIAS = _FIRST_TOKEN = np.int64(0)
+_ONE = np.int64(1)
 
 
 class Workspace(NamedTuple):
@@ -148,21 +147,21 @@ def counter_words(layers: int) -> int:
     return phase_counters(_FIRST_OF_LAYERS + layers * _PHASES + 1)
 
 
-@compiled
+@leaf
 def _normalize(ws: Workspace, norm: Floats, first: Number, out: Floats) -> None:
     """Normalize the hidden states from token `first` on."""
     for row in range(len(out)):
         normalize(ws.hidden[first + row], norm, ws.epsilon, out[row])
 
 
-@compiled
+@leaf
 def _work_item_size(ws: Workspace, rows: Number) -> Number:
     """How many rows of a matrix are a work item."""
     item_size = rows // (len(ws.normed) * _ITEMS_PER_THREAD)
     return max(item_size - item_size % _ROWS_AT_ONCE, _ROWS_AT_ONCE)
 
 
-@compiled
+@leaf
 def _project(
     kind: Number,
     ws: Workspace,
@@ -198,11 +197,11 @@ def _project(
     complete_phase(ws.counters, phase, step, computed, columns)
 
 
-@compiled
+@leaf
 def _attend(ws: Workspace, thread_id: Number, phase: Number, step: Number, layer: Number) -> None:
     """This thread's share of the heads."""
     heads, head_dim, computed = ws.keys.shape[2], ws.keys.shape[4], 0
-    head, last = next_work_item(ws.counters, phase, step, 1, heads)
+    head, last = next_work_item(ws.counters, phase, step, _ONE, heads)
     while head < last:
         for row in range(ws.batch[NUM_TOKENS]):
             slot, position = ws.tokens[SLOT, row], ws.tokens[POSITION, row]
@@ -222,24 +221,24 @@ def _attend(ws: Workspace, thread_id: Number, phase: Number, step: Number, layer
                 ws.attn_out[row, head * head_dim : (head + 1) * head_dim],
             )
         computed += 1
-        head, last = next_work_item(ws.counters, phase, step, 1, heads)
+        head, last = next_work_item(ws.counters, phase, step, _ONE, heads)
     complete_phase(ws.counters, phase, step, computed, heads)
 
 
-@compiled
+@leaf
 def _embed(ws: Workspace, thread_id: Number, step: Number) -> None:
     """This thread's share of the tokens' embeddings."""
     threads, computed = len(ws.normed), 0
-    part, last = next_work_item(ws.counters, _EMBED, step, 1, threads)
+    part, last = next_work_item(ws.counters, _EMBED, step, _ONE, threads)
     while part < last:
         for row in range(part, ws.batch[NUM_TOKENS], threads):
             embed(ws.table, ws.embed_and_head[0], ws.tokens[ID, row], ws.hidden[row])
         computed += 1
-        part, last = next_work_item(ws.counters, _EMBED, step, 1, threads)
+        part, last = next_work_item(ws.counters, _EMBED, step, _ONE, threads)
     complete_phase(ws.counters, _EMBED, step, computed, threads)
 
 
-@inlined
+@leaf
 def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     """One thread's part of a step, the `step`-th since the counters were 0.
 

@@ -23,7 +23,6 @@ from gpt_neox_japanese.kernels.compile import (
     Number,
     arithmetic,
     entry,
-    inlined,
 )
 
 __all__ = ["NUM_FIELDS", "SamplingBuffers", "draw_rows", "shift_rows", "sum_rows", "weigh_rows"]
@@ -217,7 +216,7 @@ def sum_rows(logits: Floats, num_top: Longs, top: Ints, buffers: SamplingBuffers
 # ---- What changes scores, and what is remembered -------------------------------------------------
 
 
-@inlined
+@arithmetic
 def _process(logits: Floats, words: Longs, floats: NDArray[np.float64], scores: Floats) -> None:
     """Write the scores of a row after bias, penalties and what is forbidden."""
     vocab_size, forbidden = len(logits), np.float32(-np.inf)
@@ -243,7 +242,7 @@ def _process(logits: Floats, words: Longs, floats: NDArray[np.float64], scores: 
             scores[stop_ids[0, i]] = forbidden
 
 
-@inlined
+@arithmetic
 def _forbid_bad_words(words: Longs, scores: Floats) -> None:
     """Take away the score of every id that would complete a sequence."""
     bad_words = matrix_at(words[BAD_WORDS], 1, words[BAD_WORDS_SIZE], _INT32)[0]
@@ -298,7 +297,7 @@ def _keep_from(least: Number, weights: Floats, ids: Ints) -> Number:
     return kept
 
 
-@inlined
+@arithmetic
 def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuffers) -> Number:
     """Move the likeliest until their share reaches `top_p` to the beginning; return how many.
 

@@ -1,0 +1,53 @@
+"""Functions that only compiled functions call: they are compiled as part of those, and only there.
+
+Numba optimizes every function and makes machine code of it, and then optimizes it once more in each
+function that calls it, and in each that calls that. Of what stands eight calls deep the machine
+code of one place is ever run. So the functions inside leave their code as Numba wrote it; the one
+that Python calls links it in and optimizes all of it, once.
+"""
+# Numba's own functions carry no annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+__all__ = ["InnerCompiler"]
+
+
+class InnerCompiler(Compiler):
+    """Compiles a function that compiled functions call: `pipeline_class` of `numba.njit`."""
+
+    def define_pipelines(self) -> Any:
+        """Numba's own; what they write goes into a library of ours."""
+        codegen = self.state.targetctx.codegen()
+        self.state.library = _InnerLibrary(codegen, self.state.func_id.func_qualname)
+        return super().define_pipelines()
+
+
+class _InnerLibrary(JITCodeLibrary):
+    """Code that waits to be linked into another library. There is nothing of it to call."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0  # as of any function that Python cannot call
+
+    @property
+    def codegen(self) -> Any:
+        """What Numba tells where the function's environment is."""
+        return self
+
+    def set_env(self, env_name: str, env: Any) -> None:
+        """Without machine code there is no place for it; nor do our functions use one."""
