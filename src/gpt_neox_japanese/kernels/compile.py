@@ -21,8 +21,8 @@ from numba.core import compiler_lock
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.kernels.code_libraries import EntryCompiler, InnerCompiler
 from gpt_neox_japanese.kernels.compile_cache import cache_of
-from gpt_neox_japanese.kernels.inner_functions import InnerCompiler
 
 __all__ = [
     "Bytes",
@@ -37,6 +37,7 @@ __all__ = [
     "intrinsic",
     "leaf",
     "overload",
+    "part_of_caller",
     "processor",
 ]
 
@@ -117,6 +118,12 @@ _INNER: dict[str, Any] = {
     "pipeline_class": InnerCompiler,
 }
 
+_ENTRY: dict[str, Any] = {
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": EntryCompiler,
+}
+
 overload: Any = partial(_overload, jit_options=_INNER)
 """As Numba's, of functions that only compiled functions call."""
 
@@ -178,11 +185,23 @@ def entry(function: _Function) -> _Function:
         What Python and compiled functions call; it is compiled, or loaded, at its first call with
         arguments of these types.
     """
-    dispatcher = _njit(nogil=True, no_cfunc_wrapper=True, _nrt=True)(function)
+    dispatcher = _njit(**_ENTRY, _nrt=True)(function)
     if not _config.DISABLE_JIT:
         dispatcher._cache = cache_of(function, _DIGEST)
         dispatcher.compile = _compile_in_thread(dispatcher.compile)
     return cast(_Function, dispatcher)
+
+
+def part_of_caller(function: _Function) -> _Function:
+    """What compiled functions call instead of an entry, without what Python calls it by.
+
+    Args:
+        function: An `entry`.
+
+    Returns:
+        As of `compiled`.
+    """
+    return compiled(getattr(function, "py_func", function))
 
 
 def _compile_in_thread(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -5,7 +5,7 @@ each call is long, and LLVM, to save itself the call, copies what is called to w
 called. A reference is one word, and its attributes are those of the tuple.
 """
 # What generates code for Numba carries no annotations: llvmlite has none.
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,override"
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gpt_neox_japanese.kernels.compile import intrinsic
 __all__ = ["by_reference"]
 
 
-class _Reference(types.Type):  # type: ignore[misc]
+class _Reference(types.Type):
     """Of a named tuple."""
 
     def __init__(self, target: Any) -> None:
@@ -31,7 +31,7 @@ class _Reference(types.Type):  # type: ignore[misc]
 
 
 @register_model(_Reference)
-class _ReferenceModel(models.OpaqueModel):  # type: ignore[misc]
+class _ReferenceModel(models.OpaqueModel):
     """An address."""
 
 
@@ -52,7 +52,7 @@ def by_reference(typing_context, value):
 
 
 @infer_getattr
-class _Attributes(AttributeTemplate):  # type: ignore[misc]
+class _Attributes(AttributeTemplate):
     key = _Reference
 
     def generic_resolve(self, reference, name):

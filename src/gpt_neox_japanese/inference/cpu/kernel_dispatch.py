@@ -33,6 +33,7 @@ from gpt_neox_japanese.kernels.compile import (
     Shorts,
     compiled,
     overload,
+    part_of_caller,
 )
 from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
 from gpt_neox_japanese.kernels.function_addresses import address_of, call_at
@@ -59,6 +60,10 @@ __all__ = [
     "multiply",
     "prepare_activations",
 ]
+
+_gemv_float32, _gemv_bfloat16 = part_of_caller(gemv_float32), part_of_caller(gemv_bfloat16)
+_gemv_int8, _gemv_int4 = part_of_caller(gemv_int8), part_of_caller(gemv_int4)
+_quantize_rows = part_of_caller(quantize_rows)
 
 _FLOATS = (types.float32, types.uint16)
 _PACK, _MULTIPLY = 0, 1  # what is called at addresses
@@ -138,7 +143,7 @@ def _prepare_activations(kind, many, x, prepared, thread_id):
         corrections = matrix_at(
             prepared.corrections[thread_id].ctypes.data, rows, groups, prepared.corrections
         )
-        quantize_rows(x, numbers, prepared.scales[thread_id], corrections)
+        _quantize_rows(x, numbers, prepared.scales[thread_id], corrections)
         if rows > MAX_FEW_ROWS:
             panels = _integer_panels(prepared, thread_id)
             call_at(many[_PACK], (numbers, panels, _FIRST_ROW, rows))
@@ -183,7 +188,7 @@ def multiply(
 @overload(multiply)
 def _multiply(kind, many, address, x, prepared, thread_id, out, first, last):
     if kind.dtype in _FLOATS:
-        few = gemv_float32 if kind.dtype == types.float32 else gemv_bfloat16
+        few = _gemv_float32 if kind.dtype == types.float32 else _gemv_bfloat16
 
         def floats(kind, many, address, x, prepared, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
@@ -209,7 +214,7 @@ def _multiply(kind, many, address, x, prepared, thread_id, out, first, last):
             numbers = matrix_at(
                 prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
             )
-            gemv_int8(matrix, scales, numbers, x_scales, out, first, last)
+            _gemv_int8(matrix, scales, numbers, x_scales, out, first, last)
 
         return int8
 
@@ -230,7 +235,7 @@ def _multiply(kind, many, address, x, prepared, thread_id, out, first, last):
         corrections = matrix_at(
             prepared.corrections[thread_id].ctypes.data, rows, groups, prepared.corrections
         )
-        gemv_int4(packed, scales, numbers, x_scales, corrections, out, first, last)
+        _gemv_int4(packed, scales, numbers, x_scales, corrections, out, first, last)
 
     return int4
 

@@ -1,9 +1,9 @@
-"""Functions that only compiled functions call: they are compiled as part of those, and only there.
+"""How the code of compiled functions is optimized and put together: once, in what Python calls.
 
 Numba optimizes every function and makes machine code of it, and then optimizes it once more in each
 function that calls it, and in each that calls that. Of what stands eight calls deep the machine
 code of one place is ever run. So the functions inside leave their code as Numba wrote it; the one
-that Python calls links it in and optimizes all of it, once.
+that Python calls links it in and optimizes all of it.
 """
 # Numba's own functions carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -15,24 +15,18 @@ from typing import Any
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
-__all__ = ["InnerCompiler"]
+__all__ = ["EntryCompiler", "InnerCompiler"]
 
 
-class InnerCompiler(Compiler):
-    """Compiles a function that compiled functions call: `pipeline_class` of `numba.njit`."""
-
-    def define_pipelines(self) -> Any:
-        """Numba's own; what they write goes into a library of ours."""
-        codegen = self.state.targetctx.codegen()
-        self.state.library = _InnerLibrary(codegen, self.state.func_id.func_qualname)
-        return super().define_pipelines()
-
-
-class _InnerLibrary(JITCodeLibrary):
-    """Code that waits to be linked into another library. There is nothing of it to call."""
+class _EntryLibrary(JITCodeLibrary):
+    """Code that is optimized when it is complete, not its functions before that."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
+
+
+class _InnerLibrary(_EntryLibrary):
+    """Code that waits to be linked into another library. There is nothing of it to call."""
 
     def _optimize_final_module(self) -> None:
         pass
@@ -51,3 +45,22 @@ class _InnerLibrary(JITCodeLibrary):
 
     def set_env(self, env_name: str, env: Any) -> None:
         """Without machine code there is no place for it; nor do our functions use one."""
+
+
+class EntryCompiler(Compiler):
+    """Compiles a function that Python calls: `pipeline_class` of `numba.njit`."""
+
+    library_class = _EntryLibrary
+
+    def define_pipelines(self) -> Any:
+        """Numba's own; what they write goes into a library of ours."""
+        codegen = self.state.targetctx.codegen()
+        self.state.library = self.library_class(codegen, self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
+
+
+class InnerCompiler(EntryCompiler):
+    """Compiles a function that compiled functions call."""
+
+    library_class = _InnerLibrary
