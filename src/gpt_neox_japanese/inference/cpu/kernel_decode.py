@@ -43,6 +43,7 @@ from gpt_neox_japanese.inference.cpu.kernel_phases import (
     spin_until,
 )
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at
+from gpt_neox_japanese.kernels.calls import by_reference
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Longs,
@@ -51,7 +52,6 @@ from gpt_neox_japanese.kernels.compile import (
     leaf,
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
-from gpt_neox_japanese.kernels.references import by_reference
 
 __all__ = ["FIELDS", "Workspace", "begin_step", "counter_words", "run_steps"]
 

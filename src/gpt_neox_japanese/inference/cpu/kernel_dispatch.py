@@ -25,6 +25,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at, to_float32
+from gpt_neox_japanese.kernels.calls import address_of, call_at
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Ints,
@@ -36,7 +37,6 @@ from gpt_neox_japanese.kernels.compile import (
     part_of_caller,
 )
 from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
-from gpt_neox_japanese.kernels.function_addresses import address_of, call_at
 from gpt_neox_japanese.kernels.gemm import (
     gemm_bfloat16,
     gemm_float32,
