@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -18,6 +21,7 @@ from numba.core import compiler_lock
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.kernels.code_libraries import EntryCompiler, InnerCompiler
 from gpt_neox_japanese.kernels.compile_cache import cache_of
 
 __all__ = [
@@ -30,10 +34,10 @@ __all__ = [
     "arithmetic",
     "compiled",
     "entry",
-    "inlined",
     "intrinsic",
     "leaf",
     "overload",
+    "part_of_caller",
     "processor",
 ]
 
@@ -46,7 +50,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 # Numba's types describe what is written, not what may then be called: one argument fewer, say.
 intrinsic: Any = numba.extending.intrinsic
-overload: Any = numba.extending.overload
+_overload: Any = numba.extending.overload
 _njit: Any = numba.njit
 _config: Any = numba.config
 _lock: Any = compiler_lock.global_compiler_lock
@@ -105,8 +109,23 @@ if hasattr(os, "register_at_fork"):
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )
 
-# Functions that only compiled functions call need no way in from Python.
-_INNER: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Functions that only compiled functions call need no way in from Python. All say whether they count
+# references: of those that do not say it Numba would take it that they do as their callers do.
+_INNER: dict[str, Any] = {
+    "nogil": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": InnerCompiler,
+}
+
+_ENTRY: dict[str, Any] = {
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": EntryCompiler,
+}
+
+overload: Any = partial(_overload, jit_options=_INNER)
+"""As Numba's, of functions that only compiled functions call."""
 
 
 def compiled(function: _Function) -> _Function:
@@ -118,7 +137,7 @@ def compiled(function: _Function) -> _Function:
     Returns:
         What other compiled functions call; Python cannot, unless JIT is off.
     """
-    return cast(_Function, _njit(**_INNER)(function))
+    return cast(_Function, _njit(**_INNER, _nrt=True)(function))
 
 
 def leaf(function: _Function) -> _Function:
@@ -134,21 +153,6 @@ def leaf(function: _Function) -> _Function:
         What other compiled functions call; Python cannot, unless JIT is off.
     """
     return cast(_Function, _njit(**_INNER, _nrt=False)(function))
-
-
-def inlined(function: _Function) -> _Function:
-    """Let a function be part of those that call it, for one that is called in one place.
-
-    LLVM optimizes a function anew in each that calls it, and in each that calls that: a layer less
-    is a second less to wait before the first text.
-
-    Args:
-        function: Written for Numba.
-
-    Returns:
-        What compiled functions call; Python cannot, unless JIT is off.
-    """
-    return cast(_Function, _njit(inline="always", **_INNER)(function))
 
 
 def arithmetic(function: _Function) -> _Function:
@@ -181,11 +185,23 @@ def entry(function: _Function) -> _Function:
         What Python and compiled functions call; it is compiled, or loaded, at its first call with
         arguments of these types.
     """
-    dispatcher = _njit(nogil=True)(function)
+    dispatcher = _njit(**_ENTRY, _nrt=True)(function)
     if not _config.DISABLE_JIT:
         dispatcher._cache = cache_of(function, _DIGEST)
         dispatcher.compile = _compile_in_thread(dispatcher.compile)
     return cast(_Function, dispatcher)
+
+
+def part_of_caller(function: _Function) -> _Function:
+    """What compiled functions call instead of an entry, without what Python calls it by.
+
+    Args:
+        function: An `entry`.
+
+    Returns:
+        As of `compiled`.
+    """
+    return compiled(getattr(function, "py_func", function))
 
 
 def _compile_in_thread(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -196,16 +212,21 @@ def _compile_in_thread(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any
     and the work goes on: whoever calls next waits for it, and the next start finds it.
     """
 
+    def compile_alone(signature: Any) -> Any:
+        with _lock, _without_garbage_collection():
+            return _call_on_one_chunk(compile_for, signature)
+
     def compile_apart(signature: Any) -> Any:
         # Whoever holds the lock is compiling already, and would wait for itself.
-        is_main = threading.current_thread() is threading.main_thread()
-        if not is_main or _lock.is_locked():
+        if _lock.is_locked():
             return compile_for(signature)
+        if threading.current_thread() is not threading.main_thread():
+            return compile_alone(signature)
         result: Future[Any] = Future()
 
         def work() -> None:
             try:
-                result.set_result(compile_for(signature))
+                result.set_result(compile_alone(signature))
             except BaseException as error:
                 result.set_exception(error)
 
@@ -213,3 +234,26 @@ def _compile_in_thread(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any
         return result.result()
 
     return compile_apart
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Look for no garbage: Numba makes so many objects that it would take a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _call_on_one_chunk(function: Callable[[Any], Any], argument: Any) -> Any:
+    return function(argument)
+
+
+# Python keeps its functions' variables in chunks of 16 KB, and gives a chunk back to the system as
+# soon as it is empty. A loop that calls functions at the end of a chunk asks for a new one each
+# time: Numba, which calls deep, 180,000 times before the first text, a tenth of all time. Behind a
+# function that takes half a megabyte there is a chunk with as much room again.
+_call_on_one_chunk.__code__ = _call_on_one_chunk.__code__.replace(co_stacksize=1 << 16)

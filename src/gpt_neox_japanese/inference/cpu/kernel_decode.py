@@ -43,13 +43,13 @@ from gpt_neox_japanese.inference.cpu.kernel_phases import (
     spin_until,
 )
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at
+from gpt_neox_japanese.kernels.calls import by_reference
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Longs,
     Number,
-    compiled,
     entry,
-    inlined,
+    leaf,
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
 
@@ -67,22 +67,25 @@ INPUT_NORM, QKV, DENSE, DENSE_BIAS, POST_ATTENTION_NORM, UP_PROJ, DOWN_PROJ, FIE
     11,
 )
 
+# A row of `Workspace.many_rows`.
+LAYERS, TABLE = 0, 1
+
 # A row of `Workspace.tokens`.
 ID, SLOT, POSITION = 0, 1, 2
 
 # `Workspace.batch`: how many tokens there are, and how many at their beginning need no logits.
 NUM_TOKENS, NUM_WITHOUT_LOGITS = 0, 1
 
-_EMBED = 0  # the phase before the layers; the head's is the last
 _FIRST_OF_LAYERS = 1
 _PHASES = 5  # of a layer
 _ITEMS_PER_THREAD = 4  # in a phase, so that a slow thread can leave some
 _ROWS_AT_ONCE = 8  # a work item has a multiple of so many rows
 
-
-# What is done with a product. Of Python's integers Numba would compile a function for each.
-_NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)
+# What functions are passed is no integer of Python's: for each Numba would compile one of its own.
+_EMBED = np.int64(0)  # the phase before the layers; the head's is the last
+_NOTHING, _GELU, _ADD = np.int64(0), np.int64(1), np.int64(2)  # what is done with a product
 _NO_BIAS = _FIRST_TOKEN = np.int64(0)
+_ONE = np.int64(1)
 
 
 class Workspace(NamedTuple):
@@ -91,6 +94,8 @@ class Workspace(NamedTuple):
     Attributes:
         matrix: Empty; its dtype says how the layers' matrices are stored (`kernel_dispatch`).
         table: As `matrix`, for the embedding and the head.
+        many_rows: int64 [2, 2]: `kernel_dispatch.addresses_for_many_rows` of the two, 0 until a
+            step has so many rows.
         layers: int64 [layers, FIELDS].
         embed_and_head: int64 [2, 2]: numbers and scales of the embedding and of the head.
         final_norm: float32 [2, hidden].
@@ -116,6 +121,7 @@ class Workspace(NamedTuple):
 
     matrix: Number
     table: Number
+    many_rows: Longs
     layers: Longs
     embed_and_head: Longs
     final_norm: Floats
@@ -148,23 +154,24 @@ def counter_words(layers: int) -> int:
     return phase_counters(_FIRST_OF_LAYERS + layers * _PHASES + 1)
 
 
-@compiled
+@leaf
 def _normalize(ws: Workspace, norm: Floats, first: Number, out: Floats) -> None:
     """Normalize the hidden states from token `first` on."""
     for row in range(len(out)):
         normalize(ws.hidden[first + row], norm, ws.epsilon, out[row])
 
 
-@compiled
+@leaf
 def _work_item_size(ws: Workspace, rows: Number) -> Number:
     """How many rows of a matrix are a work item."""
     item_size = rows // (len(ws.normed) * _ITEMS_PER_THREAD)
     return max(item_size - item_size % _ROWS_AT_ONCE, _ROWS_AT_ONCE)
 
 
-@compiled
+@leaf
 def _project(
     kind: Number,
+    many: Longs,
     ws: Workspace,
     thread_id: Number,
     phase: Number,
@@ -181,10 +188,10 @@ def _project(
     """
     columns, computed = out.shape[1], 0
     item_size = _work_item_size(ws, columns)
-    prepare_activations(kind, x, ws.prepared, thread_id)
+    prepare_activations(kind, many, x, ws.prepared, thread_id)
     first, last = next_work_item(ws.counters, phase, step, item_size, columns)
     while first < last:
-        multiply(kind, address, x, ws.prepared, thread_id, out, first, last)
+        multiply(kind, many, address, x, ws.prepared, thread_id, out, first, last)
         for row in range(len(x)):
             if then == _GELU:
                 gelu(out[row, first:last], ws.tanh)
@@ -198,11 +205,11 @@ def _project(
     complete_phase(ws.counters, phase, step, computed, columns)
 
 
-@compiled
+@leaf
 def _attend(ws: Workspace, thread_id: Number, phase: Number, step: Number, layer: Number) -> None:
     """This thread's share of the heads."""
     heads, head_dim, computed = ws.keys.shape[2], ws.keys.shape[4], 0
-    head, last = next_work_item(ws.counters, phase, step, 1, heads)
+    head, last = next_work_item(ws.counters, phase, step, _ONE, heads)
     while head < last:
         for row in range(ws.batch[NUM_TOKENS]):
             slot, position = ws.tokens[SLOT, row], ws.tokens[POSITION, row]
@@ -222,24 +229,24 @@ def _attend(ws: Workspace, thread_id: Number, phase: Number, step: Number, layer
                 ws.attn_out[row, head * head_dim : (head + 1) * head_dim],
             )
         computed += 1
-        head, last = next_work_item(ws.counters, phase, step, 1, heads)
+        head, last = next_work_item(ws.counters, phase, step, _ONE, heads)
     complete_phase(ws.counters, phase, step, computed, heads)
 
 
-@compiled
+@leaf
 def _embed(ws: Workspace, thread_id: Number, step: Number) -> None:
     """This thread's share of the tokens' embeddings."""
     threads, computed = len(ws.normed), 0
-    part, last = next_work_item(ws.counters, _EMBED, step, 1, threads)
+    part, last = next_work_item(ws.counters, _EMBED, step, _ONE, threads)
     while part < last:
         for row in range(part, ws.batch[NUM_TOKENS], threads):
             embed(ws.table, ws.embed_and_head[0], ws.tokens[ID, row], ws.hidden[row])
         computed += 1
-        part, last = next_work_item(ws.counters, _EMBED, step, 1, threads)
+        part, last = next_work_item(ws.counters, _EMBED, step, _ONE, threads)
     complete_phase(ws.counters, _EMBED, step, computed, threads)
 
 
-@inlined
+@leaf
 def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     """One thread's part of a step, the `step`-th since the counters were 0.
 
@@ -249,29 +256,35 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     count, channels = ws.batch[NUM_TOKENS], ws.hidden.shape[1]
     normed = ws.normed[thread_id, :count]
     qkv, attn_out, mlp_hidden = ws.qkv[:count], ws.attn_out[:count], ws.mlp_hidden[:count]
-    delta, kind = ws.delta[:count], ws.matrix
+    delta, kind, many = ws.delta[:count], ws.matrix, ws.many_rows[LAYERS]
     _embed(ws, thread_id, step)
 
     for layer in range(len(ws.layers)):
         fields, phase = ws.layers[layer], _FIRST_OF_LAYERS + layer * _PHASES
         _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), _FIRST_TOKEN, normed)
-        _project(kind, ws, thread_id, phase, step, fields[QKV:], normed, qkv, _NOTHING, _NO_BIAS)
+        matrix = fields[QKV:]
+        _project(kind, many, ws, thread_id, phase, step, matrix, normed, qkv, _NOTHING, _NO_BIAS)
         _attend(ws, thread_id, phase + 1, step, layer)
-        dense, bias = fields[DENSE:], fields[DENSE_BIAS]
-        _project(kind, ws, thread_id, phase + 2, step, dense, attn_out, delta, _ADD, bias)
+        matrix, bias = fields[DENSE:], fields[DENSE_BIAS]
+        _project(kind, many, ws, thread_id, phase + 2, step, matrix, attn_out, delta, _ADD, bias)
         norm = matrix_at(fields[POST_ATTENTION_NORM], 2, channels, ws.hidden)
         _normalize(ws, norm, _FIRST_TOKEN, normed)
-        up, down = fields[UP_PROJ:], fields[DOWN_PROJ:]
-        _project(kind, ws, thread_id, phase + 3, step, up, normed, mlp_hidden, _GELU, _NO_BIAS)
-        _project(kind, ws, thread_id, phase + 4, step, down, mlp_hidden, delta, _ADD, _NO_BIAS)
+        matrix, phase = fields[UP_PROJ:], phase + 3
+        _project(
+            kind, many, ws, thread_id, phase, step, matrix, normed, mlp_hidden, _GELU, _NO_BIAS
+        )
+        matrix, phase = fields[DOWN_PROJ:], phase + 1
+        _project(kind, many, ws, thread_id, phase, step, matrix, mlp_hidden, delta, _ADD, _NO_BIAS)
 
     first = ws.batch[NUM_WITHOUT_LOGITS]
     if first < count:
         phase = _FIRST_OF_LAYERS + len(ws.layers) * _PHASES
         normed, logits = normed[: count - first], ws.logits[first:count]
         _normalize(ws, ws.final_norm, first, normed)
-        head = ws.embed_and_head[1]
-        _project(ws.table, ws, thread_id, phase, step, head, normed, logits, _NOTHING, _NO_BIAS)
+        table, many, matrix = ws.table, ws.many_rows[TABLE], ws.embed_and_head[1]
+        _project(
+            table, many, ws, thread_id, phase, step, matrix, normed, logits, _NOTHING, _NO_BIAS
+        )
 
 
 @entry
@@ -309,8 +322,8 @@ def run_steps(
     Returns:
         How many steps there have been now.
     """
-    end = steps + max_steps
+    end, shared = steps + max_steps, by_reference(ws)
     while steps < end and spin_until(ws.counters, GO, steps + 1, max_spins):
         steps = load(ws.counters, GO)  # there may have been more of them meanwhile
-        _run_step(ws, thread_id, steps - 1)
+        _run_step(shared, thread_id, steps - 1)
     return steps

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -42,7 +43,7 @@ __all__ = [
 # Counters that different threads change often lie in different cache lines.
 _STRIDE = 8
 
-GO = 0
+GO = np.int64(0)
 """Word of the counters that counts steps."""
 
 # A counter is its step, shifted, and a number of rows below it.
@@ -53,6 +54,7 @@ MAX_ROWS_OF_PHASE = 1 << (_STEP_SHIFT - 1)
 
 # Some 50 microseconds. A thread that yields on a busy machine is back after milliseconds only.
 _SPINS_BEFORE_YIELDING = 30_000
+_FOR_EVER = np.int64(-1)
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
@@ -224,4 +226,4 @@ def complete_phase(
     """
     if computed > 0:
         add(counters, _computed(phase), computed)
-    spin_until(counters, _computed(phase), (step << _STEP_SHIFT) + rows, -1)
+    spin_until(counters, _computed(phase), (step << _STEP_SHIFT) + rows, _FOR_EVER)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.inference.cpu.kernel_dispatch import addresses_for_many_rows
 from gpt_neox_japanese.inference.cpu.prefill import ChunkedPrefill
 from gpt_neox_japanese.inference.cpu.thread_pool import ThreadPool
 from gpt_neox_japanese.inference.cpu.workspace import RotationTables, make_workspace
@@ -19,6 +20,7 @@ from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Weights
 from gpt_neox_japanese.inference.network import BatchToken
 from gpt_neox_japanese.kernels.compile import processor
+from gpt_neox_japanese.kernels.constants import MAX_FEW_ROWS
 from gpt_neox_japanese.machine import performance_cores, usable_cores
 
 __all__ = ["CompiledNetwork"]
@@ -92,6 +94,9 @@ class CompiledNetwork:
     ) -> NDArray[np.float32]:
         """See `Network.decode`."""
         count = len(tokens)
+        if count > MAX_FEW_ROWS and not self._workspace.many_rows.all():
+            kinds = self._workspace.matrix, self._workspace.table
+            self._workspace.many_rows[:] = [addresses_for_many_rows(kind) for kind in kinds]
         self._tables.extend(max(token.position for token in tokens) + 1)
         self._workspace.tokens[:, :count] = np.transpose(tokens)
         self._workspace.batch[:] = count, num_without_logits

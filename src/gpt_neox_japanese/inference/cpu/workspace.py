@@ -63,6 +63,7 @@ def make_workspace(
     return Workspace(
         matrix=np.empty(0, weights.layers[0].dense.numbers.dtype),
         table=np.empty(0, weights.head.numbers.dtype),
+        many_rows=np.zeros((2, 2), np.int64),
         layers=np.array([_addresses(layer) for layer in weights.layers]),
         embed_and_head=np.array([_address(weights.embedding), _address(weights.head)]),
         final_norm=weights.final_norm,

@@ -1,11 +1,13 @@
 """Scores to ids, compiled, for all rows of a step at once.
 
-An id is chosen in two halves, and NumPy takes `exp` of all rows between them: `weigh_rows` applies
-what changes scores, and leaves the logarithms of weights; `draw_rows` narrows the choice and draws.
-Whatever computes them, a seed gives the same ids: sums are taken in the order of NumPy's.
+What every text needs of it is done by NumPy, for all rows together (`sampler.BatchSampler`). Here
+is the rest, and each entry is compiled when a text first asks for it: `process_rows` applies what
+changes scores, `keep_top_k_rows` narrows them, and from weights `draw_rows` narrows the choice once
+more and draws; `sum_rows` is for log-probabilities. Whatever computes them, a seed gives the same
+ids: sums are taken in the order of NumPy's.
 
-What a sampler knows is its record, int64 words. Floats among them are float64 by their bits, and
-arrays are given by their addresses, 0 where there is none.
+What changes a text's scores is told by its record, int64 words. Floats among them are float64 by
+their bits, and arrays are given by their addresses, 0 where there is none.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.bfloat16 import bits_of, float_of, matrix_at
+from gpt_neox_japanese.kernels.calls import by_reference
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Ints,
@@ -23,17 +26,20 @@ from gpt_neox_japanese.kernels.compile import (
     Number,
     arithmetic,
     entry,
-    inlined,
 )
 
-__all__ = ["NUM_FIELDS", "SamplingBuffers", "draw_rows", "shift_rows", "sum_rows", "weigh_rows"]
+__all__ = [
+    "NUM_FIELDS",
+    "SamplingBuffers",
+    "draw_rows",
+    "keep_top_k_rows",
+    "process_rows",
+    "sum_rows",
+]
 
 # Words of a record.
 (
-    SHARPEN,  # float, 1 / temperature; 0 takes the likeliest id
-    TOP_K,
-    TOP_P,  # float
-    MIN_P,  # float
+    LAST,  # the id that was chosen last and is not counted yet, or -1
     REPETITION,  # float
     FREQUENCY,  # float
     PRESENCE,  # float
@@ -53,13 +59,12 @@ __all__ = ["NUM_FIELDS", "SamplingBuffers", "draw_rows", "shift_rows", "sum_rows
     TAIL,  # int32 [its size]: the last ids of prompt and text, -1 before their beginning
     TAIL_SIZE,
     NUM_FIELDS,
-) = range(23)
+) = range(20)
 
 _INT32, _INT64 = np.empty(1, np.int32), np.empty(1, np.int64)
 _FLOAT32, _FLOAT64 = np.empty(1, np.float32), np.empty(1, np.float64)
 
 _SIGN = np.uint32(0x80000000)
-_KEY_OF_INFINITY, _KEY_OF_MINUS_INFINITY = np.uint32(0xFF800000), np.uint32(0x007FFFFF)
 
 # What share of the likeliest's weight is tried first in `_keep_top_p`.
 _LIKELY = 1e-3
@@ -75,11 +80,9 @@ class SamplingBuffers(NamedTuple):
     """Room for what is computed of some rows.
 
     Attributes:
-        weights: float32 [rows, vocabulary].
+        weights: float32 [rows, vocabulary]: scores, then weights.
         ids: int32 [rows, vocabulary]: which ids the weights are of.
         counts: int64 [rows]: how many weights and ids there are.
-        rows: int64 [rows]: of which of the rows to choose from.
-        highest: float32 [rows]: the highest score; if it is not finite, nothing can be chosen.
         sums: float32 [rows], of the weights.
         chosen: int64 [rows].
         keys: uint32 [2, vocabulary], for `_sort`; and so are:
@@ -91,8 +94,6 @@ class SamplingBuffers(NamedTuple):
     weights: Floats
     ids: Ints
     counts: Longs
-    rows: Longs
-    highest: Floats
     sums: Floats
     chosen: Longs
     keys: NDArray[np.uint32]
@@ -102,90 +103,66 @@ class SamplingBuffers(NamedTuple):
 
 
 @entry
-def weigh_rows(logits: Floats, rows: Longs, records: Longs, buffers: SamplingBuffers) -> int:
-    """Apply to rows of scores all that comes before weights are computed.
-
-    Rows that are drawn from fill the buffers one after the other. `chosen` of the others is the
-    likeliest id.
+def process_rows(scores: Floats, rows: Longs, records: Longs) -> None:
+    """Apply bias, penalties and what is forbidden to some rows, whose samplers count their ids.
 
     Args:
-        logits: float32 [any number, vocabulary].
-        rows: int64 [rows], which rows of the scores to choose from.
+        scores: float32 [any number, vocabulary], changed in place.
+        rows: int64 [rows], which of them.
         records: int64 [rows], the address of each row's record.
-        buffers: Of as many rows or more.
-
-    Returns:
-        How many rows are drawn from.
     """
-    drawn, vocab_size = 0, logits.shape[1]
-    for row in range(len(rows)):
-        words = matrix_at(records[row], 1, NUM_FIELDS, _INT64)[0]
-        floats = matrix_at(records[row], 1, NUM_FIELDS, _FLOAT64)[0]
-        scores, ids = buffers.weights[drawn], buffers.ids[drawn]
-        _process(logits[rows[row]], words, floats, scores)
-        highest = _highest(scores)
-        buffers.highest[row] = highest
-        if not np.isfinite(highest):
-            continue
-        if floats[SHARPEN] == 0:
-            likeliest = _position_of(highest, scores)
-            buffers.chosen[row] = likeliest
-            _remember(words, likeliest, vocab_size)
-            continue
-        count = vocab_size
-        for i in range(vocab_size):
-            ids[i] = i
-        if 0 < words[TOP_K] < vocab_size:
-            least = _nth_highest(words[TOP_K], scores, buffers)
-            count = _keep_from(least, scores, ids)
-        sharpen = np.float32(floats[SHARPEN])
-        for i in range(count):
-            scores[i] = (scores[i] - highest) * sharpen
-        scores[count:] = -np.inf
-        buffers.counts[drawn], buffers.rows[drawn] = count, row
-        drawn += 1
-    return drawn
+    for index in range(len(rows)):
+        words = matrix_at(records[index], 1, NUM_FIELDS, _INT64)[0]
+        floats = matrix_at(records[index], 1, NUM_FIELDS, _FLOAT64)[0]
+        if words[LAST] >= 0:
+            _remember(words, words[LAST], scores.shape[1])
+        _process(scores[rows[index]], words, floats)
 
 
 @entry
-def draw_rows(records: Longs, uniforms: NDArray[np.float64], buffers: SamplingBuffers) -> None:
-    """Draw an id from each of some rows, and let its sampler remember it.
+def keep_top_k_rows(top_k: Longs, buffers: SamplingBuffers) -> None:
+    """Move the highest scores of rows, and their ids, to the beginning; the others are gone.
 
     Args:
-        records: int64 [rows], the address of each row's record.
+        top_k: int64 [rows], how many; 0 for all.
+        buffers: Their first rows hold scores and ids; `counts` is written where scores go.
+    """
+    shared, vocab_size = by_reference(buffers), buffers.weights.shape[1]
+    for row in range(len(top_k)):
+        if 0 < top_k[row] < vocab_size:
+            scores, ids = shared.weights[row], shared.ids[row]
+            count = _keep_from(_nth_highest(top_k[row], scores, shared), scores, ids)
+            for i in range(count, vocab_size):
+                scores[i] = -np.inf
+            shared.counts[row] = count
+
+
+@entry
+def draw_rows(
+    top_p: NDArray[np.float64],
+    min_p: NDArray[np.float64],
+    uniforms: NDArray[np.float64],
+    buffers: SamplingBuffers,
+) -> None:
+    """Draw an id from each of some rows.
+
+    Args:
+        top_p: float64 [rows].
+        min_p: float64 [rows].
         uniforms: float64 [rows], from 0 up to, but not including, 1.
         buffers: Their first rows hold weights; `chosen` is written.
     """
-    for row in range(len(records)):
-        words = matrix_at(records[row], 1, NUM_FIELDS, _INT64)[0]
-        floats = matrix_at(records[row], 1, NUM_FIELDS, _FLOAT64)[0]
-        count = buffers.counts[row]
-        weights, ids = buffers.weights[row, :count], buffers.ids[row, :count]
-        if floats[TOP_P] < 1:
-            weights = weights[: _keep_top_p(floats[TOP_P], weights, ids, buffers)]
-        if floats[MIN_P] > 0:
+    shared = by_reference(buffers)
+    for row in range(len(uniforms)):
+        count = shared.counts[row]
+        weights, ids = shared.weights[row, :count], shared.ids[row, :count]
+        if top_p[row] < 1:
+            weights = weights[: _keep_top_p(top_p[row], weights, ids, shared)]
+        if min_p[row] > 0:
             # Relative to the likeliest, whose weight is exp(0) = 1.
-            weights = weights[: _keep_from(np.float32(floats[MIN_P]), weights, ids)]
+            weights = weights[: _keep_from(np.float32(min_p[row]), weights, ids)]
         target = uniforms[row] * np.float64(_sum(weights))
-        token_id = np.int64(ids[_first_beyond(target, weights, buffers.blocks[1])])
-        buffers.chosen[row] = token_id
-        _remember(words, token_id, buffers.weights.shape[1])
-
-
-@entry
-def shift_rows(logits: Floats, buffers: SamplingBuffers) -> None:
-    """Write scores relative to the highest of their row.
-
-    Args:
-        logits: float32 [rows, vocabulary].
-        buffers: Of as many rows or more; `weights` and `highest` are written.
-    """
-    vocab_size = logits.shape[1]
-    for row in range(len(logits)):
-        highest = _highest(logits[row])
-        buffers.highest[row] = highest
-        for i in range(vocab_size):
-            buffers.weights[row, i] = logits[row, i] - highest
+        shared.chosen[row] = ids[_first_beyond(target, weights, shared.blocks[1])]
 
 
 @entry
@@ -199,30 +176,28 @@ def sum_rows(logits: Floats, num_top: Longs, top: Ints, buffers: SamplingBuffers
             smaller id first.
         buffers: Their first rows hold weights; `sums` is written.
     """
-    vocab_size = logits.shape[1]
+    shared, vocab_size = by_reference(buffers), logits.shape[1]
     for row in range(len(logits)):
-        buffers.sums[row] = _sum(buffers.weights[row])
+        shared.sums[row] = _sum(shared.weights[row])
         if num_top[row] > 0:
-            least, count = _nth_highest(num_top[row], logits[row], buffers), 0
+            least, count = _nth_highest(num_top[row], logits[row], shared), 0
             for i in range(vocab_size):
                 if logits[row, i] >= least:
-                    buffers.keys[0, count] = ~_key_of(logits[row, i])
-                    buffers.places[0, count] = i
+                    shared.keys[0, count] = ~_key_of(logits[row, i])
+                    shared.places[0, count] = i
                     count += 1
-            _sort(count, buffers)
+            _sort(count, shared)
             for i in range(num_top[row]):
-                top[row, i] = buffers.places[0, i]
+                top[row, i] = shared.places[0, i]
 
 
 # ---- What changes scores, and what is remembered -------------------------------------------------
 
 
-@inlined
-def _process(logits: Floats, words: Longs, floats: NDArray[np.float64], scores: Floats) -> None:
-    """Write the scores of a row after bias, penalties and what is forbidden."""
-    vocab_size, forbidden = len(logits), np.float32(-np.inf)
-    for i in range(vocab_size):
-        scores[i] = logits[i]
+@arithmetic
+def _process(scores: Floats, words: Longs, floats: NDArray[np.float64]) -> None:
+    """Apply bias, penalties and what is forbidden to the scores of a row."""
+    vocab_size, forbidden = len(scores), np.float32(-np.inf)
     biased = matrix_at(words[BIASED], 1, words[BIASED_SIZE], _INT32)
     bias = matrix_at(words[BIAS], 1, words[BIASED_SIZE], _FLOAT32)
     for i in range(words[BIASED_SIZE]):
@@ -243,7 +218,7 @@ def _process(logits: Floats, words: Longs, floats: NDArray[np.float64], scores: 
             scores[stop_ids[0, i]] = forbidden
 
 
-@inlined
+@arithmetic
 def _forbid_bad_words(words: Longs, scores: Floats) -> None:
     """Take away the score of every id that would complete a sequence."""
     bad_words = matrix_at(words[BAD_WORDS], 1, words[BAD_WORDS_SIZE], _INT32)[0]
@@ -298,7 +273,7 @@ def _keep_from(least: Number, weights: Floats, ids: Ints) -> Number:
     return kept
 
 
-@inlined
+@arithmetic
 def _keep_top_p(top_p: Number, weights: Floats, ids: Ints, buffers: SamplingBuffers) -> Number:
     """Move the likeliest until their share reaches `top_p` to the beginning; return how many.
 
@@ -390,9 +365,16 @@ def _search(target: Number, values: Floats) -> tuple[Number, Number]:
 def _sum(values: Floats) -> Number:
     """The sum in NumPy's order: by halves down to blocks of 128, each with eight sums."""
     count = len(values)
-    if count > _BLOCK:
-        half = count // 2 - count // 2 % 8
-        return _sum(values[:half]) + _sum(values[half:])
+    if count <= _BLOCK:
+        return _sum_of_block(values)
+    half = count // 2 - count // 2 % 8
+    return _sum(values[:half]) + _sum(values[half:])
+
+
+@arithmetic
+def _sum_of_block(values: Floats) -> Number:
+    """The sum of at most 128 values, in NumPy's order."""
+    count = len(values)
     result, whole = np.float32(0), count - count % 8
     if whole:
         a, b, c, d = values[0], values[1], values[2], values[3]
@@ -425,29 +407,6 @@ def _key_of(score: Number) -> Number:
 def _float_of_key(key: Number) -> Number:
     """The float of a key."""
     return float_of(np.int32(key ^ _SIGN if key & _SIGN else ~key))
-
-
-@arithmetic
-def _highest(scores: Floats) -> Number:
-    """The highest score; NaN if one is no number."""
-    high = _key_of(scores[0])
-    low = high
-    for i in range(len(scores)):
-        key = _key_of(scores[i])
-        high = key if key > high else high
-        low = key if key < low else low
-    if high > _KEY_OF_INFINITY or low < _KEY_OF_MINUS_INFINITY:
-        return np.float32(np.nan)
-    return _float_of_key(high)
-
-
-@arithmetic
-def _position_of(score: Number, scores: Floats) -> Number:
-    """Where a score first stands."""
-    position = 0
-    while scores[position] != score:
-        position += 1
-    return position
 
 
 @arithmetic

@@ -28,6 +28,8 @@ Rows: TypeAlias = NDArray[np.float32]
 # The largest 1 / temperature: beyond it float32 has infinity, and 0 times that is no number.
 _SHARPEST = float(np.finfo(np.float32).max)
 
+_ADDRESSES_OF_MEMORY = (kernel.SEEN, kernel.WRITTEN, kernel.BAD_WORDS)
+
 _ROWS_SCORED_AT_ONCE = 16  # so that room for a long prompt's scores stays small
 
 
@@ -59,8 +61,13 @@ class Sampler:
         prompt_ids: What the request begins with.
 
     Attributes:
-        logprobs: As in `SamplingParams`.
-        address: Of its record, for `kernel_sampling`.
+        logprobs: As in `SamplingParams`; and so are:
+        top_k: 0 for all.
+        top_p: A share.
+        min_p: A share.
+        sharpen: What scores are multiplied by, 1 / temperature; 0 takes the likeliest id.
+        changes_scores: Whether there is anything that `kernel_sampling.process_rows` does.
+        address: Of its record, for `process_rows`.
 
     Raises:
         GenerationError: The parameters do not fit the vocabulary, or the seed is out of range.
@@ -78,17 +85,17 @@ class Sampler:
         params.check(vocab_size)
         self._generator = np.random.Generator(np.random.PCG64(check_seed(seed)))
         self.logprobs = params.logprobs
+        self.top_k = min(params.top_k, vocab_size)
+        self.top_p, self.min_p = params.top_p, params.min_p
+        self.sharpen = min(1 / params.temperature, _SHARPEST) if params.temperature else 0.0
         self._record = np.zeros(kernel.NUM_FIELDS, np.int64)
         self.address = self._record.ctypes.data
         self._arrays: list[NDArray[Any]] = []  # that the record gives the addresses of
+        self._record[kernel.LAST] = -1
         floats = self._record.view(np.float64)
-        if params.temperature:
-            floats[kernel.SHARPEN] = min(1 / params.temperature, _SHARPEST)
-        floats[kernel.TOP_P], floats[kernel.MIN_P] = params.top_p, params.min_p
         floats[kernel.REPETITION] = params.repetition_penalty
         floats[kernel.FREQUENCY] = params.frequency_penalty
         floats[kernel.PRESENCE] = params.presence_penalty
-        self._record[kernel.TOP_K] = min(params.top_k, vocab_size)
         self._record[kernel.MIN_NEW_TOKENS] = min(params.min_new_tokens, 2**62)
         self._put(kernel.STOP_IDS, np.array(sorted(stop_ids), np.int32))
         self._put(kernel.BIASED, np.fromiter(params.logit_bias, np.int32))
@@ -106,6 +113,8 @@ class Sampler:
             known = prompt_ids[max(len(prompt_ids) - len(tail), 0) :]
             tail[len(tail) - len(known) :] = known
             self._put(kernel.TAIL, tail)
+        fields = kernel.MIN_NEW_TOKENS, kernel.BIASED_SIZE, *_ADDRESSES_OF_MEMORY
+        self.changes_scores = bool(self._record[list(fields)].any())
 
     def _put(self, field: int, array: NDArray[Any], *, with_size: bool = True) -> None:
         """Write the address of an array into the record, and its size behind it."""
@@ -123,6 +132,10 @@ class Sampler:
         self._put(field, table, with_size=False)
         self._record[field + 1] = len(seen)
 
+    def remember(self, token_id: int) -> None:
+        """Count an id as written before the next is chosen, if that makes a difference."""
+        self._record[kernel.LAST] = token_id
+
     def draw(self) -> float:
         """The next number of its generator, from 0 up to, but not including, 1."""
         return self._generator.random()
@@ -136,7 +149,7 @@ class BatchSampler:
     """
 
     def __init__(self, vocab_size: int) -> None:
-        self._vocab_size = vocab_size
+        self._ids = np.arange(vocab_size, dtype=np.int32)
         self._buffers = _buffers(1, vocab_size)
 
     def choose(
@@ -154,22 +167,20 @@ class BatchSampler:
             scores are not numbers, or all ids are forbidden.
         """
         num_rows = len(rows)
-        buffers = self._room(num_rows)
-        records = np.array([sampler.address for sampler in samplers], np.int64)
-        num_drawn = kernel.weigh_rows(logits, np.array(rows, np.int64), records, buffers)
-        chosen = buffers.chosen[:num_rows].tolist()
-        if num_drawn:
-            drawn = buffers.rows[:num_drawn].tolist()
-            uniforms = np.array([samplers[index].draw() for index in drawn])
-            weights = buffers.weights[:num_drawn]
-            np.exp(weights, out=weights)
-            kernel.draw_rows(records[drawn], uniforms, buffers)
-            for index, token_id in zip(drawn, buffers.chosen[:num_drawn].tolist(), strict=True):
-                chosen[index] = token_id
+        scores = self._room(num_rows).weights[:num_rows]
+        np.take(logits, rows, axis=0, out=scores, mode="clip")
+        changed = [index for index, sampler in enumerate(samplers) if sampler.changes_scores]
+        if changed:
+            records = [samplers[index].address for index in changed]
+            kernel.process_rows(scores, np.array(changed, np.int64), np.array(records, np.int64))
+        highest = scores.max(axis=1)
+        chosen = self._draw(samplers, scores, highest)
         found: list[Choice | GenerationError] = [Choice(token_id) for token_id in chosen]
-        highest = buffers.highest[:num_rows]
         for index in np.flatnonzero(~np.isfinite(highest)).tolist():
             found[index] = GenerationError(_why_none(float(highest[index])))
+        for index in changed:
+            if isinstance(found[index], Choice):
+                samplers[index].remember(chosen[index])
         scored = [
             index
             for index, sampler in enumerate(samplers)
@@ -184,6 +195,50 @@ class BatchSampler:
             for index, choice in zip(scored, choices, strict=True):
                 found[index] = choice
         return found
+
+    def _draw(self, samplers: Sequence[Sampler], scores: Rows, highest: Rows) -> list[int]:
+        """Choose an id from each row of scores that has a finite highest.
+
+        Args:
+            samplers: Of each row.
+            scores: The first rows of `weights`, which become weights.
+            highest: float32 [rows].
+
+        Returns:
+            The id of each row; of a row that is not finite, any.
+        """
+        sharpen = np.array([sampler.sharpen for sampler in samplers])
+        are_drawn = (sharpen > 0) & np.isfinite(highest)
+        chosen: list[int] = [0] * len(samplers)
+        if not are_drawn.all():
+            chosen = scores.argmax(axis=1).tolist()
+        drawn = np.flatnonzero(are_drawn)
+        if not len(drawn):
+            return chosen
+        if len(drawn) < len(samplers):
+            scores[: len(drawn)] = scores[drawn]
+            scores, highest, sharpen = scores[: len(drawn)], highest[drawn], sharpen[drawn]
+        drawing = [samplers[index] for index in drawn.tolist()]
+        buffers = self._buffers
+        buffers.ids[: len(drawing)] = self._ids
+        buffers.counts[: len(drawing)] = len(self._ids)
+        if any(sampler.top_k for sampler in drawing):
+            top_k = np.array([sampler.top_k for sampler in drawing], np.int64)
+            kernel.keep_top_k_rows(top_k, buffers)
+        # What passes the largest float32 is as good as infinite.
+        with np.errstate(over="ignore"):
+            np.subtract(scores, highest[:, None], out=scores)
+            np.multiply(scores, sharpen.astype(np.float32)[:, None], out=scores)
+        np.exp(scores, out=scores)
+        kernel.draw_rows(
+            np.array([sampler.top_p for sampler in drawing], np.float64),
+            np.array([sampler.min_p for sampler in drawing], np.float64),
+            np.array([sampler.draw() for sampler in drawing]),
+            buffers,
+        )
+        for index, token_id in zip(drawn, buffers.chosen[: len(drawn)].tolist(), strict=True):
+            chosen[index] = token_id
+        return chosen
 
     def score(
         self, token_ids: Sequence[int], logits: Rows, num_top: Sequence[int]
@@ -209,14 +264,15 @@ class BatchSampler:
     ) -> list[Choice | GenerationError]:
         num_rows = len(token_ids)
         buffers = self._room(num_rows)
-        kernel.shift_rows(logits, buffers)
-        weights = buffers.weights[:num_rows]
-        np.exp(weights, out=weights)
+        all_highest, weights = logits.max(axis=1), buffers.weights[:num_rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(logits, all_highest[:, None], out=weights)
+            np.exp(weights, out=weights)
         top = np.zeros((num_rows, int(num_top.max())), np.int32)
         kernel.sum_rows(logits, num_top, top, buffers)
         found: list[Choice | GenerationError] = []
         for row, token_id in enumerate(token_ids):
-            highest = float(buffers.highest[row])
+            highest = float(all_highest[row])
             if not math.isfinite(highest):
                 found.append(GenerationError(_why_none(highest)))
                 continue
@@ -229,7 +285,7 @@ class BatchSampler:
 
     def _room(self, num_rows: int) -> kernel.SamplingBuffers:
         if len(self._buffers.chosen) < num_rows:
-            self._buffers = _buffers(num_rows, self._vocab_size)
+            self._buffers = _buffers(num_rows, len(self._ids))
         return self._buffers
 
 
@@ -239,8 +295,6 @@ def _buffers(num_rows: int, vocab_size: int) -> kernel.SamplingBuffers:
         weights=aligned(size, np.float32),
         ids=np.empty(size, np.int32),
         counts=np.empty(num_rows, np.int64),
-        rows=np.empty(num_rows, np.int64),
-        highest=np.empty(num_rows, np.float32),
         sums=np.empty(num_rows, np.float32),
         chosen=np.zeros(num_rows, np.int64),
         keys=np.empty((2, vocab_size), np.uint32),
