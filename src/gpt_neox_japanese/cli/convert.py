@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _OWN_TEXT = "self"
+_SMALL = 16e6  # bytes of weights, which a processor's cache holds
 _BITS = {"bf16": 16, "int8": 8, "int4": 4}
 _FOREIGN = ("gguf", "gpt-neox")
 
@@ -135,6 +136,12 @@ def command(
     if terminal:
         click.echo("\r", nl=False, err=True)
     click.echo(f"{output}: {size / 1e6:,.1f} MB" + " of weights" * (target != "gguf"))
+    if target == "int4" and size < _SMALL:
+        click.echo(
+            "A model this small is read from the processor's cache, where int8 is faster and loses"
+            " next to nothing: --to int8",
+            err=True,
+        )
     if calibration:
         config = json.loads((output / "config.json").read_text(encoding="utf-8"))
         found = config["quantization_config"]["calibration"]
