@@ -149,3 +149,21 @@ def test_other_bits_than_four_take_no_calibration(tmp_path: Path) -> None:
             read=read_tensors,
             calibrate=lambda *given: LayerwiseCalibration(*given, windows()),
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "token_id", "said"),
+    [
+        ((1, 64), 0, "shape"),
+        ((64,), 0, "shape"),
+        ((9, 0), 0, "shape"),
+        ((9, 64), 50, "those below 50"),
+        ((9, 64), -1, "those below 50"),
+    ],
+)
+def test_windows_that_no_model_can_read_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], token_id: int, said: str
+) -> None:
+    random_model().save_pretrained(tmp_path / "source")
+    with pytest.raises(ArgumentError, match=said):
+        quantized(tmp_path / "source", tmp_path / "int4", np.full(shape, token_id, np.int64))

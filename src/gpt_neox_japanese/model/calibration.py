@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
@@ -44,7 +44,8 @@ class LayerwiseCalibration:
         windows: Ids of a text, int64 [windows, tokens]; two windows at least.
 
     Raises:
-        ArgumentError: The configuration describes no model.
+        ArgumentError: The configuration describes no model, or the windows are too few or hold ids
+            that the model has not.
     """
 
     def __init__(
@@ -54,6 +55,17 @@ class LayerwiseCalibration:
         allocation: Mapping[str, int],
         windows: NDArray[np.int64],
     ) -> None:
+        num_ids = int(config["vocab_size"])
+        if windows.ndim != 2 or len(windows) < 2 or not windows.size:
+            raise ArgumentError(
+                f"windows of shape {windows.shape} cannot be calibrated on; give two or more of a"
+                " token or more, [windows, tokens]"
+            )
+        if windows.min() < 0 or windows.max() >= num_ids:
+            raise ArgumentError(
+                f"windows hold ids from {windows.min()} to {windows.max()}, and the model has"
+                f" those below {num_ids}; encode the text with its own tokenizer"
+            )
         floats = {key: value for key, value in config.items() if key != "quantization_config"}
         self._config = GPTNeoXJapaneseConfig(**floats)
         self._config._attn_implementation = "sdpa"
