@@ -3,7 +3,8 @@
     python benchmarks/bench_quantization.py CORPUS [--works 20] [--characters 20000]
 
 The default model reads held-out works of a corpus with its own weights in float32, with bfloat16,
-and with int8 and int4 once with searched scales and once with plain rounding. The divergence is
+and with int8 and int4 once with searched scales and once with plain rounding; with int4 also
+calibrated, on text that it writes itself and on works that it was trained on. The divergence is
 Kullback and Leibler's of float32's distribution from the other's, in bits for a token.
 """
 
@@ -12,30 +13,29 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from harness import write_result
+from numpy.typing import NDArray
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.corpus import corpus_files, is_held_out, read_documents
 from gpt_neox_japanese.evaluation.bits_per_character import bits_per_character
 from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.inference.calibration_text import windows_of_own_text, windows_of_texts
+from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
+from gpt_neox_japanese.model.calibration import LayerwiseCalibration
 from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 HELD_OUT = 0.01  # of the works, as when the model was trained
-FORMATS = {
-    "bfloat16": (16, True),
-    "int8": (8, True),
-    "int8, plain rounding": (8, False),
-    "int4": (4, True),
-    "int4, plain rounding": (4, False),
-}
 
 
 def main() -> None:
@@ -46,27 +46,50 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=5000, help="at most, of a work")
     arguments = parser.parse_args()
 
-    documents = read_documents(corpus_files([arguments.corpus]))
-    held_out = (d.text for d in documents if is_held_out(d.id, HELD_OUT))
-    texts = [text[: arguments.characters] for text in islice(held_out, arguments.works)]
-    codec = Codec.load(default_model_directory())
+    def works(*, held_out: bool) -> Iterator[str]:
+        for document in read_documents(corpus_files([arguments.corpus])):
+            if is_held_out(document.id, HELD_OUT) == held_out:
+                yield document.text[: arguments.characters]
+
+    texts = list(islice(works(held_out=True), arguments.works))
+    checkpoint = Checkpoint.open()
+    codec = checkpoint.codec
+    own, trained_on = (
+        partial(calibrated_on, windows)
+        for windows in (
+            windows_of_own_text(checkpoint),
+            windows_of_texts(checkpoint, works(held_out=False)),
+        )
+    )
+    formats: dict[str, dict[str, Any]] = {
+        "bfloat16": {"bits": 16},
+        "int8": {"bits": 8},
+        "int8, plain rounding": {"bits": 8, "search": False},
+        "int4": {"bits": 4},
+        "int4, plain rounding": {"bits": 4, "search": False},
+        "int4, calibrated on its own text": {"bits": 4, "calibrate": own},
+        "int4, calibrated on its training text": {"bits": 4, "calibrate": trained_on},
+    }
     windows = list(windows_of(texts, codec))
 
     original = load(default_model_directory())
     expected = [odds(original, window) for window in windows]
     results = {"float32": measure(original, texts, codec, windows, expected)}
-    for name, (bits, search) in FORMATS.items():
+    for name, options in formats.items():
         with TemporaryDirectory() as directory:
             output = Path(directory, "model")
-            size = convert(
-                default_model_directory(), output, bits, read=read_tensors, search=search
-            )
+            size = convert(default_model_directory(), output, read=read_tensors, **options)
             result = measure(load(output), texts, codec, windows, expected)
         results[name] = {"megabytes": size / 1e6, **result}
     for name, result in results.items():
-        print(f"{name:24}", *(f"{key} {value:.4f}  " for key, value in result.items()))
+        print(f"{name:40}", *(f"{key} {value:.4f}  " for key, value in result.items()))
     characters = sum(map(len, texts))
     print(write_result("quantization", ["torch"], characters=characters, formats=results))
+
+
+def calibrated_on(windows: NDArray[np.int64], *checkpoint: Any) -> LayerwiseCalibration:
+    """What `convert` calls to begin a calibration on a text."""
+    return LayerwiseCalibration(*checkpoint, windows)
 
 
 def load(directory: Path) -> GPTNeoXJapaneseForCausalLM:

@@ -34,11 +34,67 @@ def test_a_converted_model_has_the_size_of_its_format_and_writes_as_before(
     result = run("convert", original, "--to", target, "--output", output)
     assert result.exit_code == 0, result.output
     assert "MB of weights" in result.stdout
+    assert ("int8 is faster" in result.stderr) is (target == "int4")  # of so small a model
     assert (output / WEIGHTS).stat().st_size <= share * (original / WEIGHTS).stat().st_size
     ids, logprobs = greedy(output)
     expected_ids, expected = greedy(original)
     assert ids == expected_ids
     assert logprobs == pytest.approx(expected, abs=error)
+
+
+def test_a_text_to_calibrate_on_changes_the_rounding_and_its_loss_is_told(tmp_path: Path) -> None:
+    text, output, alone = tmp_path / "text.txt", tmp_path / "out", tmp_path / "alone"
+    written = run("generate", "吾輩は猫である。", "--max-new-tokens", 400, "--seed", 1)
+    text.write_text(written.stdout * 30, encoding="utf-8")
+    result = run("convert", "default", "--to", "int4", "--calibration", text, "--output", output)
+    assert result.exit_code == 0, result.output
+    said = json.loads((output / "config.json").read_text())["quantization_config"]["calibration"]
+    assert f"calibrated on {said['tokens']:,} tokens" in result.stdout
+    assert f"{said['divergence_bits']:.4f} bits" in result.stdout
+    run("convert", "default", "--to", "int4", "--output", alone)
+    assert (output / WEIGHTS).stat().st_size == (alone / WEIGHTS).stat().st_size
+    assert (output / WEIGHTS).read_bytes() != (alone / WEIGHTS).read_bytes()
+    assert len(greedy(output)[0]) == 2
+
+
+def test_a_model_writes_the_text_to_calibrate_on_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt_neox_japanese.inference.calibration_text.NUM_TOKENS", 3 * 512)
+    output = tmp_path / "out"
+    result = run("convert", "default", "--to", "int4", "--calibration", "self", "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "The model writes 1,536 tokens" in result.stderr
+    assert "calibrated on 1,536 tokens" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "texts", "said"),
+    [
+        ("int4", ["short.txt"], "has 5 tokens, at least 4,608 are needed"),
+        ("int4", ["none.txt"], "none.txt does not exist"),
+        ("int4", ["short.pdf"], "unknown kind"),
+        ("int4", ["self", "short.txt"], "--calibration self stands alone"),
+        ("int4", [""], "names nothing"),
+        ("int8", ["self"], "--calibration is for --to int4"),
+        ("gguf", ["short.txt"], "--calibration is for --to int4"),
+    ],
+)
+def test_texts_that_cannot_be_calibrated_on_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, texts: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("short.txt", "short.pdf"):
+        Path(name).write_text("短い文。", encoding="utf-8")
+    options = [part for text in texts for part in ("--calibration", text)]
+    assert_refused(run("convert", "default", "--to", target, *options, "--output", "out"), said)
+    assert {path.name for path in tmp_path.iterdir()} == {"short.txt", "short.pdf"}
+
+
+def test_no_text_is_written_for_an_output_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    options = ("--to", "int4", "--calibration", "self", "--output", tmp_path)
+    assert_refused(run("convert", "default", *options), "not empty")
 
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

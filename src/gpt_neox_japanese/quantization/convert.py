@@ -7,31 +7,58 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors, quantized_modules
-from gpt_neox_japanese.quantization.formats import stored_matrix
+from gpt_neox_japanese.quantization.formats import Matrix, stored_matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
+from gpt_neox_japanese.quantization.quantize import quantize
 from gpt_neox_japanese.quantization.safetensors_writer import (
+    BitAllocation,
+    Quantizer,
     allocate_bits,
     quantization_config,
     write_weights,
 )
 
-__all__ = ["convert"]
+__all__ = ["Calibration", "convert"]
 
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
 
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|h5|msgpack|gguf)$|\.index\.json$")
+
+
+class Calibration(Protocol):
+    """Quantizes the matrices of one checkpoint by what they do with a text.
+
+    Attributes:
+        num_tokens: How many tokens the text has.
+    """
+
+    num_tokens: int
+
+    def quantize(self, name: str, weight: NDArray[np.float32], bits: int) -> Matrix:
+        """A `Quantizer`.
+
+        Args:
+            name: Of a matrix.
+            weight: float32 [outputs, columns].
+            bits: 8 or 4.
+        """
+        ...
+
+    def divergence(self) -> float:
+        """How far the quantised model is from the original one, in bits a token."""
+        ...
 
 
 def convert(
@@ -41,6 +68,8 @@ def convert(
     *,
     read: Callable[[Path], Mapping[str, Tensor]],
     search: bool = True,
+    calibrate: Callable[[dict[str, Any], Mapping[str, Tensor], BitAllocation], Calibration]
+    | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
@@ -55,12 +84,16 @@ def convert(
         read: Gives a directory's tensors by name; memory-mapped, if they shall not all be in
             memory.
         search: See `quantize`.
+        calibrate: Begins a calibration, of config.json, all tensors and the bits that each is to
+            have; for `bits` 4 only. None quantises every matrix by itself. How many tokens it took
+            and how far the result is from the source then stands in config.json.
         progress: Called with the number of bytes written and of all bytes.
 
     Returns:
         Bytes of the weights.
 
     Raises:
+        ArgumentError: `calibrate` is given, and `bits` is not 4.
         CheckpointError: The source cannot be read or converted.
         OutputError: The output exists or cannot be written.
         OSError: The disk is full or fails.
@@ -77,6 +110,8 @@ def convert(
         ...     size == (output / "model.safetensors").stat().st_size
         True
     """
+    if calibrate is not None and bits != 4:
+        raise ArgumentError(f"calibration is for 4 bits, not for {bits}; leave it out")
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
     config = _read_configs(source, bits)
@@ -91,10 +126,21 @@ def convert(
     config["dtype"] = "bfloat16" if bits == 16 else "float32"
     if (quantization := quantization_config(allocation, bits)) is not None:
         config["quantization_config"] = quantization
+    calibration = calibrate(config, tensors, allocation) if calibrate is not None else None
+    quantizer: Quantizer = (
+        calibration.quantize
+        if calibration is not None
+        else lambda _name, weight, bits: quantize(weight, bits, search=search)
+    )
 
     with outputs.growing(partial, output, "config.json"):
         weights = partial / "model.safetensors"
-        write_weights(weights, tensors, allocation, search=search, progress=progress)
+        write_weights(weights, tensors, allocation, quantizer=quantizer, progress=progress)
+        if calibration is not None:
+            config["quantization_config"]["calibration"] = {
+                "tokens": calibration.num_tokens,
+                "divergence_bits": calibration.divergence(),
+            }
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
                 shutil.copyfile(file, partial / file.name)

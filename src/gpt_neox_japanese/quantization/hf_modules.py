@@ -45,6 +45,7 @@ class QuantizationConfig(QuantizationConfigMixin):
         bits: 8 or 4, of most matrices.
         group_size: Columns that share a scale in int4.
         modules: Name of each quantised module → its bits.
+        calibration: What `convert` says of the text that it quantised by; kept, and not read.
 
     Raises:
         CheckpointError: A value is not one that is written here.
@@ -55,9 +56,12 @@ class QuantizationConfig(QuantizationConfigMixin):
         bits: int = 8,
         group_size: int = GROUP,
         modules: Mapping[str, int] | None = None,
+        calibration: Mapping[str, float] | None = None,
         **_: Any,
     ) -> None:
         self.quant_method = METHOD  # type: ignore[assignment]
+        if calibration is not None:
+            self.calibration = calibration
         self.bits, self.group_size = bits, group_size
         given = {"quant_method": METHOD, "bits": bits, "group_size": group_size, "modules": modules}
         self.modules = quantized_modules({"quantization_config": given})

@@ -29,11 +29,14 @@ def _clip_and_round(value: Number, low: Number, high: Number) -> Number:
 
 
 @_fastmath  # type: ignore[untyped-decorator]
-def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floats) -> Number:
+def _error(
+    values: Floats, importance: Floats, scale: Number, low: Number, high: Number, lanes: Floats
+) -> Number:
     """The squared error of a scale.
 
     Args:
-        values: float32, a multiple of 16 of them.
+        values: float32 [columns].
+        importance: float32 [columns]; what the squared error of each counts.
         scale: float32, not zero.
         low: The least integer.
         high: The greatest integer.
@@ -45,11 +48,11 @@ def _error(values: Floats, scale: Number, low: Number, high: Number, lanes: Floa
         for lane in range(16):
             value = values[start + lane]
             miss = value - scale * _clip_and_round(value * factor, low, high)
-            lanes[lane] += miss * miss
+            lanes[lane] += importance[start + lane] * miss * miss
     total = lanes.sum()
     for index in range(values.size - values.size % 16, values.size):
         miss = values[index] - scale * _clip_and_round(values[index] * factor, low, high)
-        total += miss * miss
+        total += importance[index] * miss * miss
     return total
 
 
@@ -75,7 +78,7 @@ def quantize_int8_rows(
         scales: float32 [outputs].
     """
     low, high = np.float32(-127), np.float32(127)
-    lanes = np.empty(16, np.float32)
+    lanes, alike = np.empty(16, np.float32), np.ones(values.shape[1], np.float32)
     for row in range(len(values)):
         absmax = _absmax(values[row])
         if absmax < np.float32(1e-30):
@@ -85,7 +88,7 @@ def quantize_int8_rows(
         best = np.float32(np.inf)
         for ratio in ratios:
             scale = absmax * ratio / high
-            error = _error(values[row], scale, low, high, lanes)
+            error = _error(values[row], alike, scale, low, high, lanes)
             if error < best:
                 best = error
                 scales[row] = scale
@@ -112,7 +115,11 @@ def _from_bfloat(bits: Number, word: NDArray[np.uint32]) -> Number:
 
 @entry
 def quantize_int4_groups(
-    values: Floats, steps: Floats, quantized: NDArray[np.int8], scales: NDArray[np.uint16]
+    values: Floats,
+    importance: Floats,
+    steps: Floats,
+    quantized: NDArray[np.int8],
+    scales: NDArray[np.uint16],
 ) -> None:
     """Quantize to int4 with one scale a group of GROUP columns.
 
@@ -121,6 +128,7 @@ def quantize_int4_groups(
 
     Args:
         values: float32 [outputs, columns], finite; columns a multiple of GROUP.
+        importance: float32 [columns]; what the squared error of each column counts.
         steps: float32 [tries]; what is tried as the largest weight over the scale.
         quantized: int8 [outputs, columns], becomes -8 to 7.
         scales: bfloat16 as bit patterns, uint16 [outputs, columns / GROUP].
@@ -129,8 +137,8 @@ def quantize_int4_groups(
     lanes, word = np.empty(16, np.float32), np.empty(1, np.uint32)
     for row in range(values.shape[0]):
         for group in range(scales.shape[1]):
-            part = values[row, group * GROUP : (group + 1) * GROUP]
-            target = quantized[row, group * GROUP : (group + 1) * GROUP]
+            first, last = group * GROUP, (group + 1) * GROUP
+            part, target = values[row, first:last], quantized[row, first:last]
             absmax = _absmax(part)
             if absmax < np.float32(1e-30):
                 scales[row, group] = 0
@@ -140,7 +148,7 @@ def quantize_int4_groups(
             for step in steps:
                 bits = _to_bfloat(absmax / step, word)
                 scale = _from_bfloat(bits, word)
-                error = _error(part, scale, low, high, lanes)
+                error = _error(part, importance[first:last], scale, low, high, lanes)
                 if error < best:
                     best = error
                     scales[row, group] = bits

@@ -17,18 +17,20 @@ from gpt_neox_japanese.quantization.kernel_quantize import (
     quantize_int8_rows,
 )
 
-__all__ = ["quantize"]
+__all__ = ["INT4_STEPS", "LARGE", "quantize"]
 
 # The largest weight that is not clipped, over the largest of the row; 1 is plain rounding.
 _INT8_CLIPPING = np.array(
     [1, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7], dtype=np.float32
 )
 
-# The largest weight of a group over the scale; 7 is plain rounding.
 _STEPS = np.arange(5.5, 10.25, 0.25, dtype=np.float32)
-_INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
+INT4_STEPS = np.concatenate([np.array([7], dtype=np.float32), _STEPS, -_STEPS])
+"""What is tried as the largest weight of a group over its scale; 7 is plain rounding."""
 
-_LARGE = np.float32(1e15)  # squares of these, and sums of them, are still finite
+LARGE = np.float32(1e15)
+"""Squares of weights up to here, and sums of them, are finite."""
+
 _SHRINK = np.float32(2.0**-80)
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -71,7 +73,9 @@ def quantize(weight: NDArray[np.float32], bits: int, *, search: bool = True) -> 
         raise CheckpointError(f"{columns} columns are no multiple of {GROUP}; choose 8 bits")
     weight, shrunk = _shrink(weight, GROUP)
     patterns = np.zeros((outputs, columns // GROUP), np.uint16)
-    quantize_int4_groups(weight, _INT4_STEPS if search else _INT4_STEPS[:1], quantized, patterns)
+    alike = np.ones(columns, np.float32)
+    steps = INT4_STEPS if search else INT4_STEPS[:1]
+    quantize_int4_groups(weight, alike, steps, quantized, patterns)
     groups = patterns.reshape(-1)
     groups[shrunk] = bfloat16_array(float32_array(groups[shrunk]) / _SHRINK)
     return _finite(Matrix(pack_int4(quantized), patterns))
@@ -89,7 +93,7 @@ def _shrink(weight: Floats, columns: int) -> tuple[Floats, NDArray[np.bool_]]:
         must be multiplied in the end.
     """
     groups = weight.reshape(-1, columns)
-    large = np.maximum(groups.max(axis=1, initial=0), -groups.min(axis=1, initial=0)) > _LARGE
+    large = np.maximum(groups.max(axis=1, initial=0), -groups.min(axis=1, initial=0)) > LARGE
     if large.any():
         groups = groups.copy()
         groups[large] *= _SHRINK
@@ -99,7 +103,7 @@ def _shrink(weight: Floats, columns: int) -> tuple[Floats, NDArray[np.bool_]]:
 def _finite(matrix: Matrix) -> Matrix:
     """Refuse the few matrices whose largest weights, rounded up, are no float32."""
     assert matrix.scales is not None
-    large = np.abs(float32_array(matrix.scales)).max(initial=0) > _LARGE
+    large = np.abs(float32_array(matrix.scales)).max(initial=0) > LARGE
     with np.errstate(over="ignore"):
         finite = not large or np.isfinite(matrix.floats()).all()
     if not finite:

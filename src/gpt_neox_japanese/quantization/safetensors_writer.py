@@ -21,16 +21,17 @@ from torch import Tensor
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.quantization.formats import METHOD
+from gpt_neox_japanese.quantization.formats import METHOD, Matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.quantize import quantize
 
-__all__ = ["BitAllocation", "allocate_bits", "quantization_config", "write_weights"]
+__all__ = ["BitAllocation", "Quantizer", "allocate_bits", "quantization_config", "write_weights"]
 
 _ALIGNMENT = 64
 _BYTES = {"F32": 4, "BF16": 2, "I8": 1, "U8": 1}
 
 BitAllocation = dict[str, int]  # name of a tensor → its bits: 4, 8, 16 (bfloat16) or 32
+Quantizer = Callable[[str, NDArray[np.float32], int], Matrix]  # name, weight, 4 or 8 bits
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def write_weights(
     tensors: Mapping[str, Tensor],
     allocation: BitAllocation,
     *,
-    search: bool = True,
+    quantizer: Quantizer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Convert tensors and write them.
@@ -109,7 +110,8 @@ def write_weights(
         path: A safetensors file to make.
         tensors: Floating point, by name.
         allocation: Of `allocate_bits`; the tensors that it names are written.
-        search: See `quantize`.
+        quantizer: Quantizes a matrix, and is asked for one after the other, layers in order; None
+            is `quantize`.
         progress: Called with the number of bytes written and of all bytes.
 
     Raises:
@@ -123,17 +125,22 @@ def write_weights(
     }
     order = sorted(
         allocation,
-        key=lambda name: (any(e.size % _ALIGNMENT for e in parts[name]), -allocation[name], name),
+        key=lambda name: (
+            any(e.size % _ALIGNMENT for e in parts[name]),
+            -allocation[name],
+            [(len(part) * part.isdecimal(), part) for part in name.split(".")],  # 9 before 10
+        ),
     )
     layouts = [layout for name in order for layout in parts[name]]
     whole = sum(layout.size for layout in layouts)
     written = 0
+    quantizer = quantizer or (lambda _name, weight, bits: quantize(weight, bits))
     with path.open("xb") as stream:
         stream.write(_header(layouts))
         for name in order:
             for layout, array in zip(
                 parts[name],
-                _stored_arrays(name, tensors[name], allocation[name], search),
+                _stored_arrays(name, tensors[name], allocation[name], quantizer),
                 strict=True,
             ):
                 assert array.nbytes == layout.size, layout
@@ -174,7 +181,7 @@ def _header(layouts: list[_TensorLayout]) -> bytes:
 
 
 def _stored_arrays(
-    name: str, tensor: Tensor, bits: int, search: bool
+    name: str, tensor: Tensor, bits: int, quantizer: Quantizer
 ) -> Iterator[NDArray[np.generic]]:
     if bits >= 16:
         floats = tensor.to(torch.float32 if bits == 32 else torch.bfloat16).contiguous()
@@ -186,7 +193,7 @@ def _stored_arrays(
         yield (floats if bits == 32 else floats.view(torch.uint16)).numpy()
     else:
         try:
-            matrix = quantize(tensor.float().numpy(), bits, search=search)
+            matrix = quantizer(name, tensor.float().numpy(), bits)
         except CheckpointError as error:
             raise CheckpointError(f"{name}: {error}") from error
         assert matrix.scales is not None
