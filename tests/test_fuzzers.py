@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,14 @@ def test_a_result_tells_which_cases_ran_before_the_package_changed(tmp_path: Pat
     assert [(run["commit"], run["cases"]) for run in after["earlier"]] == [("before", 10)]
     assert after["cases"] == sum(after["outcomes"].values()) == 20
     assert _run("fuzz_parsers", 30, state) == after
+
+
+def test_huge_numbers_are_mutated_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    change_json_text = importlib.import_module("mutations").change_json_text
+    for seed in range(500):
+        text, _ = change_json_text(random.Random(seed), b'{"a": 1%s}' % (b"0" * 400), ("a",))
+        assert text is not None
 
 
 def _run(name: str, cases: int, state: Path) -> dict[str, Any]:
