@@ -288,12 +288,17 @@ def _in_child(
     os.close(writable)
     begun: dict[str, Any] | None = None
     hangs = False
-    for report in _reports(readable, process, fuzzer.seconds_a_case):
-        hangs = report is None
-        if report is not None:
-            begun = None if "attempts" in report else report
-            if begun is None:
-                yield report
+    try:
+        for report in _reports(readable, process, fuzzer.seconds_a_case):
+            hangs = report is None
+            if report is not None:
+                begun = None if "attempts" in report else report
+                if begun is None:
+                    yield report
+    except BaseException:  # this process is stopped, and the folder is to be removed
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        raise
     os.close(readable)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     tail = log.read_text(errors="replace")[-3000:]
