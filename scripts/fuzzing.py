@@ -194,6 +194,7 @@ def run(fuzzer: Fuzzer) -> None:
     options = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it
     sys.dont_write_bytecode = True  # modules that a case imports first are no finding
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory_folder()) as name:
         folder = Path(name)
