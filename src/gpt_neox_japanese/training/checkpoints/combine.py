@@ -20,8 +20,10 @@ from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config, sizes
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_model
-from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.files.tensor_files import read_tensors, read_weights
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.model_setup import merged_model
 
@@ -47,6 +49,7 @@ def average_models(
     Raises:
         ArgumentError: There are not as many shares as models, or one of them is negative.
         CheckpointError: The models differ in more than their weights, or one is broken.
+        VocabularyError: A vocabulary is.
         OutputError: The output exists or cannot be written.
         OSError: The disk is full or fails.
     """
@@ -78,6 +81,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None, dtype: torch.dt
 
     Raises:
         CheckpointError: One of them is missing or broken, or they do not belong together.
+        VocabularyError: There is no vocabulary, or it is broken.
         ArgumentError: PEFT is not installed.
         OutputError: The output exists or cannot be written.
         TrainingError: The disk is full or fails.
@@ -106,8 +110,9 @@ def merge_adapter(adapter: Path, output: Path, base: str | None, dtype: torch.dt
             f"{str(adapter)!r} cannot be added to {named!r}: {one_line(error)}; name the model that"
             " was adapted with --base"
         ) from error
+    tokenizer = adapter if (adapter / TOKENIZER_FILES[0]).is_file() else directory
+    check_model(Codec.load(tokenizer), model.config.to_dict(), tokenizer)
     with outputs.growing(partial, output, "config.json"):
-        tokenizer = adapter if (adapter / TOKENIZER_FILES[0]).is_file() else directory
         weights = dict(model.named_parameters())
         export(model, weights, tokenizer, partial, dtype)
     return sum(weight.numel() for weight in weights.values())
@@ -136,8 +141,11 @@ def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
         )
     if sizes(config) != sizes(expected):
         raise CheckpointError(f"{str(model)!r} has another shape than {str(first)!r}")
-    if Codec.load(model).fingerprint != Codec.load(first).fingerprint:
+    codec = Codec.load(model)
+    if codec.fingerprint != Codec.load(first).fingerprint:
         raise CheckpointError(f"{str(model)!r} has another vocabulary than {str(first)!r}")
+    check_model(codec, config, model)
+    check_tensors(config, read_weights(model), str(model))
     return read_tensors(model)
 
 
