@@ -180,3 +180,33 @@ def test_a_mean_is_of_whole_models(models: list[Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"final_layer_norm\.bias"):
         average_models(models, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_mean_that_no_model_computes_with_is_not_written(
+    models: list[Path], tmp_path: Path
+) -> None:
+    path = models[0] / "generation_config.json"
+    whole = path.read_bytes()
+    path.write_text('{"use_cache": "yes"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="use_cache is 'yes'"):
+        average_models(models, tmp_path / "mean")
+    path.write_bytes(whole)
+    weights = load_file(models[1] / "model.safetensors")
+    name = "gpt_neox_japanese.final_layer_norm.bias"
+    weights[name][3] = float("nan")
+    save_file(weights, models[1] / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{name} that are not finite"):
+        average_models(models, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+@ignores_peft
+def test_adapters_with_broken_numbers_are_not_merged(
+    adapter: Path, models: list[Path], tmp_path: Path
+) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = float("inf")
+    save_file(weights, adapter / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="not finite"):
+        merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
+    assert not (tmp_path / "merged").exists()
