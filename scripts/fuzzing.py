@@ -8,8 +8,8 @@ A case may end in two ways: it works, or an error of ours says why not. What els
 finding: another exception (a lack of memory too), a signal, a hang; a file that is written outside
 of the folder for results, a connection that is opened, a program that is started.
 
-`--state` is the result file, and where the next call with the same seed goes on, unless the package
-has changed.
+`--state` is the result file, and where the next call with the same seed goes on. Where the package
+has changed since, what was counted is moved to `earlier`, with its commit, and new cases are tried.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def run(fuzzer: Fuzzer) -> None:
     """
     description = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--cases", type=int, default=1000, help="of all runs together")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, help="result file, where the next call goes on")
@@ -194,6 +194,7 @@ def run(fuzzer: Fuzzer) -> None:
     options = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it
     sys.dont_write_bytecode = True  # modules that a case imports first are no finding
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory_folder()) as name:
         folder = Path(name)
@@ -207,6 +208,8 @@ def run(fuzzer: Fuzzer) -> None:
         state = _carry_out(fuzzer, options, folder)
     found = sum(state["findings"].values())
     print(f"{state['cases']:,} cases: {state['outcomes']}, findings: {state['findings']}")
+    for run in state["earlier"]:
+        print(f"before, at {run['commit']}: {run['cases']:,} cases, findings: {run['findings']}")
     sys.exit(found > 0)
 
 
@@ -214,10 +217,11 @@ def _carry_out(fuzzer: Fuzzer, options: argparse.Namespace, folder: Path) -> dic
     state = _read_state(options, fuzzer.packages)
     outcomes, findings = Counter(state["outcomes"]), Counter(state["findings"])
     processor_seconds = state["processor_seconds"]
+    before = sum(run["cases"] for run in state["earlier"])
     end = time.monotonic() + options.seconds
-    while state["cases"] < options.cases and time.monotonic() < end:
-        last = min(state["cases"] + _CASES_A_CHILD, options.cases)
-        for report in _in_child(fuzzer, options.seed, range(state["cases"], last), end, folder):
+    while (first := before + state["cases"]) < options.cases and time.monotonic() < end:
+        numbers = range(first, min(first + _CASES_A_CHILD, options.cases))
+        for report in _in_child(fuzzer, options.seed, numbers, end, folder):
             state["cases"] += 1
             for attempt, outcome, detail in report["attempts"]:
                 if outcome in ("works", "refused"):
@@ -285,12 +289,17 @@ def _in_child(
     os.close(writable)
     begun: dict[str, Any] | None = None
     hangs = False
-    for report in _reports(readable, process, fuzzer.seconds_a_case):
-        hangs = report is None
-        if report is not None:
-            begun = None if "attempts" in report else report
-            if begun is None:
-                yield report
+    try:
+        for report in _reports(readable, process, fuzzer.seconds_a_case):
+            hangs = report is None
+            if report is not None:
+                begun = None if "attempts" in report else report
+                if begun is None:
+                    yield report
+    except BaseException:  # this process is stopped, and the folder is to be removed
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        raise
     os.close(readable)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     tail = log.read_text(errors="replace")[-3000:]
@@ -419,19 +428,25 @@ def _read_state(options: argparse.Namespace, packages: list[str]) -> dict[str, A
         "outcomes": {},
         "findings": {},
         "examples": [],
+        "earlier": [],
     }
     if options.state is None or not options.state.is_file():
         return fresh
     state: dict[str, Any] = json.loads(options.state.read_text(encoding="utf-8"))
-    for name in ("seed", "sources", "versions"):
+    if state.get("seed") != fresh["seed"]:
+        print(f"{options.state}: the seed is not what it was; beginning anew")
+        return fresh
+    earlier = state.setdefault("earlier", [])
+    for name in ("sources", "versions"):
         if state.get(name) != fresh[name]:
-            print(f"{options.state}: {name} is not what it was; beginning anew")
-            return fresh
+            print(f"{options.state}: {name} is not what it was; going on with new cases")
+            kept = ("commit", "date", "cases", "processor_seconds", "findings", "examples")
+            return fresh | {"earlier": [*earlier, {name: state[name] for name in kept}]}
     return state
 
 
 def _sources() -> str:
-    """Of the package and this script: all cases of a result are about the same ones."""
+    """Of the package and this script: cases that are counted together are about the same ones."""
     package = Path(gpt_neox_japanese.__file__).parent
     scripts = Path(__file__).parent
     files = [*sorted(package.rglob("*.py")), *sorted(scripts.glob("*.py")), Path(sys.argv[0])]

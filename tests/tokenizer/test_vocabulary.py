@@ -96,6 +96,7 @@ def test_broken_line_is_named(tmp_path: Path, vocab: bytes, said: str) -> None:
         ('{"emoji": {"😀": "<|emoji1|>"}, "emoji_inv": {}}', "<|emoji1|>"),
         ('{"emoji": {"😀": "<|emoji99|>"}, "emoji_inv": {}}', "<|emoji99|>"),
         ("[" * 100_000, "nested"),
+        ('{"emoji": {},\n "emoji_inv": {"<SP>": "\\ud83d"}}', "line 2: not JSON (Half"),
         ('{"emoji": ' + "9" * 5000 + "}", "huge number"),
         (json.dumps({"emoji": {"😀" * 65: "<SP>"}, "emoji_inv": {}}), "at most 64"),
         (json.dumps({"emoji": {}, "emoji_inv": {"<SP>": "😀" * 65}}), "at most 64"),

@@ -1,8 +1,9 @@
-"""JSON of strangers: objects, and the indices that name files of weights."""
+"""JSON of strangers: values, objects, and the indices that name files of weights."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,34 @@ from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
 from gpt_neox_japanese.files.remote import AnyPath
 
-__all__ = ["read_index", "read_object"]
+__all__ = ["parse_json", "read_index", "read_object"]
 
 _MODEL_DIRECTORY = (
     "a model is a directory with config.json, model.safetensors, vocab.txt and emoji.json"
 )
+
+# An escape in a string; the group is half of a surrogate pair, without the other half beside it.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F])|.)"
+)
+
+
+def parse_json(text: str) -> Any:
+    """The value that JSON spells, with strings that can be written into a file again.
+
+    Args:
+        text: JSON.
+
+    Raises:
+        json.JSONDecodeError: (a `ValueError`) It is none, or half of a surrogate pair is in it.
+        ValueError: A number has thousands of digits.
+        RecursionError: It is nested too deeply.
+    """
+    value = json.loads(text)
+    for escape in _ESCAPE.finditer(text):
+        if escape[1]:
+            raise json.JSONDecodeError("Half of a surrogate pair", text, escape.start())
+    return value
 
 
 def read_object(
@@ -37,7 +61,7 @@ def read_object(
     if isinstance(path, Path):
         check_regular(path, error)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except OSError as reason:
         raise error(f"cannot read {str(path)!r}: {reason.strerror or reason}; {remedy}") from reason
     except (ValueError, RecursionError) as reason:

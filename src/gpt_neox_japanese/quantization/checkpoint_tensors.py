@@ -7,7 +7,8 @@ tensors or written. Nothing is read of them but their names, shapes and dtypes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,19 @@ from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files.model_config import sizes
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.formats import METHOD, check_tensor, stored_matrix
+from gpt_neox_japanese.quantization.int4 import SCALE
 
-__all__ = ["HEAD", "PREFIX", "check_tensors", "quantized_modules", "tensor_shapes"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "HEAD",
+    "PREFIX",
+    "check_tensors",
+    "check_writable",
+    "quantized_modules",
+    "tensor_shapes",
+]
 
 PREFIX = "gpt_neox_japanese."
 """What the names of the transformer's tensors begin with, where there is a head beside it."""
@@ -47,6 +59,29 @@ def check_tensors(
         _check(config, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{where!r}: {error}") from error
+
+
+def check_writable(tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse tensors that nobody could load afterwards, were they written into another file.
+
+    Args:
+        tensors: By name.
+        source: Where they are from, for messages.
+
+    Raises:
+        CheckpointError: One repeats the same numbers, or has a name that a file uses otherwise.
+    """
+    for name, tensor in tensors.items():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{str(source)!r}: {name} repeats the same numbers, {tensor.nbytes:,} bytes of"
+                " them; remove it from the checkpoint"
+            )
+        if name == "__metadata__" or (name.endswith(SCALE) and name[: -len(SCALE)] in tensors):
+            raise CheckpointError(
+                f"{str(source)!r}: a tensor is called {name!r}, a name that the written file has"
+                " another use for; give it another one"
+            )
 
 
 def quantized_modules(config: Mapping[str, Any]) -> dict[str, int]:

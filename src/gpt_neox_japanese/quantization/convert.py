@@ -17,7 +17,11 @@ from torch import Tensor
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
-from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors, quantized_modules
+from gpt_neox_japanese.quantization.checkpoint_tensors import (
+    check_tensors,
+    check_writable,
+    quantized_modules,
+)
 from gpt_neox_japanese.quantization.formats import Matrix, stored_matrix
 from gpt_neox_japanese.quantization.int4 import SCALE
 from gpt_neox_japanese.quantization.quantize import quantize
@@ -119,7 +123,7 @@ def convert(
     check_tensors(config, _arrays(tensors), str(source))
     tensors = _dequantize(tensors, quantized_modules(config))
     config.pop("quantization_config", None)
-    _check_tensors(tensors, source)
+    check_writable(tensors, source)
     _drop_tied_head(tensors, config)
     allocation = allocate_bits(tensors, bits, _LOOKUPS)
     config.pop("torch_dtype", None)
@@ -179,21 +183,6 @@ def _dequantize(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[s
             floats[name] = torch.from_numpy(matrix.floats()).bfloat16()
             floats.pop(name + SCALE, None)
     return floats
-
-
-def _check_tensors(tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Refuse what nobody could load afterwards."""
-    for name, tensor in tensors.items():
-        if tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise CheckpointError(
-                f"{str(source)!r}: {name} repeats the same numbers, {tensor.nbytes:,} bytes of"
-                " them; remove it from the checkpoint"
-            )
-        if name == "__metadata__" or (name.endswith(SCALE) and name[: -len(SCALE)] in tensors):
-            raise CheckpointError(
-                f"{str(source)!r}: a tensor is called {name!r}, a name that the converted file has"
-                " another use for; give it another one"
-            )
 
 
 def _drop_tied_head(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import VocabularyError
+from gpt_neox_japanese.files.json_files import parse_json
 from gpt_neox_japanese.files.regular_files import check_regular
 
 __all__ = ["EMOJI_FILE", "VOCAB_FILE", "Vocabulary"]
@@ -246,7 +247,7 @@ def _parse_vocab(text: str, path: str) -> tuple[tuple[str, ...], ...]:
 
 def _parse_emoji(text: str, path: str) -> tuple[dict[str, str], dict[str, str]]:
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except json.JSONDecodeError as error:
         _fail(path, error.lineno, f"not JSON ({error.msg})")
     except (RecursionError, ValueError):  # also a number of 5,000 digits

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from gpt_neox_japanese.checks import check_integer, check_number, check_text, short_repr
@@ -25,6 +26,7 @@ __all__ = [
     "RunSettings",
     "Settings",
     "check_same_run",
+    "check_saved",
     "record_settings",
     "settings_to_dict",
     "upgrade_saved",
@@ -249,7 +251,19 @@ class RunSettings(Settings):
     save_every: int
 
 
-def _check_values(settings: Architecture | Settings) -> None:
+def check_saved(saved: Mapping[str, Any]) -> None:
+    """Hold what a checkpoint remembers of settings to what each of them may be.
+
+    Args:
+        saved: What a checkpoint remembers, as `settings_to_dict` and then JSON give it.
+
+    Raises:
+        ArgumentError: A value is out of its range.
+    """
+    _check_values(SimpleNamespace(**saved))
+
+
+def _check_values(settings: Architecture | Settings | SimpleNamespace) -> None:
     """Hold every value to what it may be, and make Python's own numbers of NumPy's."""
     for name, value in vars(settings).items():
         if value is None and getattr(Settings, name, "") is None:

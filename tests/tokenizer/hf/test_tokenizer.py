@@ -478,6 +478,39 @@ def test_what_transformers_stumbles_over_in_a_file_is_told_as_the_files_fault(
         GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ('"model_max_length": "512"', "model_max_length is '512'; it must be an integer"),
+        ('"model_max_length": 0.5', "an integer, 1 or more"),
+        ('"max_len": -1', "an integer, 1 or more"),
+        ('"legacy": 0', "True or False"),
+        ('"do_clean_text": "false"', "True or False"),
+        ('"split_special_tokens": []', "True or False"),
+        ('"model_input_names": "input_ids"', "begin with 'input_ids'"),
+        ('"model_input_names": ["attention_mask"]', "begin with 'input_ids'"),
+        ('"model_input_names": ["input_ids", null]', "begin with 'input_ids'"),
+        ('"model_input_names": null', "begin with 'input_ids'"),
+        ('"x": ["\\ud800"]', "x cannot be saved"),
+    ],
+)
+def test_options_with_which_a_tokenizer_could_not_be_used_or_saved_are_refused(
+    files: Path, field: str, reason: str
+) -> None:
+    (files / "tokenizer_config.json").write_text(f"{{{field}}}", encoding="utf-8")
+    with pytest.raises(TokenizationError, match=reason):
+        GPTNeoXJapaneseTokenizer.from_pretrained(files)
+
+
+def test_options_of_other_programs_do_no_harm(files: Path, tmp_path: Path) -> None:
+    options = '{"model_max_length": null, "model_input_names": ["input_ids"], "max_len": 9, "x": 1}'
+    (files / "tokenizer_config.json").write_text(options, encoding="utf-8")
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(files)
+    assert tokenizer("猫").keys() == {"input_ids"}
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer_config.json").is_file()
+
+
 def test_a_special_token_without_characters_is_none(tmp_path: Path) -> None:
     vocabulary(["猫"]).save(tmp_path)
     config = tmp_path / "tokenizer_config.json"

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese import Codec, GPTNeoXJapaneseForCausalLM, TextGenerator
-from gpt_neox_japanese.errors import ArgumentError, CheckpointError, OutputError
+from gpt_neox_japanese.errors import (
+    ArgumentError,
+    CheckpointError,
+    OutputError,
+    VocabularyError,
+)
 from gpt_neox_japanese.training.checkpoints.combine import average_models, merge_adapter
 from tests.cli.run import assert_refused, run
 from tests.model.small import small_model
@@ -149,5 +154,59 @@ def test_an_adapter_that_is_damaged_is_refused(
 ) -> None:
     (adapter / name).write_bytes(data)
     with pytest.raises(CheckpointError, match="cannot be added"):
+        merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
+    assert not (tmp_path / "merged").exists()
+
+
+@ignores_peft
+@pytest.mark.parametrize("where", ["adapter", "base"])
+def test_a_merged_model_has_the_vocabulary_that_it_was_trained_with(
+    adapter: Path, models: list[Path], tmp_path: Path, where: str
+) -> None:
+    if where == "adapter":
+        vocabulary([*"猫犬とがいた。、吾輩は"]).save(adapter)
+    else:
+        (models[0] / "vocab.txt").unlink()
+    with pytest.raises((CheckpointError, VocabularyError), match=r"vocab\.txt"):
+        merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_mean_is_of_whole_models(models: list[Path], tmp_path: Path) -> None:
+    for model in models:
+        weights = load_file(model / "model.safetensors")
+        del weights["gpt_neox_japanese.final_layer_norm.bias"]
+        save_file(weights, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"final_layer_norm\.bias"):
+        average_models(models, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_a_mean_that_no_model_computes_with_is_not_written(
+    models: list[Path], tmp_path: Path
+) -> None:
+    path = models[0] / "generation_config.json"
+    whole = path.read_bytes()
+    path.write_text('{"use_cache": "yes"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="use_cache is 'yes'"):
+        average_models(models, tmp_path / "mean")
+    path.write_bytes(whole)
+    weights = load_file(models[1] / "model.safetensors")
+    name = "gpt_neox_japanese.final_layer_norm.bias"
+    weights[name][3] = float("nan")
+    save_file(weights, models[1] / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{name} that are not finite"):
+        average_models(models, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+@ignores_peft
+def test_adapters_with_broken_numbers_are_not_merged(
+    adapter: Path, models: list[Path], tmp_path: Path
+) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = float("inf")
+    save_file(weights, adapter / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="not finite"):
         merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
     assert not (tmp_path / "merged").exists()

@@ -113,6 +113,9 @@ def test_a_tensor_of_nobody_is_refused(prepared: Path, checkpoint: Path) -> None
     [
         (reader.STATE, lambda v: v.clear(), "'settings' is None"),
         (reader.STATE, lambda v: v.update(settings=[]), r"'settings' is \[\]"),
+        (reader.STATE, lambda v: v["settings"].update(decay="0.1"), "'settings', decay is '0.1'"),
+        (reader.STATE, lambda v: v["settings"].update(sequence_length=[]), "sequence_length is"),
+        (reader.STATE, lambda v: v["settings"].update(seed=None), "seed is None"),
         (reader.STATE, lambda v: v.update(data=1), "'data' is 1"),
         (reader.STATE, lambda v: v.update(groups={}), "'groups' is"),
         (reader.STATE, lambda v: v["groups"].pop(), "parameter groups"),

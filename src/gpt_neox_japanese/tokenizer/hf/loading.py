@@ -1,7 +1,8 @@
-"""What goes wrong while transformers loads a tokenizer, told as what is missing or broken."""
+"""What goes wrong while a tokenizer of transformers is made, told as what is missing or broken."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
@@ -10,10 +11,11 @@ from typing import Any
 
 from transformers.utils.hub import cached_file
 
-from gpt_neox_japanese.checks import one_line
-from gpt_neox_japanese.errors import NeoXJapaneseError, VocabularyError
+from gpt_neox_japanese.checks import check_bool, check_integer, one_line, short_repr
+from gpt_neox_japanese.errors import NeoXJapaneseError, TokenizationError, VocabularyError
+from gpt_neox_japanese.tokenizer.vocabulary import VOCAB_FILE
 
-__all__ = ["explain_load_errors", "require_files"]
+__all__ = ["check_options", "explain_load_errors", "require_files"]
 
 # What says which file of the Hub is meant, and how to get it.
 _HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
@@ -42,6 +44,49 @@ def require_files(
                 f"no {names[argument]}{f' in {place!r}' if place else ''}; put it there, or pass"
                 f" {argument}=PATH"
             )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options with which a tokenizer could be made, but not be used or saved.
+
+    Args:
+        options: What the caller and `tokenizer_config.json` say.
+
+    Raises:
+        TokenizationError: An option has a type or value that makes no sense, or asks for what this
+            tokenizer does not do.
+    """
+    for name, value in options.items():
+        if name in ("add_bos_token", "add_eos_token") and value:
+            raise TokenizationError(
+                f"{name}=True: this tokenizer adds nothing to a text; write the token into it"
+            )
+        if name in ("tokenizer_object", "gguf_file"):
+            raise TokenizationError(f"{name}: this tokenizer is made of {VOCAB_FILE}; leave it out")
+        if name in ("do_clean_text", "legacy", "split_special_tokens"):
+            check_bool(name, value, TokenizationError)
+        if name in ("model_max_length", "max_len") and value is not None:
+            check_integer(name, value, TokenizationError, minimum=1)
+        if name == "model_input_names" and not _are_inputs(value):
+            raise TokenizationError(
+                f"{name} is {short_repr(value)}; it must be a list of names, and begin with"
+                " 'input_ids'"
+            )
+        try:
+            if name != "name_or_path":  # which is not saved
+                json.dumps({name: value}, ensure_ascii=False, default=str).encode()
+        except (TypeError, ValueError, RecursionError) as error:  # half of a surrogate pair, say
+            raise TokenizationError(
+                f"{short_repr(name)[1:-1]} cannot be saved: {one_line(error)}; leave it out"
+            ) from error
+
+
+def _are_inputs(names: object) -> bool:
+    return (
+        isinstance(names, list | tuple)
+        and all(isinstance(name, str) for name in names)
+        and names[:1] in (["input_ids"], ("input_ids",))
+    )
 
 
 @contextmanager

@@ -23,7 +23,11 @@ from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
 from gpt_neox_japanese.tokenizer.hf.columns import align, columns, encode_one
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
-from gpt_neox_japanese.tokenizer.hf.loading import explain_load_errors, require_files
+from gpt_neox_japanese.tokenizer.hf.loading import (
+    check_options,
+    explain_load_errors,
+    require_files,
+)
 from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, padded_width
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
@@ -64,7 +68,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
 
     Raises:
         VocabularyError: A file is missing or broken.
-        TokenizationError: `add_bos_token` or `add_eos_token` is set.
+        TokenizationError: An option is nonsense, or asks for what this tokenizer does not do.
     """
 
     vocab_files_names = {"vocab_file": VOCAB_FILE, "emoji_file": EMOJI_FILE}  # noqa: RUF012
@@ -84,12 +88,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     ) -> None:
         files = {"vocab_file": vocab_file, "emoji_file": emoji_file}
         require_files(files, self.vocab_files_names, kwargs.get("name_or_path"))
-        for option in ("add_bos_token", "add_eos_token"):
-            _refuse_to_add(option, kwargs.pop(option, False))
-        for option in {"tokenizer_object", "gguf_file"} & kwargs.keys():
-            raise TokenizationError(
-                f"{option}: this tokenizer is made of {VOCAB_FILE}; leave it out"
-            )
+        check_options({"do_clean_text": do_clean_text, "legacy": legacy, **kwargs})
+        for option in ("add_bos_token", "add_eos_token"):  # false, or they were refused
+            kwargs.pop(option, None)
         kwargs.pop("tokenizer_file", None)  # the two files above are the vocabulary
         self.do_clean_text = do_clean_text
         self.legacy = legacy
@@ -259,7 +260,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in ("add_bos_token", "add_eos_token"):
-            _refuse_to_add(key, value)
+            check_options({key: value})
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
         if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
             self._set_encoder()
@@ -476,13 +477,6 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         tokens = {i: token.__getstate__() for i, token in self._tokens.added.items()}
         write_added_tokens(Path(file_names[0]), tokens)
         return file_names + self.save_vocabulary(str(save_directory), filename_prefix)
-
-
-def _refuse_to_add(option: str, value: object) -> None:
-    if value:
-        raise TokenizationError(
-            f"{option}=True: this tokenizer adds nothing to a text; write the token into it"
-        )
 
 
 # Published directories name this class, or only their model type; both lead to ours from now on.

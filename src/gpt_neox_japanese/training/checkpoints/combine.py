@@ -18,10 +18,16 @@ from gpt_neox_japanese.checks import one_line, short_repr
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.files.model_config import read_config, sizes
+from gpt_neox_japanese.files.model_config import (
+    read_config,
+    read_generation_config,
+    sizes,
+)
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_model
-from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.files.tensor_files import read_tensors, read_weights
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors, check_writable
 from gpt_neox_japanese.tokenizer.codec import Codec
+from gpt_neox_japanese.tokenizer.model_check import check_model
 from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.model_setup import merged_model
 
@@ -46,7 +52,9 @@ def average_models(
 
     Raises:
         ArgumentError: There are not as many shares as models, or one of them is negative.
-        CheckpointError: The models differ in more than their weights, or one is broken.
+        CheckpointError: The models differ in more than their weights, or one is broken, its numbers
+            among them.
+        VocabularyError: A vocabulary is.
         OutputError: The output exists or cannot be written.
         OSError: The disk is full or fails.
     """
@@ -58,6 +66,7 @@ def average_models(
     _check_alike(tensors, models)
     with outputs.growing(partial, output, "config.json"):
         mean = {name: _mean([each[name] for each in tensors], counts) for name in tensors[0]}
+        _check_finite(mean, torch.float64, output)
         _copy_rest(first, partial)
         _save_weights(mean, partial / "model.safetensors")
     return sum(tensor.numel() for tensor in mean.values())
@@ -78,6 +87,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None, dtype: torch.dt
 
     Raises:
         CheckpointError: One of them is missing or broken, or they do not belong together.
+        VocabularyError: There is no vocabulary, or it is broken.
         ArgumentError: PEFT is not installed.
         OutputError: The output exists or cannot be written.
         TrainingError: The disk is full or fails.
@@ -106,9 +116,11 @@ def merge_adapter(adapter: Path, output: Path, base: str | None, dtype: torch.dt
             f"{str(adapter)!r} cannot be added to {named!r}: {one_line(error)}; name the model that"
             " was adapted with --base"
         ) from error
+    tokenizer = adapter if (adapter / TOKENIZER_FILES[0]).is_file() else directory
+    check_model(Codec.load(tokenizer), model.config.to_dict(), tokenizer)
     with outputs.growing(partial, output, "config.json"):
-        tokenizer = adapter if (adapter / TOKENIZER_FILES[0]).is_file() else directory
         weights = dict(model.named_parameters())
+        _check_finite(weights, dtype, output)
         export(model, weights, tokenizer, partial, dtype)
     return sum(weight.numel() for weight in weights.values())
 
@@ -136,9 +148,15 @@ def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
         )
     if sizes(config) != sizes(expected):
         raise CheckpointError(f"{str(model)!r} has another shape than {str(first)!r}")
-    if Codec.load(model).fingerprint != Codec.load(first).fingerprint:
+    codec = Codec.load(model)
+    if codec.fingerprint != Codec.load(first).fingerprint:
         raise CheckpointError(f"{str(model)!r} has another vocabulary than {str(first)!r}")
-    return read_tensors(model)
+    check_model(codec, config, model)
+    read_generation_config(model)
+    check_tensors(config, read_weights(model), str(model))
+    tensors = read_tensors(model)
+    check_writable(tensors, model)
+    return tensors
 
 
 def _check_alike(tensors: Sequence[Mapping[str, Tensor]], models: Sequence[Path]) -> None:
@@ -159,6 +177,16 @@ def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     for tensor, share in zip(tensors, shares, strict=True):
         total += share * tensor.double()
     return total.to(tensors[0].dtype)
+
+
+def _check_finite(weights: Mapping[str, Tensor], dtype: torch.dtype, output: Path) -> None:
+    """Refuse what no model computes with."""
+    for name, weight in weights.items():
+        if not weight.to(dtype).isfinite().all():
+            raise CheckpointError(
+                f"{str(output)!r} would have numbers in {name} that are not finite, so it is not"
+                " written; one of the models is broken, or the dtype too narrow for it"
+            )
 
 
 def _save_weights(tensors: dict[str, Tensor], path: Path) -> None:

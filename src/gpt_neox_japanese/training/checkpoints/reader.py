@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import TrainerState
 
 from gpt_neox_japanese.checks import is_count, is_finite, short_repr
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.atomic import checksum
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.regular_files import check_regular, is_plain_name
-from gpt_neox_japanese.training.settings import upgrade_saved
+from gpt_neox_japanese.training.settings import check_saved, upgrade_saved
 
 __all__ = [
     "AVERAGE",
@@ -191,6 +191,10 @@ def load_progress(directory: Path) -> Progress:
                 f"{path}: {name!r} is {short_repr(values.get(name))}, which no run writes;"
                 f" {_REMEDY}"
             )
+    try:
+        check_saved(values["settings"])
+    except ArgumentError as error:
+        raise CheckpointError(f"{path}: of 'settings', {error}; {_REMEDY}") from error
     _check_trainer_state(directory / TRAINER_STATE)
     return Progress(
         settings=upgrade_saved(values["settings"]),
