@@ -40,6 +40,7 @@ from gpt_neox_japanese.training.report.callbacks import (
 )
 from gpt_neox_japanese.training.report.mfu import MfuMeter, flops_per_token
 from gpt_neox_japanese.training.report.page import (
+    REPORT,
     RunSummary,
     read_log,
     write_report,
@@ -282,7 +283,7 @@ class _Run:
         return trainer
 
     def conclude(self) -> None:
-        """Write the run's page."""
+        """Write the run's page, and say what became of it."""
         total, trained = self._count_parameters()
         read = self._data.describe_measured(self._held_out.num_tokens)
         window = scoring_window(self._model.config, self._settings)
@@ -298,7 +299,8 @@ class _Run:
         )
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
         log = read_log(self._output / LOSS_LOG)
-        write_report(self._output, log, settings, summary, self._samples.texts)
+        measured = write_report(self._output, log, settings, summary, self._samples.texts)
+        print(f"held-out text: {measured}; see {self._output / REPORT}", file=sys.stderr)
 
     def _count_parameters(self) -> tuple[int, int]:
         """All parameters, and those that are trained."""
