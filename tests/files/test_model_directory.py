@@ -118,9 +118,7 @@ except CheckpointError as error:
 
 
 def test_a_tokenizer_that_is_not_there_is_no_model() -> None:
-    with pytest.raises(
-        CheckpointError, match="no tokenizer directory 'nowhere'; .* with vocab.txt"
-    ):
+    with pytest.raises(CheckpointError, match="no tokenizer directory 'nowhere'"):
         find_tokenizer("nowhere")
 
 
