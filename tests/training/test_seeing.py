@@ -55,7 +55,7 @@ def test_a_run_shows_start_first_step_and_samples_in_plain_lines(
     shown = capsys.readouterr().err
     assert re.search(r"^step 0/4: held-out text [\d.]+ bits per character\n  吾輩は", shown, re.M)
     assert re.search(r"^step 1/4: loss [\d.]+, tokens/s [\d,]+, MFU \d+%, about", shown, re.M)
-    assert re.search(r"^held-out text: [\d.]+ bits .*; see .*run.report\.md$", shown, re.M)
+    assert re.search(r"^held-out text: [\d.]+ bits .*\nthe curve is in .*report\.md$", shown, re.M)
     assert "\r" not in shown.replace("Writing model shards", "").split("step 0")[0]
     page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     for row in ("| Time |", "| Memory |", " epochs)", "| Training text |", ", all trained |"):

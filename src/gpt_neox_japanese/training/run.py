@@ -300,7 +300,8 @@ class _Run:
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
         log = read_log(self._output / LOSS_LOG)
         measured = write_report(self._output, log, settings, summary, self._samples.texts)
-        print(f"held-out text: {measured}; see {self._output / REPORT}", file=sys.stderr)
+        print(f"held-out text: {measured}", file=sys.stderr)
+        print(f"the curve is in {self._output / REPORT}", file=sys.stderr)
 
     def _count_parameters(self) -> tuple[int, int]:
         """All parameters, and those that are trained."""
