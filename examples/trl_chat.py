@@ -27,7 +27,7 @@ def said(role: str, content: str) -> list[dict[str, str]]:
 
 def answer(model: Any, question: str) -> str:
     """What a model says to it."""
-    prompt = tokenizer.apply_chat_template(
+    prompt: Any = tokenizer.apply_chat_template(
         said("user", question), add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
     ids = model.eval().generate(**prompt, max_new_tokens=10, do_sample=False)[0]

@@ -232,7 +232,8 @@ class _Run:
         steps = max(0, settings.steps - done)
         tokens = steps * self._tokens_per_step
         epochs = tokens / self._tokens_per_epoch
-        how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {epochs:.2g} epochs"
+        passes = f"{epochs:.2g}" if epochs < 100 else f"{epochs:,.0f}"
+        how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {passes} epochs"
         lines = [f"{what}: {how_long}; rate {settings.learning_rate:g}, {settings.dtype}"]
         estimate = estimate_run(
             self._model,

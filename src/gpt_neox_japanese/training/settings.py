@@ -25,6 +25,7 @@ __all__ = [
     "RunSettings",
     "Settings",
     "check_same_run",
+    "chosen_optimizer",
     "record_settings",
     "settings_to_dict",
     "upgrade_saved",
@@ -228,7 +229,7 @@ class Settings:
     @property
     def uses_muon(self) -> bool:
         """Whether the hidden matrices are Muon's."""
-        return self.optimizer == "muon" or (self.optimizer == "auto" and not self.lora_rank)
+        return chosen_optimizer(self.optimizer, self.lora_rank) == "muon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +248,21 @@ class RunSettings(Settings):
     eval_every: int
     eval_tokens: int
     save_every: int
+
+
+def chosen_optimizer(optimizer: str, lora_rank: int) -> str:
+    """Tell what `auto` is.
+
+    Args:
+        optimizer: See `Settings`.
+        lora_rank: See `Settings`.
+
+    Returns:
+        `muon` or `adamw`.
+    """
+    if optimizer == "auto":
+        return "adamw" if lora_rank else "muon"
+    return optimizer
 
 
 def _check_values(settings: Architecture | Settings) -> None:
