@@ -112,6 +112,11 @@ def test_a_window_is_no_longer_than_the_model_reads() -> None:
     assert made("full", config=config).sequence_length == 64
 
 
+def test_one_short_text_fills_a_window() -> None:
+    assert made("full", train_tokens=300).sequence_length == 300
+    assert made("full", train_tokens=1).sequence_length == 2
+
+
 def test_what_is_open_in_a_resumed_run_is_as_it_was() -> None:
     begun = made(settings=Settings(steps=50, learning_rate=0.5))
     saved = {**dataclasses.asdict(begun), "dtype": "bf16", "hidden_size": 3}

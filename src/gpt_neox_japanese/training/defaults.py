@@ -137,9 +137,7 @@ def complete_settings(
 
 def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     epochs, tokens = given.pop("epochs", None), given.pop("tokens", None)
-    window = given.setdefault(
-        "sequence_length", min(_WINDOW, int(facts.config.max_position_embeddings))
-    )
+    window = given["sequence_length"] = given.get("sequence_length") or _window(facts)
     if given.get("lora_rank") and not is_quantized(facts.config):
         # Autocast would round them for every product.
         given.setdefault("frozen_dtype", "fp32" if given.get("shard") else given["dtype"])
@@ -176,6 +174,12 @@ def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     }
     chosen = {name: given.get(name, value) for name, value in intervals.items()}
     return dataclasses.replace(draft, steps=steps, **chosen)
+
+
+def _window(facts: RunFacts) -> int:
+    """The usual one, or as many tokens as the model reads, or as the text has."""
+    longest = min(_WINDOW, int(facts.config.max_position_embeddings))
+    return max(2, min(longest, facts.tokens_per_epoch(longest)))
 
 
 def _learning_rate(facts: RunFacts) -> float:
