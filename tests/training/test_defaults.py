@@ -95,6 +95,7 @@ def test_little_text_is_still_learned_in_a_hundred_steps(mode: Mode) -> None:
     ten_short_texts = made(mode, settings, train_tokens=14_000)
     assert 100 <= ten_short_texts.steps < 150
     assert ten_short_texts.batch_size == (2 if mode == "scratch" else 1)
+    assert made(mode, settings, train_tokens=15_372).steps <= 150
     ten_conversations = made(mode, settings, train_tokens=512)
     assert (ten_conversations.steps, ten_conversations.batch_size) == (100, 1)
     assert made(mode, Settings(epochs=3), train_tokens=512).steps == 3

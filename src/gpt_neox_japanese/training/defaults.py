@@ -196,13 +196,12 @@ def _fitting(share: float, other: float | None) -> float:
 
 def _windows_per_step(tokens: int | None, window: int) -> int:
     """As many tokens as a power of two of windows of the usual length."""
-    wanted = float(_WINDOWS)
+    power = int(math.log2(_WINDOWS))
     if tokens is not None:
         windows = tokens / _WINDOW
-        wanted = min(
-            max(windows / _STEPS, _MIN_WINDOWS), _MAX_WINDOWS, max(windows / _MIN_STEPS, 1)
-        )
-    return max(1, round(2.0 ** round(math.log2(wanted)) * _WINDOW / window))
+        power = round(math.log2(min(max(windows / _STEPS, _MIN_WINDOWS), _MAX_WINDOWS)))
+        power = min(power, math.floor(math.log2(max(windows / _MIN_STEPS, 1))))
+    return max(1, round(2.0**power * _WINDOW / window))
 
 
 def _fit_into_memory(settings: RunSettings, facts: RunFacts) -> RunSettings:
