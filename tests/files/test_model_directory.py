@@ -117,6 +117,11 @@ except CheckpointError as error:
     assert "\n" not in message
 
 
+def test_a_tokenizer_that_is_not_there_is_no_model() -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer directory 'nowhere'"):
+        find_tokenizer("nowhere")
+
+
 def test_a_hub_that_does_not_answer_is_said(tmp_path: Path) -> None:
     code = """
 from gpt_neox_japanese.errors import CheckpointError

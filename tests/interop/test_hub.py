@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -141,6 +142,29 @@ def test_the_figure_is_that_of_the_model_that_was_kept(finished: Path, tmp_path:
     (run / "loss.jsonl").write_text("\n".join(map(json.dumps, lines)))
     page = publication(run, "someone/cat", license_id="mit").page
     assert "**2.500 bits per character** of held-out text after step 1 (" in page
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"optimizer": "auto"}, "| Settings | optimizer muon, "),
+        ({"optimizer": "auto", "lora_rank": 8}, "optimizer adamw, "),
+        ({"lora_rank": 8}, ", LoRA rank 8 |"),
+        ({"init_from": "default"}, "| Trained on from | the model in the package gpt-neox-"),
+        ({"init_from": "a/b"}, "| Trained on from | [a/b](https://huggingface.co/a/b) |"),
+    ],
+)
+def test_the_page_says_what_was_chosen(
+    finished: Path, tmp_path: Path, record: dict[str, Any], said: str
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    begun = json.loads((run / "train.json").read_text(encoding="utf-8"))
+    (run / "train.json").write_text(json.dumps({**begun, **record}))
+    page = publication(run, "someone/cat", license_id="mit").page
+    assert said in page
+    assert fields_of(page).get("base_model") == (
+        "a/b" if record.get("init_from") == "a/b" else None
+    )
 
 
 def test_a_model_that_learned_to_answer_is_said_to_answer(tmp_path: Path) -> None:

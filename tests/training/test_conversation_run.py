@@ -80,6 +80,16 @@ def test_an_epoch_sees_every_conversation_once(data: Path, tmp_path: Path) -> No
     assert last["tokens"] == opened.tokens_per_epoch(48) > opened.train.num_tokens
 
 
+def test_a_few_conversations_are_seen_often_without_being_told(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = dataclasses.replace(SETTINGS, steps=None, batch_size=None, sample_prompt=())
+    assert train(data, tmp_path / "model", begun, Architecture(8, 1, 1))
+    steps = json.loads((tmp_path / "model" / "train.json").read_text())["steps"]
+    assert 100 <= steps <= 200
+    assert re.search(rf"{steps} steps of .* tokens, \d+ epochs", capsys.readouterr().err)
+
+
 def test_what_encodes_texts_anew_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="--subword-dropout"):
         train(

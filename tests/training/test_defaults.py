@@ -89,6 +89,18 @@ def test_a_short_run_takes_small_steps() -> None:
     assert made(settings=Settings(tokens=10**9), processes=8).batch_size == long.batch_size // 8
 
 
+@pytest.mark.parametrize("mode", ["scratch", "full", "lora"])
+def test_little_text_is_still_learned_in_a_hundred_steps(mode: Mode) -> None:
+    settings = Settings(lora_rank=4 * (mode == "lora"))
+    ten_short_texts = made(mode, settings, train_tokens=14_000)
+    assert 100 <= ten_short_texts.steps < 150
+    assert ten_short_texts.batch_size == (2 if mode == "scratch" else 1)
+    assert made(mode, settings, train_tokens=15_372).steps <= 150
+    ten_conversations = made(mode, settings, train_tokens=512)
+    assert (ten_conversations.steps, ten_conversations.batch_size) == (100, 1)
+    assert made(mode, Settings(epochs=3), train_tokens=512).steps == 3
+
+
 def test_a_batch_that_does_not_fit_is_taken_in_several_passes() -> None:
     wanted = made(settings=Settings(tokens=10**8))
     fitted = made(settings=Settings(tokens=10**8), free_memory=10**9)
@@ -99,6 +111,11 @@ def test_a_batch_that_does_not_fit_is_taken_in_several_passes() -> None:
 def test_a_window_is_no_longer_than_the_model_reads() -> None:
     config = GPTNeoXJapaneseConfig(max_position_embeddings=64, bos_token_id=0, eos_token_id=1)
     assert made("full", config=config).sequence_length == 64
+
+
+def test_one_short_text_fills_a_window() -> None:
+    assert made("full", train_tokens=300).sequence_length == 300
+    assert made("full", train_tokens=1).sequence_length == 2
 
 
 def test_what_is_open_in_a_resumed_run_is_as_it_was() -> None:

@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import TrainingArguments
@@ -26,6 +28,7 @@ from gpt_neox_japanese.training.checkpoints.gather import (
     restore_optimizer,
     restore_parameters,
 )
+from gpt_neox_japanese.training.data.conversations import prepare_conversations
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
@@ -107,6 +110,47 @@ def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_pat
         assert result.stderr.count(once) == 1, result.stderr
     page = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
     assert "all of it, as `neox-ja evaluate` reads it" in page
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's and its dependencies' own
+def test_two_processes_do_what_one_does_with_answers_adapters_averages_and_samples(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("peft")
+    lines = [
+        json.dumps({"id": str(number), "prompt": "空は何色？", "completion": "青です。" * number})
+        for number in range(1, 13)
+    ]
+    (tmp_path / "talk.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data, base = tmp_path / "data", tmp_path / "base"
+    prepare_conversations([tmp_path / "talk.jsonl"], "default", data, held_out=0.3)
+    shape = Architecture(16, 1, 2)
+    assert train(data, base, Settings(sequence_length=64, batch_size=1, steps=1), shape)
+    usual: dict[str, Any] = {
+        **{name: value for name, value in OPTIONS.items() if name not in vars(shape)},
+        "sequence_length": 64,
+        "lora_rank": 2,
+        "merge": True,
+        "ema": 0.5,
+        "keep_best": True,
+        "early_stopping": 2,
+        "sample_prompt": ["空は何色？"],
+        "sample_tokens": 4,
+    }
+    settings = Settings(**{**usual, "sample_prompt": ("空は何色？",)}, batch_size=2)
+    assert train(data, tmp_path / "one", settings, base)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**usual, "data": str(data), "init_from": str(base)}))
+    command = ("--config", config, "--output", tmp_path / "two", "--batch-size", 1)
+    result = torchrun(*command)
+    assert result.returncode == 0, result.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    one, two = (
+        load_file(tmp_path / run / "merged" / "model.safetensors") for run in ("one", "two")
+    )
+    assert all(torch.allclose(one[name].float(), two[name].float(), atol=1e-2) for name in one)
+    written = [(tmp_path / run / "samples.jsonl").read_text() for run in ("one", "two")]
+    assert written[0].count("\n") == written[1].count("\n") == 3
 
 
 def test_sharding_on_cpus_is_refused_instead_of_ignored(prepared: Path, tmp_path: Path) -> None:

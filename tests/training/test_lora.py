@@ -20,7 +20,7 @@ from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.training.data.run_data import open_data
 from gpt_neox_japanese.training.machine.memory_estimate import estimate_memory
-from gpt_neox_japanese.training.model_setup import make_model
+from gpt_neox_japanese.training.model_setup import add_adapters, make_model
 from gpt_neox_japanese.training.report.page import read_log
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import LORA_TARGETS, Architecture, Settings
@@ -57,6 +57,12 @@ def integers(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, 
 def first_measurement(run_directory: Path) -> float:
     name = "held_out_bits_per_character"
     return next(line[name] for line in read_log(run_directory / "loss.jsonl") if name in line)
+
+
+@WITH_PEFT
+@pytest.mark.filterwarnings("error")
+def test_nobody_is_warned_of_a_layer_that_we_named_ourselves(base: Path) -> None:
+    add_adapters(GPTNeoXJapaneseForCausalLM.from_pretrained(base), decided(lora_rank=2))
 
 
 @PEFT_WARNS

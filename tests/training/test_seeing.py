@@ -16,7 +16,7 @@ import torch
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.report.mfu import MfuMeter
-from gpt_neox_japanese.training.report.page import read_log
+from gpt_neox_japanese.training.report.page import RunSummary, read_log, write_report
 from gpt_neox_japanese.training.report.plot import draw_curves
 from gpt_neox_japanese.training.report.progress import Progress
 from gpt_neox_japanese.training.run import train
@@ -55,6 +55,7 @@ def test_a_run_shows_start_first_step_and_samples_in_plain_lines(
     shown = capsys.readouterr().err
     assert re.search(r"^step 0/4: held-out text [\d.]+ bits per character\n  吾輩は", shown, re.M)
     assert re.search(r"^step 1/4: loss [\d.]+, tokens/s [\d,]+, MFU \d+%, about", shown, re.M)
+    assert re.search(r"^held-out text: [\d.]+ bits .*\nthe curve is in .*report\.md$", shown, re.M)
     assert "\r" not in shown.replace("Writing model shards", "").split("step 0")[0]
     page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     for row in ("| Time |", "| Memory |", " epochs)", "| Training text |", ", all trained |"):
@@ -92,6 +93,40 @@ def test_axes_speak_of_thousands_and_millions() -> None:
         picture = draw_curves({"a": [(0, 1), (largest, 2)]}, "x", "y", log_x=False)
         assert label in picture
         assert "e+" not in picture
+
+
+def line(step: int, loss: float, **more: float) -> dict[str, Any]:
+    values = {"bits_per_character": loss, "tokens_per_second": 1, "mfu": 0.5, "seconds": step}
+    return {"step": step, "tokens": 100 * step, "epoch": step / 4, "loss": loss, **values, **more}
+
+
+def test_a_curve_shows_what_was_learned_and_not_which_texts_a_step_had(tmp_path: Path) -> None:
+    hardness = (0.0, 1.0, -1.0, 0.5)  # of the four texts that an epoch has
+    log = [line(step, 5 - step / 16 + hardness[step % 4]) for step in range(1, 17)]
+    summary = RunSummary(10, 10, {}, "", kept_best=False, peak_memory=0)
+    write_report(tmp_path, log, {}, summary, [])
+    picture = (tmp_path / "loss.svg").read_text(encoding="utf-8")
+    heights = [
+        [float(point.split(",")[1]) for point in points.split()]
+        for points in re.findall(r'<polyline points="([^"]+)"', picture)
+    ]
+    logged, mean = heights
+    assert logged != sorted(logged)
+    assert mean == sorted(mean)  # pictures count downwards
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "4.2188 nats per token at the end, 4.9688 at first (means over an epoch)" in page
+
+
+def test_a_run_says_at_its_end_that_an_earlier_model_was_better(tmp_path: Path) -> None:
+    name = "held_out_bits_per_character"
+    log = [line(1, 5), *({"step": n, "tokens": n, name: abs(n - 2) + 1} for n in range(5))]
+    summary = RunSummary(10, 10, {}, "all", kept_best=False, peak_memory=0)
+    shown = write_report(tmp_path, log, {}, summary, [])
+    assert shown == (
+        "3.0000 bits per character after step 4, 3.0000 after step 0;"
+        " the best was 1.0000 after step 2: see --keep-best"
+    )
+    assert f"| Held-out text | {shown} (all) |" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def never_better(monkeypatch: pytest.MonkeyPatch) -> None:

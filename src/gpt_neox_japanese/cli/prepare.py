@@ -150,12 +150,10 @@ def command(
             part=part,
         )
     both = manifest.train, manifest.held_out
-    documents, characters = (
-        sum(getattr(x, of) for x in both) for of in ("documents", "characters")
-    )
+    characters = sum(split.characters for split in both)
     for name, split in zip(("train", "held out"), both, strict=True):
         click.echo(
-            f"{name}: {split.documents:,} documents ({split.documents / max(documents, 1):.1%}), "
+            f"{name}: {split.documents:,} documents, "
             f"{split.characters:,} characters ({split.characters / max(characters, 1):.1%}), "
             f"{split.tokens:,} tokens"
         )

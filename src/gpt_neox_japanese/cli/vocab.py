@@ -35,7 +35,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("corpus", nargs=-1, required=True, type=PATH_OR_URL)
-@click.option("--size", type=Whole(), required=True, help="Number of ids.")
+@click.option("--size", type=Whole(), required=True, help="Number of ids, at most.")
 @click.option(
     "--output",
     type=PATH,
@@ -83,6 +83,8 @@ def build(
     texts = _training_texts(without(corpus_files(corpus), own), layout, fraction)
     vocabulary = build_vocabulary(texts, size)
     Codec(vocabulary, legacy=False).save(target(output))
+    if len(vocabulary) < size:
+        click.echo(f"fewer than {size}: no other piece is in the corpus twice", err=True)
     click.echo(f"{len(vocabulary)} ids in {output}")
 
 

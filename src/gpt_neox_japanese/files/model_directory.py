@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -98,7 +98,7 @@ def find_model(name: str | os.PathLike[str], **hub: Unpack[HubKwargs]) -> Path:
     return directory
 
 
-def _find(name: str | os.PathLike[str], files: Iterable[str], **hub: Unpack[HubKwargs]) -> Path:
+def _find(name: str | os.PathLike[str], files: Collection[str], **hub: Unpack[HubKwargs]) -> Path:
     _check(hub)
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise CheckpointError(f"the model is {short_repr(name)}; give a directory or a Hub id")
@@ -107,10 +107,11 @@ def _find(name: str | os.PathLike[str], files: Iterable[str], **hub: Unpack[HubK
     if Path(name).is_dir():
         return Path(name)
     if not is_hub_id(name):
+        is_model = _CONFIG_FILES[0] in files
         raise CheckpointError(
-            f"no model directory {str(name)!r}; give a directory with config.json,"
-            " model.safetensors, vocab.txt and emoji.json, or a Hub id such as"
-            " 'abeja/gpt-neox-japanese-2.7b'"
+            f"no {'model' if is_model else 'tokenizer'} directory {str(name)!r}; give a directory"
+            f" with {'config.json, model.safetensors, ' * is_model}vocab.txt and emoji.json, or a"
+            " Hub id such as 'abeja/gpt-neox-japanese-2.7b'"
         )
     return _fetch(str(name), files, **hub)
 
@@ -166,7 +167,7 @@ def is_hub_id(name: str | os.PathLike[str]) -> bool:
     return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
-def _fetch(repository: str, files: Iterable[str], **hub: Unpack[HubKwargs]) -> Path:
+def _fetch(repository: str, files: Collection[str], **hub: Unpack[HubKwargs]) -> Path:
     # What of all this is needed is known only now: importing it takes a third of a second.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (

@@ -65,7 +65,7 @@ def training_arguments(
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="warmup_stable_decay" if wsd else "cosine",
-        warmup_steps=round(settings.warmup * settings.steps),
+        warmup_steps=_warmup_steps(settings),
         lr_scheduler_kwargs={
             "num_decay_steps": round(settings.decay * settings.steps),
             "decay_type": "linear",
@@ -100,6 +100,12 @@ def training_arguments(
     # around the model, which multiplies the batch and cannot be measured.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _warmup_steps(settings: RunSettings) -> int:
+    """Steps until the peak rate. The first of them has the rate 0: one alone would do nothing."""
+    steps = round(settings.warmup * settings.steps)
+    return steps if steps > 1 else 0
 
 
 def _checkpointing(settings: RunSettings) -> dict[str, Any]:

@@ -49,6 +49,10 @@ _MAX_TOKENS = 2**23
 # A step takes as many windows as leave the run about so many steps; if they are given, _WINDOWS.
 _STEPS, _MIN_WINDOWS, _WINDOWS, _MAX_WINDOWS = 1000, 4, 8, 64
 
+# Fewer steps hardly change a model. Of little text a step takes fewer windows; of a few
+# conversations, the run is longer.
+_MIN_STEPS = 100
+
 # A run is measured so often, on so many tokens, for about a tenth of its time: a token is read
 # twice and needs no backward pass. Short runs are measured less often, but not on less text.
 _MEASUREMENTS, _MIN_MEASUREMENTS = 10, 3
@@ -133,9 +137,7 @@ def complete_settings(
 
 def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     epochs, tokens = given.pop("epochs", None), given.pop("tokens", None)
-    window = given.setdefault(
-        "sequence_length", min(_WINDOW, int(facts.config.max_position_embeddings))
-    )
+    window = given["sequence_length"] = given.get("sequence_length") or _window(facts)
     if given.get("lora_rank") and not is_quantized(facts.config):
         # Autocast would round them for every product.
         given.setdefault("frozen_dtype", "fp32" if given.get("shard") else given["dtype"])
@@ -143,11 +145,11 @@ def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     given.setdefault("warmup", _fitting(_WARMUP[facts.mode], given.get("decay")))
     given.setdefault("decay", _fitting(_DECAY[facts.mode], given["warmup"]))
 
+    open_length = epochs is None and tokens is None and "steps" not in given
+    if open_length:
+        epochs = min(_EPOCHS[facts.mode], _MAX_TOKENS / facts.tokens_per_epoch(window))
     if epochs is not None:
         tokens = max(1, round(epochs * facts.tokens_per_epoch(window)))
-    elif tokens is None and "steps" not in given:
-        epoch = facts.tokens_per_epoch(window)
-        tokens = min(_MAX_TOKENS, round(_EPOCHS[facts.mode] * epoch))
     # Measurements and saves are filled in for now, for the count of memory.
     rest = dict.fromkeys(("log_every", "eval_every", "eval_tokens", "save_every"), 1)
     open_batch = "batch_size" not in given
@@ -159,7 +161,8 @@ def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     if open_batch and "gradient_accumulation" not in given:
         draft = _fit_into_memory(draft, facts)
     step = draft.batch_size * draft.gradient_accumulation * facts.processes * window
-    steps = given.get("steps", max(1, (tokens or 0) // step))
+    fewest = _MIN_STEPS if open_length and open_batch else 1
+    steps = given.get("steps", max(fewest, (tokens or 0) // step))
     measured = int(steps * step * _MEASURED_SHARE)
     at_once = min(max(measured // _MEASUREMENTS, _MIN_MEASURED), _MAX_MEASURED)
     measurements = min(max(2 * measured // at_once, _MIN_MEASUREMENTS), _MEASUREMENTS)
@@ -171,6 +174,12 @@ def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:
     }
     chosen = {name: given.get(name, value) for name, value in intervals.items()}
     return dataclasses.replace(draft, steps=steps, **chosen)
+
+
+def _window(facts: RunFacts) -> int:
+    """The usual one, or as many tokens as the model reads, or as the text has."""
+    longest = min(_WINDOW, int(facts.config.max_position_embeddings))
+    return max(2, min(longest, facts.tokens_per_epoch(longest)))
 
 
 def _learning_rate(facts: RunFacts) -> float:
@@ -187,9 +196,12 @@ def _fitting(share: float, other: float | None) -> float:
 
 def _windows_per_step(tokens: int | None, window: int) -> int:
     """As many tokens as a power of two of windows of the usual length."""
-    wanted = _WINDOWS if tokens is None else tokens / _WINDOW / _STEPS
-    wanted = min(max(wanted, _MIN_WINDOWS), _MAX_WINDOWS)
-    return max(1, round(2.0 ** round(math.log2(wanted)) * _WINDOW / window))
+    power = int(math.log2(_WINDOWS))
+    if tokens is not None:
+        windows = tokens / _WINDOW
+        power = round(math.log2(min(max(windows / _STEPS, _MIN_WINDOWS), _MAX_WINDOWS)))
+        power = min(power, math.floor(math.log2(max(windows / _MIN_STEPS, 1))))
+    return max(1, round(2.0**power * _WINDOW / window))
 
 
 def _fit_into_memory(settings: RunSettings, facts: RunFacts) -> RunSettings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import torch
 from transformers import PreTrainedModel
@@ -139,7 +140,8 @@ def add_adapters(model: GPTNeoXJapaneseForCausalLM, settings: RunSettings) -> An
     )
     # The only way to name a layer that PEFT does not know; it is not saved with the adapters.
     lora._register_custom_module({QuantizedLinear: peft.tuners.lora.Linear})
-    return peft.get_peft_model(model, lora)
+    with catch_warnings(action="ignore"):  # that it does not know it, and of names in transformers
+        return peft.get_peft_model(model, lora)
 
 
 def _check_quantized(init_from: Architecture | Path, settings: RunSettings) -> None:
@@ -188,7 +190,9 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     if is_quantized(model.config):
         model.dequantize(torch.float32)
-    merged: PreTrainedModel = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    with catch_warnings(action="ignore"):  # of names in transformers
+        adapted = peft.PeftModel.from_pretrained(model, adapter)
+    merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
 
 

@@ -40,6 +40,7 @@ from gpt_neox_japanese.training.report.callbacks import (
 )
 from gpt_neox_japanese.training.report.mfu import MfuMeter, flops_per_token
 from gpt_neox_japanese.training.report.page import (
+    REPORT,
     RunSummary,
     read_log,
     write_report,
@@ -231,7 +232,8 @@ class _Run:
         steps = max(0, settings.steps - done)
         tokens = steps * self._tokens_per_step
         epochs = tokens / self._tokens_per_epoch
-        how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {epochs:.2g} epochs"
+        passes = f"{epochs:.2g}" if epochs < 100 else f"{epochs:,.0f}"
+        how_long = f"{steps:,} steps of {self._tokens_per_step:,} tokens, {passes} epochs"
         lines = [f"{what}: {how_long}; rate {settings.learning_rate:g}, {settings.dtype}"]
         estimate = estimate_run(
             self._model,
@@ -282,7 +284,7 @@ class _Run:
         return trainer
 
     def conclude(self) -> None:
-        """Write the run's page."""
+        """Write the run's page, and say what became of it."""
         total, trained = self._count_parameters()
         read = self._data.describe_measured(self._held_out.num_tokens)
         window = scoring_window(self._model.config, self._settings)
@@ -298,7 +300,9 @@ class _Run:
         )
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
         log = read_log(self._output / LOSS_LOG)
-        write_report(self._output, log, settings, summary, self._samples.texts)
+        measured = write_report(self._output, log, settings, summary, self._samples.texts)
+        print(f"held-out text: {measured}", file=sys.stderr)
+        print(f"the curve is in {self._output / REPORT}", file=sys.stderr)
 
     def _count_parameters(self) -> tuple[int, int]:
         """All parameters, and those that are trained."""

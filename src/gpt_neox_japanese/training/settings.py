@@ -27,6 +27,7 @@ __all__ = [
     "Settings",
     "check_same_run",
     "check_saved",
+    "chosen_optimizer",
     "record_settings",
     "settings_to_dict",
     "upgrade_saved",
@@ -230,7 +231,7 @@ class Settings:
     @property
     def uses_muon(self) -> bool:
         """Whether the hidden matrices are Muon's."""
-        return self.optimizer == "muon" or (self.optimizer == "auto" and not self.lora_rank)
+        return chosen_optimizer(self.optimizer, self.lora_rank) == "muon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +262,21 @@ def check_saved(saved: Mapping[str, Any]) -> None:
         ArgumentError: A value is out of its range.
     """
     _check_values(SimpleNamespace(**saved))
+
+
+def chosen_optimizer(optimizer: str, lora_rank: int) -> str:
+    """Tell what `auto` is.
+
+    Args:
+        optimizer: See `Settings`.
+        lora_rank: See `Settings`.
+
+    Returns:
+        `muon` or `adamw`.
+    """
+    if optimizer == "auto":
+        return "adamw" if lora_rank else "muon"
+    return optimizer
 
 
 def _check_values(settings: Architecture | Settings | SimpleNamespace) -> None:

@@ -33,4 +33,8 @@ def test_places_go_to_characters_where_those_save_more() -> None:
 
 
 def test_nothing_is_chosen_that_saves_nothing() -> None:
-    assert select_pieces({"あい": 1, "う": 1}, KANA, 10) == KANA | {"あい"}
+    assert select_pieces({"あい": 2, "う": 1}, KANA, 10) == KANA | {"あい"}
+
+
+def test_a_piece_is_used_twice_and_a_character_once() -> None:
+    assert select_pieces({"あい": 1, "鬱": 1}, KANA, 10) == KANA | {"鬱"}

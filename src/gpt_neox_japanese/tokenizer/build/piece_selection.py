@@ -40,7 +40,8 @@ def select_pieces(runs: Mapping[str, int], fixed: Set[str], num_pieces: int) -> 
     """Return the `fixed` characters and up to `num_pieces` other pieces and characters.
 
     Starts from four times too many, drops what saves least until the rest fits, then exchanges the
-    least useful ones for joined neighbours, fewer and fewer, wherever that saves tokens.
+    least useful ones for joined neighbours, fewer and fewer, wherever that saves tokens. A piece
+    that would be used once is none: a model could not learn what it is.
 
     Args:
         runs: Script run → occurrences.
@@ -65,7 +66,7 @@ def select_pieces(runs: Mapping[str, int], fixed: Set[str], num_pieces: int) -> 
         if changed_usage.tokens < usage.tokens:
             pieces, usage = changed, changed_usage
         exchanged //= 2
-    return {piece for piece in pieces if usage.used[piece]} | fixed
+    return {piece for piece in pieces if usage.used[piece] >= min(len(piece), 2)} | fixed
 
 
 def measure_usage(runs: Mapping[str, int], pieces: Set[str]) -> PieceUsage:

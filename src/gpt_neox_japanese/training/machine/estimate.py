@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from gpt_neox_japanese.training.machine.memory_estimate import (
     free_memory,
     show_bytes,
 )
+from gpt_neox_japanese.training.optim.muon import orthogonalize
+from gpt_neox_japanese.training.optim.optimizer import hidden_matrices
 from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.settings import RunSettings
 
@@ -26,9 +31,11 @@ __all__ = ["RunEstimate", "estimate_run", "show_seconds"]
 
 # Operations of a trial on the processor: a fraction of a second to a few seconds.
 _TRIAL_FLOPS = 2e10
+# Of a matrix that Muon's step is tried on: a tenth of a second.
+_TRIAL_CHANNELS = 512
 # What GPUs reach of their products in models like these, without a trial.
 _USUAL_MFU = 0.35
-# The optimizer's step, and what is logged and saved, on top of the passes.
+# AdamW's step, and what is logged and saved, on top of the passes.
 _OVERHEAD = 1.1
 _RECOMPUTING = 4 / 3
 _CHECKPOINTS = 3  # two are kept, and one is being written
@@ -105,13 +112,16 @@ def estimate_run(
     if settings.gradient_checkpointing:
         speed /= _RECOMPUTING
     speed *= processes / _OVERHEAD
-    step = settings.batch_size * settings.gradient_accumulation * settings.sequence_length
+    passes = settings.batch_size * settings.gradient_accumulation * processes
+    tokens = passes * settings.sequence_length
+    step = tokens / speed
+    if settings.uses_muon and not torch.cuda.is_available():
+        step += _muon_seconds(model)
     measurements = (1 + steps / settings.eval_every) * held_out_tokens
     # Half of each window is read again as context, and a pass forward is a third of a step.
-    seconds = (steps * step * processes + measurements * 2 / 3) / speed
     return RunEstimate(
-        tokens_per_second=speed,
-        seconds=seconds,
+        tokens_per_second=tokens / step,
+        seconds=steps * step + measurements * 2 / 3 / speed,
         memory=memory,
         free_memory=free_memory(),
         disk=_disk(model, settings),
@@ -125,28 +135,45 @@ def _trial(model: Any, settings: RunSettings, flops: float) -> float:
     length = int(min(affordable, settings.sequence_length))
     rows = int(min(max(affordable // length, 1), settings.batch_size))
     ids = torch.zeros(rows, length, dtype=torch.long)
-    was_training, best = model.training, float("inf")
+    was_training = model.training
+
+    def work() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bf16"):
+            loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+
     with torch.random.fork_rng([]):
         model.train()
-        for _ in range(2):  # the first finds memory and kernels
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bf16"):
-                loss = model(input_ids=ids, labels=ids).loss
-            loss.backward()
-            best = min(best, time.perf_counter() - start)
+        seconds = _seconds(work)
         model.zero_grad(set_to_none=True)
         model.train(was_training)
-    return rows * length / best
+    return rows * length / seconds
+
+
+def _muon_seconds(model: Any) -> float:
+    """Seconds of Muon's step on the processor, by a matrix of each shape, or a smaller one."""
+    seconds = 0.0
+    for shape, count in Counter(tuple(p.shape) for p in hidden_matrices(model)).items():
+        shrink = max(1.0, math.sqrt(math.prod(shape)) / _TRIAL_CHANNELS)
+        matrix = torch.ones([math.ceil(size / shrink) for size in shape])
+        seconds += count * shrink**3 * _seconds(partial(orthogonalize, matrix))
+    return seconds
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The shorter time of two: the first one finds memory and kernels."""
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
 
 
 def _disk(model: Any, settings: RunSettings) -> int:
     trained = _count(p for p in model.parameters() if p.requires_grad)
     whole = sum(size for _, size in parameter_sizes(model))
-    hidden = _count(
-        p
-        for name, p in model.named_parameters()
-        if p.requires_grad and p.ndim == 2 and "embed" not in name
-    )
+    hidden = _count(hidden_matrices(model))
     momentum = 4 * hidden if settings.uses_muon else 8 * hidden
     checkpoint = 4 * trained * (2 if settings.ema else 1) + momentum + 8 * (trained - hidden)
     stored = 2 if settings.save_dtype == "bf16" else 4

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from gpt_neox_japanese.training.optim.muon import muon_step
 
-__all__ = ["MuonAndAdamW", "adamw", "state_layout"]
+__all__ = ["MuonAndAdamW", "adamw", "hidden_matrices", "state_layout"]
 
 _BETAS = (0.9, 0.95)
 
@@ -133,6 +133,15 @@ def state_layout(
             if not is_muon:
                 layout[f"{name}/step"] = ((), torch.float32)
     return layout
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that `MuonAndAdamW` gives to Muon.
+
+    Args:
+        model: See `MuonAndAdamW`.
+    """
+    return _sorted_parameters(model)[0]
 
 
 def _sorted_parameters(

@@ -12,13 +12,13 @@ import yaml
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config
-from gpt_neox_japanese.files.model_directory import is_hub_id
+from gpt_neox_japanese.files.model_directory import DEFAULT, is_hub_id
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.conversations import CHAT_TEMPLATE
 from gpt_neox_japanese.training.data.run_data import DATA_RECORD
 from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, SAMPLES
 from gpt_neox_japanese.training.report.page import PICTURE, read_log
-from gpt_neox_japanese.training.settings import RECORD
+from gpt_neox_japanese.training.settings import RECORD, chosen_optimizer
 
 __all__ = ["model_card", "run_of"]
 
@@ -66,14 +66,15 @@ def model_card(
     log = read_log(run / LOSS_LOG) if run else []
     chats = (directory / CHAT_TEMPLATE).is_file()
     base = str(record.get("init_from") or "")
-    base = base if is_hub_id(base) else ""
+    if base != DEFAULT and not is_hub_id(base):  # a path says nothing elsewhere
+        base = ""
     fields = {
         "language": "ja",
         "license": license_id,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["gpt-neox-japanese"],
-        **({"base_model": base} if base else {}),
+        **({"base_model": base} if is_hub_id(base) else {}),
     }
     facts = {**_of_model(directory, config, codec), **_of_data(learned)}
     facts |= {**_of_run(record, log, base), **_of_measurements(record, log, learned)}
@@ -114,11 +115,18 @@ def _of_run(
     record: Mapping[str, Any], log: Sequence[Mapping[str, Any]], base: str
 ) -> dict[str, str]:
     facts = {"Trained on from": f"[{base}](https://huggingface.co/{base})"} if base else {}
+    if base == DEFAULT:
+        facts = {"Trained on from": "the model in the package gpt-neox-japanese"}
     if log:
         facts["Training"] = f"{log[-1]['step']:,} steps, {log[-1]['tokens']:,} tokens"
-    given = [name for name in _SETTINGS if record.get(name) is not None]
-    if given:
-        facts["Settings"] = ", ".join(f"{name.replace('_', ' ')} {record[name]}" for name in given)
+    shown = {name: record[name] for name in _SETTINGS if record.get(name) is not None}
+    rank = record.get("lora_rank") or 0
+    if "optimizer" in shown:
+        shown["optimizer"] = chosen_optimizer(shown["optimizer"], rank)
+    if rank:
+        shown["LoRA rank"] = rank
+    if shown:
+        facts["Settings"] = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items())
     return facts
 
 

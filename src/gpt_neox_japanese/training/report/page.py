@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from gpt_neox_japanese.training.machine.estimate import show_seconds
 from gpt_neox_japanese.training.machine.memory_estimate import show_bytes
 from gpt_neox_japanese.training.report.plot import draw_curves
 
-__all__ = ["RunSummary", "read_log", "write_report"]
+__all__ = ["REPORT", "RunSummary", "read_log", "write_report"]
 
 REPORT = "report.md"
 PICTURE = "loss.svg"
@@ -88,7 +88,7 @@ def write_report(
     settings: dict[str, Any],
     summary: RunSummary,
     samples: Sequence[str],
-) -> None:
+) -> str:
     """Write `report.md`, and `loss.svg` if there is a curve to draw.
 
     Args:
@@ -97,18 +97,18 @@ def write_report(
         settings: What `train.json` holds.
         summary: What else there is to tell.
         samples: The last texts that it wrote.
+
+    Returns:
+        What became of the held-out figure, in a line.
     """
     losses = [line for line in log if "loss" in line]
     held_out = [line for line in log if "held_out_bits_per_character" in line]
-    curves = {"training": [(line["tokens"], line["bits_per_character"]) for line in losses]}
-    curves["held out"] = [(x["tokens"], x["held_out_bits_per_character"]) for x in held_out]
-    curves = {name: points for name, points in curves.items() if points}
-    if curves:
-        picture = draw_curves(curves, "tokens", "bits per character", log_x=False)
-        write_file(output / PICTURE, picture.encode())
+    if losses or held_out:
+        write_file(output / PICTURE, _picture(losses, held_out).encode())
+    measured = _measured(held_out, summary)
     facts = {
         **_progress(log, losses),
-        **_measurements(held_out, summary),
+        "Held-out text": f"{measured} ({summary.held_out})" if held_out else measured,
         **_circumstances(log, summary),
     }
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
@@ -116,11 +116,41 @@ def write_report(
     texts = "".join(f"> {text.strip()}\n\n".replace("\n>", ">") for text in samples)
     page = (
         f"# {output.resolve().name}\n\n| | |\n|---|---|\n{rows}\n"
-        + (f"![loss]({PICTURE})\n\n" if curves else "")
+        + (f"![loss]({PICTURE})\n\n" if losses or held_out else "")
         + (f"## What it writes\n\n{texts}" if samples else "")
         + f"## Settings\n\n| | |\n|---|---|\n{options}"
     )
     write_file(output / REPORT, page.encode())
+    return measured
+
+
+def _picture(losses: Sequence[dict[str, Any]], held_out: Sequence[dict[str, Any]]) -> str:
+    """The curves: what was logged goes up and down with the texts of a step, its mean does not."""
+    logged = [(line["tokens"], line["bits_per_character"]) for line in losses]
+    curves = {
+        "training, as logged": logged,
+        "training, mean": _means(losses, "bits_per_character"),
+        "held out": [(x["tokens"], x["held_out_bits_per_character"]) for x in held_out],
+    }
+    if not curves["training, mean"]:
+        curves = {"training": logged, "held out": curves["held out"]}
+    curves = {name: points for name, points in curves.items() if points}
+    faint = {"training, as logged"}
+    return draw_curves(curves, "tokens", "bits per character", log_x=False, faint=faint)
+
+
+def _means(losses: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Means over the epoch, or in a run of less than two, over the tenth of the run before."""
+    last = losses[-1] if losses else {}
+    epochs = last.get("epoch", 0.0)
+    span = last["tokens"] / (epochs if epochs >= 2 else 10) if losses else 0.0
+    points, first = [], 0
+    for number, line in enumerate(losses, start=1):
+        while losses[first]["tokens"] <= line["tokens"] - span:
+            first += 1
+        if line["tokens"] >= span and number - first > 1:
+            points.append((line["tokens"], fmean(x[name] for x in losses[first:number])))
+    return points
 
 
 def _progress(log: Sequence[dict[str, Any]], losses: Sequence[dict[str, Any]]) -> Mapping[str, str]:
@@ -129,18 +159,23 @@ def _progress(log: Sequence[dict[str, Any]], losses: Sequence[dict[str, Any]]) -
     last = losses[-1]
     speed, mfu = (median(line[name] for line in losses) for name in ("tokens_per_second", "mfu"))
     epochs = f" ({last['epoch']:.2f} epochs)" if "epoch" in last else ""
+    loss = f"{last['loss']:.4f} nats per token"
+    if len(means := _means(losses, "loss")) > 1:
+        over = "an epoch" if last.get("epoch", 0) >= 2 else "a tenth of the run"
+        (_, first), (_, newest) = means[0], means[-1]
+        loss = f"{newest:.4f} nats per token at the end, {first:.4f} at first (means over {over})"
     return {
         "Steps": f"{last['step']:,}",
         "Tokens": f"{last['tokens']:,}{epochs}",
         "Time": show_seconds(max(line.get("seconds", 0) for line in log)),
-        "Last loss": f"{last['loss']:.4f} nats per token",
+        "Training loss": loss,
         "Speed": f"{speed:,.0f} tokens/s (median), {mfu:.0%} of the device's matrix products",
     }
 
 
-def _measurements(held_out: Sequence[dict[str, Any]], summary: RunSummary) -> Mapping[str, str]:
+def _measured(held_out: Sequence[dict[str, Any]], summary: RunSummary) -> str:
     if not held_out:
-        return {"Held-out text": "none was measured"}
+        return "none was measured"
     name = "held_out_bits_per_character"
     best = min(held_out, key=lambda line: line[name])
     kept = best if summary.kept_best else held_out[-1]
@@ -149,8 +184,8 @@ def _measurements(held_out: Sequence[dict[str, Any]], summary: RunSummary) -> Ma
         first = held_out[0]
         shown += f", {first[name]:.4f} after step {first['step']:,}"
     if best is not kept:
-        shown += f"; the best was {best[name]:.4f} after step {best['step']:,}"
-    return {"Held-out text": f"{shown} ({summary.held_out})"}
+        shown += f"; the best was {best[name]:.4f} after step {best['step']:,}: see --keep-best"
+    return shown
 
 
 def _circumstances(log: Sequence[dict[str, Any]], summary: RunSummary) -> Mapping[str, str]:

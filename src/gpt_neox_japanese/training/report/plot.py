@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from html import escape
 
 __all__ = ["draw_curves"]
 
 _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 24, 48
+_GREY = "#b8c4d0"
 _COLOURS = ("#1f6fb4", "#c2452d", "#2e8b57", "#8a5fb0", "#b0862a", "#555555")
 
 Points = Sequence[tuple[float, float]]
 
 
-def draw_curves(curves: Mapping[str, Points], x_name: str, y_name: str, *, log_x: bool) -> str:
+def draw_curves(
+    curves: Mapping[str, Points],
+    x_name: str,
+    y_name: str,
+    *,
+    log_x: bool,
+    faint: Container[str] = (),
+) -> str:
     """A picture of some curves.
 
     Args:
@@ -23,6 +32,7 @@ def draw_curves(curves: Mapping[str, Points], x_name: str, y_name: str, *, log_x
         x_name: What x is, with its unit.
         y_name: What y is, with its unit.
         log_x: Whether equal factors of x, instead of equal steps, are equally far apart.
+        faint: Names of curves that stand behind the others, in grey.
 
     Returns:
         An SVG document.
@@ -38,8 +48,9 @@ def draw_curves(curves: Mapping[str, Points], x_name: str, y_name: str, *, log_x
     x_axis = _Axis(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT, log=log_x)
     y_axis = _Axis(min(ys), max(ys), _HEIGHT - _BOTTOM, _TOP, log=False)
     parts = _axes(x_axis, y_axis, x_name, y_name)
+    colours = itertools.cycle(_COLOURS)
     for number, (name, points) in enumerate(finite.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = _GREY if name in faint else next(colours)
         line = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in points)
         parts.append(
             f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>'

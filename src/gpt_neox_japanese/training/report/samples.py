@@ -59,7 +59,8 @@ def write_samples(
                 use_cache=True,
             )
             written = [i for i in output[0].tolist() if i != eos_token_id]
-            texts.append(codec.decode(written))
+            # Of a character in bytes the last ones may be missing.
+            texts.append(codec.decode(written).rstrip("\ufffd"))
     model.train(was_training)
     if implementation == cpu_attention.NAME:
         model.set_attn_implementation(implementation)
