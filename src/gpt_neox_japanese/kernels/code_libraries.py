@@ -24,19 +24,26 @@ class _EntryLibrary(JITCodeLibrary):
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
 
+    def add_linking_library(self, library: Any) -> None:
+        """Take the code of a function that is called, and of all that it calls."""
+        super().add_linking_library(library)
+        if isinstance(library, _InnerLibrary):
+            for called in library._linking_libraries:
+                if called not in self._linking_libraries:
+                    self._linking_libraries.append(called)
+
 
 class _InnerLibrary(_EntryLibrary):
     """Code that waits to be linked into another library. There is nothing of it to call."""
 
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
+    def finalize(self) -> None:
+        """Leave it as it is."""
         self._finalize_dynamic_globals()
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        return 0  # as of any function that Python cannot call
+        """None, as of any function that Python cannot call."""
+        return 0
 
     @property
     def codegen(self) -> Any:
