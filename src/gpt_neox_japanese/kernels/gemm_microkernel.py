@@ -200,7 +200,7 @@ def _prefetch(tile: _Tile, part: Value, size: int) -> None:
         for output in range(tile.outputs):
             row = builder.add(start, builder.mul(tile.ahead_stride, INT64(output)))
             for line in range(0, size, _LINE):
-                prefetch(builder, tile.ahead, builder.add(row, INT64(line)))
+                prefetch(builder, tile.ahead, builder.add(row, INT64(line)), cache=1)
 
 
 def _carry(tile: _Tile, part: Value, parts: list[Value]) -> None:
