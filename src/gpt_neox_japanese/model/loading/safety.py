@@ -7,6 +7,7 @@ transformers then still stumbles over is told as ours. Links are followed, see `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,9 +131,9 @@ def _check_adapter(path: Path, config: PreTrainedConfig | None, options: Mapping
             " that was adapted: its directory or Hub id"
         )
     directory = Path(base)
-    if not directory.is_dir() and is_hub_id(base):
+    if not os.path.isdir(base) and is_hub_id(base):
         directory = fetch_weights(base, **hub_kwargs(options))
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         return  # loading says so itself
     if (directory / "adapter_config.json").exists():
         raise CheckpointError(
