@@ -111,6 +111,17 @@ def test_rows_that_only_pad_our_model_are_left_out(tmp_path: Path) -> None:
     assert torch.equal(read_tensors(tmp_path / "back")[name], read_tensors(source)[name][:IDS])
 
 
+def test_special_tokens_that_the_model_has_no_rows_for_do_no_harm(
+    model: Path, tmp_path: Path
+) -> None:
+    path = model / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "pad_token": "<|pad|>"}), encoding="utf-8")
+    to_neox(model, tmp_path / "theirs")
+    from_neox(tmp_path / "theirs", model, tmp_path / "back")
+    assert_same_weights(model, tmp_path / "back")
+
+
 def test_a_head_of_its_own_is_kept_whatever_config_json_says(model: Path, tmp_path: Path) -> None:
     source = tmp_path / "model"
     shutil.copytree(model, source)

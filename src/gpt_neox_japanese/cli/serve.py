@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -178,7 +179,7 @@ def _loader(
 
 def _name_of(model: str) -> str:
     """A Hub id, or the last part of a directory's path: clients need not see where it lies."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return Path(model).resolve().name if os.path.isdir(model) else model
 
 
 def _log_to_stderr(level: int) -> None:

@@ -104,7 +104,7 @@ def _find(name: str | os.PathLike[str], files: Collection[str], **hub: Unpack[Hu
         raise CheckpointError(f"the model is {short_repr(name)}; give a directory or a Hub id")
     if name == DEFAULT:
         return default_model_directory()
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False of a name that is too long for a path
         return Path(name)
     if not is_hub_id(name):
         is_model = _CONFIG_FILES[0] in files
@@ -164,7 +164,7 @@ def is_hub_id(name: str | os.PathLike[str]) -> bool:
     Args:
         name: What `find_model` takes.
     """
-    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not os.path.exists(name)
 
 
 def _fetch(repository: str, files: Collection[str], **hub: Unpack[HubKwargs]) -> Path:

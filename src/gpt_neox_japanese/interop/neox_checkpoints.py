@@ -116,7 +116,7 @@ def from_neox(
         options,
         intermediate_size=len(parts.read(2)["mlp.linear1.weight"]),
         tied=parts.tied,
-        vocab_size=codec.n_vocab,
+        vocab_size=_num_ids(codec, len(parts.read(0)["word_embeddings.weight"])),
         bos_token_id=codec.token_to_id("<|startoftext|>"),
         eos_token_id=codec.token_to_id(END_OF_TEXT),
     )
@@ -275,6 +275,11 @@ def _our_tensors(
             yield ours, tensor
         if progress is not None:
             progress(done, len(layout))
+
+
+def _num_ids(codec: Codec, rows: int) -> int:
+    """The ids of a model: of all tokens, or of none that were added behind its last row."""
+    return rows if len(codec.vocabulary) <= rows < codec.n_vocab else codec.n_vocab
 
 
 def _cut(table: Tensor, num_ids: int, multiple: int, where: str) -> Tensor:

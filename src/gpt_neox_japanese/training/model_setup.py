@@ -13,10 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from gpt_neox_japanese.checks import short_repr
-from gpt_neox_japanese.errors import ArgumentError, DataError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError, DataError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
+from gpt_neox_japanese.model.loading.safety import check_files
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.hf_modules import QuantizedLinear, halve_matrices
 from gpt_neox_japanese.tokenizer.model_check import check_model
@@ -184,9 +185,12 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
 
     Raises:
         ArgumentError: PEFT is not installed.
-        CheckpointError: The weights of the model are broken.
+        CheckpointError: The weights of the model or the adapters are missing or broken.
     """
     peft = _import_peft()
+    if not any(path.stem == "adapter_model" for path in check_files(adapter)):
+        # PEFT would ask the Hub for it.
+        raise CheckpointError(f"{str(adapter)!r} has no adapter_model.safetensors; copy it again")
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=torch.float32)
     if is_quantized(model.config):
         model.dequantize(torch.float32)

@@ -339,7 +339,7 @@ def record_settings(
     if isinstance(init_from, Architecture):
         origin = asdict(init_from)
     else:  # a directory named as a repository would look like one anywhere else
-        is_here = init_from != DEFAULT and Path(init_from).is_dir()
+        is_here = init_from != DEFAULT and os.path.isdir(init_from)
         origin = {"init_from": os.path.abspath(init_from) if is_here else str(init_from)}
     named = {"data": data, "tokenizer": tokenizer, "held_out_data": held_out_data}
     paths = {name: str(path) for name, path in named.items() if path is not None}

@@ -210,3 +210,11 @@ def test_a_large_config_with_few_weights_is_refused(tiny_model: MakeModel, direc
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 4096}))
     refused(directory, "describes [0-9,]+ parameters, but the weight files have")
+
+
+def test_an_adapter_whose_base_is_no_name_is_refused(directory: Path) -> None:
+    pytest.importorskip("peft")
+    fields = {"peft_type": "LORA", "base_model_name_or_path": "x" * 999}
+    (directory / "adapter_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        GPTNeoXJapaneseForCausalLM.from_pretrained(directory)

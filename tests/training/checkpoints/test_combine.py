@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -208,5 +209,30 @@ def test_adapters_with_broken_numbers_are_not_merged(
     next(iter(weights.values()))[0, 0] = float("inf")
     save_file(weights, adapter / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="not finite"):
+        merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
+    assert not (tmp_path / "merged").exists()
+
+
+@ignores_peft
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("adapter_model.safetensors", "folder", "not a regular file"),
+        ("adapter_model.safetensors", "missing", r"has no adapter_model\.safetensors"),
+        ("adapter_config.json", "pipe", "not a regular file|has no adapter_config"),
+        ("adapter_model.safetensors", "pipe", "not a regular file"),
+    ],
+)
+def test_adapters_are_files(
+    adapter: Path, models: list[Path], tmp_path: Path, name: str, kind: str, said: str
+) -> None:
+    (adapter / name).unlink()
+    if kind == "folder":
+        (adapter / name).mkdir()
+    elif kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no pipes with names")
+        os.mkfifo(adapter / name)
+    with pytest.raises(CheckpointError, match=said):
         merge_adapter(adapter, tmp_path / "merged", str(models[0]), torch.float32)
     assert not (tmp_path / "merged").exists()

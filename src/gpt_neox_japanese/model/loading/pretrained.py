@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -78,7 +79,7 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
         source = str(pretrained_model_name_or_path)
         subfolder = kwargs.get("subfolder") or ""
         directory = Path(source, subfolder)
-        if not directory.is_dir() and is_hub_id(source):
+        if not os.path.isdir(directory) and is_hub_id(source):
             try:
                 snapshot = fetch_weights(source, subfolder, **hub_kwargs(kwargs))
             except CheckpointError as error:
@@ -86,7 +87,7 @@ class GPTNeoXJapanesePreTrainedModel(PreTrainedModel):
             directory = snapshot / subfolder
             if not (directory / "adapter_config.json").exists():  # for its base it would count too
                 kwargs["revision"] = snapshot.name  # no other files are loaded than are checked
-        elif pretrained_model_name_or_path is None or not directory.is_dir():
+        elif pretrained_model_name_or_path is None or not os.path.isdir(directory):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         config = kwargs.get("config")
         check_directory(directory, config if isinstance(config, PreTrainedConfig) else None, kwargs)

@@ -7,6 +7,7 @@ transformers then still stumbles over is told as ours. Links are followed, see `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.formats import METHOD
 
-__all__ = ["check_directory", "hub_kwargs", "loading_errors"]
+__all__ = ["check_directory", "check_files", "hub_kwargs", "loading_errors"]
 
 # What the loader opens; anything else beside it does no harm.
 _LOADED = {".bin", ".json", ".safetensors"}
@@ -54,13 +55,7 @@ def check_directory(
         CheckpointError: A file is missing or broken, is a device or a pipe, does not fit the
             others, or names a file that does not lie beside it.
     """
-    files = [path for path in sorted(directory.iterdir()) if path.suffix in _LOADED]
-    # Loading says itself that a link leads nowhere, if it needs the file.
-    files = [path for path in files if path.exists()]
-    for path in files:
-        check_regular(path)
-        if path.name.endswith(".index.json"):
-            read_index(path)
+    files = check_files(directory)
     read_generation_config(directory)
     if directory / "adapter_config.json" in files:
         _check_adapter(directory / "adapter_config.json", config, options)
@@ -70,6 +65,28 @@ def check_directory(
     _check_size(directory, given, sum(path.stat().st_size for path in weights))
     if not any(options.get(name) is not None for name in _OTHER_WEIGHTS):
         _check_weights(directory, given)
+
+
+def check_files(directory: Path) -> list[Path]:
+    """Refuse a directory with a device, a pipe or a folder in the place of a file.
+
+    Args:
+        directory: Of a model or an adapter.
+
+    Returns:
+        Its files that a loader may open.
+
+    Raises:
+        CheckpointError: A file is none, or an index names one that does not lie beside it.
+    """
+    files = [path for path in sorted(directory.iterdir()) if path.suffix in _LOADED]
+    # Loading says itself that a link leads nowhere, if it needs the file.
+    files = [path for path in files if path.exists()]
+    for path in files:
+        check_regular(path)
+        if path.name.endswith(".index.json"):
+            read_index(path)
+    return files
 
 
 def hub_kwargs(options: Mapping[str, Any]) -> HubKwargs:
@@ -114,9 +131,9 @@ def _check_adapter(path: Path, config: PreTrainedConfig | None, options: Mapping
             " that was adapted: its directory or Hub id"
         )
     directory = Path(base)
-    if not directory.is_dir() and is_hub_id(base):
+    if not os.path.isdir(base) and is_hub_id(base):
         directory = fetch_weights(base, **hub_kwargs(options))
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         return  # loading says so itself
     if (directory / "adapter_config.json").exists():
         raise CheckpointError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from transformers.utils.hub import cached_file
@@ -110,7 +110,7 @@ def explain_load_errors(
     try:
         yield
     except _NoFileError:
-        if not Path(source).is_dir():
+        if not os.path.isdir(source):
             # Files of the Hub are asked for silently, because most are optional. Not these.
             asked = {name: arguments[name] for name in _HUB_ARGUMENTS & arguments.keys()}
             for file in names.values():
