@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from harness import interleaved, median, write_result
 
-from gpt_neox_japanese.kernels import gemv as kernel
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
+from gpt_neox_japanese.kernels.products import gemv as kernel
 from gpt_neox_japanese.quantization.formats import Matrix
 from gpt_neox_japanese.quantization.matmul import matmul
 

@@ -23,7 +23,7 @@ from gpt_neox_japanese.inference.cpu.workspace import RotationTables
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken
-from gpt_neox_japanese.kernels import gemv
+from gpt_neox_japanese.kernels.products import gemv
 from gpt_neox_japanese.quantization.bfloat16_arrays import float32_to_bfloat16
 from gpt_neox_japanese.quantization.quantize import quantize
 

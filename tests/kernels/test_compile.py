@@ -24,7 +24,7 @@ pytestmark = [
 _PROBE = """
 import numpy as np
 from gpt_neox_japanese.kernels.compile import processor
-from gpt_neox_japanese.kernels.gemv import gemv_float32
+from gpt_neox_japanese.kernels.products.gemv import gemv_float32
 rows = np.ones((8, 64), np.float32)
 gemv_float32(rows, rows, np.empty((8, 8), np.float32), 0, 8)
 (code,) = gemv_float32.inspect_asm().values()

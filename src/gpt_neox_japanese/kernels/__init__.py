@@ -1,7 +1,6 @@
-"""Compiled arithmetic that the engine, the model and quantised weights share: start with `gemv`.
+"""Compiled arithmetic that the engine, the model and quantised weights share.
 
-`gemv` multiplies weights of every format by up to 32 rows of activations, `gemm` by more; their
-inner loops are LLVM vectors (`llvm`). `ops` is what surrounds the products. `compile` says
-how all of it is compiled, `code_libraries` how it is put together, `compile_cache` where it is
-kept.
+`products` multiplies activations by stored matrices, `ops` is what surrounds that. `compile` says
+how all of it is compiled, `code_libraries` how it is put together, `compile_cache` where that is
+kept, and `llvm` writes what Numba has no words for.
 """

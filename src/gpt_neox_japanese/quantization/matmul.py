@@ -58,7 +58,7 @@ def matmul(x: NDArray[np.float32], matrix: Matrix, *, threads: int = 1) -> NDArr
 
 def _bind_gemv(x: NDArray[np.float32], matrix: Matrix) -> _Kernel:
     """The kernel for a format and few rows, which are quantized if it needs that."""
-    from gpt_neox_japanese.kernels import gemv  # with Numba, which a model may never need
+    from gpt_neox_japanese.kernels.products import gemv  # with Numba, which a model may never need
 
     numbers, scales = _plain(matrix)
     if scales is None:
@@ -72,7 +72,7 @@ def _bind_gemv(x: NDArray[np.float32], matrix: Matrix) -> _Kernel:
 
 def _bind_gemm(x: NDArray[np.float32], matrix: Matrix, threads: int) -> _Kernel:
     """The kernel for a format and many rows, which are packed."""
-    from gpt_neox_japanese.kernels import gemm
+    from gpt_neox_japanese.kernels.products import gemm
 
     numbers, scales = _plain(matrix)
     size = gemm.packed_size(*x.shape)
@@ -99,7 +99,7 @@ def _quantize(
     x: NDArray[np.float32],
 ) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.int32]]:
     """Quantize activations; see `quantize_rows`."""
-    from gpt_neox_japanese.kernels import gemv
+    from gpt_neox_japanese.kernels.products import gemv
 
     rows, columns = x.shape
     q = aligned((rows, columns), np.int16)

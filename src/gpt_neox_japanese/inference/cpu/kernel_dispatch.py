@@ -37,7 +37,7 @@ from gpt_neox_japanese.kernels.compile import (
     part_of_caller,
 )
 from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
-from gpt_neox_japanese.kernels.gemm import (
+from gpt_neox_japanese.kernels.products.gemm import (
     gemm_bfloat16,
     gemm_float32,
     gemm_int4,
@@ -45,7 +45,7 @@ from gpt_neox_japanese.kernels.gemm import (
     pack_floats,
     pack_integers,
 )
-from gpt_neox_japanese.kernels.gemv import (
+from gpt_neox_japanese.kernels.products.gemv import (
     gemv_bfloat16,
     gemv_float32,
     gemv_int4,

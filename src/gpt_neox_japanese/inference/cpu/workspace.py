@@ -18,7 +18,7 @@ from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.compile import Floats
 from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.kernels.gemm import packed_size
+from gpt_neox_japanese.kernels.products.gemm import packed_size
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["RotationTables", "make_workspace"]

@@ -31,7 +31,7 @@ from gpt_neox_japanese.kernels.llvm import (
     store,
     vector,
 )
-from gpt_neox_japanese.kernels.microkernel import (
+from gpt_neox_japanese.kernels.products.microkernel import (
     add_floats,
     bfloat16_to_float32,
     for_each_step,

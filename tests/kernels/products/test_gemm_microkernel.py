@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from llvmlite import binding, ir
 
-from gpt_neox_japanese.kernels import gemm_microkernel, llvm
-from gpt_neox_japanese.kernels.gemm_microkernel import outputs_of_tile
+from gpt_neox_japanese.kernels.products import gemm_microkernel, llvm
+from gpt_neox_japanese.kernels.products.gemm_microkernel import outputs_of_tile
 
 _LINUX, _ARM_LINUX = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 _ROWS = 16

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.compile import Number, compiled, entry
 from gpt_neox_japanese.kernels.constants import BLOCK, GROUP, QMAX
-from gpt_neox_japanese.kernels.few_rows import (
+from gpt_neox_japanese.kernels.products.few_rows import (
     FEW_ROWS,
     MORE_ROWS,
     few_bfloat16,
@@ -31,13 +31,13 @@ from gpt_neox_japanese.kernels.few_rows import (
     few_outputs,
     more_int4,
 )
-from gpt_neox_japanese.kernels.microkernel import (
+from gpt_neox_japanese.kernels.products.microkernel import (
     dot_bfloat16,
     dot_float32,
     dot_int4,
     dot_int8,
 )
-from gpt_neox_japanese.kernels.widen import (
+from gpt_neox_japanese.kernels.products.widen import (
     padded_groups,
     scale_int4,
     scale_int8,

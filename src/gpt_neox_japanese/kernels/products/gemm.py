@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.compile import Number, compiled, entry
 from gpt_neox_japanese.kernels.constants import BLOCK, FLOAT_LANES, GROUP
-from gpt_neox_japanese.kernels.gemm_microkernel import (
+from gpt_neox_japanese.kernels.llvm import ARM
+from gpt_neox_japanese.kernels.products.gemm_microkernel import (
     BUFFER_COLUMNS,
     SPARE_TILES,
     tile_bfloat16,
@@ -28,8 +29,7 @@ from gpt_neox_japanese.kernels.gemm_microkernel import (
     tile_int8,
     tile_outputs,
 )
-from gpt_neox_japanese.kernels.llvm import ARM
-from gpt_neox_japanese.kernels.widen import (
+from gpt_neox_japanese.kernels.products.widen import (
     padded_groups,
     scale_int4,
     scale_int8,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt_neox_japanese.kernels import gemv as kernel
 from gpt_neox_japanese.kernels.constants import GROUP, QMAX
+from gpt_neox_japanese.kernels.products import gemv as kernel
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_to_float32, float32_to_bfloat16
 from gpt_neox_japanese.quantization.int4 import pack_int4, unpack_int4
 from tests.kernels.processors import OLDEST, environment_of

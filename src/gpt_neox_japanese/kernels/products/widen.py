@@ -38,7 +38,7 @@ from gpt_neox_japanese.kernels.llvm import (
     store,
     vector,
 )
-from gpt_neox_japanese.kernels.microkernel import (
+from gpt_neox_japanese.kernels.products.microkernel import (
     bfloat16_to_float32,
     int4_to_int16,
     int8_to_int16,
