@@ -87,9 +87,11 @@ def main() -> None:
     print(write_result("quantization", ["torch"], characters=characters, formats=results))
 
 
-def calibrated_on(windows: NDArray[np.int64], *checkpoint: Any) -> LayerwiseCalibration:
+def calibrated_on(
+    windows: NDArray[np.int64], config: Any, tensors: Any, allocation: Any
+) -> LayerwiseCalibration:
     """What `convert` calls to begin a calibration on a text."""
-    return LayerwiseCalibration(*checkpoint, windows)
+    return LayerwiseCalibration(config, tensors, allocation, windows)
 
 
 def load(directory: Path) -> GPTNeoXJapaneseForCausalLM:

@@ -182,11 +182,11 @@ def test_a_full_step_computes_what_single_tokens_compute(kind: str) -> None:
     hparams = HParams.from_config(model.config.to_dict())
     tensors = tensors_of(model) if kind == "float32" else rounded(kind)(model)
     weights = map_weights(hparams, tensors, bfloat16=False)
-    network = CompiledNetwork(hparams, weights, threads=2, slots=40, max_rows=37)
+    network = CompiledNetwork(hparams, weights, threads=2, slots=40)
     ids = LONG[:21]
     alone = [scores_of(network, ids[: end + 1], slot=39, at_once=1) for end in range(len(ids))]
     # The beginning of a prompt beside texts that are one, two, three … tokens long.
-    texts = len(ids) - 5
+    texts = network.max_rows - len(ids)
     for slot in range(texts):
         for position in range(slot):
             network.decode([BatchToken(ids[position], slot, position)], 1)

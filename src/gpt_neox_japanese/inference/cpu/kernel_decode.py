@@ -43,7 +43,6 @@ from gpt_neox_japanese.inference.cpu.kernel_phases import (
     spin_until,
 )
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at
-from gpt_neox_japanese.kernels.calls import by_reference
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Longs,
@@ -52,6 +51,7 @@ from gpt_neox_japanese.kernels.compile import (
     leaf,
 )
 from gpt_neox_japanese.kernels.ops import add_rows, attend, gelu, normalize, rotate, store
+from gpt_neox_japanese.kernels.references import by_reference
 
 __all__ = ["FIELDS", "Workspace", "begin_step", "counter_words", "run_steps"]
 
@@ -66,9 +66,6 @@ INPUT_NORM, QKV, DENSE, DENSE_BIAS, POST_ATTENTION_NORM, UP_PROJ, DOWN_PROJ, FIE
     9,
     11,
 )
-
-# A row of `Workspace.many_rows`.
-LAYERS, TABLE = 0, 1
 
 # A row of `Workspace.tokens`.
 ID, SLOT, POSITION = 0, 1, 2
@@ -94,8 +91,6 @@ class Workspace(NamedTuple):
     Attributes:
         matrix: Empty; its dtype says how the layers' matrices are stored (`kernel_dispatch`).
         table: As `matrix`, for the embedding and the head.
-        many_rows: int64 [2, 2]: `kernel_dispatch.addresses_for_many_rows` of the two, 0 until a
-            step has so many rows.
         layers: int64 [layers, FIELDS].
         embed_and_head: int64 [2, 2]: numbers and scales of the embedding and of the head.
         final_norm: float32 [2, hidden].
@@ -121,7 +116,6 @@ class Workspace(NamedTuple):
 
     matrix: Number
     table: Number
-    many_rows: Longs
     layers: Longs
     embed_and_head: Longs
     final_norm: Floats
@@ -171,7 +165,6 @@ def _work_item_size(ws: Workspace, rows: Number) -> Number:
 @leaf
 def _project(
     kind: Number,
-    many: Longs,
     ws: Workspace,
     thread_id: Number,
     phase: Number,
@@ -188,10 +181,10 @@ def _project(
     """
     columns, computed = out.shape[1], 0
     item_size = _work_item_size(ws, columns)
-    prepare_activations(kind, many, x, ws.prepared, thread_id)
+    prepare_activations(kind, x, ws.prepared, thread_id)
     first, last = next_work_item(ws.counters, phase, step, item_size, columns)
     while first < last:
-        multiply(kind, many, address, x, ws.prepared, thread_id, out, first, last)
+        multiply(kind, address, x, ws.prepared, thread_id, out, first, last)
         for row in range(len(x)):
             if then == _GELU:
                 gelu(out[row, first:last], ws.tanh)
@@ -256,35 +249,31 @@ def _run_step(ws: Workspace, thread_id: Number, step: Number) -> None:
     count, channels = ws.batch[NUM_TOKENS], ws.hidden.shape[1]
     normed = ws.normed[thread_id, :count]
     qkv, attn_out, mlp_hidden = ws.qkv[:count], ws.attn_out[:count], ws.mlp_hidden[:count]
-    delta, kind, many = ws.delta[:count], ws.matrix, ws.many_rows[LAYERS]
+    delta, kind = ws.delta[:count], ws.matrix
     _embed(ws, thread_id, step)
 
     for layer in range(len(ws.layers)):
         fields, phase = ws.layers[layer], _FIRST_OF_LAYERS + layer * _PHASES
         _normalize(ws, matrix_at(fields[INPUT_NORM], 2, channels, ws.hidden), _FIRST_TOKEN, normed)
         matrix = fields[QKV:]
-        _project(kind, many, ws, thread_id, phase, step, matrix, normed, qkv, _NOTHING, _NO_BIAS)
+        _project(kind, ws, thread_id, phase, step, matrix, normed, qkv, _NOTHING, _NO_BIAS)
         _attend(ws, thread_id, phase + 1, step, layer)
         matrix, bias = fields[DENSE:], fields[DENSE_BIAS]
-        _project(kind, many, ws, thread_id, phase + 2, step, matrix, attn_out, delta, _ADD, bias)
+        _project(kind, ws, thread_id, phase + 2, step, matrix, attn_out, delta, _ADD, bias)
         norm = matrix_at(fields[POST_ATTENTION_NORM], 2, channels, ws.hidden)
         _normalize(ws, norm, _FIRST_TOKEN, normed)
         matrix, phase = fields[UP_PROJ:], phase + 3
-        _project(
-            kind, many, ws, thread_id, phase, step, matrix, normed, mlp_hidden, _GELU, _NO_BIAS
-        )
+        _project(kind, ws, thread_id, phase, step, matrix, normed, mlp_hidden, _GELU, _NO_BIAS)
         matrix, phase = fields[DOWN_PROJ:], phase + 1
-        _project(kind, many, ws, thread_id, phase, step, matrix, mlp_hidden, delta, _ADD, _NO_BIAS)
+        _project(kind, ws, thread_id, phase, step, matrix, mlp_hidden, delta, _ADD, _NO_BIAS)
 
     first = ws.batch[NUM_WITHOUT_LOGITS]
     if first < count:
         phase = _FIRST_OF_LAYERS + len(ws.layers) * _PHASES
         normed, logits = normed[: count - first], ws.logits[first:count]
         _normalize(ws, ws.final_norm, first, normed)
-        table, many, matrix = ws.table, ws.many_rows[TABLE], ws.embed_and_head[1]
-        _project(
-            table, many, ws, thread_id, phase, step, matrix, normed, logits, _NOTHING, _NO_BIAS
-        )
+        table, matrix = ws.table, ws.embed_and_head[1]
+        _project(table, ws, thread_id, phase, step, matrix, normed, logits, _NOTHING, _NO_BIAS)
 
 
 @entry

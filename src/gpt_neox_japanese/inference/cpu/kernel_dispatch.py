@@ -1,4 +1,4 @@
-"""Matrix products by the way the matrix is stored: which kernel of `gemv` or `gemm` reads it.
+"""Matrix products by the way the matrix is stored: which kernel of `gemv` reads it.
 
 How a matrix is stored is told by the dtype of an empty array, so that each network is compiled for
 its own formats only:
@@ -9,42 +9,28 @@ its own formats only:
     uint8     int4, two to a byte, a bfloat16 scale for each group of a row
 
 Numbers and scales of a matrix are given by their addresses, int64 [2]; floats have no scales.
-
-Products with a few rows are part of the step. Those with many are called at their addresses: they
-are compiled when there is a step of so many tokens, not before the first text.
 """
 # What Numba chooses by types carries no annotations.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.bfloat16 import matrix_at, to_float32
-from gpt_neox_japanese.kernels.calls import address_of, call_at
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Ints,
     Longs,
     Number,
     Shorts,
-    compiled,
     overload,
     part_of_caller,
 )
-from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
-from gpt_neox_japanese.kernels.products.gemm import (
-    gemm_bfloat16,
-    gemm_float32,
-    gemm_int4,
-    gemm_int8,
-    pack_floats,
-    pack_integers,
-)
+from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.kernels.products.gemv import (
     gemv_bfloat16,
     gemv_float32,
@@ -53,88 +39,50 @@ from gpt_neox_japanese.kernels.products.gemv import (
     quantize_rows,
 )
 
-__all__ = [
-    "PreparedActivations",
-    "addresses_for_many_rows",
-    "embed",
-    "multiply",
-    "prepare_activations",
-]
+__all__ = ["PreparedActivations", "embed", "multiply", "prepare_activations"]
 
 _gemv_float32, _gemv_bfloat16 = part_of_caller(gemv_float32), part_of_caller(gemv_bfloat16)
 _gemv_int8, _gemv_int4 = part_of_caller(gemv_int8), part_of_caller(gemv_int4)
 _quantize_rows = part_of_caller(quantize_rows)
 
 _FLOATS = (types.float32, types.uint16)
-_PACK, _MULTIPLY = 0, 1  # what is called at addresses
-_FIRST_ROW = np.int64(0)
 _BFLOAT16 = np.empty(1, np.uint16)
 
 
 class PreparedActivations(NamedTuple):
-    """Room for activations as products need them, for each thread: as integers, and in panels.
+    """Room for activations as integers, for each thread.
 
     Attributes:
         numbers: int16 [threads, max rows * max columns].
         scales: float32 [threads, max rows].
         corrections: int32 [threads, max rows * max groups].
-        panels: float32 [threads, packed size]; quantized activations are int16 in the same memory.
     """
 
     numbers: Shorts
     scales: Floats
     corrections: Ints
-    panels: Floats
-
-
-def addresses_for_many_rows(kind: NDArray[Any]) -> tuple[int, int]:
-    """Compile, or load, what multiplies more than MAX_FEW_ROWS rows with a matrix of this kind.
-
-    Args:
-        kind: How the matrix is stored.
-
-    Returns:
-        Addresses of the functions that pack activations and that multiply them.
-    """
-    words, floats = np.empty(0, np.int16), np.empty(0, np.float32)
-    matrix, rows = np.empty((0, 0), kind.dtype), np.empty((0, 0), np.float32)
-    if kind.dtype in (np.float32, np.uint16):
-        gemm = gemm_float32 if kind.dtype == np.float32 else gemm_bfloat16
-        pack = address_of(pack_floats, rows, floats, 0, 0)
-        return pack, address_of(gemm, matrix, floats, rows, 0, 0)
-    pack = address_of(pack_integers, np.empty((0, 0), np.int16), words, 0, 0)
-    if kind.dtype == np.int8:
-        return pack, address_of(gemm_int8, matrix, floats, words, floats, rows, 0, 0)
-    scales = np.empty((0, 0), np.uint16)
-    return pack, address_of(gemm_int4, matrix, scales, words, floats, rows, 0, 0)
 
 
 def prepare_activations(
-    kind: Number, many: Longs, x: Floats, prepared: PreparedActivations, thread_id: Number
+    kind: Number, x: Floats, prepared: PreparedActivations, thread_id: Number
 ) -> None:
     """Prepare activations, float32 [rows, columns], for products with a matrix of this kind.
 
     Args:
         kind: How the matrix is stored.
-        many: int64 [2], by `addresses_for_many_rows` if there are so many rows.
         x: The activations, float32 [rows, columns].
-        prepared: Where they are written as integers and in panels.
+        prepared: Where they are written as integers; floats are multiplied as they are.
         thread_id: Whose part of it.
     """
     raise NotImplementedError
 
 
 @overload(prepare_activations)
-def _prepare_activations(kind, many, x, prepared, thread_id):
+def _prepare_activations(kind, x, prepared, thread_id):
     if kind.dtype in _FLOATS:
+        return lambda kind, x, prepared, thread_id: None
 
-        def pack(kind, many, x, prepared, thread_id):
-            if len(x) > MAX_FEW_ROWS:
-                call_at(many[_PACK], (x, prepared.panels[thread_id], _FIRST_ROW, len(x)))
-
-        return pack
-
-    def quantize(kind, many, x, prepared, thread_id):
+    def quantize(kind, x, prepared, thread_id):
         rows, columns = x.shape
         groups = -(-columns // GROUP)
         numbers = matrix_at(
@@ -144,23 +92,12 @@ def _prepare_activations(kind, many, x, prepared, thread_id):
             prepared.corrections[thread_id].ctypes.data, rows, groups, prepared.corrections
         )
         _quantize_rows(x, numbers, prepared.scales[thread_id], corrections)
-        if rows > MAX_FEW_ROWS:
-            panels = _integer_panels(prepared, thread_id)
-            call_at(many[_PACK], (numbers, panels, _FIRST_ROW, rows))
 
     return quantize
 
 
-@compiled
-def _integer_panels(prepared: PreparedActivations, thread_id: Number) -> Shorts:
-    panels = prepared.panels[thread_id]
-    integers: Shorts = matrix_at(panels.ctypes.data, 1, 2 * len(panels), prepared.numbers)[0]
-    return integers
-
-
 def multiply(
     kind: Number,
-    many: Longs,
     address: Longs,
     x: Floats,
     prepared: PreparedActivations,
@@ -173,9 +110,8 @@ def multiply(
 
     Args:
         kind: How the matrix is stored.
-        many: As for `prepare_activations`.
         address: int64 [2], where it lies.
-        x: float32 [rows, columns], any number of rows.
+        x: float32 [rows, columns], at most MAX_FEW_ROWS rows.
         prepared: The same, made by `prepare_activations`.
         thread_id: The thread.
         out: float32 [rows, outputs].
@@ -186,31 +122,22 @@ def multiply(
 
 
 @overload(multiply)
-def _multiply(kind, many, address, x, prepared, thread_id, out, first, last):
+def _multiply(kind, address, x, prepared, thread_id, out, first, last):
     if kind.dtype in _FLOATS:
         few = _gemv_float32 if kind.dtype == types.float32 else _gemv_bfloat16
 
-        def floats(kind, many, address, x, prepared, thread_id, out, first, last):
+        def floats(kind, address, x, prepared, thread_id, out, first, last):
             matrix = matrix_at(address[0], out.shape[1], x.shape[1], kind)
-            if len(x) > MAX_FEW_ROWS:
-                panels = prepared.panels[thread_id]
-                call_at(many[_MULTIPLY], (matrix, panels, out, first, last))
-                return
             few(matrix, x, out, first, last)
 
         return floats
     if kind.dtype == types.int8:
 
-        def int8(kind, many, address, x, prepared, thread_id, out, first, last):
+        def int8(kind, address, x, prepared, thread_id, out, first, last):
             rows, columns = x.shape
             matrix = matrix_at(address[0], out.shape[1], columns, kind)
             scales = matrix_at(address[1], 1, out.shape[1], prepared.scales)[0]
             x_scales = prepared.scales[thread_id]
-            if rows > MAX_FEW_ROWS:
-                panels = _integer_panels(prepared, thread_id)
-                arguments = (matrix, scales, panels, x_scales, out, first, last)
-                call_at(many[_MULTIPLY], arguments)
-                return
             numbers = matrix_at(
                 prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
             )
@@ -218,17 +145,12 @@ def _multiply(kind, many, address, x, prepared, thread_id, out, first, last):
 
         return int8
 
-    def int4(kind, many, address, x, prepared, thread_id, out, first, last):
+    def int4(kind, address, x, prepared, thread_id, out, first, last):
         rows, columns = x.shape
         groups = columns // GROUP
         packed = matrix_at(address[0], out.shape[1], columns // 2, kind)
         scales = matrix_at(address[1], out.shape[1], groups, _BFLOAT16)
         x_scales = prepared.scales[thread_id]
-        if rows > MAX_FEW_ROWS:
-            panels = _integer_panels(prepared, thread_id)
-            arguments = (packed, scales, panels, x_scales, out, first, last)
-            call_at(many[_MULTIPLY], arguments)
-            return
         numbers = matrix_at(
             prepared.numbers[thread_id].ctypes.data, rows, columns, prepared.numbers
         )

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.inference.cpu.kernel_dispatch import addresses_for_many_rows
 from gpt_neox_japanese.inference.cpu.prefill import ChunkedPrefill
 from gpt_neox_japanese.inference.cpu.thread_pool import ThreadPool
 from gpt_neox_japanese.inference.cpu.workspace import RotationTables, make_workspace
@@ -33,8 +32,6 @@ if sys.platform != "win32":
 if sys.platform == "linux":
     _MAPPING["flags"] |= 0x4000
 
-_MAX_ROWS = 32
-
 
 class CompiledNetwork:
     """A causal language model for up to `slots` texts, in compiled code; see `network.Network`.
@@ -49,7 +46,6 @@ class CompiledNetwork:
         bfloat16_cache: Keep keys and values in bfloat16 rather than in float32.
         threads: None for one on each core that the process may use, on Apple's processors on each
             performance core.
-        max_rows: Tokens that one call of `decode` takes.
     """
 
     def __init__(
@@ -61,10 +57,9 @@ class CompiledNetwork:
         capacity: int | None = None,
         bfloat16_cache: bool = False,
         threads: int | None = None,
-        max_rows: int = _MAX_ROWS,
     ) -> None:
         self.hparams = hparams
-        self.max_rows = max_rows
+        self.max_rows = MAX_FEW_ROWS
         self.slots = slots
         self.capacity = capacity or hparams.max_position_embeddings
         self.threads = threads or min(usable_cores(), performance_cores() or usable_cores())
@@ -75,7 +70,7 @@ class CompiledNetwork:
         self._keys, self._values = (_reserve((*size, hparams.head_dim), kind) for _ in range(2))
         self._tables = RotationTables(hparams, self.capacity)
         self._workspace = make_workspace(
-            hparams, weights, self._keys, self._values, self._tables, self.threads, max_rows
+            hparams, weights, self._keys, self._values, self._tables, self.threads
         )
         self._pool = ThreadPool(self._workspace)
         self._prefill = ChunkedPrefill(hparams, weights, self._workspace)
@@ -94,9 +89,6 @@ class CompiledNetwork:
     ) -> NDArray[np.float32]:
         """See `Network.decode`."""
         count = len(tokens)
-        if count > MAX_FEW_ROWS and not self._workspace.many_rows.all():
-            kinds = self._workspace.matrix, self._workspace.table
-            self._workspace.many_rows[:] = [addresses_for_many_rows(kind) for kind in kinds]
         self._tables.extend(max(token.position for token in tokens) + 1)
         self._workspace.tokens[:, :count] = np.transpose(tokens)
         self._workspace.batch[:] = count, num_without_logits

@@ -17,8 +17,7 @@ from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import Layer, Weights
 from gpt_neox_japanese.kernels.aligned import aligned
 from gpt_neox_japanese.kernels.compile import Floats
-from gpt_neox_japanese.kernels.constants import GROUP
-from gpt_neox_japanese.kernels.products.gemm import packed_size
+from gpt_neox_japanese.kernels.constants import GROUP, MAX_FEW_ROWS
 from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["RotationTables", "make_workspace"]
@@ -33,7 +32,6 @@ def make_workspace(
     values: NDArray[np.generic],
     tables: RotationTables,
     threads: int,
-    max_rows: int,
 ) -> Workspace:
     """Make the workspace of a network.
 
@@ -44,7 +42,6 @@ def make_workspace(
         values: As `keys`.
         tables: Of as many positions as the cache has.
         threads: How many work together.
-        max_rows: How many tokens a step has at most.
 
     Returns:
         Buffers, addresses of the weights, and what is constant in every step.
@@ -52,7 +49,7 @@ def make_workspace(
     Raises:
         CheckpointError: A matrix has more rows than a phase can have.
     """
-    hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, max_rows
+    hidden, intermediate, rows = hparams.hidden_size, hparams.intermediate_size, MAX_FEW_ROWS
     widest = max(3 * hidden, intermediate, hparams.vocab_size)
     columns = max(hidden, intermediate)
     if widest >= MAX_ROWS_OF_PHASE:
@@ -63,7 +60,6 @@ def make_workspace(
     return Workspace(
         matrix=np.empty(0, weights.layers[0].dense.numbers.dtype),
         table=np.empty(0, weights.head.numbers.dtype),
-        many_rows=np.zeros((2, 2), np.int64),
         layers=np.array([_addresses(layer) for layer in weights.layers]),
         embed_and_head=np.array([_address(weights.embedding), _address(weights.head)]),
         final_norm=weights.final_norm,
@@ -88,7 +84,6 @@ def make_workspace(
             numbers=aligned((threads, rows * columns), np.int16),
             scales=_room(threads, rows),
             corrections=np.empty((threads, rows * -(-columns // GROUP)), np.int32),
-            panels=_room(threads, packed_size(rows, columns)),
         ),
     )
 

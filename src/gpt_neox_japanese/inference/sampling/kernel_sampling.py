@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.kernels.bfloat16 import bits_of, float_of, matrix_at
-from gpt_neox_japanese.kernels.calls import by_reference
 from gpt_neox_japanese.kernels.compile import (
     Floats,
     Ints,
@@ -27,6 +26,7 @@ from gpt_neox_japanese.kernels.compile import (
     arithmetic,
     entry,
 )
+from gpt_neox_japanese.kernels.references import by_reference
 
 __all__ = [
     "NUM_FIELDS",
