@@ -231,7 +231,8 @@ def test_an_adapter_whose_base_is_no_name_is_refused(directory: Path) -> None:
         {"target_modules": ".*" * 9 + "x"},
         {"r": 10**7},
         {"r": True},
-        {"rank_pattern": {"dense": 0}},
+        {"rank_pattern": {"dense": -1}},
+        {"init_lora_weights": "pissa_niter_1000000000"},
     ],
 )
 def test_an_adapter_that_would_be_searched_for_without_end_is_refused(
@@ -239,7 +240,7 @@ def test_an_adapter_that_would_be_searched_for_without_end_is_refused(
 ) -> None:
     path = directory / "adapter_config.json"
     path.write_text(json.dumps({"peft_type": "LORA", **field}), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"has the pattern|: r is"):
+    with pytest.raises(CheckpointError, match=r"has the pattern|: r is|rounds of work"):
         GPTNeoXJapaneseForCausalLM.from_pretrained(directory)
 
 
@@ -249,7 +250,8 @@ def test_an_adapter_that_would_be_searched_for_without_end_is_refused(
         {"target_modules": ["query_key_value"], "r": 8},
         {"target_modules": r".*\.layers\.[0-9]+\.attention\.(query_key_value|dense)"},
         {"target_modules": "all-linear", "rank_pattern": {r"^layers\.\d+\.dense$": 4}},
-        {"target_modules": None, "layers_pattern": 3, "rank_pattern": {}},
+        {"target_modules": None, "layers_pattern": 3, "rank_pattern": {}, "r": None},
+        {"peft_type": "OFT", "r": 0, "init_lora_weights": "pissa_niter_16"},
     ],
 )
 def test_patterns_that_people_write_are_read(tmp_path: Path, field: dict[str, Any]) -> None:

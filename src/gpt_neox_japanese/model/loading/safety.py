@@ -95,7 +95,14 @@ def check_adapter_config(path: Path) -> dict[str, Any]:
     config = read_object(path)
     ranks = config.get("rank_pattern")
     for rank in (config.get("r", 1), *(ranks.values() if isinstance(ranks, dict) else ())):
-        check_integer(f"{str(path)!r}: r", rank, CheckpointError, minimum=1, maximum=_MAX_RANK)
+        if rank is not None:
+            check_integer(f"{str(path)!r}: r", rank, CheckpointError, minimum=0, maximum=_MAX_RANK)
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and re.search(r"_niter_\d{3}", start):
+        raise CheckpointError(
+            f"{str(path)!r}: init_lora_weights is {short_repr(start)}, so many rounds of work for"
+            " numbers that the file has; make it true"
+        )
     for name in _PATTERNS:
         value = config.get(name)
         patterns = value if isinstance(value, list | dict) else [value]
