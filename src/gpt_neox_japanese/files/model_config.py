@@ -114,6 +114,7 @@ _FIELDS: dict[str, _Check] = {
     "num_attention_heads": _integer(1, 2**18),
     "intermediate_multiple_size": _integer(1, 2**10),
     "max_position_embeddings": _integer(1, _MAX_POSITIONS),
+    "num_labels": _optional(_integer(0, 2**17)),  # each has a name in memory
     "hidden_act": _string,
     "layer_norm_eps": _number(1e-20, 1),
     "initializer_range": _number(0, 1000),

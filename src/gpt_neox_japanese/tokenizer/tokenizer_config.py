@@ -155,7 +155,8 @@ def _read_added_tokens(
     ids = {token.content: i for i, token in numbered.items()}
     # A default that neither the vocabulary nor a file knows was in no model's training.
     said = {token.content for token in (*named.values(), *extra) if token and token.content}
-    for content in set(_DEFAULTS.values()) - said - by_content.keys() - vocabulary.ids.keys():
+    defaults = set(_DEFAULTS.values()) & ids.keys()
+    for content in defaults - said - by_content.keys() - vocabulary.ids.keys():
         numbered.pop(ids[content], None)
     return AddedTokens(numbered, [ids[content] for content in said])
 

@@ -17,7 +17,7 @@ from gpt_neox_japanese.errors import ArgumentError, CheckpointError, DataError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
-from gpt_neox_japanese.model.loading.safety import check_files
+from gpt_neox_japanese.model.loading.safety import check_adapter_config, check_files
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.hf_modules import QuantizedLinear, halve_matrices
 from gpt_neox_japanese.tokenizer.model_check import check_model
@@ -188,6 +188,7 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
         CheckpointError: The weights of the model or the adapters are missing or broken.
     """
     peft = _import_peft()
+    check_adapter_config(adapter / "adapter_config.json")
     if not any(path.stem == "adapter_model" for path in check_files(adapter)):
         # PEFT would ask the Hub for it.
         raise CheckpointError(f"{str(adapter)!r} has no adapter_model.safetensors; copy it again")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.model.loading.safety import check_adapter_config
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from tests.model.conftest import MakeModel
 
@@ -218,3 +219,42 @@ def test_an_adapter_whose_base_is_no_name_is_refused(directory: Path) -> None:
     (directory / "adapter_config.json").write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         GPTNeoXJapaneseForCausalLM.from_pretrained(directory)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"rank_pattern": {"(([a-z_.0-9])+)+x": 3}},
+        {"alpha_pattern": {"(a|.*)*x": 3}},
+        {"exclude_modules": "(.|.)" * 30},
+        {"layers_pattern": ["a?" * 30]},
+        {"target_modules": ".*" * 9 + "x"},
+        {"r": 10**7},
+        {"r": True},
+        {"rank_pattern": {"dense": -1}},
+        {"init_lora_weights": "pissa_niter_1000000000"},
+    ],
+)
+def test_an_adapter_that_would_be_searched_for_without_end_is_refused(
+    directory: Path, field: dict[str, Any]
+) -> None:
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps({"peft_type": "LORA", **field}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"has the pattern|: r is|rounds of work"):
+        GPTNeoXJapaneseForCausalLM.from_pretrained(directory)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"target_modules": ["query_key_value"], "r": 8},
+        {"target_modules": r".*\.layers\.[0-9]+\.attention\.(query_key_value|dense)"},
+        {"target_modules": "all-linear", "rank_pattern": {r"^layers\.\d+\.dense$": 4}},
+        {"target_modules": None, "layers_pattern": 3, "rank_pattern": {}, "r": None},
+        {"peft_type": "OFT", "r": 0, "init_lora_weights": "pissa_niter_16"},
+    ],
+)
+def test_patterns_that_people_write_are_read(tmp_path: Path, field: dict[str, Any]) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(field), encoding="utf-8")
+    assert check_adapter_config(path) == field

@@ -511,6 +511,19 @@ def test_options_of_other_programs_do_no_harm(files: Path, tmp_path: Path) -> No
     assert (tmp_path / "saved" / "tokenizer_config.json").is_file()
 
 
+def test_a_default_that_neither_the_vocabulary_nor_a_file_knows_may_have_another_in_its_place(
+    tmp_path: Path,
+) -> None:
+    vocabulary(["猫"]).save(tmp_path)
+    file = tmp_path / "vocab.txt"
+    forms = file.read_text(encoding="utf-8").split("\n")
+    forms.remove("<|startoftext|>")
+    file.write_text("\n".join(forms), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}', encoding="utf-8")
+    ids = Codec.from_pretrained(tmp_path).encode("猫。")
+    assert ids == GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)("猫。")["input_ids"]
+
+
 def test_a_special_token_without_characters_is_none(tmp_path: Path) -> None:
     vocabulary(["猫"]).save(tmp_path)
     config = tmp_path / "tokenizer_config.json"

@@ -8,6 +8,7 @@ transformers then still stumbles over is told as ours. Links are followed, see `
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedConfig
 
-from gpt_neox_japanese.checks import one_line, short_repr
+from gpt_neox_japanese.checks import check_integer, one_line, short_repr
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_index, read_object
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config, sizes
@@ -25,10 +26,22 @@ from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.quantization.formats import METHOD
 
-__all__ = ["check_directory", "check_files", "hub_kwargs", "loading_errors"]
+__all__ = [
+    "check_adapter_config",
+    "check_directory",
+    "check_files",
+    "hub_kwargs",
+    "loading_errors",
+]
 
 # What the loader opens; anything else beside it does no harm.
 _LOADED = {".bin", ".json", ".safetensors"}
+# Fields of an adapter_config.json that are regular expressions, or may be.
+_PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+_ANY = re.compile(r"(?:\.|\\d|\[[\w-]+\])[*+]")
+_NAMES = re.compile(r"(?:[\w.\\^$|()-]|\[[\w-]+\])*")
+_MAX_RANK = 2**14
+
 # With these arguments transformers reads other files or names, or takes what does not fit.
 _OTHER_WEIGHTS = (
     "state_dict",
@@ -65,6 +78,52 @@ def check_directory(
     _check_size(directory, given, sum(path.stat().st_size for path in weights))
     if not any(options.get(name) is not None for name in _OTHER_WEIGHTS):
         _check_weights(directory, given)
+
+
+def check_adapter_config(path: Path) -> dict[str, Any]:
+    """Refuse an adapter_config.json with which PEFT would search, or take memory, without bound.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it says.
+
+    Raises:
+        CheckpointError: It is broken, has a rank of no adapter, or a pattern that is not plain.
+    """
+    config = read_object(path)
+    ranks = config.get("rank_pattern")
+    for rank in (config.get("r", 1), *(ranks.values() if isinstance(ranks, dict) else ())):
+        if rank is not None:
+            check_integer(f"{str(path)!r}: r", rank, CheckpointError, minimum=0, maximum=_MAX_RANK)
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and re.search(r"_niter_\d{3}", start):
+        raise CheckpointError(
+            f"{str(path)!r}: init_lora_weights is {short_repr(start)}, so many rounds of work for"
+            " numbers that the file has; make it true"
+        )
+    for name in _PATTERNS:
+        value = config.get(name)
+        patterns = value if isinstance(value, list | dict) else [value]
+        for pattern in patterns:
+            if isinstance(pattern, str) and not _is_plain(pattern):
+                raise CheckpointError(
+                    f"{str(path)!r}: {name} has the pattern {short_repr(pattern)}, which could be"
+                    " searched for without end; write the modules' names in a list"
+                )
+    return config
+
+
+def _is_plain(pattern: str) -> bool:
+    """Whether a regular expression is names, a few `.*` or `[0-9]+`, and a few groups of names."""
+    rest, repeats = _ANY.subn("", pattern)
+    return (
+        len(pattern) <= 1000
+        and repeats <= 3
+        and bool(_NAMES.fullmatch(rest))
+        and (rest.count("(") <= 3)
+    )
 
 
 def check_files(directory: Path) -> list[Path]:
@@ -124,7 +183,7 @@ def loading_errors(source: str) -> Iterator[None]:
 
 def _check_adapter(path: Path, config: PreTrainedConfig | None, options: Mapping[str, Any]) -> None:
     """An adapter's base is loaded from where it says, as if the caller had named it."""
-    base = read_object(path).get("base_model_name_or_path")
+    base = check_adapter_config(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base.isprintable() or not base:
         raise CheckpointError(
             f"{str(path)!r}: base_model_name_or_path is {short_repr(base)}; it must name the model"
