@@ -59,7 +59,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # All kernels, because they call each other across packages, and what they take constants from.
 _SOURCES = (
-    "**/kernels/*.py",
+    "**/kernels/**/*.py",
     "**/kernel_*.py",
     "inference/network.py",
     "tokenizer/encoding/normalization.py",

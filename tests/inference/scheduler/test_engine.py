@@ -231,9 +231,9 @@ def test_prompt_lookup_writes_the_same_in_fewer_steps() -> None:
 def test_samples_of_one_prompt_share_their_steps(wide_network: Network) -> None:
     counted = Counted(wide_network)
     engine = Engine(counted, stop_ids=[])  # type: ignore[arg-type]
-    streams = [
-        engine.submit(PROMPT, max_new_tokens=50, params=SAMPLED, seed=seed) for seed in range(4)
-    ]
+    given: dict[str, Any] = {"max_new_tokens": 50, "params": SAMPLED}
+    with held(wide_network):
+        streams = [engine.submit(PROMPT, seed=seed, **given) for seed in range(4)]
     assert [len(list(stream)) for stream in streams] == [50] * 4
     assert counted.steps < 100  # 200 one after the other
 

@@ -17,7 +17,7 @@ from gpt_neox_japanese.kernels.products import gemm
 from gpt_neox_japanese.quantization.bfloat16_arrays import float32_to_bfloat16
 from gpt_neox_japanese.quantization.int4 import pack_int4
 from tests.kernels.processors import OLDEST, environment_of
-from tests.kernels.test_gemv import (
+from tests.kernels.products.test_gemv import (
     OUTPUTS,
     Product,
     int4_weights,
@@ -25,7 +25,7 @@ from tests.kernels.test_gemv import (
     quantized,
     random,
 )
-from tests.kernels.test_gemv import product as gemv_product
+from tests.kernels.products.test_gemv import product as gemv_product
 from tests.quantization import numpy_twin
 
 COLUMNS = (1, 15, 64, 100, 513, 2560)
@@ -122,7 +122,7 @@ def test_a_row_that_is_no_number_leaves_the_others_as_they_are() -> None:
 _OTHER = """
 import sys
 import numpy as np
-from tests.kernels.test_gemm import OUTPUTS, product, random
+from tests.kernels.products.test_gemm import OUTPUTS, product, random
 results = [product(k, n)(random(20, n), 0, OUTPUTS) for k, n in (("int8", 2500), ("int4", 2560))]
 np.save(sys.argv[1], np.stack(results))
 """

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from llvmlite import binding, ir
 
-from gpt_neox_japanese.kernels.products import gemm_microkernel, llvm
+from gpt_neox_japanese.kernels import llvm
+from gpt_neox_japanese.kernels.products import gemm_microkernel
 from gpt_neox_japanese.kernels.products.gemm_microkernel import outputs_of_tile
 
 _LINUX, _ARM_LINUX = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"

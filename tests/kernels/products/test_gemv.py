@@ -192,7 +192,7 @@ _OTHER = """
 import sys
 import numba
 import numpy as np
-from tests.kernels.test_gemv import ROWS, OUTPUTS, product, random
+from tests.kernels.products.test_gemv import ROWS, OUTPUTS, product, random
 results = [product(k, n)(random(ROWS, n), 0, OUTPUTS) for k, n in (("int8", 2500), ("int4", 2560))]
 np.save(sys.argv[1], np.stack(results))
 """

@@ -116,6 +116,7 @@ def process_rows(scores: Floats, rows: Longs, records: Longs) -> None:
         floats = matrix_at(records[index], 1, NUM_FIELDS, _FLOAT64)[0]
         if words[LAST] >= 0:
             _remember(words, words[LAST], scores.shape[1])
+            words[LAST] = -1  # once, also where nothing can be chosen now
         _process(scores[rows[index]], words, floats)
 
 
