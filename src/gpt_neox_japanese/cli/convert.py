@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,15 +195,12 @@ def _to(
         return to_neox(directory, output, model_parallel=model_parallel, progress=progress)
     from gpt_neox_japanese.quantization.convert import convert
 
-    def calibrate(*checkpoint: Any) -> Calibration:
-        return _calibrate(directory, calibration, *checkpoint)
-
     return convert(
         directory,
         output,
         _BITS[target],
         read=read_tensors,
-        calibrate=calibrate if calibration else None,
+        calibrate=partial(_calibrate, directory, calibration) if calibration else None,
         progress=progress,
     )
 

@@ -122,7 +122,7 @@ def _is_plain(pattern: str) -> bool:
         len(pattern) <= 1000
         and repeats <= 3
         and bool(_NAMES.fullmatch(rest))
-        and (rest.count("(") <= 3)
+        and rest.count("(") <= 3
     )
 
 
