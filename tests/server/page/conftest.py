@@ -80,7 +80,8 @@ class Desk:
         self.set("長さ", length)
         self.editor.focus()
         self.page.keyboard.insert_text(text)
-        self.page.keyboard.press("Control+Enter")
+        with self.page.expect_request("**/v1/completions"):
+            self.page.keyboard.press("Control+Enter")
         self.wait()
         assert self.text.startswith(text)
         return self.text[len(text) :]

@@ -34,7 +34,10 @@ def wait_for(desk: Desk, held: list[Route], number: int) -> None:
         if len(held) >= number:
             return
         desk.page.wait_for_timeout(20)
-    raise AssertionError(f"{len(held)} requests")
+    page = "[document.activeElement.id, document.querySelector('#state').textContent]"
+    raise AssertionError(
+        f"{len(held)} requests; the focus and what is said: {desk.page.evaluate(page)}"
+    )
 
 
 def works(desk: Desk) -> list[str]:

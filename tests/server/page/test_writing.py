@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.server.page.conftest import BEGINNING, Desk
 from tests.server.serving import Process
 
@@ -194,3 +196,22 @@ def test_keys_find_the_sheet_after_a_reload(desk: Desk) -> None:
     desk.wait_for_tokens(4)
     desk.wait()
     assert desk.text.startswith(BEGINNING + written)
+
+
+@pytest.mark.parametrize("focus", ["#open-settings", "#direction", "#title"])
+def test_the_keys_that_continue_work_wherever_the_focus_is(desk: Desk, focus: str) -> None:
+    desk.set("長さ", 3)
+    desk.editor.fill(BEGINNING)
+    desk.page.focus(focus)
+    with desk.page.expect_request("**/v1/completions"):
+        desk.page.keyboard.press("Control+Enter")
+    desk.wait()
+    assert desk.text.startswith(BEGINNING)
+
+
+def test_the_keys_that_continue_do_nothing_behind_an_open_dialog(desk: Desk) -> None:
+    desk.editor.fill(BEGINNING)
+    desk.page.click("#open-settings")
+    desk.page.keyboard.press("Control+Enter")
+    desk.page.wait_for_timeout(300)
+    assert desk.text == BEGINNING

@@ -478,8 +478,14 @@ addEventListener("beforeunload", (event) => {
   if (writer.busy || !kept || (changed && settings.looks.ask)) event.preventDefault();
 });
 addEventListener("pagehide", () => (saving || writer.busy) && save());
-addEventListener("keydown", ({ key, isComposing, keyCode, target }) => {
-  if (key === "Escape" && !isComposing && keyCode !== 229 && !target.closest("dialog")) writer.stop();
+addEventListener("keydown", (event) => { // wherever the focus is
+  const { key, ctrlKey, metaKey, shiftKey, target } = event;
+  if (event.isComposing || event.keyCode === 229 || target.closest("dialog")) return;
+  if (key === "Escape") writer.stop();
+  else if (key === "Enter" && (ctrlKey || metaKey)) {
+    event.preventDefault();
+    commands[shiftKey ? "three" : "continue"]();
+  }
 });
 
 look();

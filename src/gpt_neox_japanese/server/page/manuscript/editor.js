@@ -164,7 +164,6 @@ export class Editor {
       event.preventDefault();
       this.hooks.command(name);
     };
-    if (key === "Enter" && command) return act(shiftKey ? "three" : "continue");
     if (key === "Escape") {
       if (this.hooks.busy()) act("stop");
       else if (this.editing) act("read");
