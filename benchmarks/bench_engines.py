@@ -8,7 +8,7 @@ is read; ours also with eight texts at once. Two threads, greedy, medians of rou
 engine has its turn. Load time is that of the model alone, with its files in the page cache, without
 importing the library; the peak is that of the process. OpenVINO computes the matrix products alone,
 with random weights. Needs `pip install xllamacpp ctranslate2 openvino`; an engine that is not
-installed is left out.
+installed, or that crashes with its first text, is left out.
 """
 
 from __future__ import annotations
@@ -62,10 +62,13 @@ def of_format(kind: str, directory: Path, rounds: int, prompts: int) -> Result:
     files = {name: directory / file for name, file in ENGINES[kind].items()}
     for path in files.values():
         warm(path)
-    engines = [EngineProcess(name, path) for name, path in files.items() if is_installed(name)]
-    # The first, uncounted texts warm caches and compilers.
-    for engine in engines:
-        engine.generate(prompt(0, SHORT), 4)
+    engines = []
+    for name, path in files.items():
+        if is_installed(name):
+            try:
+                engines.append(start(name, path))
+            except RuntimeError as error:
+                print(f"{kind}: {error}", flush=True)
     decode: dict[str, list[float]] = {engine.name: [] for engine in engines}
     prefill: dict[str, list[float]] = {engine.name: [] for engine in engines}
     eight: dict[str, list[float]] = {"ours": [], "openvino": []}
@@ -90,6 +93,13 @@ def of_format(kind: str, directory: Path, rounds: int, prompts: int) -> Result:
         if times:
             result[name]["tokens_per_second_of_eight"] = TEXTS * (TOKENS - 1) / median(times)
     return result
+
+
+def start(name: str, path: Path) -> EngineProcess:
+    """Load an engine, and write a first text, uncounted, that warms caches and compilers."""
+    engine = EngineProcess(name, path)
+    engine.generate(prompt(0, SHORT), 4)
+    return engine
 
 
 def is_installed(name: str) -> bool:

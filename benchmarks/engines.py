@@ -61,7 +61,7 @@ class EngineProcess:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        raise RuntimeError(f"{self.name} ended")
+        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
 
 
 # ---- In the process ------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ _WINDOW = 512
 # the 1.6e-4 of GPT-3's 2.7 billion (Brown et al. 2020, table 2.1).
 _RATE, _RATE_WEIGHTS, _RATE_POWER = 3e-3, 7e6, 0.4
 _RATE_RANGE = (2e-4, 6e-3)
-_RATE_OF_MODE: Mapping[Mode, float] = {"scratch": 1.0, "full": 1 / 15, "lora": 1 / 2}
+_RATE_OF_MODE: Mapping[Mode, float] = {"scratch": 1.0, "full": 1 / 15, "lora": 1 / 3}
 
 _WARMUP: Mapping[Mode, float] = {"scratch": 0.02, "full": 0.05, "lora": 0.05}
 _DECAY: Mapping[Mode, float] = {"scratch": 0.2, "full": 0.5, "lora": 0.5}
