@@ -55,6 +55,7 @@ __all__ = [
 _CACHE_LINE = 64  # bytes
 
 _PREFETCH_BYTES = 1024
+_PREFETCH_BYTES_INT4 = 4096  # memory must not rest while the scales of eight outputs are prepared
 _GROUPS = 8  # of int4 that are multiplied at a time
 _INT_COLUMNS = 64  # of int8 that are multiplied at a time, for one row; all sums are exact
 
@@ -299,7 +300,7 @@ def _generate_int4(builder: Builder, rows: list[Value], first: Value, last: Valu
     with cgutils.for_range_slice(builder, first, whole, INT64(_GROUPS)) as (group, _):
         block = builder.gep(packed, [builder.mul(group, INT64(GROUP // 2))])
         inputs_of_block = builder.gep(inputs, [builder.mul(group, INT64(2 * GROUP))])
-        prefetch_lines(builder, block, INT64(_PREFETCH_BYTES), _GROUPS * GROUP // 2)
+        prefetch_lines(builder, block, INT64(_PREFETCH_BYTES_INT4), _GROUPS * GROUP // 2)
         each = [
             _sums_of_group(builder, block, inputs_of_block, INT64(index))
             for index in range(_GROUPS)
