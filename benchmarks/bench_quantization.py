@@ -1,6 +1,6 @@
 """What int8 and int4 cost in quality: bits per character, and how far the next token's odds move.
 
-    python benchmarks/bench_quantization.py CORPUS [--works 20] [--characters 20000]
+    python benchmarks/bench_quantization.py CORPUS [--works 20] [--characters 5000]
 
 The default model reads held-out works of a corpus with its own weights in float32, with bfloat16,
 and with int8 and int4 once with searched scales and once with plain rounding; with int4 also

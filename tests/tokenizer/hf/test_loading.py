@@ -68,6 +68,11 @@ def test_what_transformers_stumbles_over_in_a_file_is_told_as_the_files_fault(
         ('"model_input_names": ["attention_mask"]', "begin with 'input_ids'"),
         ('"model_input_names": ["input_ids", null]', "begin with 'input_ids'"),
         ('"model_input_names": null', "begin with 'input_ids'"),
+        ('"chat_template": 3', "a string, or strings by their names"),
+        ('"chat_template": {"a": 1}', "a string, or strings by their names"),
+        ('"chat_template": {"../a": "x"}', "a string, or strings by their names"),
+        ('"chat_template": [{"name": "a"}]', "a string, or strings by their names"),
+        ('"chat_template": [{"name": [], "template": "x"}]', "a string, or strings by their names"),
         ('"x": ["\\ud800"]', "x cannot be saved"),
     ],
 )
@@ -86,3 +91,19 @@ def test_options_of_other_programs_do_no_harm(files: Path, tmp_path: Path) -> No
     assert tokenizer("猫").keys() == {"input_ids"}
     tokenizer.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "templates",
+    ['"x"', "null", '{"default": "x", "a": "y"}', '[{"name": "a", "template": "x"}]', "[]"],
+)
+def test_chat_templates_of_every_form_are_saved_as_they_were_loaded(
+    files: Path, tmp_path: Path, templates: str
+) -> None:
+    (files / "tokenizer_config.json").write_text(
+        f'{{"chat_template": {templates}}}', encoding="utf-8"
+    )
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(files)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path / "saved")
+    assert (again.chat_template or None) == (tokenizer.chat_template or None)

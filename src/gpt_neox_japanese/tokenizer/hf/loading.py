@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from transformers.utils.hub import cached_file
@@ -19,6 +20,8 @@ __all__ = ["check_options", "explain_load_errors", "require_files"]
 
 # What says which file of the Hub is meant, and how to get it.
 _HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
+
+_LONGEST_NAME = 60  # of a chat template
 
 
 class _NoFileError(VocabularyError):
@@ -72,6 +75,10 @@ def check_options(options: Mapping[str, Any]) -> None:
                 f"{name} is {short_repr(value)}; it must be a list of names, and begin with"
                 " 'input_ids'"
             )
+        if name == "chat_template" and not _are_templates(value):
+            raise TokenizationError(
+                f"{name} is {short_repr(value)}; it must be a string, or strings by their names"
+            )
         try:
             if name != "name_or_path":  # which is not saved
                 json.dumps({name: value}, ensure_ascii=False, default=str).encode()
@@ -87,6 +94,22 @@ def _are_inputs(names: object) -> bool:
         and all(isinstance(name, str) for name in names)
         and names[:1] in (["input_ids"], ("input_ids",))
     )
+
+
+def _are_templates(value: object) -> bool:
+    """One template or none, or several in one of the two ways in which files have them."""
+    if isinstance(value, list | tuple):
+        fields = [each if isinstance(each, dict) else {} for each in value]
+        return all(_is_template(each.get("name"), each.get("template")) for each in fields)
+    if isinstance(value, dict):
+        return all(_is_template(name, template) for name, template in value.items())
+    return isinstance(value, str | None)
+
+
+def _is_template(name: object, template: object) -> bool:
+    """Whether it can be saved: of several, each is a file."""
+    is_name = isinstance(name, str) and name == Path(name).name and 0 < len(name) <= _LONGEST_NAME
+    return is_name and "\0" not in str(name) and isinstance(template, str)
 
 
 @contextmanager
