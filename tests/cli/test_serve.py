@@ -66,6 +66,17 @@ def test_key_may_be_given_by_the_environment(
     monkeypatch.setenv("NEOX_JA_API_KEY", "secret")
     run("serve")
     assert started[0][0].api_key == "secret"
+    run("serve", "--api-key", "mine")
+    assert started[1][0].api_key == "mine"
+
+
+@pytest.mark.parametrize("key", ["", " "])
+def test_empty_key_of_the_environment_does_not_open_the_door(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("NEOX_JA_API_KEY", key)
+    assert_refused(run("serve", "--host", "0.0.0.0"), "NEOX_JA_API_KEY")
+    assert not started
 
 
 def test_open_door_is_warned_of(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +100,9 @@ def test_open_door_is_warned_of(started: list[Any], capsys: pytest.CaptureFixtur
         (["--allow-origin", "https://example.org/"], "https://example.org"),
         (["--api-key", ""], "empty"),
         (["--api-key", "鍵"], "ASCII"),
+        (["--api-key", "a\x07b"], "ASCII"),
+        (["--api-key", "secret "], "ends with"),
+        (["--api-key", "secret\n"], "ends with"),
         (["--host", "no.such.host.invalid", "--port", "0"], "no.such.host.invalid"),
         (["--host", "a" * 64, "--port", "0"], "a" * 64),
         (["--model", ""], "--model"),

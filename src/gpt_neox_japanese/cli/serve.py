@@ -29,6 +29,13 @@ _place = options_of("Where it listens, and to whom")
 _limits = options_of("Limits")
 
 
+def _key_or_environment(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    # Not click's `envvar`: to it an empty variable is none, and the server would ask for no key.
+    return os.environ.get("NEOX_JA_API_KEY") if value is None else value
+
+
 @click.command(cls=GroupedCommand)
 @generator_options
 @_model(
@@ -51,7 +58,7 @@ _limits = options_of("Limits")
 @_place(
     "--api-key",
     type=TEXT,
-    envvar="NEOX_JA_API_KEY",
+    callback=_key_or_environment,
     help="Clients must send it. Better given as NEOX_JA_API_KEY, which no list of processes shows.",
 )
 @_place(

@@ -57,12 +57,22 @@ class ServerSettings:
             check_number(
                 name, getattr(self, name), ArgumentError, lambda x: 0 < x < 1e9, "above 0, finite"
             )
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise ArgumentError("the API key has characters that no header can carry; use ASCII")
-        if self.api_key is not None and not self.api_key.strip():
-            raise ArgumentError("the API key is empty; give one, or none at all")
+        if self.api_key is not None:
+            _check_key(self.api_key)
         for origin in self.allowed_origins:
             if origin != "*" and ("://" not in origin or origin.count("/") != 2):
                 raise ArgumentError(
                     f"the origin {origin!r} is none; write it as https://example.org, or *"
                 )
+
+
+def _check_key(key: str) -> None:
+    """Refuse a key with which nobody would get in, and one that everybody has."""
+    if not key.strip():
+        raise ArgumentError(
+            "the API key (--api-key, NEOX_JA_API_KEY) is empty; give one, or neither of the two"
+        )
+    if key != key.strip():
+        raise ArgumentError("the API key begins or ends with a space or a line's end; leave it out")
+    if not (key.isascii() and key.isprintable()):
+        raise ArgumentError("the API key has characters that no header can carry; use ASCII")
