@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.server.app import make_app
 from gpt_neox_japanese.server.error_responses import ApiError
@@ -78,6 +79,31 @@ def test_many_ids_leave_the_event_loop_to_others(
     monkeypatch.setattr(model.generator, "stream_details", watch)
     Server(model).complete(prompt=[5963] * 20, n=30, echo=True, max_tokens=0)
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize(
+    ("body", "is_small"),
+    [
+        ({"n": 2, "stop": "。", "logit_bias": {"5963": 1}}, True),
+        ({"n": 30}, False),
+        ({"logit_bias": {str(token_id): 1 for token_id in range(1024)}}, False),
+        ({"prompt": ["猫"] * 4, "logit_bias": {str(token_id): 1 for token_id in range(50)}}, False),
+        ({"stop": [f"{'猫' * 250}{number}" for number in range(16)]}, False),
+    ],
+)
+def test_options_of_many_texts_are_checked_beside_the_event_loop(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], is_small: bool
+) -> None:
+    threads = set()
+    check = SamplingParams.__post_init__
+
+    def watch(params: SamplingParams) -> None:
+        threads.add(threading.current_thread())
+        check(params)
+
+    monkeypatch.setattr(SamplingParams, "__post_init__", watch)
+    Server(model).complete(**{"prompt": "猫", "max_tokens": 1, **body})
+    assert (threading.main_thread() in threads) == is_small
 
 
 class _SlowCodec:
