@@ -14,6 +14,7 @@ from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.server.app import make_app
 from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.service import ServedModel
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 from tests.server.serving import Server, assert_error
 
 
@@ -185,6 +186,44 @@ def test_no_more_threads_tokenize_than_may_when_clients_leave(model: ServedModel
         go_on.set()
         await asyncio.wait(asked)
         assert [each.cancelled() for each in asked] == [True] * 3 + [False] * 3
+
+    asyncio.run(leave())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "猫"}]}),
+        ("/v1/completions", {"prompt": "猫" * 501}),
+        ("/tokenize", {"prompt": "猫"}),
+        ("/detokenize", {"tokens": [5963]}),
+    ],
+)
+def test_who_leaves_before_a_thread_is_free_does_not_get_one(
+    model: ServedModel, path: str, body: dict[str, Any]
+) -> None:
+    template = ChatTemplate("{{ messages[0].content }}", model.codec)
+    fresh = ServedModel("default", model.generator, template)
+    app = make_app(Server(fresh).service)
+    go_on = threading.Event()
+    messages = [{"type": "http.request", "body": json.dumps(body).encode()}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    async def leave() -> None:
+        busy = [asyncio.ensure_future(fresh.in_thread(go_on.wait, 60)) for _ in range(2)]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+        try:
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                await app(scope, receive, send)
+        finally:
+            go_on.set()
+            await asyncio.wait(busy)
 
     asyncio.run(leave())
 

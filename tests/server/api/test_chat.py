@@ -140,6 +140,18 @@ def test_template_that_refuses_is_heard(model: ServedModel) -> None:
     assert_error(answer, 400, "first user, then assistant")
 
 
+def test_nothing_is_rendered_of_what_the_queue_does_not_take(
+    chat: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[object] = []
+    monkeypatch.setattr(ChatTemplate, "encode", lambda _template, given: rendered.append(given))
+    service = chat.service
+    with service.admit(service.model.slots + service.settings.max_queue):
+        answer = chat.post("/v1/chat/completions", {"messages": HELLO})
+    assert_error(answer, 429, "try again later")
+    assert not rendered
+
+
 @pytest.mark.parametrize(
     "source", ["{{ messages[5].role.x }}", "{{ 1 // 0 }}", "{{ ''.__class__.__mro__ }}"]
 )

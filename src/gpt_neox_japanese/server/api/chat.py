@@ -7,15 +7,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gpt_neox_japanese.errors import ArgumentError, TokenizationError
 from gpt_neox_japanese.inference.outputs import TextChunk
 from gpt_neox_japanese.server.api.answer import AnswerFormat, answer, written_tokens
 from gpt_neox_japanese.server.api.logprobs import TokenNames, chat_logprobs
 from gpt_neox_japanese.server.api.schema import ChatCompletionRequest, ChatMessage, read_body
-from gpt_neox_japanese.server.api.submission import Submission
+from gpt_neox_japanese.server.api.submission import Conversation, Submission
 from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.generation import Generation
 from gpt_neox_japanese.server.service import ServedModel, Service
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 
 __all__ = ["create_chat_completion"]
 
@@ -38,10 +38,11 @@ async def create_chat_completion(service: Service, request: Request) -> Response
     model.check_name(body.model)
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    conversation = Conversation(_template_of(model), [_plain(each) for each in body.messages])
     limits = (body.max_completion_tokens, body.max_tokens, model.max_model_len)
     max_tokens = next(limit for limit in limits if limit is not None)
     submission = Submission(
-        prompts=[await _prompt_ids(model, body.messages, max_tokens)],
+        prompts=[conversation],
         num_choices=body.n or 1,
         max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -50,11 +51,8 @@ async def create_chat_completion(service: Service, request: Request) -> Response
     return await answer(service, request, body, submission, _ChatFormat(body, model.names))
 
 
-async def _prompt_ids(
-    model: ServedModel, messages: list[ChatMessage], max_tokens: int
-) -> list[int]:
-    template = model.chat_template
-    if template is None:
+def _template_of(model: ServedModel) -> ChatTemplate:
+    if model.chat_template is None:
         raise ApiError(
             400,
             "this model has no chat template: it continues text, and has not learned to answer."
@@ -62,15 +60,7 @@ async def _prompt_ids(
             param="messages",
             code="no_chat_template",
         )
-    plain = [_plain(message) for message in messages]
-    num_characters = sum(len(message["content"]) for message in plain)
-    if num_characters > model.max_prompt_characters:
-        what = f"the messages have {num_characters} characters"
-        raise model.too_long(what, "messages", max_tokens)
-    try:
-        return await model.in_thread(template.encode, plain)
-    except (ArgumentError, TokenizationError) as error:
-        raise ApiError(400, str(error), param="messages") from None
+    return model.chat_template
 
 
 def _plain(message: ChatMessage) -> dict[str, Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpt_neox_japanese.errors import GenerationError, QueueFullError, TokenizationError
+from gpt_neox_japanese.errors import (
+    ArgumentError,
+    GenerationError,
+    QueueFullError,
+    TokenizationError,
+)
 from gpt_neox_japanese.inference.sampling.params import SamplingParams, nth_seed
 from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.server.api.schema import SamplingRequest
 from gpt_neox_japanese.server.error_responses import ApiError
 from gpt_neox_japanese.server.generation import Generation
 from gpt_neox_japanese.server.service import ServedModel, Service
+from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 
-__all__ = ["Submission", "submit"]
+__all__ = ["Conversation", "Submission", "submit"]
 
 # What the event loop does itself, in a millisecond or two, as no thread has to be woken for it:
 # the time of so many characters. A text takes that of a hundred and of its stop strings, each of
@@ -32,11 +38,42 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """A prompt that a chat template makes.
+
+    Attributes:
+        template: Renders the messages.
+        messages: What was said.
+    """
+
+    template: ChatTemplate
+    messages: Sequence[Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        """Characters of the messages."""
+        return sum(len(message["content"]) for message in self.messages)
+
+    def encode(self) -> list[int]:
+        """Render and tokenize; may run in any thread.
+
+        Returns:
+            The ids of the prompt.
+
+        Raises:
+            ApiError: The template refuses the messages.
+        """
+        try:
+            return self.template.encode(self.messages)
+        except (ArgumentError, TokenizationError) as error:
+            raise ApiError(400, str(error), param="messages") from None
+
+
+@dataclass(frozen=True)
 class Submission:
     """What is to be written.
 
     Attributes:
-        prompts: Texts, or token ids.
+        prompts: Texts, token ids, or conversations, which are rendered when their places are kept.
         num_choices: Continuations of each.
         max_tokens: Of each.
         logprobs: How many likeliest ids are told beside each token's own; None for none.
@@ -44,7 +81,7 @@ class Submission:
         param: The field that the prompts were in.
     """
 
-    prompts: Sequence[str] | Sequence[Sequence[int]]
+    prompts: Sequence[str] | Sequence[Sequence[int]] | Sequence[Conversation]
     num_choices: int
     max_tokens: int
     logprobs: int | None
@@ -68,13 +105,15 @@ async def submit(service: Service, body: SamplingRequest, submission: Submission
     """
     model = service.model
     for prompt in submission.prompts:
-        if isinstance(prompt, str) and len(prompt) > model.max_prompt_characters:
-            what = f"the prompt has {len(prompt)} characters"
+        is_text = isinstance(prompt, (str, Conversation))
+        if is_text and len(prompt) > model.max_prompt_characters:
+            whose = "the prompt has" if isinstance(prompt, str) else "the messages have"
+            what = f"{whose} {len(prompt)} characters"
             raise model.too_long(what, submission.param, submission.max_tokens)
     streams: list[TextStream] = []
     try:
         try:
-            if _size(body, submission) <= _MAX_WITHOUT_THREAD:
+            if _is_small(body, submission):
                 prompts = _begin(streams, model, body, submission)
             else:
                 prompts = await model.in_thread(_begin, streams, model, body, submission)
@@ -89,12 +128,15 @@ async def submit(service: Service, body: SamplingRequest, submission: Submission
     return Generation(streams, prompts, service.seconds_between_reads)
 
 
-def _size(body: SamplingRequest, submission: Submission) -> int:
-    """What it takes to begin all texts, in characters that are tokenized meanwhile."""
+def _is_small(body: SamplingRequest, submission: Submission) -> bool:
+    """Whether all texts are begun at once. Nobody knows what a template does with its messages."""
+    if any(isinstance(prompt, Conversation) for prompt in submission.prompts):
+        return False
     of_a_text = _CHARACTERS_OF_A_TEXT + _CHARACTERS_OF_A_BIAS * len(body.logit_bias or ())
     of_a_text += sum(map(len, body.stop))
     num_texts = len(submission.prompts) * submission.num_choices
-    return sum(map(len, submission.prompts)) * submission.num_choices + num_texts * of_a_text
+    num_characters = sum(map(len, submission.prompts)) * submission.num_choices
+    return num_characters + num_texts * of_a_text <= _MAX_WITHOUT_THREAD
 
 
 def _begin(
@@ -117,7 +159,10 @@ def _begin(
     params = _sampling_params(model, body, submission.logprobs)
     prompts = []
     for prompt in submission.prompts:
-        ids = model.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, Conversation):
+            ids = prompt.encode()
+        else:
+            ids = model.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if len(ids) + min(submission.max_tokens, 1) > model.max_model_len:
             what = f"the prompt has {len(ids)} tokens"
             raise model.too_long(what, submission.param, submission.max_tokens)

@@ -11,6 +11,7 @@ from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.server.api.schema import DetokenizeRequest, TokenizeRequest, read_body
 from gpt_neox_japanese.server.error_responses import ApiError, JsonResponse, to_json
 from gpt_neox_japanese.server.service import ServedModel, Service
+from gpt_neox_japanese.server.streaming import ClientGoneError, unless_client_leaves
 
 __all__ = ["detokenize", "tokenize"]
 
@@ -36,7 +37,11 @@ async def tokenize(service: Service, request: Request) -> Response:
         raise ApiError(400, "give the text as prompt or as content, one of them", param="prompt")
     [text] = given
     try:
-        data = await model.in_thread(lambda: to_json(_pieces(model, text)))
+        data = await unless_client_leaves(
+            model.in_thread(lambda: to_json(_pieces(model, text))), request.receive
+        )
+    except ClientGoneError:
+        return Response(status_code=499)
     except TokenizationError as error:
         raise ApiError(400, str(error), param="prompt") from None
     return Response(data, media_type="application/json")
@@ -96,7 +101,11 @@ async def detokenize(service: Service, request: Request) -> Response:
     body = await read_body(request, DetokenizeRequest)
     model.check_name(body.model)
     try:
-        text = await model.in_thread(model.codec.decode, body.tokens)
+        text = await unless_client_leaves(
+            model.in_thread(model.codec.decode, body.tokens), request.receive
+        )
+    except ClientGoneError:
+        return Response(status_code=499)
     except TokenizationError as error:
         raise ApiError(400, str(error), param="tokens") from None
     return JsonResponse({"prompt": text, "content": text})
