@@ -8,7 +8,8 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -132,25 +133,86 @@ async def _answer_nothing(scope: object, receive: object, send: object) -> None:
     pass
 
 
+NUM_BYTES = 16 << 20  # more than a system's sockets hold
+
+
+async def _answer_much(_scope: object, _receive: object, send: Any) -> None:
+    length = [(b"content-length", str(NUM_BYTES).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": bytes(NUM_BYTES)})
+
+
+@asynccontextmanager
+async def connecting(
+    app: Any, *, write_timeout: float = 30.0
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, ServerState]]:
+    """A client of a server in this event loop, and what the server holds."""
+    config = uvicorn.Config(app=app, http=Connection, log_config=None)
+    config.load()
+    state = ServerState()
+
+    def connect() -> Connection:
+        return Connection(
+            write_timeout=write_timeout, config=config, server_state=state, app_state={}
+        )
+
+    server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        yield reader, writer, state
+    finally:
+        writer.close()
+        server.close()
+
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        GET,
+        GET.replace(b"1.1\r\n", b"1.1\r\nConnection: close\r\n"),
+        GET * 3,
+        GET + b"no HTTP\r\n\r\n",
+    ],
+)
+def test_nothing_is_held_for_a_client_that_does_not_read(sent: bytes) -> None:
+    async def leave_unread() -> None:
+        async with connecting(_answer_much, write_timeout=0.1) as (_reader, writer, state):
+            writer.write(sent)
+            async with asyncio.timeout(20):
+                while not state.total_requests:
+                    await asyncio.sleep(0.01)
+                while state.connections or state.tasks:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(leave_unread())
+
+
+def test_client_that_reads_slowly_gets_everything() -> None:
+    async def read_slowly() -> None:
+        async with connecting(_answer_much, write_timeout=0.5) as (reader, writer, _state):
+            writer.write(GET)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            for _ in range(16):
+                await reader.readexactly(NUM_BYTES // 16)
+                await asyncio.sleep(0.05)
+
+    asyncio.run(read_slowly())
+
+
 def test_head_in_small_parts_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "_SECONDS_FOR_A_HEAD", 0.2)
 
     async def send_slowly() -> bool:
-        config = uvicorn.Config(app=_answer_nothing, http=Connection, log_config=None)
-        config.load()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Connection(config, ServerState(), {}), "127.0.0.1", 0
-        )
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        for part in itertools.repeat(b"x", 400):
-            writer.write(part)
-            await asyncio.sleep(0.05)
-            if reader.at_eof():
-                break
-        is_closed = reader.at_eof()
-        writer.close()
-        server.close()
-        return is_closed
+        async with connecting(_answer_nothing) as (reader, writer, _state):
+            for part in itertools.repeat(b"x", 400):
+                writer.write(part)
+                await asyncio.sleep(0.05)
+                if reader.at_eof():
+                    break
+            return reader.at_eof()
 
     assert asyncio.run(send_slowly())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,10 +18,20 @@ _MAX_BYTES_AHEAD = 1 << 16  # of further requests, before the answer to the firs
 
 
 class Connection(H11Protocol):
-    """Knows its transport, and does not wait for ever for the head of a request."""
+    """Knows its transport, and waits for ever neither for the head of a request nor for a reader.
+
+    Args:
+        write_timeout: Seconds that a client may leave what is sent unread.
+        **given: What uvicorn gives.
+    """
 
     _head_deadline: float | None = None
     _sent_too_much_ahead = False
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *, write_timeout: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._write_timeout = write_timeout
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -46,8 +57,19 @@ class Connection(H11Protocol):
             self._sent_too_much_ahead = len(ahead) > _MAX_BYTES_AHEAD
             self.flow.resume_reading()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nobody."""
+        self._stop_waiting_for_reader()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read, but not for ever."""
+        super().pause_writing()
+        self._wait_for_reader()
+
     def on_response_complete(self) -> None:
         """Wait for the next request, unless not all of it was taken."""
+        self._wait_for_reader()
         if self._sent_too_much_ahead:
             self.transport.close()
         super().on_response_complete()
@@ -78,3 +100,29 @@ class Connection(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_at(
             self._head_deadline, self.timeout_keep_alive_handler
         )
+
+    # A transport that is closed keeps what is not read yet, and so do those of answers that wait
+    # for their turn: without end if the client neither reads nor leaves.
+
+    def _wait_for_reader(self) -> None:
+        self._stop_waiting_for_reader()
+        unread = self.transport.get_write_buffer_size()
+        if unread:
+            self._unread_timer = self.loop.call_later(
+                self._write_timeout, self._end_unless_read, unread
+            )
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _end_unless_read(self, unread: int) -> None:
+        """Break off if the client has read nothing of so many bytes, to which none were added."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering and not self.flow.write_paused:  # what it writes will be waited for
+            return
+        if self.transport.get_write_buffer_size() < unread:
+            self._wait_for_reader()
+        else:
+            self.transport.abort()

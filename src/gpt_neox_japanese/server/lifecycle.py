@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -62,7 +63,7 @@ async def _serve(
         uvicorn.Config(
             make_app(service),
             lifespan="off",
-            http=Connection,
+            http=partial(Connection, write_timeout=settings.write_timeout),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,
