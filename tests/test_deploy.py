@@ -64,3 +64,15 @@ def test_every_option_that_is_used_exists() -> None:
             )
         )
         assert used <= options | {"--model_args"}, file.name
+
+
+def test_nginx_takes_what_the_server_takes_and_waits_longer_than_it() -> None:
+    from gpt_neox_japanese.cli.serve import command
+
+    defaults = {parameter.name: parameter.default for parameter in command.params}
+    text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+    sizes = [int(size) << 20 for size in re.findall(r"client_max_body_size (\d+)m;", text)]
+    assert sizes == [defaults["max_body_size"]]
+    waits = [int(seconds) for seconds in re.findall(r"proxy_read_timeout (\d+)s;", text)]
+    assert waits
+    assert min(waits) > defaults["request_timeout"]
