@@ -43,6 +43,9 @@ def test_named_hosts_are_known(model: ServedModel) -> None:
     server = Server(model, allowed_hosts=("neox.example",))
     assert server.get("/health", host="neox.example:443").status_code == 200
     assert server.get("/health", host="other.example").status_code == 403
+    for given in ("NEOX.example", "neox.example:8443", "neox.example."):
+        answer = Server(model, allowed_hosts=(given,)).get("/health", host="Neox.example:80")
+        assert answer.status_code == 200
     anyone = Server(model, allowed_hosts=("*",))
     assert anyone.get("/health", host="other.example").status_code == 200
 
@@ -95,6 +98,26 @@ def test_named_origins_may_post_and_read(model: ServedModel) -> None:
     assert refused.headers["access-control-allow-origin"] == "https://desk.example"
     other = {"origin": "https://evil.example", **key, **JSON}
     assert server.ask("POST", "/v1/completions", content=BODY, headers=other).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://Desk.Example", "https://desk.example"),
+        ("HTTPS://desk.example:443", "https://desk.example"),
+        ("http://desk.example:80", "http://desk.example"),
+        ("http://desk.example:443", "http://desk.example:443"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("moz-extension://0b1c-2d", "moz-extension://0b1c-2d"),
+    ],
+)
+def test_origins_are_known_as_browsers_write_them(
+    model: ServedModel, given: str, sent: str
+) -> None:
+    server = Server(model, allowed_origins=(given,))
+    answer = server.ask("POST", "/v1/completions", content=BODY, headers={"origin": sent, **JSON})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == sent
 
 
 def test_preflight_of_other_pages_allows_nothing(server: Server) -> None:

@@ -63,8 +63,8 @@ class Gate:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        names = {"localhost", settings.host.lower(), *map(str.lower, settings.allowed_hosts)}
-        self._hosts = frozenset(names)
+        allowed = map(_host_name, settings.allowed_hosts)
+        self._hosts = frozenset({"localhost", settings.host.lower(), *allowed})
         self._key = _digest(settings.api_key) if settings.api_key is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
-from gpt_neox_japanese.checks import check_integer, check_number
+from gpt_neox_japanese.checks import check_integer, check_number, short_repr
 from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.inference.scheduler import MAX_WAITING
 
 __all__ = ["ServerSettings"]
+
+_HOST = r"(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+_ASCII = "with xn-- for what is not ASCII"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +24,9 @@ class ServerSettings:
         host: Where it listens: a name or an address.
         port: 0 for any free one.
         api_key: What clients must send; None for no key.
-        allowed_hosts: Names by which it may be addressed, beside addresses and localhost; "*" for
-            any. A page that makes its own name lead here (DNS rebinding) has another one.
+        allowed_hosts: Names by which it may be addressed, at any port, beside addresses and
+            localhost; "*" for any. A page that makes its own name lead here (DNS rebinding) has
+            another one.
         allowed_origins: Other web pages' origins that may use it; "*" for any.
         max_queue: Texts that may wait while all slots are taken.
         max_body_bytes: Of one request.
@@ -59,11 +64,10 @@ class ServerSettings:
             )
         if self.api_key is not None:
             _check_key(self.api_key)
-        for origin in self.allowed_origins:
-            if origin != "*" and ("://" not in origin or origin.count("/") != 2):
-                raise ArgumentError(
-                    f"the origin {origin!r} is none; write it as https://example.org, or *"
-                )
+        for host in self.allowed_hosts:
+            _check_host(host)
+        origins = tuple(map(_origin, self.allowed_origins))
+        object.__setattr__(self, "allowed_origins", origins)
 
 
 def _check_key(key: str) -> None:
@@ -76,3 +80,25 @@ def _check_key(key: str) -> None:
         raise ArgumentError("the API key begins or ends with a space or a line's end; leave it out")
     if not (key.isascii() and key.isprintable()):
         raise ArgumentError("the API key has characters that no header can carry; use ASCII")
+
+
+def _check_host(host: str) -> None:
+    """Refuse what no request can be addressed to."""
+    if host != "*" and not re.fullmatch(_HOST, host, re.IGNORECASE):
+        raise ArgumentError(
+            f"the host {short_repr(host)} is none; write a name as example.org, {_ASCII}, or *"
+        )
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers write it: in small letters, without the port that its scheme has."""
+    if text == "*":
+        return text
+    origin = text.lower()
+    if not re.fullmatch(f"[a-z][a-z0-9+.-]*://{_HOST}", origin):
+        raise ArgumentError(
+            f"the origin {short_repr(text)} is none; write it as https://example.org, {_ASCII}, or"
+            " *"
+        )
+    scheme = origin.partition(":")[0]
+    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
