@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt_neox_japanese.cli.options.number_types import Whole
-from gpt_neox_japanese.cli.options.shared import MODEL, PATH_OR_URL
+from gpt_neox_japanese.cli.options.shared import MODEL, PATH, PATH_OR_URL
 from gpt_neox_japanese.cli.options.stdin import TEXT
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ _FOREIGN = ("gguf", "gpt-neox")
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Directory to make, which must not exist, or be empty; with --to gguf, a file.",
 )
 def command(

@@ -13,7 +13,7 @@ import click
 
 from gpt_neox_japanese.cli.options.help_sections import GroupedCommand, options_of
 from gpt_neox_japanese.cli.options.number_types import Real, Whole
-from gpt_neox_japanese.cli.options.shared import generator_options
+from gpt_neox_japanese.cli.options.shared import PATH, generator_options
 from gpt_neox_japanese.cli.options.stdin import TEXT
 from gpt_neox_japanese.inference.scheduler import MAX_WAITING
 
@@ -50,7 +50,7 @@ def _key_or_environment(
 )
 @_model(
     "--chat-template",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Jinja template for /v1/chat/completions.  [default: the model's own]",
 )
 @_place("--host", type=TEXT, default="127.0.0.1", show_default=True, help="0.0.0.0 is everywhere.")

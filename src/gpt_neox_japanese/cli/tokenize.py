@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from gpt_neox_japanese.cli.options.shared import PATH, layout_options, run_options, tokenizer_option
+from gpt_neox_japanese.cli.options.shared import (
+    PATH,
+    PATH_OR_URL,
+    layout_options,
+    run_options,
+    tokenizer_option,
+)
 from gpt_neox_japanese.cli.options.stdin import TEXT, read_text
 
 __all__ = ["command"]
@@ -53,7 +59,8 @@ def command(
     if output is not None:
         if only_ids or as_json or not text:
             raise click.UsageError("--output takes FILEs, and neither --ids nor --json")
-        _tokenize_files(text, tokenizer, output, **options)
+        files = tuple(PATH_OR_URL.convert(each, None, context) for each in text)
+        _tokenize_files(files, tokenizer, output, **options)
         return
     _refuse_file_options(context, options)
     if len(text) > 1:
@@ -82,7 +89,7 @@ def _show_tokens(text: str, tokenizer: str, only_ids: bool, as_json: bool) -> No
 
 
 def _tokenize_files(
-    files: tuple[str, ...],
+    files: tuple[Path | str, ...],
     tokenizer: str,
     output: Path,
     *,
