@@ -220,8 +220,6 @@ class Service:
             headers={"Retry-After": str(max(1, min(seconds, _MAX_SECONDS_TO_RETRY)))},
         )
 
-    # ---- The end ---------------------------------------------------------------------------------
-
     @contextmanager
     def writing(self, generation: Generation) -> Iterator[None]:
         """Remember a generation, so that a stop of the server ends it, and count it in the end.
@@ -251,6 +249,8 @@ class Service:
         slots = self._model.slots if self._model is not None else 1
         num_read = min(len(self._generations), slots)
         return max(_MIN_SECONDS_BETWEEN_READS, num_read / _MAX_READS_A_SECOND)
+
+    # ---- The end ---------------------------------------------------------------------------------
 
     @property
     def is_idle(self) -> bool:

@@ -40,7 +40,7 @@ async def create_completion(service: Service, request: Request) -> Response:
     model.check_name(body.model)
     n = body.n or 1
     best_of = body.best_of or n
-    _check_together(body, n, best_of)
+    _check_best_of(body, n, best_of)
     prompt: Any = body.prompt
     is_one = isinstance(prompt, str) or isinstance(prompt[0], int)
     ranks = best_of > n  # by log-probabilities, asked for or not
@@ -56,8 +56,8 @@ async def create_completion(service: Service, request: Request) -> Response:
     return await answer(service, request, body, submission, form)
 
 
-def _check_together(body: CompletionRequest, n: int, best_of: int) -> None:
-    """Refuse fields that contradict each other."""
+def _check_best_of(body: CompletionRequest, n: int, best_of: int) -> None:
+    """Refuse what is more than there is to choose from, or to be told before all is written."""
     if best_of < n:
         raise ApiError(400, f"best_of is {best_of}, below n, which is {n}", param="best_of")
     if body.stream and best_of > n:
