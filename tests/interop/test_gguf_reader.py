@@ -82,6 +82,20 @@ def test_quantised_numbers_come_back_as_coarse_as_they_are(tmp_path: Path) -> No
     assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == "float32"
 
 
+@pytest.mark.parametrize("named", ["dtype", "torch_dtype"])
+def test_numbers_in_32_bits_are_not_called_half_precision(tmp_path: Path, named: str) -> None:
+    model = small_model(tmp_path / "model", small_codec())
+    config = json.loads((model / "config.json").read_text())
+    config.pop("dtype", None)
+    (model / "config.json").write_text(json.dumps({**config, named: "float16"}))
+    write_gguf(model, tmp_path / "model.gguf")
+    read_gguf(tmp_path / "model.gguf", tmp_path / "back")
+    back = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert {tensor.dtype for tensor in read_tensors(tmp_path / "back").values()} == {torch.float32}
+    assert back["dtype"] == "float32"
+    assert "torch_dtype" not in back
+
+
 def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "other.gguf", "llama")
     writer.add_block_count(1)

@@ -202,6 +202,13 @@ def test_a_page_that_somebody_wrote_is_taken_as_it_is(finished: Path, tmp_path: 
     assert publication(mine, "someone/mine").page == page
 
 
+def test_a_page_that_is_not_utf8_is_refused_with_the_remedy(finished: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(finished, tmp_path / "mine")
+    (mine / "README.md").write_bytes("私の模型".encode("cp932"))
+    with pytest.raises(CheckpointError, match=r"README\.md is not UTF-8; save it as UTF-8"):
+        publication(mine, "someone/mine")
+
+
 def test_what_cannot_be_published_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="'cat' is no repository; write owner/name"):
         publication(finished, "cat", license_id="mit")

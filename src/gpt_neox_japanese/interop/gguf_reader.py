@@ -37,7 +37,7 @@ def read_gguf(
     """Make the model directory again that a GGUF file was made of.
 
     Weights are bfloat16 again if the checkpoint's were and no number changes by that, and else
-    float32; those that were quantised stay as coarse as they are.
+    float32, whatever its dtype was; those that were quantised stay as coarse as they are.
 
     Args:
         file: What `write_gguf` wrote.
@@ -65,7 +65,9 @@ def read_gguf(
         names.remove(TABLES[1])
     if bits == 16 and not all(_is_bfloat16(tensors[name]) for name in names):
         bits = 32
-        config["dtype"] = "float32"
+    dtypes = (config.get("dtype"), config.get("torch_dtype"))
+    if bits == 32 and any(dtype not in (None, "float32") for dtype in dtypes):
+        config["dtype"] = "float32"  # to another one, whoever loads the weights would round them
         config.pop("torch_dtype", None)
     config["vocab_size"] = tensors.hparams.vocab_size
 

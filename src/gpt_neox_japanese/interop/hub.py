@@ -59,7 +59,7 @@ def publication(
     Raises:
         ArgumentError: The repository or the licence is no such name, or the licence is missing.
         CheckpointError: The directory is no model that others can load: adapters, a pickle, files
-            that do not fit together.
+            that do not fit together; or its README.md is not UTF-8.
         VocabularyError: The vocabulary is missing or broken.
     """
     if not _REPOSITORY.fullmatch(repository):
@@ -80,13 +80,20 @@ def publication(
     if run is not None and (run / PICTURE).is_file():
         files[PICTURE] = run / PICTURE
     if (directory / PAGE).is_file():
-        return Publication(repository, files, (directory / PAGE).read_text(encoding="utf-8"))
+        return Publication(repository, files, _page_of(directory / PAGE))
     if license_id is None:
         raise ArgumentError(
             "--license is missing; name the licence that the model has, such as apache-2.0"
         )
     page = model_card(directory, repository, license_id=license_id, data=data)
     return Publication(repository, files, page)
+
+
+def _page_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8; save it as UTF-8") from error
 
 
 def publish(what: Publication, *, private: bool = False) -> str:
