@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_every_option_that_is_used_exists() -> None:
 def test_nginx_takes_what_the_server_takes_and_waits_longer_than_it() -> None:
     from gpt_neox_japanese.cli.serve import command
 
-    defaults = {parameter.name: parameter.default for parameter in command.params}
+    defaults: dict[str | None, Any] = {each.name: each.default for each in command.params}
     text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
     sizes = [int(size) << 20 for size in re.findall(r"client_max_body_size (\d+)m;", text)]
     assert sizes == [defaults["max_body_size"]]
