@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,18 @@ def test_capacity_costs_nothing_until_it_is_used() -> None:
     network = network_of(random_model(max_position_embeddings=100_000), slots=64)
     scores_of(network, IDS)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # of 6.5 GB
+
+
+@pytest.mark.parametrize("kind", ["compiled", "tensors"])
+@pytest.mark.parametrize("value", [math.nan, 1e30])
+def test_broken_attention_is_seen_in_the_scores(kind: str, value: float) -> None:
+    model: Any = random_model()
+    with torch.no_grad():  # the queries and keys of the first head
+        model.gpt_neox_japanese.layers[0].attention.query_key_value.weight[:32] = value
+    network = network_of(model, kind)
+    assert np.isnan(scores_of(network, IDS)).all()
+    network.prefill(LONG, 0, 0)
+    assert np.isnan(network.decode([BatchToken(7, 0, len(LONG))])[0]).all()
 
 
 def test_bfloat16_is_rounded_to_nearest_even() -> None:
