@@ -74,7 +74,8 @@ class TextGenerator:
     r"""Continues Japanese text.
 
     Many texts are written side by side; what one of them is does not depend on the others. Threads
-    may share a generator. It is a context manager: at its end, or at `close()`, its threads end.
+    may share a generator. It is a context manager: at its end, or at `close()`, its threads end;
+    those that read long prompts belong to all generators of a process, and wait for others.
 
     Every method takes the arguments of `GenerationKwargs`, and raises `GenerationError` if a prompt
     is empty or too long or an argument is out of range, and `TokenizationError` if a prompt holds a
@@ -352,7 +353,10 @@ class TextGenerator:
     # ---- Its life --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End all texts and the threads that write them. What is asked later is an error."""
+        """End all texts and the threads that write them. What is asked later is an error.
+
+        Threads that help to read long prompts belong to all generators, and stay.
+        """
         self.engine.close()
 
     def __enter__(self) -> TextGenerator:
