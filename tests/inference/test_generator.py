@@ -17,12 +17,14 @@ from gpt_neox_japanese import (
     GPTNeoXJapaneseConfig,
     TextGenerator,
 )
-from gpt_neox_japanese.errors import CheckpointError, GenerationError
+from gpt_neox_japanese.errors import CheckpointError, GenerationError, QueueFullError
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.load import default_slots
 from gpt_neox_japanese.inference.outputs import Completion
 from gpt_neox_japanese.inference.sampling.sampler import Choice, SamplingParams
+from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.inference.networks import held, network_of, random_model
 from tests.tokenizer.small import vocabulary
 
 CODEC = Codec(vocabulary(["吾輩", "猫", "は", "。"]), legacy=False)
@@ -421,6 +423,22 @@ def test_more_prompts_than_the_queue_holds_are_written(checkpoint: Path) -> None
         texts = ours.generate(["猫"] * 1200, max_new_tokens=1, temperature=0)
         assert len(texts) == 1200
         assert len(set(texts)) == 1
+
+
+def test_a_list_waits_for_itself_where_the_queue_is_full() -> None:
+    network = network_of(random_model(vocab_size=len(CODEC)), slots=2)
+    with Engine(network, stop_ids=[], max_waiting=3) as engine:
+        ours = TextGenerator(CODEC, engine, SamplingParams())
+        texts = ours.generate(["猫"] * 20, max_new_tokens=2, seed=7)
+        assert texts == [ours.generate("猫", max_new_tokens=2, seed=7 + i) for i in range(20)]
+        with held(network) as hold:
+            others = [ours.stream_details("猫")]
+            hold.reached.wait()
+            others += [ours.stream_details("猫") for _ in range(4)]
+            with pytest.raises(QueueFullError):
+                ours.generate(["猫"] * 2)
+            for stream in others:
+                stream.close()
 
 
 def test_one_bad_prompt_among_many_is_told_before_anything_is_written() -> None:

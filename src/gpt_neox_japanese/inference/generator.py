@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, short_repr
-from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.files.model_directory import DEFAULT, HubKwargs
 from gpt_neox_japanese.inference.detokenizer import Detokenizer, place_tokens
 from gpt_neox_japanese.inference.outputs import Completion, TextScore
@@ -187,6 +187,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: A prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A prompt holds a lone surrogate.
         """
         one = _is_one(prompt)
@@ -228,6 +229,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: A prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A prompt holds a lone surrogate.
         """
         check_integer(
@@ -261,6 +263,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: The prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
         return _texts(self.stream_details(prompt, **options), options)
@@ -279,6 +282,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: The prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
         with self.stream_details(prompt, **options) as stream:
@@ -307,6 +311,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: The prompt or an option cannot be used.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
         return self._begin(self._prompt_ids(prompt), prompt, prompt_logprobs, **options)
@@ -339,6 +344,7 @@ class TextGenerator:
         Raises:
             GenerationError: A text is empty or longer than the model's context, or `top_logprobs`
                 is out of range.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A text holds a lone surrogate.
         """
         one = _is_one(text)
@@ -398,7 +404,15 @@ class TextGenerator:
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
             own: GenerationKwargs = {**options, "seed": nth_seed(seed, number)}
-            stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
+            stream: TextStream | None = None
+            while stream is None:
+                try:
+                    stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
+                except QueueFullError:
+                    if not begun:
+                        raise
+                if stream is None:  # one text of this call ends first
+                    yield begun.popleft()
             if not own.get("stop"):  # a stop string must be found before more is written
                 stream.wait_for_many()
             begun.append(stream)
