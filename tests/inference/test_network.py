@@ -253,10 +253,13 @@ def test_tiny_is_what_the_model_is() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_says_what_the_processor_says() -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_says_what_the_processor_says(device: str) -> None:
+    if torch.cuda.device_count() <= (torch.device(device).index or 0):
+        pytest.skip("there is no second GPU")
     model = random_model()
     exact = scores_of(network_of(model), IDS)
-    network = network_of(model, "tensors", device="cuda", slots=2)
+    network = network_of(model, "tensors", device=device, slots=2)
     for slot in (0, 1):
         np.testing.assert_allclose(scores_of(network, IDS, slot), exact, rtol=1e-3, atol=1e-3)
 
