@@ -243,6 +243,8 @@ def test_each_of_several_continuations_has_its_seed() -> None:
     assert [asked["seed"] for asked in engine.asked] == [5, 6, 7]
     ours.generate_details("猫", num_return_sequences=2)
     assert [asked["seed"] for asked in engine.asked[3:]] == [None, None]
+    ours.generate_details(["猫", "吾輩"], num_return_sequences=2, seed=5)  # on to the next prompt
+    assert [asked["seed"] for asked in engine.asked[5:]] == [5, 6, 7, 8]
     with pytest.raises(GenerationError, match="num_return_sequences is 0"):
         ours.generate_details("猫", num_return_sequences=0)
 

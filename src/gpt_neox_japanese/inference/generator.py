@@ -220,8 +220,10 @@ class TextGenerator:
 
         Args:
             prompt: Text or token ids, or a list of either.
-            num_return_sequences: How many continuations of each prompt. With a seed, the n-th of
-                them, counted from 0, is what `seed + n` gives alone.
+            num_return_sequences: How many continuations of each prompt. With a seed, they are what
+                `seed`, `seed + 1` and so on give alone, running on from prompt to prompt: the n-th
+                of the i-th prompt, both counted from 0, is that of
+                `seed + i * num_return_sequences + n`.
             **options: See `GenerationKwargs`.
 
         Returns:
