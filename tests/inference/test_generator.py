@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import doctest
 import pickle
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -367,6 +368,26 @@ def test_a_text_that_ends_for_lack_of_room_says_so(checkpoint: Path) -> None:
         with ours.stream_details("猫", max_new_tokens=48, temperature=0) as stream:
             assert list(stream)[-1].finish_reason == "length"
             assert stream.context_is_full
+
+
+def test_the_warning_names_the_line_that_asked(checkpoint: Path) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 1500, "temperature": 0}
+
+    async def read() -> None:
+        async for _ in ours.astream("猫", **options):
+            pass
+
+    with TextGenerator.load(checkpoint) as ours:
+        ways: list[Callable[[], object]] = [
+            lambda: ours.generate("猫", **options),
+            lambda: ours.generate(["猫", "猫"], **options),
+            lambda: list(ours.stream("猫", **options)),
+            lambda: asyncio.run(read()),
+        ]
+        for way in ways:
+            with pytest.warns(UserWarning, match="context is full") as warned:
+                way()
+            assert {each.filename for each in warned} == {__file__}
 
 
 @pytest.mark.parametrize(

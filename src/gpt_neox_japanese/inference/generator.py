@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -502,8 +503,17 @@ def _warn_if_full(stream: TextStream, options: GenerationKwargs) -> None:
             "the model's context is full: the text ends before"
             f" max_new_tokens={options.get('max_new_tokens', 200)}; shorten the prompt, or ask for"
             " less",
-            stacklevel=3,
+            stacklevel=_levels_to_caller(),
         )
+
+
+def _levels_to_caller() -> int:
+    """How many levels above who asks the first line stands that is not this package's."""
+    own, _, _ = __name__.partition(".")
+    frame, levels = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == own:
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 def _open_again(source: dict[str, Any]) -> TextGenerator:
