@@ -76,7 +76,7 @@ class TextGenerator:
 
     Many texts are written side by side; what one of them is does not depend on the others. Threads
     may share a generator. It is a context manager: at its end, or at `close()`, its threads end;
-    those that read long prompts belong to all generators of a process, and wait for others.
+    those that help to read long prompts belong to all generators of a process, and stay.
 
     Every method takes the arguments of `GenerationKwargs`, and raises `GenerationError` if a prompt
     is empty or too long or an argument is out of range, and `TokenizationError` if a prompt holds a
