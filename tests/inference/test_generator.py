@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import doctest
 import pickle
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from gpt_neox_japanese import (
     GPTNeoXJapaneseConfig,
     TextGenerator,
 )
-from gpt_neox_japanese.errors import CheckpointError, GenerationError
+from gpt_neox_japanese.errors import CheckpointError, GenerationError, QueueFullError
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.load import default_slots
 from gpt_neox_japanese.inference.outputs import Completion
 from gpt_neox_japanese.inference.sampling.sampler import Choice, SamplingParams
+from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.inference.networks import held, network_of, random_model
 from tests.tokenizer.small import vocabulary
 
 CODEC = Codec(vocabulary(["吾輩", "猫", "は", "。"]), legacy=False)
@@ -241,6 +244,8 @@ def test_each_of_several_continuations_has_its_seed() -> None:
     assert [asked["seed"] for asked in engine.asked] == [5, 6, 7]
     ours.generate_details("猫", num_return_sequences=2)
     assert [asked["seed"] for asked in engine.asked[3:]] == [None, None]
+    ours.generate_details(["猫", "吾輩"], num_return_sequences=2, seed=5)  # on to the next prompt
+    assert [asked["seed"] for asked in engine.asked[5:]] == [5, 6, 7, 8]
     with pytest.raises(GenerationError, match="num_return_sequences is 0"):
         ours.generate_details("猫", num_return_sequences=0)
 
@@ -365,6 +370,26 @@ def test_a_text_that_ends_for_lack_of_room_says_so(checkpoint: Path) -> None:
             assert stream.context_is_full
 
 
+def test_the_warning_names_the_line_that_asked(checkpoint: Path) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 1500, "temperature": 0}
+
+    async def read() -> None:
+        async for _ in ours.astream("猫", **options):
+            pass
+
+    with TextGenerator.load(checkpoint) as ours:
+        ways: list[Callable[[], object]] = [
+            lambda: ours.generate("猫", **options),
+            lambda: ours.generate(["猫", "猫"], **options),
+            lambda: list(ours.stream("猫", **options)),
+            lambda: asyncio.run(read()),
+        ]
+        for way in ways:
+            with pytest.warns(UserWarning, match="context is full") as warned:
+                way()
+            assert {each.filename for each in warned} == {__file__}
+
+
 @pytest.mark.parametrize(
     ("platform", "hidden", "expected"),
     [
@@ -421,6 +446,22 @@ def test_more_prompts_than_the_queue_holds_are_written(checkpoint: Path) -> None
         texts = ours.generate(["猫"] * 1200, max_new_tokens=1, temperature=0)
         assert len(texts) == 1200
         assert len(set(texts)) == 1
+
+
+def test_a_list_waits_for_itself_where_the_queue_is_full() -> None:
+    network = network_of(random_model(vocab_size=len(CODEC)), slots=2)
+    with Engine(network, stop_ids=[], max_waiting=3) as engine:
+        ours = TextGenerator(CODEC, engine, SamplingParams())
+        texts = ours.generate(["猫"] * 20, max_new_tokens=2, seed=7)
+        assert texts == [ours.generate("猫", max_new_tokens=2, seed=7 + i) for i in range(20)]
+        with held(network) as hold:
+            others = [ours.stream_details("猫")]
+            hold.reached.wait()
+            others += [ours.stream_details("猫") for _ in range(4)]
+            with pytest.raises(QueueFullError):
+                ours.generate(["猫"] * 2)
+            for stream in others:
+                stream.close()
 
 
 def test_one_bad_prompt_among_many_is_told_before_anything_is_written() -> None:

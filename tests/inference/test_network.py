@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,18 @@ def test_capacity_costs_nothing_until_it_is_used() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # of 6.5 GB
 
 
+@pytest.mark.parametrize("kind", ["compiled", "tensors"])
+@pytest.mark.parametrize("value", [math.nan, 1e30])
+def test_broken_attention_is_seen_in_the_scores(kind: str, value: float) -> None:
+    model: Any = random_model()
+    with torch.no_grad():  # the queries and keys of the first head
+        model.gpt_neox_japanese.layers[0].attention.query_key_value.weight[:32] = value
+    network = network_of(model, kind)
+    assert np.isnan(scores_of(network, IDS)).all()
+    network.prefill(LONG, 0, 0)
+    assert np.isnan(network.decode([BatchToken(7, 0, len(LONG))])[0]).all()
+
+
 def test_bfloat16_is_rounded_to_nearest_even() -> None:
     numbers = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     numbers[:6] = [0, -0.0, np.inf, -np.inf, np.nan, 3.4e38]
@@ -240,10 +253,13 @@ def test_tiny_is_what_the_model_is() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_says_what_the_processor_says() -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_says_what_the_processor_says(device: str) -> None:
+    if torch.cuda.device_count() <= (torch.device(device).index or 0):
+        pytest.skip("there is no second GPU")
     model = random_model()
     exact = scores_of(network_of(model), IDS)
-    network = network_of(model, "tensors", device="cuda", slots=2)
+    network = network_of(model, "tensors", device=device, slots=2)
     for slot in (0, 1):
         np.testing.assert_allclose(scores_of(network, IDS, slot), exact, rtol=1e-3, atol=1e-3)
 

@@ -65,6 +65,22 @@ def test_the_file_says_what_llama_cpp_reads(tmp_path: Path) -> None:
     assert tensors["blk.0.attn_norm.weight"].tensor_type.name == "F32"
 
 
+def test_text_that_ends_a_text_stays_text(tmp_path: Path) -> None:
+    codec = small_codec()
+    text = next(i for i in range(len(codec)) if codec.encode(codec.decode([i])) == [i])
+    directory = small_model(tmp_path / "model", codec)
+    (directory / "generation_config.json").unlink()
+    write_gguf(
+        with_config(directory, eos_token_id=[codec.eot_token, text]), tmp_path / "model.gguf"
+    )
+    fields, _ = read(tmp_path / "model.gguf")
+    assert fields["tokenizer.ggml.eos_token_id"] == codec.eot_token
+    assert fields["tokenizer.ggml.eot_token_id"] == text
+    kinds = fields["tokenizer.ggml.token_type"]
+    assert kinds[text] == gguf.TokenType.NORMAL
+    assert kinds[codec.eot_token] == gguf.TokenType.CONTROL
+
+
 def test_extra_ids_have_an_embedding_and_are_never_written(model: Path, tmp_path: Path) -> None:
     write_gguf(model, tmp_path / "model.gguf", kind="f32")
     _, tensors = read(tmp_path / "model.gguf")

@@ -1,9 +1,13 @@
 """Work shared out to threads."""
 
+import subprocess
+import sys
 import threading
+from typing import Any
 
 import pytest
 
+from gpt_neox_japanese.kernels import parallel_for as module
 from gpt_neox_japanese.kernels.parallel_for import parallel_for
 
 
@@ -39,3 +43,42 @@ def test_an_error_comes_out_when_all_have_ended(bad: int) -> None:
     with pytest.raises(ValueError, match=f"share {bad}"):
         parallel_for(work, 3, 3)
     assert len(ended) == 2
+
+
+_AFTER_MAIN = """
+import threading
+from gpt_neox_japanese.kernels.parallel_for import parallel_for
+
+def ask():
+    threading.main_thread().join()
+    parallel_for(lambda *share: shares.append(share), 4, 2)
+    print(sorted(shares))
+
+shares = []
+parallel_for(lambda *share: shares.append(share), 4, 2)
+threading.Thread(target=ask).start()
+"""
+
+
+def test_threads_are_helped_when_the_main_thread_has_ended() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AFTER_MAIN], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "[(0, 2), (0, 2), (2, 4), (2, 4)]\n", done.stderr
+
+
+def test_without_threads_the_caller_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def start_one(thread: threading.Thread) -> Any:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    module._queue_of_helpers.cache_clear()
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    shares: list[tuple[int, int]] = []
+    parallel_for(lambda *share: shares.append(share), 9, 3)
+    assert shares == [(0, 9)]
+    started[0].join()  # it waits for nothing any more

@@ -28,3 +28,8 @@ def test_rows_that_do_not_follow_each_other_are_put_in_order() -> None:
         found = convert(NUMBERS.T)
         assert found.flags.c_contiguous
         assert found.tolist() == convert(np.ascontiguousarray(NUMBERS.T)).tolist()
+
+
+def test_what_is_no_number_stays_so_whatever_its_bits() -> None:
+    bits = np.array([0xFFFFFFFF, 0x7FFFFFFF, 0x7FC00000, 0x7F800001, 0xFF800001], np.uint32)
+    assert np.isnan(float32_array(bfloat16_array(bits.view(np.float32)))).all()

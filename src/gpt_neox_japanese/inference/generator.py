@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, short_repr
-from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.files.model_directory import DEFAULT, HubKwargs
 from gpt_neox_japanese.inference.detokenizer import Detokenizer, place_tokens
 from gpt_neox_japanese.inference.outputs import Completion, TextScore
@@ -74,7 +75,8 @@ class TextGenerator:
     r"""Continues Japanese text.
 
     Many texts are written side by side; what one of them is does not depend on the others. Threads
-    may share a generator. It is a context manager: at its end, or at `close()`, its threads end.
+    may share a generator. It is a context manager: at its end, or at `close()`, its threads end;
+    those that help to read long prompts belong to all generators of a process, and stay.
 
     Every method takes the arguments of `GenerationKwargs`, and raises `GenerationError` if a prompt
     is empty or too long or an argument is out of range, and `TokenizationError` if a prompt holds a
@@ -186,6 +188,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: A prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A prompt holds a lone surrogate.
         """
         one = _is_one(prompt)
@@ -218,8 +221,10 @@ class TextGenerator:
 
         Args:
             prompt: Text or token ids, or a list of either.
-            num_return_sequences: How many continuations of each prompt. With a seed, the n-th of
-                them, counted from 0, is what `seed + n` gives alone.
+            num_return_sequences: How many continuations of each prompt. With a seed, they are what
+                `seed`, `seed + 1` and so on give alone, running on from prompt to prompt: the n-th
+                of the i-th prompt, both counted from 0, is that of
+                `seed + i * num_return_sequences + n`.
             **options: See `GenerationKwargs`.
 
         Returns:
@@ -227,6 +232,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: A prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A prompt holds a lone surrogate.
         """
         check_integer(
@@ -260,6 +266,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: The prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
         return _texts(self.stream_details(prompt, **options), options)
@@ -278,6 +285,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: The prompt or an option cannot be used, or a step failed.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
         with self.stream_details(prompt, **options) as stream:
@@ -306,6 +314,7 @@ class TextGenerator:
 
         Raises:
             GenerationError: The prompt or an option cannot be used.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
         return self._begin(self._prompt_ids(prompt), prompt, prompt_logprobs, **options)
@@ -338,6 +347,7 @@ class TextGenerator:
         Raises:
             GenerationError: A text is empty or longer than the model's context, or `top_logprobs`
                 is out of range.
+            QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A text holds a lone surrogate.
         """
         one = _is_one(text)
@@ -352,7 +362,10 @@ class TextGenerator:
     # ---- Its life --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End all texts and the threads that write them. What is asked later is an error."""
+        """End all texts and the threads that write them. What is asked later is an error.
+
+        Threads that help to read long prompts belong to all generators, and stay.
+        """
         self.engine.close()
 
     def __enter__(self) -> TextGenerator:
@@ -394,7 +407,15 @@ class TextGenerator:
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
             own: GenerationKwargs = {**options, "seed": nth_seed(seed, number)}
-            stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
+            stream: TextStream | None = None
+            while stream is None:
+                try:
+                    stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
+                except QueueFullError:
+                    if not begun:
+                        raise
+                if stream is None:  # one text of this call ends first
+                    yield begun.popleft()
             if not own.get("stop"):  # a stop string must be found before more is written
                 stream.wait_for_many()
             begun.append(stream)
@@ -482,8 +503,17 @@ def _warn_if_full(stream: TextStream, options: GenerationKwargs) -> None:
             "the model's context is full: the text ends before"
             f" max_new_tokens={options.get('max_new_tokens', 200)}; shorten the prompt, or ask for"
             " less",
-            stacklevel=3,
+            stacklevel=_levels_to_caller(),
         )
+
+
+def _levels_to_caller() -> int:
+    """How many levels above who asks the first line stands that is not this package's."""
+    own, _, _ = __name__.partition(".")
+    frame, levels = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == own:
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 def _open_again(source: dict[str, Any]) -> TextGenerator:

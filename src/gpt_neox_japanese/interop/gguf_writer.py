@@ -28,6 +28,7 @@ from gpt_neox_japanese.interop.gguf_network import (
 )
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
+from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT
 from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import find_unknown_id
 from gpt_neox_japanese.tokenizer.tokenizer_config import read_tokenizer_config
 
@@ -115,11 +116,13 @@ def _read(model: str | Path, kind: GGUFType | None) -> _Model:
     codec = checkpoint.codec
     unknown = read_tokenizer_config(checkpoint.directory, codec.vocabulary).unknown
     unknown_id = find_unknown_id(unknown, codec.vocabulary, codec.added_tokens)
+    end_of_text = codec.token_to_id(END_OF_TEXT)
     tokens = tokens_of(
         codec,
         # Without one no byte of UTF-8 lacks an id, and the other bytes are in no text.
         unknown_id=max(unknown_id, 0),
-        stop_ids=checkpoint.stop_ids,
+        # Other ids that end a text may be text, which a prompt may hold.
+        stop_ids=[] if end_of_text is None else [end_of_text],
     )
     tensors = read_weights(checkpoint.directory)
     check_names(hparams, tensors)

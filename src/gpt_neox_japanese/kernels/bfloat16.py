@@ -13,6 +13,8 @@ from gpt_neox_japanese.kernels.compile import Number, intrinsic, overload
 
 __all__ = ["bits_of", "float_of", "matrix_at", "to_float32", "to_stored"]
 
+_NAN = np.uint16(0x7FC0)
+
 
 @intrinsic
 def bits_of(typing_context, value):
@@ -104,7 +106,7 @@ def _to_float32(value):
 
 
 def to_stored(value: Number, like: Number) -> Number:
-    """A float32 as it is stored, rounded to nearest even.
+    """A float32 as it is stored, rounded to nearest even; NaN stays NaN.
 
     Args:
         value: float32.
@@ -123,7 +125,9 @@ def _to_stored(value, like):
         def round_to_bfloat(value, like):
             bits = bits_of(value)
             odd = bits >> np.int32(16) & np.int32(1)
-            return np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))
+            rounded = np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))
+            # What rounding carries would make infinity or 0 of NaN.
+            return _NAN if value != value else rounded
 
         return round_to_bfloat
     return lambda value, like: value

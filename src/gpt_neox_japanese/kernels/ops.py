@@ -68,12 +68,12 @@ def exp(x: Number) -> Number:
     """The exponential function.
 
     Args:
-        x: float32, at most 88; below -87 it counts as -87.
+        x: float32, at most 88 or NaN; below -87 it counts as -87.
 
     Returns:
-        float32, 1.6e-38 or more.
+        float32, 1.6e-38 or more; NaN for NaN.
     """
-    x = x if x > _EXP_MIN else _EXP_MIN
+    x = _EXP_MIN if x < _EXP_MIN else x  # in this order, since nothing is true of NaN
     whole = np.floor(multiply_add(x, _LOG2_E, _HALF))
     rest = multiply_add(-whole, _LOG_2_REST, multiply_add(-whole, _LOG_2, x))
     power = float_of((np.int32(whole) + np.int32(127)) << np.int32(23))
@@ -152,6 +152,8 @@ def attend(
     query: Floats, keys: Floats, values: Floats, length: Number, scores: Floats, out: Floats
 ) -> None:
     """Attention of one head: softmax of the scores, and the values mixed by it.
+
+    A score that is NaN or +infinity makes all that is written NaN: broken weights must be seen.
 
     Args:
         query: float32 [head_dim].

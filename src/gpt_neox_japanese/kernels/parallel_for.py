@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
+from queue import SimpleQueue
+from typing import TypeAlias
 
 __all__ = ["parallel_for"]
 
+_Work: TypeAlias = Callable[[int, int], object]
+_Queue: TypeAlias = SimpleQueue[tuple[Future[None], _Work, tuple[int, int]] | None]
 
-def parallel_for(
-    work: Callable[[int, int], object], count: int, threads: int, *, multiple: int = 1
-) -> None:
+
+def parallel_for(work: _Work, count: int, threads: int, *, multiple: int = 1) -> None:
     """Call `work(first, last)` for ranges that make up `range(count)`; return when all are done.
 
     Args:
@@ -29,8 +33,16 @@ def parallel_for(
     if len(ranges) < 2:
         work(0, count)
         return
-    jobs = [_pool(os.getpid(), threads - 1).submit(work, *range_) for range_ in ranges[1:]]
     try:
+        queue = _queue_of_helpers(os.getpid(), threads - 1)
+    except RuntimeError:  # the system gives no more threads
+        work(0, count)
+        return
+    jobs: list[Future[None]] = []
+    try:
+        for range_ in ranges[1:]:
+            jobs.append(Future())
+            queue.put((jobs[-1], work, range_))
         work(*ranges[0])
     finally:  # nobody writes to the arrays of a caller that has gone on
         for job in jobs:
@@ -40,6 +52,30 @@ def parallel_for(
 
 
 @cache
-def _pool(_: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: after a fork there are none, whatever the parent had."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+def _queue_of_helpers(_: int, threads: int) -> _Queue:
+    """Where threads of this process take work; a forked one starts its own.
+
+    They are no ThreadPoolExecutor: Python shuts all of those down when the main thread has ended,
+    while its other threads may still ask for texts.
+    """
+    queue: _Queue = SimpleQueue()
+    try:
+        for _ in range(threads):
+            threading.Thread(target=_help, args=(queue,), name="kernels", daemon=True).start()
+    except RuntimeError:
+        for _ in range(threads):
+            queue.put(None)  # those that were started end
+        raise
+    return queue
+
+
+def _help(queue: _Queue) -> None:
+    while job := queue.get():
+        future, work, range_ = job
+        try:
+            work(*range_)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        del job, future, work  # and so the arrays, while nothing is to do

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["bfloat16_array", "bfloat16_to_float32", "float32_array", "float32_to_bfloat16"]
 
+_NAN = np.uint16(0x7FC0)
+
 
 def float32_array(numbers: NDArray[Any]) -> NDArray[np.float32]:
     """Convert to float32.
@@ -54,11 +56,15 @@ def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Convert float32 to bfloat16, rounded to nearest even.
 
     Args:
-        values: float32 without NaN, of any shape.
+        values: float32, of any shape; NaN stays NaN.
 
     Returns:
         bfloat16 as uint16 of the same shape.
     """
+    is_nan = np.isnan(values)
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (rounded >> np.uint32(16)).astype(np.uint16)
+    result = (rounded >> np.uint32(16)).astype(np.uint16)
+    if is_nan.any():  # what rounding carries would make infinity or 0 of it
+        result[is_nan] = _NAN
+    return result

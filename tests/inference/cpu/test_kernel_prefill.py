@@ -81,3 +81,39 @@ def test_attention_reads_the_past_and_nothing_else(half: bool, head_dim: int, ro
             expected = weights / weights.sum() @ np.array(seen_values)
             got = attn_out[token, head * head_dim : (head + 1) * head_dim]
             np.testing.assert_allclose(got, expected, atol=0.03 if half else 1e-5)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("broken", [np.nan, 1e30])  # the product of two such numbers is infinite
+def test_a_head_whose_scores_are_no_numbers_mixes_none(half: bool, broken: float) -> None:
+    qkv = RANDOM.standard_normal((3, 2 * 3 * 8)).astype(np.float32)
+    qkv[1, 24:40] = broken  # query and key of the second head, of the second token
+    cache = np.zeros((2, 2, 8, 8), np.float32)
+    keys, values = bfloat16_array(cache) if half else cache
+    attn_out = np.empty((3, 2 * 8), np.float32)
+    turns = np.float32([[1], [1], [1]]), np.zeros((3, 1), np.float32)
+    attend_heads(qkv, *turns, keys, values, 0, attn_out, 0, 2)
+    is_nan = np.isnan(attn_out.reshape(3, 2, 8))
+    # The last token sees the key of the second: one that is only large gives it a finite score.
+    expected = [[False, False], [False, True], [False, bool(np.isnan(broken))]]
+    assert is_nan.all(2).tolist() == is_nan.any(2).tolist() == expected
+
+
+def test_what_is_no_number_stays_so_in_a_cache_of_half_the_size() -> None:
+    bits = np.array([0xFFFFFFFF, 0x7FFFFFFF, 0x7FC00000, 0x7F800001], np.uint32)
+    qkv = np.zeros((1, 12), np.float32)
+    qkv[0, 8:] = bits.view(np.float32)  # the value
+    keys, values = np.zeros((2, 1, 1, 4), np.uint16)
+    turn = np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)
+    attend_heads(qkv, *turn, keys, values, 0, np.empty((1, 4), np.float32), 0, 1)
+    assert np.isnan(float32_array(values)).all()
+
+
+@pytest.mark.parametrize("tanh", [False, True])
+def test_rows_with_what_is_no_number_keep_it(tanh: bool) -> None:
+    rows = np.float32([[1, np.nan, 2, -1, 0, 3, -2, 1, 5]])
+    normed = np.empty_like(rows)
+    normalize_rows(rows, np.ones((2, 9), np.float32), np.float32(1e-5), normed)
+    assert np.isnan(normed).all()
+    gelu_rows(rows, tanh)
+    assert np.isnan(rows).tolist() == [[i == 1 for i in range(9)]]

@@ -19,6 +19,7 @@ from gpt_neox_japanese.inference.sampling.sampler import Choice
 Row: TypeAlias = NDArray[np.float32]
 Positions: TypeAlias = NDArray[np.intp]
 
+_BLUNTEST = float(np.finfo(np.float32).smallest_subnormal)
 _SHARPEST = float(np.finfo(np.float32).max)
 _LIKELY = 1e-3
 _BLOCK = 128
@@ -97,7 +98,7 @@ class NumpySampler:
             ids = keep_top_k(scores, params.top_k)
             scores = scores[ids]
         weights = scores - highest
-        weights *= min(1 / params.temperature, _SHARPEST)
+        weights *= max(_BLUNTEST, min(1 / params.temperature, _SHARPEST))
         np.exp(weights, out=weights)
         if params.top_p < 1:
             ids, weights = _narrowed(ids, weights, keep_top_p(weights, params.top_p))

@@ -47,7 +47,7 @@ def params_of(size: int) -> st.SearchStrategy[SamplingParams]:
     number = st.floats(-3, 3) | st.sampled_from([0.0, 1e-300, 1e6, -1e6])
     return st.builds(
         SamplingParams,
-        temperature=st.sampled_from([0.0, 1.0, 0.8, 5e-324, 1e-40, 1e30]) | st.floats(0, 3),
+        temperature=st.sampled_from([0.0, 1.0, 0.8, 5e-324, 1e-40, 1e30, 1e46]) | st.floats(0, 3),
         top_k=st.sampled_from([0, 1, 2, 40, 2**70]) | st.integers(0, size),
         top_p=st.sampled_from([1.0, 0.9, 0.5, 5e-324, 1 - 2**-53]) | st.floats(0.001, 1),
         min_p=st.sampled_from([0.0, 1.0, 0.05, 5e-324]) | st.floats(0, 1),

@@ -241,6 +241,15 @@ def test_scores_that_are_no_numbers_are_told(value: float, options: dict[str, An
         sampler(**options).choose(logits)
 
 
+@pytest.mark.parametrize("temperature", [1e30, 1e40, 1e46, 1e308])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_no_temperature_allows_what_is_forbidden(temperature: float, top_p: float) -> None:
+    made = sampler(temperature=temperature, top_p=top_p, logit_bias={0: -math.inf, 3: -math.inf})
+    chosen = {made.choose(row).id for row in rows(200)}
+    assert not chosen & {0, 3}
+    assert len(chosen) > SIZE // 2  # nearly all are alike
+
+
 def test_frequent_ids_give_way() -> None:
     made = sampler(frequency_penalty=5, **GREEDY)
     ids = [made.choose(np.zeros(SIZE, dtype=np.float32)).id for _ in range(2 * SIZE)]

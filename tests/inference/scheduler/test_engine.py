@@ -322,6 +322,19 @@ def test_the_queue_has_a_bound_and_cancelled_requests_leave_it(network: Network)
     assert [len(list(stream)) for stream in [running, *waiting]] == [5, 5, 5]
 
 
+def test_requests_that_free_slots_will_take_do_not_wait(wide_network: Network) -> None:
+    engine = Engine(wide_network, stop_ids=[], max_waiting=2)
+    given: dict[str, Any] = {"max_new_tokens": 5, "params": GREEDY}
+    with held(wide_network) as hold:
+        running = engine.submit(PROMPT, **given)
+        hold.reached.wait()
+        # Of five slots four are free, but no step begins that would give them out.
+        others = [engine.submit(PROMPT, **given) for _ in range(4 + 2)]
+        with pytest.raises(QueueFullError, match="2 requests are waiting"):
+            engine.submit(PROMPT, **given)
+    assert [len(list(stream)) for stream in [running, *others]] == [5] * 7
+
+
 def test_a_text_that_nobody_holds_any_more_leaves_the_engine(network: Network) -> None:
     counted = Counted(network)
     engine = Engine(counted, stop_ids=[])  # type: ignore[arg-type]

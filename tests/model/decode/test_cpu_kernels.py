@@ -67,6 +67,15 @@ def test_attention_over_a_cache_with_free_space(
     torch.testing.assert_close(mixed.double(), exact, rtol=2**-8, atol=1e-4)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), 1e30])  # the product of two such is infinite
+def test_attention_does_not_hide_scores_that_are_no_numbers(broken: float) -> None:
+    query, key = random(1, 2, 1, 8), random(1, 2, 5, 8)
+    query[0, 1], key[0, 1, 3] = broken, broken
+    mixed = cpu_kernels.decode_attention(query, key, key)[0, 0]
+    assert mixed.isnan().all(1).tolist() == [False, True]
+    assert not mixed[0].isnan().any()
+
+
 def test_attention_is_left_to_torch() -> None:
     query, key = random(1, 2, 1, 8), random(1, 2, 5, 8)
     assert cpu_kernels.can_use_decode_attention(query, key, key, None, 0.0)

@@ -78,7 +78,7 @@ class Checkpoint:
             codec,
             config,
             num_ids,
-            frozenset(i for i in _stop_ids(codec, config, generation) if i < num_ids),
+            frozenset(i for i in _stop_ids(codec, config, generation) if 0 <= i < num_ids),
             _recommended_sampling(generation, directory / "generation_config.json"),
         )
 
@@ -97,11 +97,11 @@ def _check_complete(directory: Path) -> None:
 def _stop_ids(
     codec: Codec, config: Mapping[str, Any], generation: Mapping[str, Any]
 ) -> frozenset[int]:
-    """The end-of-text id, and added tokens that the model ends its texts with."""
+    """The end-of-text id, and whatever else the model ends its texts with, ordinary text too."""
     ends = generation.get("eos_token_id", config.get("eos_token_id"))
     ids = {end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)}
     end_of_text = codec.token_to_id(END_OF_TEXT)
-    return (codec.special_ids & ids) | ({end_of_text} if end_of_text is not None else set())
+    return frozenset(ids if end_of_text is None else {*ids, end_of_text})
 
 
 def _recommended_sampling(config: Mapping[str, Any], path: Path) -> SamplingParams:

@@ -25,7 +25,9 @@ __all__ = ["BatchSampler", "Choice", "Sampler", "SamplingParams"]
 
 Rows: TypeAlias = NDArray[np.float32]
 
-# The largest 1 / temperature: beyond it float32 has infinity, and 0 times that is no number.
+# Limits of 1 / temperature: beyond them float32 has 0 and infinity, and one times the other is no
+# number.
+_BLUNTEST = float(np.finfo(np.float32).smallest_subnormal)
 _SHARPEST = float(np.finfo(np.float32).max)
 
 _ADDRESSES_OF_MEMORY = (kernel.SEEN, kernel.WRITTEN, kernel.BAD_WORDS)
@@ -87,7 +89,9 @@ class Sampler:
         self.logprobs = params.logprobs
         self.top_k = min(params.top_k, vocab_size)
         self.top_p, self.min_p = params.top_p, params.min_p
-        self.sharpen = min(1 / params.temperature, _SHARPEST) if params.temperature else 0.0
+        self.sharpen = 0.0
+        if params.temperature:
+            self.sharpen = max(_BLUNTEST, min(1 / params.temperature, _SHARPEST))
         self._record = np.zeros(kernel.NUM_FIELDS, np.int64)
         self.address = self._record.ctypes.data
         self._arrays: list[NDArray[Any]] = []  # that the record gives the addresses of

@@ -44,7 +44,7 @@ class Engine:
     Args:
         network: Scores the next id.
         stop_ids: Ids that end a sequence; they are not part of it.
-        max_waiting: How many requests may wait for a slot.
+        max_waiting: How many requests may wait for a slot, beside those that free slots will take.
         prompt_lookup: Draft several ids at once from what was written before. The ids stay the
             same; text that repeats itself is written faster, other text a little slower.
     """
@@ -165,8 +165,10 @@ class Engine:
         """Put a request into the queue, and see to it that a loop runs."""
         if self._closed:
             raise _closed_error()
-        if len(self._scheduler.waiting) + len(self._arrived) >= self._max_waiting:
-            waiting = self.num_waiting
+        # Whoever gets a slot with the next step does not wait.
+        num_free = max(self.network.slots - self.num_running, 0)
+        if len(self._scheduler.waiting) + len(self._arrived) >= self._max_waiting + num_free:
+            waiting = self.num_waiting - num_free
             if waiting >= self._max_waiting:
                 raise QueueFullError(f"{waiting} requests are waiting already; try again later")
         self._arrived.append(request)

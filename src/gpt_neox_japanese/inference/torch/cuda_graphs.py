@@ -24,12 +24,16 @@ class Graphs:
     Args:
         function: `(rows, end)` → scores. It must do nothing that a graph cannot hold.
         capacity: The largest end.
+        device: The GPU that the function computes on, whichever is torch's current one.
     """
 
-    def __init__(self, function: Callable[[Tensor, int], Tensor], capacity: int) -> None:
+    def __init__(
+        self, function: Callable[[Tensor, int], Tensor], capacity: int, device: torch.device
+    ) -> None:
         self._function = function
         self._capacity = capacity
-        self._rows = torch.zeros(3, MAX_ROWS, dtype=torch.int64, device="cuda")
+        self._device = device
+        self._rows = torch.zeros(3, MAX_ROWS, dtype=torch.int64, device=device)
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def run(self, rows: Tensor, end: int) -> Tensor:
@@ -43,11 +47,12 @@ class Graphs:
             The scores, on the GPU.
         """
         end = min(-(-end // _STRETCH) * _STRETCH, self._capacity)
-        self._rows.copy_(rows)
-        if end not in self._captured:
-            self._captured[end] = self._capture(end)
-        graph, scores = self._captured[end]
-        graph.replay()
+        with torch.cuda.device(self._device):  # streams and graphs are made on the current one
+            self._rows.copy_(rows)
+            if end not in self._captured:
+                self._captured[end] = self._capture(end)
+            graph, scores = self._captured[end]
+            graph.replay()
         return scores
 
     def _capture(self, end: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:

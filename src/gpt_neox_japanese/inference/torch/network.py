@@ -81,7 +81,8 @@ class TensorNetwork:
                 f"{device} has no room for the KV cache of {slots} texts of {self.capacity:,}"
                 " tokens; choose fewer slots, or lower max_position_embeddings in config.json"
             ) from error
-        self._graphs = Graphs(self._scores, self.capacity) if self.device.type == "cuda" else None
+        at = self._keys.device  # with its number, which "cuda" lacks
+        self._graphs = Graphs(self._scores, self.capacity, at) if at.type == "cuda" else None
 
     @property
     def description(self) -> str:
