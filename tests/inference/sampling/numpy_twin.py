@@ -19,7 +19,7 @@ from gpt_neox_japanese.inference.sampling.sampler import Choice
 Row: TypeAlias = NDArray[np.float32]
 Positions: TypeAlias = NDArray[np.intp]
 
-_BLUNTEST = float(np.finfo(np.float32).smallest_subnormal)
+_BLUNTEST = float(np.finfo(np.float32).tiny)
 _SHARPEST = float(np.finfo(np.float32).max)
 _LIKELY = 1e-3
 _BLOCK = 128

@@ -27,7 +27,7 @@ Rows: TypeAlias = NDArray[np.float32]
 
 # Limits of 1 / temperature: beyond them float32 has 0 and infinity, and one times the other is no
 # number.
-_BLUNTEST = float(np.finfo(np.float32).smallest_subnormal)
+_BLUNTEST = float(np.finfo(np.float32).tiny)
 _SHARPEST = float(np.finfo(np.float32).max)
 
 _ADDRESSES_OF_MEMORY = (kernel.SEEN, kernel.WRITTEN, kernel.BAD_WORDS)

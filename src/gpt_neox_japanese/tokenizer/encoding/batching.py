@@ -39,8 +39,11 @@ def map_in_threads(
     num_threads = min(num_threads or usable_cores(), len(tasks)) if len(tasks) > 1 else 1
     if num_threads <= 1:
         return [function(task) for task in tasks]
-    with ThreadPoolExecutor(num_threads) as pool:
-        return list(pool.map(function, tasks))
+    try:
+        with ThreadPoolExecutor(num_threads) as pool:
+            return list(pool.map(function, tasks))
+    except RuntimeError:  # there are no threads to be had, nor any for a pool when main has ended
+        return [function(task) for task in tasks]
 
 
 def cut_between_texts(lengths: NDArray[np.int64]) -> list[slice]:
