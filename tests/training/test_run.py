@@ -105,6 +105,19 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert seconds == sorted(seconds)
 
 
+def test_a_resumed_run_logs_measures_and_saves_as_often_as_it_is_told_to(
+    run: Path, prepared: Path, tmp_path: Path
+) -> None:
+    resumed = tmp_path / "resumed"
+    shutil.copytree(run, resumed)
+    shutil.rmtree(resumed / "checkpoint-6")
+    settings = dataclasses.replace(SETTINGS, log_every=1, eval_every=1, save_every=1)
+    assert train(prepared, resumed, settings, SHAPE, resume=True)
+    for kind in ("loss", "held_out_bits_per_character"):
+        assert [line["step"] for line in log(resumed) if kind in line][-3:] == [4, 5, 6]
+    assert {path.name for path in resumed.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
+
+
 def test_training_on_keeps_the_model_it_started_from(
     run: Path, prepared: Path, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ class RunTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.add_callback(_IntervalCallback)
         self._ema = ema
         self._average: WeightAverage | None = None
         if ema:
@@ -299,6 +300,14 @@ class RunTrainer(Trainer):
 
     def _optimizer(self) -> Optimizer:
         return cast(Optimizer, getattr(self.optimizer, "optimizer", self.optimizer))
+
+
+class _IntervalCallback(TrainerCallback):
+    """Lets a resumed run log, measure and save as often as it is told to, not as it was before."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """See `TrainerCallback`."""
+        state.compute_steps(args, state.max_steps)
 
 
 class _AverageCallback(TrainerCallback):
