@@ -338,7 +338,7 @@ def open_data(
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
-    density = _density(kept if len(kept) else train, codec)
+    density = _density(kept if len(kept) else train, codec, eos)
     return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
 
 
@@ -433,7 +433,7 @@ def _tokens(number: int) -> str:
     return f"{number:,} tokens"
 
 
-def _density(stream: ShardedTokens, codec: Codec) -> float:
-    """Tokens per character, by the first million tokens."""
+def _density(stream: ShardedTokens, codec: Codec, eos: int) -> float:
+    """Tokens per character, by the first million tokens; the ends of texts have no characters."""
     ids = stream.read(0, min(len(stream), 10**6))
-    return len(ids) / max(len(codec.decode(ids)), 1)
+    return len(ids) / max(len(codec.decode(ids[ids != eos])), 1)
