@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -96,7 +97,9 @@ def losses(run: Path) -> list[float]:
     ]
 
 
-def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one_which_resumes_them(
+    prepared: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**OPTIONS, "data": str(prepared)}), encoding="utf-8")
     shape = Architecture(16, 1, 2)
@@ -110,6 +113,10 @@ def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_pat
     assert (tmp_path / "two" / "checkpoint-4" / "random-1.safetensors").is_file()
     for once in ("it takes about ", "step 0/4: held-out text ", "step 1/4: loss "):
         assert result.stderr.count(once) == 1, result.stderr
+    shutil.rmtree(tmp_path / "two" / "checkpoint-4")
+    settings |= {"batch_size": 2, "gradient_accumulation": 1}  # of each process
+    assert train(prepared, tmp_path / "two", Settings(**settings), shape, resume=True)  # type: ignore[arg-type]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     page = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
     assert "all of it, as `neox-ja evaluate` reads it" in page
 
