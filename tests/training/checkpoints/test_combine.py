@@ -98,10 +98,9 @@ def test_nothing_is_overwritten(models: list[Path]) -> None:
 ignores_peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
-@pytest.fixture
-def adapter(models: list[Path], tmp_path: Path) -> Path:
+def save_adapter(base: Path, directory: Path) -> Path:
     peft = pytest.importorskip("peft")
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(models[0], dtype=torch.float32)
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(base, dtype=torch.float32)
     adapted = peft.get_peft_model(
         model, peft.LoraConfig(r=2, target_modules=["query_key_value"], task_type="CAUSAL_LM")
     )
@@ -110,8 +109,13 @@ def adapter(models: list[Path], tmp_path: Path) -> Path:
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
-    adapted.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
+    adapted.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def adapter(models: list[Path], tmp_path: Path) -> Path:
+    return save_adapter(models[0], tmp_path / "adapter")
 
 
 @ignores_peft
@@ -143,6 +147,18 @@ def test_adapters_without_their_model_are_refused(
     with pytest.raises(CheckpointError, match="--base"):
         merge_adapter(adapter, output, None, torch.float32)
     assert not output.exists()
+
+
+@ignores_peft
+@pytest.mark.parametrize("layers", [1, 3])
+def test_adapters_of_a_model_with_other_layers_are_refused(tmp_path: Path, layers: int) -> None:
+    base, other = (
+        save_model(tmp_path / f"of-{count}", 0, num_hidden_layers=count) for count in (2, layers)
+    )
+    adapter = save_adapter(base, tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=r"layers\.\d\.attention.* --base"):
+        merge_adapter(adapter, tmp_path / "merged", str(other), torch.float32)
+    assert not (tmp_path / "merged").exists()
 
 
 @ignores_peft
