@@ -175,7 +175,7 @@ def _decide(
 
 def _windows_per_step(settings: RunSettings, arguments: TrainingArguments) -> int:
     """The windows that all processes together take in a step."""
-    return settings.batch_size * settings.gradient_accumulation * arguments.world_size
+    return settings.batch_size * settings.gradient_accumulation * int(arguments.world_size)
 
 
 class _Run:
