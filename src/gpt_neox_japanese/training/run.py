@@ -101,7 +101,7 @@ def train(
         output = target(output)
         start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
         model_directory = start if isinstance(start, Path) else None
-        data = open_data(data_path, tokenizer or model_directory, held_out)
+        data = open_data(data_path, tokenizer, held_out, model=model_directory)
         if not data.num_held_out_tokens and (settings.keep_best or settings.early_stopping):
             option = "--keep-best" if settings.keep_best else "--early-stopping"
             raise ArgumentError(
