@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.defaults import Mode, RunFacts, complete_settings, mode_of
 from gpt_neox_japanese.training.machine import precision
@@ -127,6 +128,39 @@ def test_what_is_open_in_a_resumed_run_is_as_it_was() -> None:
     assert (longer.steps, longer.batch_size) == (60, begun.batch_size)
     by_tokens = complete_settings(Settings(tokens=10**6), facts(), saved)
     assert by_tokens.steps == 10**6 // (begun.batch_size * begun.sequence_length)
+
+
+@pytest.mark.parametrize("given", [{}, {"batch_size": 6, "gradient_accumulation": 2}])
+@pytest.mark.parametrize(("processes", "passes"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_a_resumed_run_takes_the_windows_of_a_step_with_any_number_of_processes(
+    given: dict[str, int], processes: int, passes: int
+) -> None:
+    batch = {"batch_size": 6, "gradient_accumulation": 2}
+    saved = dataclasses.asdict(made(settings=Settings(**batch, steps=5), processes=4))
+    resumed = complete_settings(Settings(**given), facts(processes=processes), saved, 48)
+    assert (resumed.batch_size, resumed.gradient_accumulation) == (6, passes)
+
+
+@pytest.mark.parametrize(
+    ("given", "processes", "said"),
+    [
+        ({}, 3, "give --batch-size 4 --gradient-accumulation 4"),
+        ({"batch_size": 9}, 1, "give --batch-size 8 --gradient-accumulation 6"),
+        ({"gradient_accumulation": 3}, 4, "give --batch-size 6 --gradient-accumulation 2"),
+        ({}, 5, "48 windows, which 5 processes cannot share; start as many as divide 48"),
+    ],
+)
+def test_a_resumed_run_whose_steps_would_have_other_sizes_is_refused(
+    given: dict[str, int], processes: int, said: str
+) -> None:
+    batch = {"batch_size": 6, "gradient_accumulation": 2}
+    saved = dataclasses.asdict(made(settings=Settings(**batch, steps=5), processes=4))
+    with pytest.raises(NeoXJapaneseError, match=said):
+        complete_settings(Settings(**given), facts(processes=processes), saved, 48)
+    fitting = [int(word) for word in said.split() if word.isdecimal()][:2]
+    if said.startswith("give"):
+        asked = Settings(batch_size=fitting[0], gradient_accumulation=fitting[1])
+        complete_settings(asked, facts(processes=processes), saved, 48)
 
 
 def test_decay_and_warm_up_fit_together_whichever_is_given() -> None:

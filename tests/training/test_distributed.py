@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,9 +28,11 @@ from gpt_neox_japanese.training.checkpoints.gather import (
     gather_parameters,
     restore_optimizer,
     restore_parameters,
+    shard_again,
 )
 from gpt_neox_japanese.training.data.conversations import prepare_conversations
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
+from gpt_neox_japanese.training.optim.weight_average import WeightAverage
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.training.test_defaults import SMALL, made
@@ -94,7 +97,9 @@ def losses(run: Path) -> list[float]:
     ]
 
 
-def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one_which_resumes_them(
+    prepared: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**OPTIONS, "data": str(prepared)}), encoding="utf-8")
     shape = Architecture(16, 1, 2)
@@ -108,6 +113,10 @@ def test_two_processes_have_the_losses_of_one_and_resume(prepared: Path, tmp_pat
     assert (tmp_path / "two" / "checkpoint-4" / "random-1.safetensors").is_file()
     for once in ("it takes about ", "step 0/4: held-out text ", "step 1/4: loss "):
         assert result.stderr.count(once) == 1, result.stderr
+    shutil.rmtree(tmp_path / "two" / "checkpoint-4")
+    settings |= {"batch_size": 2, "gradient_accumulation": 1}  # of each process
+    assert train(prepared, tmp_path / "two", Settings(**settings), shape, resume=True)  # type: ignore[arg-type]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     page = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
     assert "all of it, as `neox-ja evaluate` reads it" in page
 
@@ -192,7 +201,7 @@ def steps(
 
 
 def sharded(rank: int, port: int, results: Path) -> None:
-    """Two steps, gather, restore into a fresh sharded model, two more steps."""
+    """Two steps, measure an average, two steps, measure, gather, restore afresh, two steps."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", address, rank=rank, world_size=2)
@@ -200,13 +209,25 @@ def sharded(rank: int, port: int, results: Path) -> None:
 
     def fresh() -> tuple[GPTNeoXJapaneseForCausalLM, MuonAndAdamW]:
         part = model()
-        for layer in part.gpt_neox_japanese.layers:
+        body = part.gpt_neox_japanese
+        for layer in body.layers:
             fully_shard(layer, mesh=mesh)
+        # As accelerate does it: these stay whole from a forward pass to the backward pass.
+        ends = [body.final_layer_norm, body.embed_in, part.embed_out]
+        fully_shard(ends, mesh=mesh, reshard_after_forward=False)
         fully_shard(part, mesh=mesh)
         return part, MuonAndAdamW(part, lr=1e-2, weight_decay=0.1)
 
     first, optimizer = fresh()
+    average = WeightAverage(first.named_parameters(), decay=0.5)
     found = steps(first, optimizer, IDS[rank : rank + 1])
+    with average.in_place(), torch.no_grad():
+        first(IDS, use_cache=False)
+        shard_again(first)
+    found += steps(first, optimizer, IDS[rank : rank + 1])
+    with torch.no_grad():
+        first(IDS, use_cache=False)
+    shard_again(first)
     names = list(first.named_parameters())
     weights = gather_parameters(names)
     tensors, groups = gather_optimizer(optimizer, names)
@@ -221,14 +242,14 @@ def sharded(rank: int, port: int, results: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_a_sharded_model_steps_saves_and_loads_as_a_whole_one(tmp_path: Path) -> None:
+def test_a_sharded_model_steps_is_measured_saves_and_loads_as_a_whole_one(tmp_path: Path) -> None:
     """FSDP2 itself, over two CPUs, with our optimizer; Trainer shards GPUs only."""
     arguments = (free_port(), tmp_path / "losses.json")
     torch.multiprocessing.spawn(sharded, arguments, nprocs=2)
     found = json.loads((tmp_path / "losses.json").read_text(encoding="utf-8"))
     whole = model()
     optimizer = MuonAndAdamW(whole, lr=1e-2, weight_decay=0.1)
-    expected = steps(whole, optimizer, IDS) + steps(whole, optimizer, IDS)
+    expected = [loss for _ in range(3) for loss in steps(whole, optimizer, IDS)]
     assert found == pytest.approx(expected, rel=1e-4)
 
 

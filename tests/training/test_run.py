@@ -105,6 +105,19 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert seconds == sorted(seconds)
 
 
+def test_a_resumed_run_logs_measures_and_saves_as_often_as_it_is_told_to(
+    run: Path, prepared: Path, tmp_path: Path
+) -> None:
+    resumed = tmp_path / "resumed"
+    shutil.copytree(run, resumed)
+    shutil.rmtree(resumed / "checkpoint-6")
+    settings = dataclasses.replace(SETTINGS, log_every=1, eval_every=1, save_every=1)
+    assert train(prepared, resumed, settings, SHAPE, resume=True)
+    for kind in ("loss", "held_out_bits_per_character"):
+        assert [line["step"] for line in log(resumed) if kind in line][-3:] == [4, 5, 6]
+    assert {path.name for path in resumed.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
+
+
 def test_training_on_keeps_the_model_it_started_from(
     run: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -252,7 +265,9 @@ def test_a_resumed_run_must_be_the_same_run(run: Path, prepared: Path, tmp_path:
         train(data, run, SETTINGS, SHAPE, resume=True)
 
 
-def test_the_run_leaves_a_page_a_picture_and_samples(prepared: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_a_page_a_picture_and_samples_which_a_resumed_one_does_not_double(
+    prepared: Path, tmp_path: Path
+) -> None:
     settings = dataclasses.replace(
         SETTINGS, sample_prompt=("吾輩は", ""), sample_tokens=5, gradient_checkpointing=True
     )
@@ -262,8 +277,13 @@ def test_the_run_leaves_a_page_a_picture_and_samples(prepared: Path, tmp_path: P
     assert "bits per character" in page
     assert "> 吾輩は" in page
     ElementTree.parse(tmp_path / "run" / "loss.svg")
-    lines = (tmp_path / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    samples = tmp_path / "run" / "samples.jsonl"
+    lines = samples.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 3, 6]
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    samples.write_text("\n".join(lines)[:-4], encoding="utf-8")  # a kill cuts a line short
+    assert train(prepared, tmp_path / "run", settings, SHAPE, resume=True)
+    assert samples.read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_samples_and_recomputed_activations_change_no_loss(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.training.distributed import rank
 from gpt_neox_japanese.training.machine.memory_estimate import (
@@ -97,7 +98,10 @@ def mode_of(settings: Settings, init_from: object) -> Mode:
 
 
 def complete_settings(
-    settings: Settings, facts: RunFacts, saved: Mapping[str, Any] | None = None
+    settings: Settings,
+    facts: RunFacts,
+    saved: Mapping[str, Any] | None = None,
+    windows_per_step: int | None = None,
 ) -> RunSettings:
     """Decide what settings leave open.
 
@@ -105,9 +109,14 @@ def complete_settings(
         settings: What was asked for.
         facts: What the rest depends on.
         saved: The settings of the run that is resumed: what is left open is as it was there.
+        windows_per_step: How many all of its processes together took in a step, which stays so;
+            None if it had as many processes as there are now.
 
     Returns:
         Settings in which nothing is open.
+
+    Raises:
+        ArgumentError: The processes of a resumed run cannot take as many windows in a step.
     """
     given = {
         field.name: getattr(settings, field.name)
@@ -132,7 +141,35 @@ def complete_settings(
         }
         # What is not open in `settings` was asked for, or has one default for all runs.
         given = {**as_it_was, **given}
+        if as_it_was.keys() >= {"batch_size", "gradient_accumulation"}:
+            before = as_it_was["gradient_accumulation"]
+            windows = windows_per_step or as_it_was["batch_size"] * before * facts.processes
+            given["gradient_accumulation"] = _passes_of_step(
+                given, before, windows, facts.processes
+            )
     return _decide(given, facts)
+
+
+def _passes_of_step(given: Mapping[str, Any], before: int, windows: int, processes: int) -> int:
+    """The passes in which the steps of a resumed run take as many windows as they did.
+
+    Steps of another size would begin elsewhere in the run: windows would come twice, or never.
+    """
+    batch, asked, share = given["batch_size"], given["gradient_accumulation"], windows // processes
+    passes = share // batch
+    if passes * batch * processes == windows and asked in (before, passes):
+        return int(passes)
+    if windows % processes:
+        raise ArgumentError(
+            f"a step of this run takes {windows} windows, which {processes} processes cannot share;"
+            f" start as many as divide {windows}"
+        )
+    fitting = next(size for size in range(min(batch, share), 0, -1) if share % size == 0)
+    raise ArgumentError(
+        f"a step of this run takes {windows} windows, and not --batch-size {batch} x"
+        f" --gradient-accumulation {asked} x {processes} processes; give --batch-size {fitting}"
+        f" --gradient-accumulation {share // fitting}"
+    )
 
 
 def _decide(given: dict[str, Any], facts: RunFacts) -> RunSettings:

@@ -21,7 +21,7 @@ from gpt_neox_japanese.model.loading.safety import check_adapter_config, check_f
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.hf_modules import QuantizedLinear, halve_matrices
 from gpt_neox_japanese.tokenizer.model_check import check_model
-from gpt_neox_japanese.training.data.run_data import RunData
+from gpt_neox_japanese.training.data.run_data import ConversationData, RunData
 from gpt_neox_japanese.training.machine import cpu_attention
 from gpt_neox_japanese.training.machine.memory_estimate import check_memory, is_quantized
 from gpt_neox_japanese.training.settings import Architecture, RunSettings
@@ -83,11 +83,13 @@ def make_model(
 
     Raises:
         DataError: The model does not fit the data or the length of the windows.
-        ArgumentError: There is not enough memory, no attention of that name, the model is quantised
-            and no adapters are wanted, or they are and PEFT is not installed.
+        ArgumentError: There is not enough memory, no attention of that name or none that keeps
+            texts apart, the model is quantised and no adapters are wanted, or they are and PEFT is
+            not installed.
     """
     if settings.lora_rank:
         _import_peft()  # before anything takes time
+    _check_attention(data, settings)
     config = model_config(init_from, data, settings.sequence_length)
     if is_quantized(config):
         _check_quantized(init_from, settings)
@@ -159,6 +161,18 @@ def _check_quantized(init_from: Architecture | Path, settings: RunSettings) -> N
         )
 
 
+def _check_attention(data: RunData, settings: RunSettings) -> None:
+    # transformers tells flash attention where texts begin in a batch of one row only.
+    keeps_apart = settings.document_masking or isinstance(data, ConversationData)
+    name, batch = settings.attention or "", settings.batch_size
+    if name.startswith("flash_attention") and keeps_apart and batch > 1:
+        raise ArgumentError(
+            f"--attention {name} keeps the texts of a window apart only with --batch-size 1, and it"
+            f" is {batch}; give --batch-size 1 and --gradient-accumulation"
+            f" {batch * settings.gradient_accumulation}, or another --attention"
+        )
+
+
 def _set_attention(model: GPTNeoXJapaneseForCausalLM, name: str) -> None:
     # To transformers, OWNER/NAME is a kernel on the Hub: a program, which a file of options from
     # somebody else could name.
@@ -185,7 +199,8 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
 
     Raises:
         ArgumentError: PEFT is not installed.
-        CheckpointError: The weights of the model or the adapters are missing or broken.
+        CheckpointError: The weights of the model or the adapters are missing or broken, or the
+            adapters are another model's.
     """
     peft = _import_peft()
     check_adapter_config(adapter / "adapter_config.json")
@@ -197,8 +212,23 @@ def merged_model(init_from: Path, adapter: Path) -> PreTrainedModel:
         model.dequantize(torch.float32)
     with catch_warnings(action="ignore"):  # of names in transformers
         adapted = peft.PeftModel.from_pretrained(model, adapter)
+    _check_all_added(adapted, init_from, adapter)
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
+
+
+def _check_all_added(adapted: Any, init_from: Path, adapter: Path) -> None:
+    """PEFT passes over adapters that no layer has, and begins others anew where one is missing."""
+    peft = _import_peft()
+    saved = peft.load_peft_weights(str(adapter), device="cpu").keys()
+    expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    superfluous = saved - expected - adapted.state_dict().keys()  # PEFT may save embeddings too
+    for name in sorted(superfluous | (expected - saved)):
+        whose = "only the adapter has" if name in saved else "the adapter lacks"
+        raise CheckpointError(
+            f"{str(adapter)!r} does not fit {str(init_from)!r}: {whose} {name}; name the model that"
+            " was adapted with --base"
+        )
 
 
 def _new_config(shape: Architecture, data: RunData, sequence_length: int) -> GPTNeoXJapaneseConfig:

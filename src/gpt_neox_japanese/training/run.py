@@ -101,7 +101,7 @@ def train(
         output = target(output)
         start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
         model_directory = start if isinstance(start, Path) else None
-        data = open_data(data_path, tokenizer or model_directory, held_out)
+        data = open_data(data_path, tokenizer, held_out, model=model_directory)
         if not data.num_held_out_tokens and (settings.keep_best or settings.early_stopping):
             option = "--keep-best" if settings.keep_best else "--early-stopping"
             raise ArgumentError(
@@ -114,7 +114,11 @@ def train(
         arguments = training_arguments(
             output, decided, config, measures=data.num_held_out_tokens > 0, starts=not resume
         )
-        identity = {"settings": settings_to_dict(decided, init_from), "data": data.fingerprint}
+        identity = {
+            "settings": settings_to_dict(decided, init_from),
+            "data": data.fingerprint,
+            "windows_per_step": _windows_per_step(decided, arguments),
+        }
         if checkpoint is not None and progress is not None:
             _check_same(checkpoint, progress, data, decided, init_from)
         barrier()  # before anyone writes what the others look for
@@ -163,7 +167,15 @@ def _decide(
         device=training_device(),
         free_memory=free_memory(),
     )
-    return agree(complete_settings(settings, facts, progress.settings if progress else None))
+    if progress is None:
+        return agree(complete_settings(settings, facts))
+    windows = progress.windows_per_step
+    return agree(complete_settings(settings, facts, progress.settings, windows))
+
+
+def _windows_per_step(settings: RunSettings, arguments: TrainingArguments) -> int:
+    """The windows that all processes together take in a step."""
+    return settings.batch_size * settings.gradient_accumulation * int(arguments.world_size)
 
 
 class _Run:
@@ -180,12 +192,8 @@ class _Run:
         self._model, self._data, self._output = model, data, output
         self._settings, self._arguments = settings, arguments
         self._first = arguments.process_index == 0
-        self._tokens_per_step = (
-            settings.batch_size
-            * settings.gradient_accumulation
-            * arguments.world_size
-            * settings.sequence_length
-        )
+        windows_per_step = _windows_per_step(settings, arguments)
+        self._tokens_per_step = windows_per_step * settings.sequence_length
         self._flops = flops_per_token(
             model,
             model.config.hidden_size,
@@ -195,9 +203,7 @@ class _Run:
         self._meter = MfuMeter(
             self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
         )
-        self._windows = data.training_windows(
-            settings, settings.steps * (self._tokens_per_step // settings.sequence_length)
-        )
+        self._windows = data.training_windows(settings, settings.steps * windows_per_step)
         self._tokens_per_epoch = data.tokens_per_epoch(settings.sequence_length)
         self._held_out = data.held_out_windows(
             scoring_window(model.config, settings), settings.eval_tokens

@@ -73,6 +73,7 @@ MAY_CHANGE = {
     *("output", "resume", *_LENGTHS, "log_every", "eval_every", "eval_tokens", "save_every"),
     *("save_dtype", "sample_prompt", "sample_tokens", "report_to", "merge", "dtype"),
     "early_stopping",
+    *("batch_size", "gradient_accumulation"),  # `complete_settings` keeps the windows of a step
 }
 """What a resumed run may change: none of it alters what was trained so far."""
 

@@ -23,6 +23,7 @@ from gpt_neox_japanese.training.checkpoints.gather import (
     gather_parameters,
     restore_optimizer,
     restore_parameters,
+    shard_again,
 )
 from gpt_neox_japanese.training.checkpoints.manager import CheckpointManager, TrainingState
 from gpt_neox_japanese.training.data.dataset import IGNORED, collate
@@ -64,6 +65,7 @@ class RunTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.add_callback(_IntervalCallback)
         self._ema = ema
         self._average: WeightAverage | None = None
         if ema:
@@ -130,6 +132,7 @@ class RunTrainer(Trainer):
             self.control = self.callback_handler.on_evaluate(
                 self.args, self.state, self.control, metrics
             )
+            shard_again(self._whole_model())  # before other weights take the place of these
         if self.state.global_step == 0:  # the model that the run starts with may stay the best
             self._determine_best_metric(metrics, None)
         return metrics
@@ -290,11 +293,21 @@ class RunTrainer(Trainer):
         self._globalstep_last_logged = progress.last_logged
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        whole = self.accelerator.unwrap_model(self.model)
-        return list(cast(nn.Module, whole).named_parameters())
+        return list(self._whole_model().named_parameters())
+
+    def _whole_model(self) -> nn.Module:
+        return cast(nn.Module, self.accelerator.unwrap_model(self.model))
 
     def _optimizer(self) -> Optimizer:
         return cast(Optimizer, getattr(self.optimizer, "optimizer", self.optimizer))
+
+
+class _IntervalCallback(TrainerCallback):
+    """Lets a resumed run log, measure and save as often as it is told to, not as it was before."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """See `TrainerCallback`."""
+        state.compute_steps(args, state.max_steps)
 
 
 class _AverageCallback(TrainerCallback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from tests.tokenizer.small import vocabulary
 CODEC = Codec(vocabulary([*"猫犬とがいた。"]))
 
 
-def save_model(directory: Path, seed: int, codec: Codec = CODEC, **changes: int) -> Path:
+def save_model(directory: Path, seed: int, codec: Codec = CODEC, **changes: Any) -> Path:
     torch.manual_seed(seed)
     model = small_model(codec, **changes)
     with torch.no_grad():
@@ -41,13 +42,14 @@ def models(tmp_path: Path) -> list[Path]:
     return [save_model(tmp_path / f"model-{seed}", seed) for seed in range(3)]
 
 
-@pytest.mark.parametrize("shares", [None, (1, 2, 1), (0, 0, 5)])
+@pytest.mark.parametrize("shares", [None, (1, 2, 1), (0, 0, 5), (1e308, 1e308, 1e308)])
 def test_every_weight_is_the_mean(
     models: list[Path], tmp_path: Path, shares: tuple[float, ...] | None
 ) -> None:
     size = average_models(models, tmp_path / "mean", shares)
     found, *each = (load_file(m / "model.safetensors") for m in (tmp_path / "mean", *models))
-    counts = torch.tensor(shares or (1, 1, 1)).double()
+    counts = torch.tensor(shares or (1, 1, 1), dtype=torch.float64)
+    counts /= counts.max()
     assert size == sum(tensor.numel() for tensor in found.values())
     for name, tensor in found.items():
         stacked = torch.stack([weights[name].double() for weights in each])
@@ -65,6 +67,26 @@ def test_models_that_differ_in_more_than_weights_are_refused(
     for odd, said in ((wide, "another shape"), (other, "another vocabulary")):
         with pytest.raises(CheckpointError, match=said):
             average_models([models[0], odd], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotary_emb_base", 500.0),
+        ("rotary_pct", 0.5),
+        ("hidden_act", "relu"),
+        ("layer_norm_eps", 1e-3),
+        ("tie_word_embeddings", False),
+    ],
+)
+def test_models_that_compute_otherwise_are_refused(
+    models: list[Path], tmp_path: Path, name: str, value: Any
+) -> None:
+    odd = save_model(tmp_path / "odd", 1, **{name: value})
+    said = "rope_parameters" if name.startswith("rotary") else name
+    with pytest.raises(CheckpointError, match=f"has {said} .*compute alike"):
+        average_models([models[0], odd], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
@@ -98,10 +120,9 @@ def test_nothing_is_overwritten(models: list[Path]) -> None:
 ignores_peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
-@pytest.fixture
-def adapter(models: list[Path], tmp_path: Path) -> Path:
+def save_adapter(base: Path, directory: Path) -> Path:
     peft = pytest.importorskip("peft")
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(models[0], dtype=torch.float32)
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(base, dtype=torch.float32)
     adapted = peft.get_peft_model(
         model, peft.LoraConfig(r=2, target_modules=["query_key_value"], task_type="CAUSAL_LM")
     )
@@ -110,8 +131,13 @@ def adapter(models: list[Path], tmp_path: Path) -> Path:
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
-    adapted.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
+    adapted.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def adapter(models: list[Path], tmp_path: Path) -> Path:
+    return save_adapter(models[0], tmp_path / "adapter")
 
 
 @ignores_peft
@@ -143,6 +169,18 @@ def test_adapters_without_their_model_are_refused(
     with pytest.raises(CheckpointError, match="--base"):
         merge_adapter(adapter, output, None, torch.float32)
     assert not output.exists()
+
+
+@ignores_peft
+@pytest.mark.parametrize("layers", [1, 3])
+def test_adapters_of_a_model_with_other_layers_are_refused(tmp_path: Path, layers: int) -> None:
+    base, other = (
+        save_model(tmp_path / f"of-{count}", 0, num_hidden_layers=count) for count in (2, layers)
+    )
+    adapter = save_adapter(base, tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=r"layers\.\d\.attention.* --base"):
+        merge_adapter(adapter, tmp_path / "merged", str(other), torch.float32)
+    assert not (tmp_path / "merged").exists()
 
 
 @ignores_peft

@@ -43,6 +43,18 @@ def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert reader.load_tensors(tmp_path / "checkpoint-10" / reader.MODEL, layout)["w"][0, 0] == 10
 
 
+def test_a_new_checkpoint_stays_beside_damaged_ones_of_later_steps(tmp_path: Path) -> None:
+    for step in (300, 350, 400, 500):
+        save(tmp_path / str(step), step)
+        (tmp_path / str(step) / f"checkpoint-{step}").rename(tmp_path / f"checkpoint-{step}")
+        (tmp_path / str(step)).rmdir()
+    for step in (400, 500):
+        (tmp_path / f"checkpoint-{step}" / reader.MODEL).write_bytes(b"")
+    save(tmp_path, 360)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-350", "checkpoint-360"}
+    assert CheckpointManager(tmp_path).newest() == (tmp_path / "checkpoint-360", [])
+
+
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     save(tmp_path, 1)
     for file in (tmp_path / "checkpoint-1").iterdir():

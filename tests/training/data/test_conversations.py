@@ -287,3 +287,5 @@ def test_held_out_conversations_are_spread_over_what_is_allowed() -> None:
     assert max(firsts) >= 30
     nothing = HeldOutConversations(conversations_of([]), 12, 60, filler=0)
     assert len(nothing) == 0
+    with pytest.raises(DataError, match="no held-out conversation has an answer within 3 tokens"):
+        HeldOutConversations(conversations, 3, 60, filler=0)

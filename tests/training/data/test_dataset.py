@@ -82,6 +82,13 @@ def held_out(*lengths: int) -> ShardedTokens:
     return ShardedTokens([np.array(document, np.uint16) for document in documents])
 
 
+def test_an_epoch_that_is_shorter_than_a_window_is_one_short_window() -> None:
+    windows = TrainingWindows(lambda n: ShardedTokens([np.arange(100 - 3 * n)]), 99, 3, seed=0)
+    assert [len(windows[index]["input_ids"]) for index in range(3)] == [99, 97, 94]
+    labels = collate([windows[0], windows[1]])["labels"]
+    assert labels[1, -3:].tolist() == [96, -100, -100]
+
+
 @pytest.mark.parametrize("window", [2, 3, 8, 100])
 def test_held_out_windows_predict_every_token_once(window: int) -> None:
     stream = held_out(29, 0, 8, 7, 1, 9)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -52,6 +53,15 @@ def test_a_masked_window_is_its_documents_each_on_its_own(implementation: str) -
         use_cache=False,
     ).logits[0]
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_flash_attention_that_would_mix_documents_is_refused(
+    prepared: Path, tmp_path: Path
+) -> None:
+    settings = Settings(attention="flash_attention_2", batch_size=4, gradient_accumulation=3)
+    apart = dataclasses.replace(settings, document_masking=True)
+    with pytest.raises(ArgumentError, match="--batch-size 1 and --gradient-accumulation 12, or"):
+        train(prepared, tmp_path / "run", apart, Architecture(16, 1, 2))
 
 
 def test_windows_have_positions_only_when_documents_are_kept_apart() -> None:

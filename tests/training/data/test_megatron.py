@@ -145,7 +145,12 @@ def test_a_run_on_indexed_data_is_the_run_on_the_same_shards(
     assert weights[0] == weights[1]
     opened = open_data(tmp_path / "t", **named)
     assert opened.codec.vocabulary == Codec.load(prepared).vocabulary
+    density = open_data(prepared, None).tokens_per_character
+    assert opened.tokens_per_character == pytest.approx(density)
     with pytest.raises(DataError, match="name one with --tokenizer"):
         open_data(tmp_path / "t", None)
+    assert len(open_data(tmp_path / "t", None, model=tokenizer_directory).codec)
+    with pytest.raises(DataError, match="leave out --tokenizer"):
+        open_data(prepared, tokenizer_directory)
     with pytest.raises(DataError, match="leave out --held-out-data"):
         open_data(prepared, None, tmp_path / "h")

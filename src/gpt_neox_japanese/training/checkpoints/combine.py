@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import (
     read_config,
     read_generation_config,
+    rotary_parameters,
     sizes,
 )
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_model
@@ -131,11 +133,13 @@ def _normalized(shares: Sequence[float] | None, count: int) -> list[float]:
     shares = [1.0] * count if shares is None else shares
     if len(shares) != count:
         raise ArgumentError(f"{len(shares)} shares are given for {count} models; give as many")
-    if not all(math.isfinite(share) and share >= 0 for share in shares) or not sum(shares):
+    if not all(math.isfinite(share) and share >= 0 for share in shares) or not any(shares):
         raise ArgumentError(
             f"the shares are {short_repr(list(shares))}; they must be numbers from 0, not all 0"
         )
-    return [share / sum(shares) for share in shares]
+    largest = max(shares)  # the sum of large ones would be infinite
+    total = sum(share / largest for share in shares)
+    return [share / largest / total for share in shares]
 
 
 def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
@@ -148,6 +152,13 @@ def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
         )
     if sizes(config) != sizes(expected):
         raise CheckpointError(f"{str(model)!r} has another shape than {str(first)!r}")
+    for name, value in _arithmetic(config).items():
+        other = _arithmetic(expected)[name]
+        if value != other:
+            raise CheckpointError(
+                f"{str(model)!r} has {name} {short_repr(value)}, {str(first)!r} has"
+                f" {short_repr(other)}; a mean is of models that compute alike"
+            )
     codec = Codec.load(model)
     if codec.fingerprint != Codec.load(first).fingerprint:
         raise CheckpointError(f"{str(model)!r} has another vocabulary than {str(first)!r}")
@@ -157,6 +168,18 @@ def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
     tensors = read_tensors(model)
     check_writable(tensors, model)
     return tensors
+
+
+def _arithmetic(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides, besides the sizes, which numbers come of the weights."""
+    rope = rotary_parameters(config, "")
+    rope.pop("type", None)  # an old name of rope_type
+    return {
+        "hidden_act": config.get("hidden_act", "gelu"),
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-5),
+        "tie_word_embeddings": config.get("tie_word_embeddings", True),
+        "rope_parameters": rope,
+    }
 
 
 def _check_alike(tensors: Sequence[Mapping[str, Tensor]], models: Sequence[Path]) -> None:

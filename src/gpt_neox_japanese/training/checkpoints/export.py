@@ -18,6 +18,8 @@ from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
 
 __all__ = ["export"]
 
+_CONFIGURATIONS = ("config.json", "adapter_config.json")  # of a model, and of adapters
+
 
 def export(
     model: Any, weights: Mapping[str, Tensor], tokenizer: Path, output: Path, dtype: torch.dtype
@@ -43,7 +45,7 @@ def export(
     partial = Path(mkdtemp(prefix=".export-", dir=output))
     try:
         _write(model, weights, tokenizer, partial, dtype)
-        files = sorted(partial.iterdir(), key=lambda file: file.name.endswith("config.json"))
+        files = sorted(partial.iterdir(), key=lambda file: file.name in _CONFIGURATIONS)
         for file in files:
             sync_file(file)
         mode = (partial / TOKENIZER_FILES[0]).stat().st_mode

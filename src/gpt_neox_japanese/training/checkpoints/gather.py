@@ -10,10 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-__all__ = ["gather_optimizer", "gather_parameters", "restore_optimizer", "restore_parameters"]
+__all__ = [
+    "gather_optimizer",
+    "gather_parameters",
+    "restore_optimizer",
+    "restore_parameters",
+    "shard_again",
+]
 
 
 def gather_parameters(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
@@ -41,6 +48,20 @@ def restore_parameters(
         for name, parameter in parameters:
             if parameter.requires_grad:
                 parameter.copy_(_like(weights[name], parameter))
+
+
+def shard_again(model: nn.Module) -> None:
+    """Let go of what forward passes have gathered that no backward pass follows.
+
+    Until then the model has other parameters than its optimizer, and computes with their values
+    whatever becomes of the shards.
+
+    Args:
+        model: Sharded or not.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def gather_optimizer(

@@ -134,7 +134,9 @@ class CheckpointManager:
             save_file(random, self.partial(step) / RANDOM.format(rank))
 
     def finish(self, state: TrainingState, write_more: Callable[[Path], None]) -> None:
-        """Write the rest of a checkpoint and give it its name; all but the newest two go.
+        """Write the rest of a checkpoint and give it its name; all but this and the one before go.
+
+        One of a later step is damaged, or the run would have been resumed from it.
 
         Args:
             state: What to write.
@@ -159,7 +161,9 @@ class CheckpointManager:
             _write_json(partial / MANIFEST, {"version": VERSION, "files": files})
             sync_file(partial / MANIFEST)
             publish_directory(partial, final)
-        for step in self._steps()[:-_NUM_KEPT]:
+        steps = self._steps()
+        kept = [step for step in steps if step <= state.step][-_NUM_KEPT:]
+        for step in set(steps).difference(kept):
             with suppress(OSError):  # somebody reads it; it goes after a later save
                 discard_directory(self._output / f"checkpoint-{step}")
 

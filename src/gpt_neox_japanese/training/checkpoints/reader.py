@@ -56,6 +56,8 @@ TensorLayout = tuple[tuple[int, ...], torch.dtype]
 
 _REMEDY = "remove this checkpoint, to resume from an older one or to start over"
 
+_MAX_WINDOWS = 2**31 - 1  # of a step
+
 _CUDA_RNG: TensorLayout = ((16,), torch.uint8)  # a seed and an offset
 
 # What safetensors calls the dtypes of a run.
@@ -79,6 +81,8 @@ class Progress:
         schedule_step: How often the schedule was advanced.
         running_loss: What the next line of the log will average over.
         last_logged: Step of the last line.
+        windows_per_step: How many windows a step took in all processes together; None if an
+            earlier version saved it, which did not say.
     """
 
     settings: Mapping[str, Any]
@@ -87,6 +91,7 @@ class Progress:
     schedule_step: int
     running_loss: float
     last_logged: int
+    windows_per_step: int | None
 
 
 def verify(directory: Path) -> None:
@@ -177,6 +182,7 @@ def load_progress(directory: Path) -> Progress:
     path = directory / STATE
     values = read_object(path, remedy=_REMEDY)
     schedule, groups = values.get("schedule"), values.get("groups")
+    windows = values.get("windows_per_step")
     kinds = {
         "settings": isinstance(values.get("settings"), dict),
         "data": isinstance(values.get("data"), str),
@@ -184,6 +190,7 @@ def load_progress(directory: Path) -> Progress:
         "schedule": isinstance(schedule, dict) and is_count(schedule.get("last_epoch")),
         "running_loss": _fits_float32(values.get("running_loss")),
         "last_logged": is_count(values.get("last_logged")),
+        "windows_per_step": windows is None or (is_count(windows) and 0 < windows <= _MAX_WINDOWS),
     }
     for name, fits in kinds.items():
         if not fits:
@@ -203,6 +210,7 @@ def load_progress(directory: Path) -> Progress:
         schedule_step=values["schedule"]["last_epoch"],
         running_loss=float(values["running_loss"]),  # torch takes no large integer
         last_logged=values["last_logged"],
+        windows_per_step=windows,
     )
 
 

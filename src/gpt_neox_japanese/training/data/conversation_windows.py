@@ -94,13 +94,18 @@ class HeldOutConversations(Dataset[dict[str, Tensor]]):
 
     Attributes:
         num_tokens: How many tokens the windows predict.
+
+    Raises:
+        DataError: There are conversations, and none has an answer within a window.
     """
 
     def __init__(
         self, conversations: Conversations, window_size: int, max_tokens: int, filler: int
     ) -> None:
         self._conversations, self._window_size, self._filler = conversations, window_size, filler
-        useful = _with_answers(conversations, window_size, must_be_some=False)
+        useful = np.empty(0, np.int64)
+        if len(conversations):
+            useful = _with_answers(conversations, window_size, "held-out ")
         every = max(1, -(-conversations.num_answer_tokens // max_tokens))
         useful = useful[::every]
         lengths = np.minimum(conversations.lengths[useful], window_size)
@@ -126,13 +131,13 @@ class HeldOutConversations(Dataset[dict[str, Tensor]]):
 
 
 def _with_answers(
-    conversations: Conversations, window_size: int, *, must_be_some: bool = True
+    conversations: Conversations, window_size: int, kind: str = ""
 ) -> NDArray[np.int64]:
     """Those of which something is learned within a window, in order."""
     useful = np.flatnonzero(conversations.have_answers(window_size))
-    if must_be_some and not len(useful):
+    if not len(useful):
         raise DataError(
-            f"no conversation has an answer within {window_size} tokens; give a larger"
+            f"no {kind}conversation has an answer within {window_size} tokens; give a larger"
             " --sequence-length"
         )
     return useful

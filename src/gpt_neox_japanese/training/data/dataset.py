@@ -85,7 +85,8 @@ class TrainingWindows(Dataset[dict[str, Tensor]]):
         if epoch != self._epoch:
             self._shuffle(epoch)
         start = self._offset + int(self._order[position % len(self._order)]) * self._window_size
-        ids = self._stream.read(start, self._window_size)
+        # An epoch that is encoded anew may not even fill one window; `collate` fills up a batch.
+        ids = self._stream.read(start, min(self._window_size, len(self._stream) - start))
         tokens = torch.from_numpy(ids)
         item = {"input_ids": tokens, "labels": tokens, "window": torch.tensor(index)}
         if self._document_start is not None:

@@ -37,6 +37,7 @@ def files_of_part(files: Sequence[AnyPath], index: int, count: int) -> list[AnyP
     sizes = np.array([file_size(file) for file in files], dtype=np.float64)
     middles = np.cumsum(sizes) - sizes / 2
     parts = (middles * count / max(1.0, sizes.sum())).astype(np.int64)
+    parts = np.minimum(parts, count - 1)  # the middle of an empty last file is the end of the text
     return [file for file, part in zip(files, parts.tolist(), strict=True) if part == index - 1]
 
 

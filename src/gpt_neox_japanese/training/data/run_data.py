@@ -292,7 +292,11 @@ class ConversationData(RunData):
 
 
 def open_data(
-    name: str | Path, tokenizer: str | Path | None, held_out: str | Path | None = None
+    name: str | Path,
+    tokenizer: str | Path | None,
+    held_out: str | Path | None = None,
+    *,
+    model: Path | None = None,
 ) -> RunData:
     """Open what `--data` names.
 
@@ -303,6 +307,7 @@ def open_data(
         tokenizer: Directory or Hub id of the vocabulary that made an indexed dataset, which does
             not say so itself.
         held_out: Such a dataset that is kept out of training, if there is one.
+        model: Whose vocabulary made an indexed dataset if no tokenizer is named.
 
     Returns:
         The tokens and the vocabulary that made them.
@@ -313,14 +318,15 @@ def open_data(
         RemoteError: A URL cannot be read.
     """
     path = fetched(name) if is_url(name) else Path(name)
-    if (path / CONVERSATIONS).exists():
+    talks = (path / CONVERSATIONS).exists()
+    if talks or not _is_foreign(path):
         if held_out is not None:
             raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
-        return _open_conversations(path)
-    if not _is_foreign(path):
-        if held_out is not None:
-            raise DataError(f"{path} has its held-out part inside; leave out --held-out-data")
-        return _open_prepared(path)
+        data = _open_conversations(path) if talks else _open_prepared(path)
+        if tokenizer is not None:
+            raise DataError(f"{path} has its vocabulary inside; leave out --tokenizer")
+        return data
+    tokenizer = tokenizer or model
     if tokenizer is None:
         raise DataError(f"{path} does not say which vocabulary made it; name one with --tokenizer")
     directory = find_tokenizer(tokenizer)
@@ -338,7 +344,7 @@ def open_data(
     parts = [index.read_bytes() for index in indices]
     digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
-    density = _density(kept if len(kept) else train, codec)
+    density = _density(kept if len(kept) else train, codec, eos)
     return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
 
 
@@ -433,7 +439,7 @@ def _tokens(number: int) -> str:
     return f"{number:,} tokens"
 
 
-def _density(stream: ShardedTokens, codec: Codec) -> float:
-    """Tokens per character, by the first million tokens."""
+def _density(stream: ShardedTokens, codec: Codec, eos: int) -> float:
+    """Tokens per character, by the first million tokens; the ends of texts have no characters."""
     ids = stream.read(0, min(len(stream), 10**6))
-    return len(ids) / max(len(codec.decode(ids)), 1)
+    return len(ids) / max(len(codec.decode(ids[ids != eos])), 1)

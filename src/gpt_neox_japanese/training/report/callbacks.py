@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gpt_neox_japanese.checks import is_count
 from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.training.distributed import rank
 from gpt_neox_japanese.training.report.mfu import MfuMeter
@@ -166,6 +167,14 @@ class SamplesCallback(TrainerCallback):
         self._write, self._tell = write, tell
         self.texts: list[str] = []
 
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Drop what a resumed run is about to write again; see `TrainerCallback`."""
+        if self._output is None or not (self._output / SAMPLES).exists():
+            return
+        lines = (self._output / SAMPLES).read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if _is_sample(line, state.global_step)]
+        write_file(self._output / SAMPLES, b"".join(kept))
+
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Let the model write, and log the texts; see `TrainerCallback`."""
         self.texts = self._write()
@@ -175,6 +184,15 @@ class SamplesCallback(TrainerCallback):
         with (self._output / SAMPLES).open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
         self._tell(f"  {row}" for text in self.texts for row in text.splitlines() if row.strip())
+
+
+def _is_sample(line: bytes, step: int) -> bool:
+    """Whether a line is a whole one of a step up to that one."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):  # a kill has cut it short
+        return False
+    return isinstance(values, dict) and is_count(values.get("step")) and values["step"] <= step
 
 
 class InterruptCallback(TrainerCallback):
