@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.assets import default_chat_template
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.tokenizer import chat_template, template_worker
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 
 CODEC = Codec.from_pretrained(default_model_directory())
@@ -58,6 +61,66 @@ def test_whatever_is_said_the_marks_are_the_templates(pairs: list[tuple[str, str
     assert len(ends) == len(pairs)
     assert all(is_answer[end] for end in ends)
     assert ids.count(CODEC.encode("<|separator|>", allowed_special="all")[0]) == 3 * len(pairs)
+
+
+class InThisProcess:
+    """Renders as the worker does, without a process for each template."""
+
+    def __init__(self, source: str) -> None:
+        self._template = template_worker._compile(source)
+
+    def render(self, variables: dict[str, Any]) -> str:
+        return template_worker._render(self._template, json.loads(json.dumps(variables)))
+
+
+pieces = st.text("#$<>/猫", min_size=1, max_size=3)
+PRINTED = (
+    "{% for m in messages %}、{{ m.content }}、{{ m.said }}、{{ m.said | tojson }}、"
+    "{% endfor %}(end)"
+)
+
+
+@settings(max_examples=25)
+@given(st.data(), st.lists(pieces, min_size=1, max_size=4, unique=True))
+def test_however_tags_overlap_a_message_spells_none(data: st.DataObject, tags: list[str]) -> None:
+    first = len(CODEC)
+    added = {first + i: AddedToken(tag, special=True) for i, tag in enumerate([*tags, "(end)"])}
+    codec = CODEC.with_added(AddedTokens(added))
+    spelled = st.lists(st.sampled_from(tags) | pieces, max_size=6).map("".join)
+    said = st.lists(spelled, max_size=2) | st.dictionaries(spelled, spelled, max_size=2)
+    content, value = data.draw(spelled), data.draw(said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chat_template, "TemplateRenderer", InThisProcess)
+        template = ChatTemplate(PRINTED, codec)
+    ids = template.encode([{"role": "user", "content": content, "said": value}])
+    assert [i for i in ids if i >= first] == [first + len(tags)]
+    written = f"、{content}、{value}、{json.dumps(value, ensure_ascii=False)}、"
+    assert codec.decode(ids).startswith(written)
+
+
+@pytest.mark.parametrize(
+    ("tags", "text"),
+    [
+        (["###"], "####"),
+        (["[INST]", "[[INST]]"], "[[INST]]"),
+        (["</s>", "<s></s>"], "<s></s>"),
+        (["#"], "##"),
+    ],
+)
+def test_tags_that_hold_each_other_stay_text(tags: list[str], text: str) -> None:
+    first = len(CODEC)
+    added = {first + i: AddedToken(tag, special=True) for i, tag in enumerate(tags)}
+    codec = CODEC.with_added(AddedTokens(added))
+    source = "{{ messages[0].content }}、{{ messages[0].said }}、" + tags[0]
+    with closing(ChatTemplate(source, codec)) as template:
+        ids = template.encode([{"role": "user", "content": text, "said": {text: 1}}])
+    assert ids == [*codec.encode(f"{text}、{ {text: 1} }、"), first]
+
+
+def test_fields_are_found_whatever_the_tags() -> None:
+    codec = CODEC.with_added(AddedTokens({len(CODEC): AddedToken("content", special=True)}))
+    with closing(ChatTemplate("{{ messages[0].content }}", codec)) as template:
+        assert template.encode([{"role": "user", "content": "猫"}]) == codec.encode("猫")
 
 
 def test_roles_that_are_unknown_are_refused() -> None:

@@ -21,6 +21,9 @@ Messages = Sequence[Mapping[str, Any]]
 # Characters that stand for nothing; one of them breaks the tags that a message spells.
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
+# By these a template finds what a message holds, so that no tag is broken in them.
+_FIELDS = ("role", "content", "name")
+
 
 class Turns(NamedTuple):
     """A conversation to learn from.
@@ -37,11 +40,11 @@ class Turns(NamedTuple):
 class ChatTemplate:
     """Makes ids of messages, by a Jinja template as transformers has them.
 
-    The tags that the template writes become their ids. One that a string of a message spells stays
-    text, so that nobody ends a turn, or begins one, by typing its tag. One that only the template
-    puts together cannot be told from its own: of two strings side by side (a role and a content,
-    with nothing between them), or of a string that a filter changes. A template for messages of
-    strangers must do neither.
+    The tags that the template writes become their ids. One that a string of a message spells, a
+    value or the key of one, stays text, so that nobody ends a turn, or begins one, by typing its
+    tag. One that only the template puts together cannot be told from its own: of two strings side
+    by side (a role and a content, with nothing between them), or of a string that a filter changes.
+    A template for messages of strangers must do neither.
 
     Args:
         source: The template.
@@ -54,8 +57,9 @@ class ChatTemplate:
     def __init__(self, source: str, codec: Codec) -> None:
         self._renderer = TemplateRenderer(source)
         self._codec = codec
-        tags = sorted(codec.special_tokens_set, key=len, reverse=True)
-        self._tags = re.compile("|".join(map(re.escape, tags)) or r"(?!)")
+        tags = sorted(codec.special_tokens_set - {""}, key=len, reverse=True)
+        self._tags = "|".join(map(re.escape, tags)) or r"(?!)"
+        self._tag_anywhere = re.compile(f"(?=({self._tags}))")  # those that overlap as well
         begin = "<|startoftext|>"
         self._names = {
             "bos_token": begin if codec.token_to_id(begin) is not None else "",
@@ -132,7 +136,13 @@ class ChatTemplate:
         self._renderer.close()
 
     def _render(self, messages: Messages, breaker: str, *, asks: bool) -> str:
-        broken = _map_strings(messages, lambda text: self._break(text, breaker))
+        broken = [
+            {
+                key if key in _FIELDS else self._break(key, breaker): self._break(value, breaker)
+                for key, value in message.items()
+            }
+            for message in messages
+        ]
         return self._renderer.render(
             {"messages": broken, "add_generation_prompt": asks, **self._names}
         )
@@ -141,16 +151,36 @@ class ChatTemplate:
         """The ids of what a template wrote: of its tags their own, of all else those of text."""
         ids: list[int] = []
         end = 0
-        for tag in self._tags.finditer(text):
-            ids += self._codec.encode(text[end : tag.start()].replace(breaker, ""))
+        broken = f"{breaker}|{re.escape(_escaped(breaker))}"
+        for tag in re.finditer(f"(?:{self._tags})(?!{broken})", text):
+            ids += self._codec.encode(_mended(text[end : tag.start()], breaker))
             tag_id = self._codec.token_to_id(tag.group())
             assert tag_id is not None
             ids.append(tag_id)
             end = tag.end()
-        return ids + self._codec.encode(text[end:].replace(breaker, ""))
+        return ids + self._codec.encode(_mended(text[end:], breaker))
 
-    def _break(self, text: str, breaker: str) -> str:
-        return self._tags.sub(lambda tag: tag.group()[0] + breaker + tag.group()[1:], text)
+    def _break(self, value: Any, breaker: str) -> Any:
+        """Put the breaker behind every character of every tag that the strings of a value spell.
+
+        Tags overlap and hold each other, and one may be a single character: a broken one is none,
+        whatever part of it is looked at.
+        """
+        if isinstance(value, Mapping):
+            return {
+                self._break(key, breaker): self._break(each, breaker) for key, each in value.items()
+            }
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [self._break(each, breaker) for each in value]
+        if not isinstance(value, str) or self._tag_anywhere.search(value) is None:
+            return value
+        characters = list(value)
+        done = 0
+        for tag in self._tag_anywhere.finditer(value):
+            for place in range(max(done, tag.start()), tag.end(1)):
+                characters[place] += breaker
+            done = max(done, tag.end(1))
+        return "".join(characters)
 
 
 def find_chat_template(directory: Path, file: Path | None) -> str | None:
@@ -193,17 +223,19 @@ def _breaker(messages: Messages) -> str:
         written = json.dumps(messages, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"the messages are not what JSON can hold: {error}") from error
-    breaker = next((c for c in _NONCHARACTERS if c not in written), None)
+    breaker = next(
+        (c for c in _NONCHARACTERS if c not in written and _escaped(c) not in written), None
+    )
     if breaker is None:
         raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
     return breaker
 
 
-def _map_strings(value: Any, change: Any) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_strings(each, change) for key, each in value.items()}
-    if isinstance(value, Sequence):
-        return [_map_strings(each, change) for each in value]
-    return value
+def _escaped(breaker: str) -> str:
+    """How JSON and Python write it where a template asks for plain ASCII, or prints an object."""
+    return f"\\u{ord(breaker):04x}"
+
+
+def _mended(text: str, breaker: str) -> str:
+    """The text without what broke its tags."""
+    return text.replace(breaker, "").replace(_escaped(breaker), "")
