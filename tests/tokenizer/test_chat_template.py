@@ -140,6 +140,29 @@ def test_transformers_writes_the_same_with_the_default_template(tmp_path: Path) 
         assert loaded(text)["input_ids"] == ours
 
 
+TEMPLATES = [
+    "{% if tools is not none %}道具{% endif %}{{ messages[0].content }}",
+    "{% if documents is none %}無{% endif %}{{ messages[0].content }}",
+    "{{ messages | tojson }}{{ messages | tojson(indent=2) }}{{ messages | tojson(true, none) }}",
+    "{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}",
+    "{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}\n、{% endfor %}",
+    "{% generation %}{% set x = 1 %}{{ x }}{% endgeneration %}{{ x }}",
+    "{% for m in messages %}{{ m.content }}{% break %}{% endfor %}",
+    "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role }}{% endfor %}",
+    "{{ strftime_now(format='%Y年') }}{{ messages[0].content }}",
+]
+
+
+@pytest.mark.parametrize("source", TEMPLATES)
+def test_templates_that_transformers_takes_give_its_ids(source: str) -> None:
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+    expected = tokenizer.apply_chat_template(
+        TALK, chat_template=source, add_generation_prompt=True, return_dict=False
+    )
+    with closing(ChatTemplate(source, CODEC)) as template:
+        assert template.encode(TALK) == expected
+
+
 @pytest.mark.parametrize(
     "source",
     [

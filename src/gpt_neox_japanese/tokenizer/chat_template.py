@@ -144,7 +144,13 @@ class ChatTemplate:
             for message in messages
         ]
         return self._renderer.render(
-            {"messages": broken, "add_generation_prompt": asks, **self._names}
+            {
+                "messages": broken,
+                "add_generation_prompt": asks,
+                "tools": None,
+                "documents": None,
+                **self._names,
+            }
         )
 
     def _ids(self, text: str, breaker: str) -> list[int]:
