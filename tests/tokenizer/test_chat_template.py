@@ -201,6 +201,15 @@ def test_template_is_found_where_models_keep_it(tmp_path: Path) -> None:
         find_chat_template(tmp_path, tmp_path / "missing")
 
 
+def test_a_byte_order_mark_is_in_no_prompt_but_where_transformers_has_it(tmp_path: Path) -> None:
+    Codec.from_pretrained(default_model_directory()).save(tmp_path)
+    own = tmp_path / "chat_template.jinja"
+    own.write_text("{{ messages[0].content }}", encoding="utf-8-sig")
+    assert find_chat_template(tmp_path, own) == "{{ messages[0].content }}"
+    theirs = AutoTokenizer.from_pretrained(tmp_path).chat_template
+    assert find_chat_template(tmp_path, None) == theirs == "\ufeff{{ messages[0].content }}"
+
+
 @pytest.mark.parametrize(
     ("value", "found"),
     [

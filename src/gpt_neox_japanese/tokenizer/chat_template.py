@@ -206,9 +206,9 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
     config = directory / "tokenizer_config.json"
     try:
         if file is not None:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")  # a byte order mark is no part of a prompt
         if own.is_file():
-            return own.read_text(encoding="utf-8")
+            return own.read_text(encoding="utf-8")  # the mark is kept, for transformers keeps it
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"the chat template cannot be read: {error}") from error
     template = read_object(config).get("chat_template") if config.is_file() else None
