@@ -16,6 +16,7 @@ from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.tokenizer import chat_template, template_worker
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
+from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 CODEC = Codec.from_pretrained(default_model_directory())
 DEFAULT = ChatTemplate(default_chat_template(), CODEC)
@@ -161,6 +162,41 @@ def test_templates_that_transformers_takes_give_its_ids(source: str) -> None:
     )
     with closing(ChatTemplate(source, CODEC)) as template:
         assert template.encode(TALK) == expected
+
+
+NAMES = ["bos", "eos", "unk", "sep", "pad", "cls", "mask", "image"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"eos_token": "<|separator|>", "bos_token": "<|nottoken|>", "sep_token": "<|nottoken|>"},
+        {"bos_token": None, "pad_token": None, "cls_token": "", "mask_token": "<mask>"},
+        {"eos_token": {"__type": "AddedToken", "content": "<end>"}, "image_token": "<image>"},
+        {"extra_special_tokens": {"image_token": "<image>"}, "unk_token": "<|separator|>"},
+    ],
+)
+def test_tokens_that_a_file_names_reach_the_template(config: Any, tmp_path: Path) -> None:
+    CODEC.vocabulary.save(tmp_path)
+    config |= {"legacy": False, "tokenizer_class": "GPTNeoXJapaneseTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    theirs = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
+    source = "、".join(f"{{{{ {name}_token }}}}{{{{ {name}_token is defined }}}}" for name in NAMES)
+    expected = theirs.apply_chat_template(TALK, chat_template=source, return_dict=False)
+    Codec.from_pretrained(tmp_path).save(tmp_path / "saved")
+    for directory in (tmp_path, tmp_path / "saved"):
+        codec = Codec.from_pretrained(directory)
+        with closing(ChatTemplate(source, codec)) as template:
+            assert template.encode(TALK) == expected
+
+
+def test_a_default_that_no_file_knows_is_no_token() -> None:
+    forms = tuple(form for form in CODEC.vocabulary.surfaces if form != ("<|startoftext|>",))
+    vocabulary = Vocabulary(forms, CODEC.vocabulary.emoji, CODEC.vocabulary.emoji_inv)
+    codec = Codec(vocabulary, legacy=False)
+    with closing(ChatTemplate("{{ bos_token + messages[1].content }}", codec)) as template:
+        assert template.encode(TALK) == codec.encode("今日は。")
 
 
 @pytest.mark.parametrize(

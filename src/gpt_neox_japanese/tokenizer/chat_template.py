@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.template_renderer import TemplateRenderer
+from gpt_neox_japanese.tokenizer.tokenizer_config import DEFAULT_NAMES
 
 __all__ = ["ChatTemplate", "Messages", "Turns", "find_chat_template"]
 
@@ -46,6 +47,9 @@ class ChatTemplate:
     by side (a role and a content, with nothing between them), or of a string that a filter changes.
     A template for messages of strangers must do neither.
 
+    A template sees what transformers shows it: `messages`, `add_generation_prompt`, `eos_token` and
+    the other names that the tokenizer's files give to tokens, `tools` and `documents`, both none.
+
     Args:
         source: The template.
         codec: Whose ids.
@@ -60,11 +64,13 @@ class ChatTemplate:
         tags = sorted(codec.special_tokens_set - {""}, key=len, reverse=True)
         self._tags = "|".join(map(re.escape, tags)) or r"(?!)"
         self._tag_anywhere = re.compile(f"(?=({self._tags}))")  # those that overlap as well
-        begin = "<|startoftext|>"
-        self._names = {
-            "bos_token": begin if codec.token_to_id(begin) is not None else "",
-            "eos_token": END_OF_TEXT if codec.token_to_id(END_OF_TEXT) is not None else "",
+        # A default that neither the vocabulary nor a file knows is no token.
+        defaults = {
+            name: "" if codec.token_to_id(token) is None else token
+            for name, token in DEFAULT_NAMES.items()
         }
+        names = {**defaults, **codec.added_tokens.names}
+        self._names = {name: token for name, token in names.items() if token is not None}
 
     def encode(self, messages: Messages) -> list[int]:
         """The ids of a prompt that asks for the next message.

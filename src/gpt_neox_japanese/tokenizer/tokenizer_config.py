@@ -18,7 +18,13 @@ from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags, check_free
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["DEFAULT_UNKNOWN", "TokenizerConfig", "read_tokenizer_config", "write_added_tokens"]
+__all__ = [
+    "DEFAULT_NAMES",
+    "DEFAULT_UNKNOWN",
+    "TokenizerConfig",
+    "read_tokenizer_config",
+    "write_added_tokens",
+]
 
 _CONFIG_FILE = "tokenizer_config.json"
 _ADDED_FILE = "added_tokens.json"
@@ -26,14 +32,15 @@ _SPECIAL_FILE = "special_tokens_map.json"
 
 DEFAULT_UNKNOWN = "<|endoftext|>"
 
-# In the order in which `GPTNeoXJapaneseTokenizer` numbers those that are new.
-_DEFAULTS = {
+DEFAULT_NAMES = {
     "unk_token": DEFAULT_UNKNOWN,
     "pad_token": "<|endoftext|>",
     "bos_token": "<|startoftext|>",
     "eos_token": "<|endoftext|>",
 }
-_STANDARD = (*_DEFAULTS, "sep_token", "cls_token", "mask_token")
+"""What is meant where no file says it, in the order in which transformers numbers new ones."""
+
+_STANDARD = (*DEFAULT_NAMES, "sep_token", "cls_token", "mask_token")
 
 _EXTRA = "extra_special_tokens "  # what precedes the name of one of them here
 
@@ -78,7 +85,8 @@ class TokenizerConfig(NamedTuple):
         Args:
             directory: Where to.
         """
-        names = dict(self.added.names)
+        # A name of another form would have to stand in `extra_special_tokens`.
+        names = {n: token for n, token in self.added.names.items() if n.endswith("_token")}
         if self.unknown != names.get("unk_token", DEFAULT_UNKNOWN):
             names["unk_token"] = self.unknown
         tokens = self.added.tokens
@@ -148,21 +156,23 @@ def _read_added_tokens(
     by_content = {token.content: token for token in tokens.values()}
     new = [
         by_content.get(token.content, token)._replace(special=True)
-        for name, default in _DEFAULTS.items()
+        for name, default in DEFAULT_NAMES.items()
         if (token := named.get(name, AddedToken(default))) is not None
     ]
     numbered = _numbered(tokens, new, vocabulary)
     known = {token.content for token in numbered.values()}
-    others = [token for name, token in named.items() if name not in _DEFAULTS and token is not None]
+    others = [
+        token for name, token in named.items() if name not in DEFAULT_NAMES and token is not None
+    ]
     others = [token._replace(special=True) for token in others] + extra
     numbered = _numbered(numbered, [t for t in others if t.content not in known], vocabulary)
     ids = {token.content: i for i, token in numbered.items()}
     # A default that neither the vocabulary nor a file knows was in no model's training.
     said = {token.content for token in (*named.values(), *extra) if token and token.content}
-    defaults = set(_DEFAULTS.values()) & ids.keys()
+    defaults = set(DEFAULT_NAMES.values()) & ids.keys()
     for content in defaults - said - by_content.keys() - vocabulary.ids.keys():
         numbered.pop(ids[content], None)
-    names = {name: token and token.content for name, token in named.items() if name in _STANDARD}
+    names = {name.removeprefix(_EXTRA): token and token.content for name, token in named.items()}
     return AddedTokens(numbered, [ids[content] for content in said], names)
 
 
