@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -106,16 +107,30 @@ def test_however_tags_overlap_a_message_spells_none(data: st.DataObject, tags: l
         (["[INST]", "[[INST]]"], "[[INST]]"),
         (["</s>", "<s></s>"], "<s></s>"),
         (["#"], "##"),
+        (["##", "###"], "###"),
     ],
 )
 def test_tags_that_hold_each_other_stay_text(tags: list[str], text: str) -> None:
     first = len(CODEC)
     added = {first + i: AddedToken(tag, special=True) for i, tag in enumerate(tags)}
     codec = CODEC.with_added(AddedTokens(added))
-    source = "{{ messages[0].content }}、{{ messages[0].said }}、" + tags[0]
+    source = (
+        "{{ messages[0].content }}、{{ messages[0].said }}、{{ messages[0].content }}" + tags[0]
+    )
     with closing(ChatTemplate(source, codec)) as template:
         ids = template.encode([{"role": "user", "content": text, "said": {text: 1}}])
-    assert ids == [*codec.encode(f"{text}、{ {text: 1} }、"), first]
+    assert ids == [*codec.encode(f"{text}、{ {text: 1} }、{text}"), first]
+
+
+def test_tags_of_the_template_stay_between_those_that_are_spelled() -> None:
+    first = len(CODEC)
+    added = {first: AddedToken("#", special=True), first + 1: AddedToken("##", special=True)}
+    codec = CODEC.with_added(AddedTokens(added))
+    source = "{{ messages[0].content }}#{{ messages[0].content }}##{{ messages[0].content }}"
+    with closing(ChatTemplate(source, codec)) as template:
+        ids = template.encode([{"role": "user", "content": "##"}])
+    text = codec.encode("##")
+    assert ids == [*text, first, *text, first + 1, *text]
 
 
 def test_fields_are_found_whatever_the_tags() -> None:
@@ -189,6 +204,19 @@ def test_tokens_that_a_file_names_reach_the_template(config: Any, tmp_path: Path
         codec = Codec.from_pretrained(directory)
         with closing(ChatTemplate(source, codec)) as template:
             assert template.encode(TALK) == expected
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_a_tag_takes_the_whitespace_that_is_its_own(flag: str, tmp_path: Path) -> None:
+    CODEC.save(tmp_path)
+    theirs = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
+    flags: Any = {flag: True}
+    theirs.add_special_tokens({"sep_token": tokenizers.AddedToken("<x>", **flags)})
+    theirs.save_pretrained(tmp_path)
+    source = "{{ messages[1].content }} {{ sep_token }} {{ messages[1].content }}{{ sep_token }}猫"
+    expected = theirs.apply_chat_template(TALK, chat_template=source, return_dict=False)
+    with closing(ChatTemplate(source, Codec.from_pretrained(tmp_path))) as template:
+        assert template.encode(TALK) == expected
 
 
 def test_a_default_that_no_file_knows_is_no_token() -> None:

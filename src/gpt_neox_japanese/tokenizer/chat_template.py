@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, TokenFinder, TokenFlags
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.template_renderer import TemplateRenderer
 from gpt_neox_japanese.tokenizer.tokenizer_config import DEFAULT_NAMES
@@ -61,9 +62,10 @@ class ChatTemplate:
     def __init__(self, source: str, codec: Codec) -> None:
         self._renderer = TemplateRenderer(source)
         self._codec = codec
-        tags = sorted(codec.special_tokens_set - {""}, key=len, reverse=True)
-        self._tags = "|".join(map(re.escape, tags)) or r"(?!)"
-        self._tag_anywhere = re.compile(f"(?=({self._tags}))")  # those that overlap as well
+        tags = sorted(codec.special_tokens_set, key=len, reverse=True)
+        any_tag = "|".join(map(re.escape, tags)) or r"(?!)"
+        self._tag_anywhere = re.compile(f"(?=({any_tag}))")  # those that overlap as well
+        self._tags = TokenFinder({tag: _token(tag, codec) for tag in tags})
         # A default that neither the vocabulary nor a file knows is no token.
         defaults = {
             name: "" if codec.token_to_id(token) is None else token
@@ -162,21 +164,21 @@ class ChatTemplate:
     def _ids(self, text: str, breaker: str) -> list[int]:
         """The ids of what a template wrote: of its tags their own, of all else those of text."""
         ids: list[int] = []
-        end = 0
-        broken = f"{breaker}|{re.escape(_escaped(breaker))}"
-        for tag in re.finditer(f"(?:{self._tags})(?!{broken})", text):
-            ids += self._codec.encode(_mended(text[end : tag.start()], breaker))
-            tag_id = self._codec.token_to_id(tag.group())
-            assert tag_id is not None
-            ids.append(tag_id)
-            end = tag.end()
-        return ids + self._codec.encode(_mended(text[end:], breaker))
+        done = 0
+        for start, end, tag in self._tags.split(text):
+            # A tag of one character is found even if it is broken, with two breakers behind it.
+            if tag is None or text.startswith((breaker * 2, _escaped(breaker) * 2), end):
+                continue
+            ids += self._codec.encode(_mended(text[done:start], breaker))
+            ids.append(tag)
+            done = end
+        return ids + self._codec.encode(_mended(text[done:], breaker))
 
     def _break(self, value: Any, breaker: str) -> Any:
-        """Put the breaker behind every character of every tag that the strings of a value spell.
+        """Put breakers around every character of every tag that the strings of a value spell.
 
         Tags overlap and hold each other, and one may be a single character: a broken one is none,
-        whatever part of it is looked at.
+        whatever part of it is looked at, and whatever the template writes beside it.
         """
         if isinstance(value, Mapping):
             return {
@@ -190,7 +192,7 @@ class ChatTemplate:
         done = 0
         for tag in self._tag_anywhere.finditer(value):
             for place in range(max(done, tag.start()), tag.end(1)):
-                characters[place] += breaker
+                characters[place] = breaker + characters[place] + breaker * 2
             done = max(done, tag.end(1))
         return "".join(characters)
 
@@ -241,6 +243,16 @@ def _breaker(messages: Messages) -> str:
     if breaker is None:
         raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
     return breaker
+
+
+def _token(tag: str, codec: Codec) -> tuple[int, TokenFlags]:
+    """A tag's id, and its flags where it was added."""
+    token_id = codec.token_to_id(tag)
+    assert token_id is not None
+    added = codec.added_tokens.tokens.get(token_id)
+    if added is None or added.content != tag:
+        return token_id, AddedToken(tag, special=True)
+    return token_id, added
 
 
 def _escaped(breaker: str) -> str:
