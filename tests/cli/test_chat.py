@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import builtins
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +79,41 @@ def test_old_messages_are_forgotten_where_the_context_is_full(model: Path) -> No
 def test_a_message_that_no_context_holds_is_refused(model: Path) -> None:
     result = run("chat", "--model", model, "--threads", 1, stdin="猫" * WINDOW)
     assert_refused(result, "shorten the prompt")
+
+
+def test_after_a_message_that_is_refused_the_conversation_goes_on(model: Path) -> None:
+    options = ("--max-new-tokens", 4, "--temperature", 0)
+    result = run(
+        *("chat", "--model", model, "--threads", 1, "--seed", 1, *options),
+        stdin=f"猫\n{'猫' * WINDOW}\n犬。\n",
+    )
+    assert result.exit_code == 2
+    assert result.stdout.split("\n") == talk(model, "猫\n犬。\n", *options)
+    assert result.stderr.count("\n") == 1  # nothing was forgotten
+    assert "shorten the prompt" in result.stderr
+
+
+def test_an_answer_that_the_context_cuts_is_told(model: Path) -> None:
+    arguments = ("chat", "--model", model, "--threads", 1, "--seed", 1, "--temperature", 0)
+    cut = run(*arguments, "--max-new-tokens", WINDOW, stdin="猫")
+    assert cut.exit_code == 0
+    assert "context is full: the answer ends before --max-new-tokens" in cut.stderr
+    assert run(*arguments, "--max-new-tokens", 4, stdin="猫").stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes it")
+def test_a_closed_standard_input_is_told() -> None:
+    command = [sys.executable, "-c", "from gpt_neox_japanese.cli import main; main()", "chat"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no message given" in done.stderr
 
 
 def test_what_cannot_be_used_is_told(model: Path, tmp_path: Path) -> None:

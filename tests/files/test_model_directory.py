@@ -14,7 +14,7 @@ import pytest
 
 from gpt_neox_japanese import TextGenerator, default_model_directory
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.model_directory import find_model, find_tokenizer
+from gpt_neox_japanese.files.model_directory import find_model, find_tokenizer, is_hub_id
 from tests.hub import environment_of
 from tests.inference.conftest import checkpoint
 
@@ -151,6 +151,17 @@ def test_a_directory_goes_before_the_hub_and_default_is_the_packages_own(
 def test_what_is_no_name_is_refused(name: Any) -> None:
     with pytest.raises(CheckpointError, match=r"directory.* or a Hub id"):
         find_model(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["models/..", "foo/bar--baz", "a/b.git", "a/b.", "a/b-", "a./b", "a..b/c", f"a/{'b' * 97}"],
+)
+def test_names_that_the_hub_refuses_are_no_directory_and_no_id(name: str) -> None:
+    for find in (find_model, find_tokenizer):
+        with pytest.raises(CheckpointError, match=r"no \w+ directory '.*or a\s+Hub id such as"):
+            find(name)
+    assert not is_hub_id(name)
 
 
 @pytest.mark.parametrize(

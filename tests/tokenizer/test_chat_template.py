@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+import tokenizers
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.assets import default_chat_template
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.tokenizer import chat_template, template_worker
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
+from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 CODEC = Codec.from_pretrained(default_model_directory())
 DEFAULT = ChatTemplate(default_chat_template(), CODEC)
@@ -60,6 +65,80 @@ def test_whatever_is_said_the_marks_are_the_templates(pairs: list[tuple[str, str
     assert ids.count(CODEC.encode("<|separator|>", allowed_special="all")[0]) == 3 * len(pairs)
 
 
+class InThisProcess:
+    """Renders as the worker does, without a process for each template."""
+
+    def __init__(self, source: str) -> None:
+        self._template = template_worker._compile(source)
+
+    def render(self, variables: dict[str, Any]) -> str:
+        return template_worker._render(self._template, json.loads(json.dumps(variables)))
+
+
+pieces = st.text("#$<>/猫", min_size=1, max_size=3)
+PRINTED = (
+    "{% for m in messages %}、{{ m.content }}、{{ m.said }}、{{ m.said | tojson }}、"
+    "{% endfor %}(end)"
+)
+
+
+@settings(max_examples=25)
+@given(st.data(), st.lists(pieces, min_size=1, max_size=4, unique=True))
+def test_however_tags_overlap_a_message_spells_none(data: st.DataObject, tags: list[str]) -> None:
+    first = len(CODEC)
+    added = {first + i: AddedToken(tag, special=True) for i, tag in enumerate([*tags, "(end)"])}
+    codec = CODEC.with_added(AddedTokens(added))
+    spelled = st.lists(st.sampled_from(tags) | pieces, max_size=6).map("".join)
+    said = st.lists(spelled, max_size=2) | st.dictionaries(spelled, spelled, max_size=2)
+    content, value = data.draw(spelled), data.draw(said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chat_template, "TemplateRenderer", InThisProcess)
+        template = ChatTemplate(PRINTED, codec)
+    ids = template.encode([{"role": "user", "content": content, "said": value}])
+    assert [i for i in ids if i >= first] == [first + len(tags)]
+    written = f"、{content}、{value}、{json.dumps(value, ensure_ascii=False)}、"
+    assert codec.decode(ids).startswith(written)
+
+
+@pytest.mark.parametrize(
+    ("tags", "text"),
+    [
+        (["###"], "####"),
+        (["[INST]", "[[INST]]"], "[[INST]]"),
+        (["</s>", "<s></s>"], "<s></s>"),
+        (["#"], "##"),
+        (["##", "###"], "###"),
+    ],
+)
+def test_tags_that_hold_each_other_stay_text(tags: list[str], text: str) -> None:
+    first = len(CODEC)
+    added = {first + i: AddedToken(tag, special=True) for i, tag in enumerate(tags)}
+    codec = CODEC.with_added(AddedTokens(added))
+    source = (
+        "{{ messages[0].content }}、{{ messages[0].said }}、{{ messages[0].content }}" + tags[0]
+    )
+    with closing(ChatTemplate(source, codec)) as template:
+        ids = template.encode([{"role": "user", "content": text, "said": {text: 1}}])
+    assert ids == [*codec.encode(f"{text}、{ {text: 1} }、{text}"), first]
+
+
+def test_tags_of_the_template_stay_between_those_that_are_spelled() -> None:
+    first = len(CODEC)
+    added = {first: AddedToken("#", special=True), first + 1: AddedToken("##", special=True)}
+    codec = CODEC.with_added(AddedTokens(added))
+    source = "{{ messages[0].content }}#{{ messages[0].content }}##{{ messages[0].content }}"
+    with closing(ChatTemplate(source, codec)) as template:
+        ids = template.encode([{"role": "user", "content": "##"}])
+    text = codec.encode("##")
+    assert ids == [*text, first, *text, first + 1, *text]
+
+
+def test_fields_are_found_whatever_the_tags() -> None:
+    codec = CODEC.with_added(AddedTokens({len(CODEC): AddedToken("content", special=True)}))
+    with closing(ChatTemplate("{{ messages[0].content }}", codec)) as template:
+        assert template.encode([{"role": "user", "content": "猫"}]) == codec.encode("猫")
+
+
 def test_roles_that_are_unknown_are_refused() -> None:
     with pytest.raises(ArgumentError, match="the role tool is unknown"):
         DEFAULT.encode([{"role": "tool", "content": "5"}])
@@ -75,6 +154,77 @@ def test_transformers_writes_the_same_with_the_default_template(tmp_path: Path) 
         text = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
         ours = DEFAULT.encode(messages) if asks else DEFAULT.encode_turns(messages).ids
         assert loaded(text)["input_ids"] == ours
+
+
+TEMPLATES = [
+    "{% if tools is not none %}道具{% endif %}{{ messages[0].content }}",
+    "{% if documents is none %}無{% endif %}{{ messages[0].content }}",
+    "{{ messages | tojson }}{{ messages | tojson(indent=2) }}{{ messages | tojson(true, none) }}",
+    "{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}",
+    "{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}\n、{% endfor %}",
+    "{% generation %}{% set x = 1 %}{{ x }}{% endgeneration %}{{ x }}",
+    "{% for m in messages %}{{ m.content }}{% break %}{% endfor %}",
+    "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role }}{% endfor %}",
+    "{{ strftime_now(format='%Y年') }}{{ messages[0].content }}",
+]
+
+
+@pytest.mark.parametrize("source", TEMPLATES)
+def test_templates_that_transformers_takes_give_its_ids(source: str) -> None:
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+    expected = tokenizer.apply_chat_template(
+        TALK, chat_template=source, add_generation_prompt=True, return_dict=False
+    )
+    with closing(ChatTemplate(source, CODEC)) as template:
+        assert template.encode(TALK) == expected
+
+
+NAMES = ["bos", "eos", "unk", "sep", "pad", "cls", "mask", "image"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"eos_token": "<|separator|>", "bos_token": "<|nottoken|>", "sep_token": "<|nottoken|>"},
+        {"bos_token": None, "pad_token": None, "cls_token": "", "mask_token": "<mask>"},
+        {"eos_token": {"__type": "AddedToken", "content": "<end>"}, "image_token": "<image>"},
+        {"extra_special_tokens": {"image_token": "<image>"}, "unk_token": "<|separator|>"},
+    ],
+)
+def test_tokens_that_a_file_names_reach_the_template(config: Any, tmp_path: Path) -> None:
+    CODEC.vocabulary.save(tmp_path)
+    config |= {"legacy": False, "tokenizer_class": "GPTNeoXJapaneseTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    theirs = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
+    source = "、".join(f"{{{{ {name}_token }}}}{{{{ {name}_token is defined }}}}" for name in NAMES)
+    expected = theirs.apply_chat_template(TALK, chat_template=source, return_dict=False)
+    Codec.from_pretrained(tmp_path).save(tmp_path / "saved")
+    for directory in (tmp_path, tmp_path / "saved"):
+        codec = Codec.from_pretrained(directory)
+        with closing(ChatTemplate(source, codec)) as template:
+            assert template.encode(TALK) == expected
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_a_tag_takes_the_whitespace_that_is_its_own(flag: str, tmp_path: Path) -> None:
+    CODEC.save(tmp_path)
+    theirs = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)
+    flags: Any = {flag: True}
+    theirs.add_special_tokens({"sep_token": tokenizers.AddedToken("<x>", **flags)})
+    theirs.save_pretrained(tmp_path)
+    source = "{{ messages[1].content }} {{ sep_token }} {{ messages[1].content }}{{ sep_token }}猫"
+    expected = theirs.apply_chat_template(TALK, chat_template=source, return_dict=False)
+    with closing(ChatTemplate(source, Codec.from_pretrained(tmp_path))) as template:
+        assert template.encode(TALK) == expected
+
+
+def test_a_default_that_no_file_knows_is_no_token() -> None:
+    forms = tuple(form for form in CODEC.vocabulary.surfaces if form != ("<|startoftext|>",))
+    vocabulary = Vocabulary(forms, CODEC.vocabulary.emoji, CODEC.vocabulary.emoji_inv)
+    codec = Codec(vocabulary, legacy=False)
+    with closing(ChatTemplate("{{ bos_token + messages[1].content }}", codec)) as template:
+        assert template.encode(TALK) == codec.encode("今日は。")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +263,15 @@ def test_template_is_found_where_models_keep_it(tmp_path: Path) -> None:
     assert find_chat_template(tmp_path, tmp_path / "mine") == "c"
     with pytest.raises(ArgumentError, match="missing"):
         find_chat_template(tmp_path, tmp_path / "missing")
+
+
+def test_a_byte_order_mark_is_in_no_prompt_but_where_transformers_has_it(tmp_path: Path) -> None:
+    Codec.from_pretrained(default_model_directory()).save(tmp_path)
+    own = tmp_path / "chat_template.jinja"
+    own.write_text("{{ messages[0].content }}", encoding="utf-8-sig")
+    assert find_chat_template(tmp_path, own) == "{{ messages[0].content }}"
+    theirs = AutoTokenizer.from_pretrained(tmp_path).chat_template
+    assert find_chat_template(tmp_path, None) == theirs == "\ufeff{{ messages[0].content }}"
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,18 @@ def command(
 
     Each line of standard input is a message, and its answer is written as it comes. /reset begins
     a new conversation, Ctrl-D ends. Where the model's context is full, the oldest messages are
-    forgotten.
+    forgotten. A message that cannot be answered is told, and the next one is read; from a pipe the
+    exit status is then 2.
     """
+    from gpt_neox_japanese.errors import ArgumentError, GenerationError, TokenizationError
     from gpt_neox_japanese.files.model_directory import find_model
     from gpt_neox_japanese.inference.generator import TextGenerator
     from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 
     if sampling.pop("logprobs", None) is not None:
         raise click.UsageError("--logprobs shows nothing in a conversation; leave it out")
+    if sys.stdin is None:
+        raise click.UsageError("no message given; pipe a line for each in, or type them")
     source = find_chat_template(find_model(model), chat_template)
     if source is None:
         raise click.UsageError(
@@ -80,13 +84,18 @@ def command(
         closing(ChatTemplate(source, generator.codec)) as template,
     ):
         talk = _Conversation(generator, template, system, options)
+        is_refused = False
         for line in _lines():
             if line == _RESET:
                 talk.reset()
-            else:
-                for piece in talk.answer(line):
-                    click.echo(piece, nl=False)
-                click.echo()
+                continue
+            try:
+                talk.answer(line)
+            except (ArgumentError, GenerationError, TokenizationError) as error:
+                is_refused = True
+                _say(" ".join(str(error).split()))
+    if is_refused and not sys.stdin.isatty():
+        raise click.exceptions.Exit(2)
 
 
 class _Conversation:
@@ -107,33 +116,40 @@ class _Conversation:
         """Forget what was said."""
         self._said = []
 
-    def answer(self, text: str) -> Iterator[str]:
-        """Say something, and hear what the model says to it.
+    def answer(self, text: str) -> None:
+        """Say something, and write what the model says to it.
 
-        Yields:
-            Whole characters.
+        Raises:
+            ArgumentError: The template refuses it. Like what follows, it then was not said.
+            GenerationError: The context does not hold it, or an option cannot be used.
+            TokenizationError: It cannot be encoded.
         """
-        self._said.append({"role": "user", "content": text})
-        ids = self._prompt()
+        said, ids = self._newest([*self._said, {"role": "user", "content": text}])
+        stream = self._generator.stream_details(ids, **self._options)
+        for _ in range(0, len(self._said) + 1 - len(said), 2):
+            _say("the context is full; the oldest question and its answer are forgotten")
         answer = []
-        for chunk in self._generator.stream_details(ids, **self._options):
+        for chunk in stream:
             answer.append(chunk.text)
-            yield chunk.text
-        self._said.append({"role": "assistant", "content": "".join(answer)})
+            click.echo(chunk.text, nl=False)
+        click.echo()
+        self._said = [*said, {"role": "assistant", "content": "".join(answer)}]
+        if stream.context_is_full:
+            _say("the model's context is full: the answer ends before --max-new-tokens")
 
-    def _prompt(self) -> list[int]:
-        """The ids of the newest messages that leave room for an answer."""
+    def _newest(self, said: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[int]]:
+        """The newest messages that leave room for an answer, and their ids."""
         capacity = self._generator.engine.network.capacity
         room = capacity - min(self._options["max_new_tokens"], capacity // 2)
-        ids = self._template.encode(self._system + self._said)
-        while len(ids) > room and len(self._said) > 1:
-            click.echo(
-                "neox-ja: the context is full; the oldest question and its answer are forgotten",
-                err=True,
-            )
-            del self._said[:2]
-            ids = self._template.encode(self._system + self._said)
-        return ids
+        ids = self._template.encode(self._system + said)
+        while len(ids) > room and len(said) > 1:
+            said = said[2:]
+            ids = self._template.encode(self._system + said)
+        return said, ids
+
+
+def _say(line: str) -> None:
+    click.echo(f"neox-ja: {line}", err=True)
 
 
 def _lines() -> Iterator[str]:

@@ -159,12 +159,24 @@ def fetch_weights(repository: str, subfolder: str = "", **hub: Unpack[HubKwargs]
 
 
 def is_hub_id(name: str | os.PathLike[str]) -> bool:
-    """Whether a name that is no directory may be OWNER/NAME on the Hub.
+    """Whether a name that is no directory may be OWNER/NAME on the Hub, which refuses some.
 
     Args:
         name: What `find_model` takes.
+
+    Returns:
+        Whether it may.
     """
-    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and not os.path.exists(name)
+    if not (isinstance(name, str) and _HUB_ID.fullmatch(name)) or os.path.exists(name):
+        return False
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:  # its rules are more than ours: no `--` or `..`, no `.git` or dot at the end
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _fetch(repository: str, files: Collection[str], **hub: Unpack[HubKwargs]) -> Path:

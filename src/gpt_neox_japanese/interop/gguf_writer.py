@@ -29,8 +29,6 @@ from gpt_neox_japanese.interop.gguf_network import (
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT
-from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import find_unknown_id
-from gpt_neox_japanese.tokenizer.tokenizer_config import read_tokenizer_config
 
 __all__ = ["FILES", "KEY", "NUM_IDS", "write_gguf"]
 
@@ -114,13 +112,11 @@ def _read(model: str | Path, kind: GGUFType | None) -> _Model:
     hparams = replace(HParams.from_config(checkpoint.config), vocab_size=checkpoint.num_ids)
     check_hparams(hparams)
     codec = checkpoint.codec
-    unknown = read_tokenizer_config(checkpoint.directory, codec.vocabulary).unknown
-    unknown_id = find_unknown_id(unknown, codec.vocabulary, codec.added_tokens)
     end_of_text = codec.token_to_id(END_OF_TEXT)
     tokens = tokens_of(
         codec,
         # Without one no byte of UTF-8 lacks an id, and the other bytes are in no text.
-        unknown_id=max(unknown_id, 0),
+        unknown_id=codec.unknown_id or 0,
         # Other ids that end a text may be text, which a prompt may hold.
         stop_ids=[] if end_of_text is None else [end_of_text],
     )

@@ -208,7 +208,7 @@ def corpus_fingerprint(source: CorpusSource, codec: Codec) -> dict[str, Any]:
     return {
         "corpus": hashlib.sha256(files.encode()).hexdigest(),
         "layout": asdict(source.layout),
-        "vocabulary": [codec.fingerprint, codec.legacy, codec.clean],
+        "vocabulary": [codec.fingerprint, codec.legacy, codec.clean, codec.unknown_id],
     }
 
 

@@ -12,7 +12,17 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["AddedToken", "AddedTokens", "Segment", "StringFinder", "TokenFinder", "TokenFlags"]
+from gpt_neox_japanese.errors import VocabularyError
+
+__all__ = [
+    "AddedToken",
+    "AddedTokens",
+    "Segment",
+    "StringFinder",
+    "TokenFinder",
+    "TokenFlags",
+    "check_free",
+]
 
 _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"\w")
@@ -66,15 +76,24 @@ class AddedTokens:
     Args:
         tokens: id → token. Of two with one spelling the larger id is found.
         special_ids: Ids of special tokens besides those whose token says so.
+        names: `pad_token` and its like, where a file says them → how the token is written; None
+            where there shall be none.
 
     Attributes:
         tokens: id → token, in order of ids.
+        names: As above.
         special_ids: The ids of all special tokens.
         ids: How a token is written → its id; tokens that are written as nothing are left out.
     """
 
-    def __init__(self, tokens: Mapping[int, TokenFlags], special_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        tokens: Mapping[int, TokenFlags],
+        special_ids: Iterable[int] = (),
+        names: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.tokens: Mapping[int, TokenFlags] = dict(sorted(tokens.items()))
+        self.names: Mapping[str, str | None] = dict(names or {})
         special = (i for i, token in self.tokens.items() if token.special)
         self.special_ids = frozenset({*special_ids, *special})
         self.ids: Mapping[str, int] = {t.content: i for i, t in self.tokens.items() if t.content}
@@ -223,6 +242,26 @@ class StringFinder:
         while state and character not in edges[state]:
             state = self._fallbacks[state]
         return edges[state].get(character, 0)
+
+
+def check_free(content: str, token_id: int, added: Mapping[int, TokenFlags]) -> None:
+    """Refuse a token whose id another one took.
+
+    Args:
+        content: How the token is written.
+        token_id: The id that it has in the vocabulary, or would get.
+        added: id → token of those there are.
+
+    Raises:
+        VocabularyError: The id is that of an added token that is written otherwise.
+    """
+    holder = added.get(token_id)
+    if holder is not None and holder.content != content:
+        raise VocabularyError(
+            f"{content!r:.60} has id {token_id}, which the added token {holder.content!r:.60} took;"
+            f" name {holder.content!r:.60} in its place, or give one of them an id of its own in"
+            " added_tokens_decoder of tokenizer_config.json"
+        )
 
 
 def _touches_word(text: str, start: int, end: int) -> bool:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, TokenFinder, TokenFlags
+from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.template_renderer import TemplateRenderer
+from gpt_neox_japanese.tokenizer.tokenizer_config import DEFAULT_NAMES
 
 __all__ = ["ChatTemplate", "Messages", "Turns", "find_chat_template"]
 
@@ -20,6 +22,9 @@ Messages = Sequence[Mapping[str, Any]]
 
 # Characters that stand for nothing; one of them breaks the tags that a message spells.
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+# By these a template finds what a message holds, so that no tag is broken in them.
+_FIELDS = ("role", "content", "name")
 
 
 class Turns(NamedTuple):
@@ -37,11 +42,14 @@ class Turns(NamedTuple):
 class ChatTemplate:
     """Makes ids of messages, by a Jinja template as transformers has them.
 
-    The tags that the template writes become their ids. One that a string of a message spells stays
-    text, so that nobody ends a turn, or begins one, by typing its tag. One that only the template
-    puts together cannot be told from its own: of two strings side by side (a role and a content,
-    with nothing between them), or of a string that a filter changes. A template for messages of
-    strangers must do neither.
+    The tags that the template writes become their ids. One that a string of a message spells, a
+    value or the key of one, stays text, so that nobody ends a turn, or begins one, by typing its
+    tag. One that only the template puts together cannot be told from its own: of two strings side
+    by side (a role and a content, with nothing between them), or of a string that a filter changes.
+    A template for messages of strangers must do neither.
+
+    A template sees what transformers shows it: `messages`, `add_generation_prompt`, `eos_token` and
+    the other names that the tokenizer's files give to tokens, `tools` and `documents`, both none.
 
     Args:
         source: The template.
@@ -55,12 +63,16 @@ class ChatTemplate:
         self._renderer = TemplateRenderer(source)
         self._codec = codec
         tags = sorted(codec.special_tokens_set, key=len, reverse=True)
-        self._tags = re.compile("|".join(map(re.escape, tags)) or r"(?!)")
-        begin = "<|startoftext|>"
-        self._names = {
-            "bos_token": begin if codec.token_to_id(begin) is not None else "",
-            "eos_token": END_OF_TEXT if codec.token_to_id(END_OF_TEXT) is not None else "",
+        any_tag = "|".join(map(re.escape, tags)) or r"(?!)"
+        self._tag_anywhere = re.compile(f"(?=({any_tag}))")  # those that overlap as well
+        self._tags = TokenFinder({tag: _token(tag, codec) for tag in tags})
+        # A default that neither the vocabulary nor a file knows is no token.
+        defaults = {
+            name: "" if codec.token_to_id(token) is None else token
+            for name, token in DEFAULT_NAMES.items()
         }
+        names = {**defaults, **codec.added_tokens.names}
+        self._names = {name: token for name, token in names.items() if token is not None}
 
     def encode(self, messages: Messages) -> list[int]:
         """The ids of a prompt that asks for the next message.
@@ -132,25 +144,57 @@ class ChatTemplate:
         self._renderer.close()
 
     def _render(self, messages: Messages, breaker: str, *, asks: bool) -> str:
-        broken = _map_strings(messages, lambda text: self._break(text, breaker))
+        broken = [
+            {
+                key if key in _FIELDS else self._break(key, breaker): self._break(value, breaker)
+                for key, value in message.items()
+            }
+            for message in messages
+        ]
         return self._renderer.render(
-            {"messages": broken, "add_generation_prompt": asks, **self._names}
+            {
+                "messages": broken,
+                "add_generation_prompt": asks,
+                "tools": None,
+                "documents": None,
+                **self._names,
+            }
         )
 
     def _ids(self, text: str, breaker: str) -> list[int]:
         """The ids of what a template wrote: of its tags their own, of all else those of text."""
         ids: list[int] = []
-        end = 0
-        for tag in self._tags.finditer(text):
-            ids += self._codec.encode(text[end : tag.start()].replace(breaker, ""))
-            tag_id = self._codec.token_to_id(tag.group())
-            assert tag_id is not None
-            ids.append(tag_id)
-            end = tag.end()
-        return ids + self._codec.encode(text[end:].replace(breaker, ""))
+        done = 0
+        for start, end, tag in self._tags.split(text):
+            # A tag of one character is found even if it is broken, with two breakers behind it.
+            if tag is None or text.startswith((breaker * 2, _escaped(breaker) * 2), end):
+                continue
+            ids += self._codec.encode(_mended(text[done:start], breaker))
+            ids.append(tag)
+            done = end
+        return ids + self._codec.encode(_mended(text[done:], breaker))
 
-    def _break(self, text: str, breaker: str) -> str:
-        return self._tags.sub(lambda tag: tag.group()[0] + breaker + tag.group()[1:], text)
+    def _break(self, value: Any, breaker: str) -> Any:
+        """Put breakers around every character of every tag that the strings of a value spell.
+
+        Tags overlap and hold each other, and one may be a single character: a broken one is none,
+        whatever part of it is looked at, and whatever the template writes beside it.
+        """
+        if isinstance(value, Mapping):
+            return {
+                self._break(key, breaker): self._break(each, breaker) for key, each in value.items()
+            }
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [self._break(each, breaker) for each in value]
+        if not isinstance(value, str) or self._tag_anywhere.search(value) is None:
+            return value
+        characters = list(value)
+        done = 0
+        for tag in self._tag_anywhere.finditer(value):
+            for place in range(max(done, tag.start()), tag.end(1)):
+                characters[place] = breaker + characters[place] + breaker * 2
+            done = max(done, tag.end(1))
+        return "".join(characters)
 
 
 def find_chat_template(directory: Path, file: Path | None) -> str | None:
@@ -170,9 +214,9 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
     config = directory / "tokenizer_config.json"
     try:
         if file is not None:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")  # a byte order mark is no part of a prompt
         if own.is_file():
-            return own.read_text(encoding="utf-8")
+            return own.read_text(encoding="utf-8")  # the mark is kept, for transformers keeps it
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"the chat template cannot be read: {error}") from error
     template = read_object(config).get("chat_template") if config.is_file() else None
@@ -193,17 +237,29 @@ def _breaker(messages: Messages) -> str:
         written = json.dumps(messages, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"the messages are not what JSON can hold: {error}") from error
-    breaker = next((c for c in _NONCHARACTERS if c not in written), None)
+    breaker = next(
+        (c for c in _NONCHARACTERS if c not in written and _escaped(c) not in written), None
+    )
     if breaker is None:
         raise ArgumentError("the messages hold all of U+FDD0 to U+FDEF, which are no text")
     return breaker
 
 
-def _map_strings(value: Any, change: Any) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_strings(each, change) for key, each in value.items()}
-    if isinstance(value, Sequence):
-        return [_map_strings(each, change) for each in value]
-    return value
+def _token(tag: str, codec: Codec) -> tuple[int, TokenFlags]:
+    """A tag's id, and its flags where it was added."""
+    token_id = codec.token_to_id(tag)
+    assert token_id is not None
+    added = codec.added_tokens.tokens.get(token_id)
+    if added is None or added.content != tag:
+        return token_id, AddedToken(tag, special=True)
+    return token_id, added
+
+
+def _escaped(breaker: str) -> str:
+    """How JSON and Python write it where a template asks for plain ASCII, or prints an object."""
+    return f"\\u{ord(breaker):04x}"
+
+
+def _mended(text: str, breaker: str) -> str:
+    """The text without what broke its tags."""
+    return text.replace(breaker, "").replace(_escaped(breaker), "")

@@ -20,6 +20,7 @@ from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.encoding.text_encoder import TextEncoder
 from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import (
     JIT_THRESHOLD,
+    NO_ID,
     Buffer,
     VocabularyEncoder,
     find_unknown_id,
@@ -160,12 +161,18 @@ class Codec(TokenIds):
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `vocab.txt`, `emoji.json` and `tokenizer_config.json`.
 
+        A codec that is read from there gives the same ids, and so does the class of transformers.
+
         Args:
             directory: Made if need be; files of these names are replaced.
+
+        Raises:
+            TokenizationError: The unknown token is none of the added ones any more.
         """
+        unknown = None if self.unknown_id is None else self.id_to_token(self.unknown_id)
+        config = TokenizerConfig(self.legacy, self.clean, unknown, self._added)
         self.vocabulary.save(directory)
-        config = TokenizerConfig(self.legacy, self.clean, DEFAULT_UNKNOWN, self._added)
-        config.save(Path(directory), self._beyond_vocabulary)
+        config.save(Path(directory))
 
     def with_added(self, added: AddedTokens) -> Codec:
         """The same vocabulary with other added tokens; what is large is shared.
@@ -183,6 +190,12 @@ class Codec(TokenIds):
     def __repr__(self) -> str:
         added = f", added_tokens={len(self._beyond_vocabulary)}" if self._beyond_vocabulary else ""
         return f"Codec(n_vocab={self.n_vocab}, legacy={self.legacy}, clean={self.clean}{added})"
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of characters whose byte tokens the vocabulary lacks; None if none was named."""
+        unknown_id = self._vocabulary_encoder.unknown_id
+        return None if unknown_id == NO_ID else unknown_id
 
     @property
     def special_tokens_set(self) -> frozenset[str]:

@@ -12,6 +12,8 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 _MAX_BYTES = 1 << 30  # of memory
@@ -38,16 +40,57 @@ def main() -> None:
 
 
 def _compile(source: str) -> Any:
+    """A template, with the tags, filters and functions that transformers gives one."""
     from jinja2 import TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.nodes import CallBlock, Node
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}…{% endgeneration %}`, around what a model writes: changes nothing."""
+
+        tags = {"generation"}  # noqa: RUF012 as jinja2 has it
+
+        def parse(self, parser: Parser) -> Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
+
+        def _text(self, caller: Callable[[], str]) -> str:
+            return caller()
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = _strftime_now
     return environment.from_string(source)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is; jinja2's own filter escapes it for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _strftime_now(format: str) -> str:  # noqa: A002 templates may name it
+    return datetime.now().strftime(format)
 
 
 def _render(template: Any, variables: dict[str, Any]) -> str:

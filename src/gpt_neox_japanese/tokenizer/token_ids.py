@@ -219,9 +219,14 @@ class TokenIds:
 
     @property
     def _beyond_vocabulary(self) -> dict[int, TokenFlags]:
-        """Added tokens without special tokens of the vocabulary, whose ids and text are its own."""
+        """Added tokens without special tokens of the vocabulary, whose ids and text are its own.
+
+        Those of them with a flag, which changes what they are in a text, are not left out.
+        """
         return {
             i: token
             for i, token in self._added.tokens.items()
-            if i in self._foreign or not token.special
+            if i in self._foreign
+            or not token.special
+            or (token.lstrip or token.rstrip or token.single_word)
         }

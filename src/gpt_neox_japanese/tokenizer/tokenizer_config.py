@@ -15,10 +15,16 @@ from typing import Any, NamedTuple, NoReturn
 
 from gpt_neox_japanese.errors import VocabularyError
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags
+from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags, check_free
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["DEFAULT_UNKNOWN", "TokenizerConfig", "read_tokenizer_config", "write_added_tokens"]
+__all__ = [
+    "DEFAULT_NAMES",
+    "DEFAULT_UNKNOWN",
+    "TokenizerConfig",
+    "read_tokenizer_config",
+    "write_added_tokens",
+]
 
 _CONFIG_FILE = "tokenizer_config.json"
 _ADDED_FILE = "added_tokens.json"
@@ -26,14 +32,15 @@ _SPECIAL_FILE = "special_tokens_map.json"
 
 DEFAULT_UNKNOWN = "<|endoftext|>"
 
-# In the order in which `GPTNeoXJapaneseTokenizer` numbers those that are new.
-_DEFAULTS = {
+DEFAULT_NAMES = {
     "unk_token": DEFAULT_UNKNOWN,
     "pad_token": "<|endoftext|>",
     "bos_token": "<|startoftext|>",
     "eos_token": "<|endoftext|>",
 }
-_STANDARD = (*_DEFAULTS, "sep_token", "cls_token", "mask_token")
+"""What is meant where no file says it, in the order in which transformers numbers new ones."""
+
+_STANDARD = (*DEFAULT_NAMES, "sep_token", "cls_token", "mask_token")
 
 _EXTRA = "extra_special_tokens "  # what precedes the name of one of them here
 
@@ -72,30 +79,35 @@ class TokenizerConfig(NamedTuple):
     unknown: str | None
     added: AddedTokens
 
-    def save(self, directory: Path, tokens: Mapping[int, TokenFlags]) -> None:
-        """Write `tokenizer_config.json`.
+    def save(self, directory: Path) -> None:
+        """Write `tokenizer_config.json`, from which the same is read again.
 
         Args:
             directory: Where to.
-            tokens: id → the added tokens that are to stand in it.
         """
+        # A name of another form would have to stand in `extra_special_tokens`.
+        names = {n: token for n, token in self.added.names.items() if n.endswith("_token")}
+        if self.unknown != names.get("unk_token", DEFAULT_UNKNOWN):
+            names["unk_token"] = self.unknown
+        tokens = self.added.tokens
         config: dict[str, Any] = {
             "do_clean_text": self.clean,
             "legacy": self.legacy,
             "tokenizer_class": "GPTNeoXJapaneseTokenizer",
+            **names,
         }
         if tokens:
-            config["added_tokens_decoder"] = {
-                str(i): {
-                    "content": token.content,
-                    "lstrip": token.lstrip,
-                    "normalized": not token.special,
-                    "rstrip": token.rstrip,
-                    "single_word": token.single_word,
-                    "special": token.special,
-                }
-                for i, token in tokens.items()
-            }
+            config["added_tokens_decoder"] = {str(i): _fields(t) for i, t in tokens.items()}
+        # Other special tokens say so themselves.
+        words = [
+            tokens[i]
+            for i in sorted(self.added.special_ids & tokens.keys())
+            if not tokens[i].special
+        ]
+        if extra := [token for token in words if token.content not in names.values()]:
+            config["extra_special_tokens"] = [
+                {"__type": "AddedToken", **_fields(token)} for token in extra
+            ]
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (directory / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
 
@@ -115,12 +127,12 @@ def read_tokenizer_config(directory: Path, vocabulary: Vocabulary) -> TokenizerC
     """
     path = directory / _CONFIG_FILE
     config = _read_json(path)
-    unknown = config.get("unk_token", DEFAULT_UNKNOWN)
+    added = _read_added_tokens(directory, config, vocabulary)
     return TokenizerConfig(
         legacy=_flag(config, "legacy", True, path),
         clean=_flag(config, "do_clean_text", False, path),
-        unknown=None if unknown is None else _token(unknown, path, "unk_token").content,
-        added=_read_added_tokens(directory, config, vocabulary),
+        unknown=added.names.get("unk_token", DEFAULT_UNKNOWN),
+        added=added,
     )
 
 
@@ -144,21 +156,29 @@ def _read_added_tokens(
     by_content = {token.content: token for token in tokens.values()}
     new = [
         by_content.get(token.content, token)._replace(special=True)
-        for name, default in _DEFAULTS.items()
+        for name, default in DEFAULT_NAMES.items()
         if (token := named.get(name, AddedToken(default))) is not None
     ]
     numbered = _numbered(tokens, new, vocabulary)
     known = {token.content for token in numbered.values()}
-    others = [token for name, token in named.items() if name not in _DEFAULTS and token is not None]
+    others = [
+        token for name, token in named.items() if name not in DEFAULT_NAMES and token is not None
+    ]
     others = [token._replace(special=True) for token in others] + extra
     numbered = _numbered(numbered, [t for t in others if t.content not in known], vocabulary)
     ids = {token.content: i for i, token in numbered.items()}
     # A default that neither the vocabulary nor a file knows was in no model's training.
     said = {token.content for token in (*named.values(), *extra) if token and token.content}
-    defaults = set(_DEFAULTS.values()) & ids.keys()
+    defaults = set(DEFAULT_NAMES.values()) & ids.keys()
     for content in defaults - said - by_content.keys() - vocabulary.ids.keys():
         numbered.pop(ids[content], None)
-    return AddedTokens(numbered, [ids[content] for content in said])
+    names = {name.removeprefix(_EXTRA): token and token.content for name, token in named.items()}
+    return AddedTokens(numbered, [ids[content] for content in said], names)
+
+
+def _fields(token: TokenFlags) -> dict[str, str | bool]:
+    flags = {flag: getattr(token, flag) for flag in _FLAGS}
+    return {"content": token.content, "normalized": not token.special, **flags}
 
 
 def _flag(config: Mapping[str, Any], name: str, default: bool, path: Path) -> bool:
@@ -280,6 +300,7 @@ def _numbered(
         if token_id is None:
             token_id = next_id
             next_id += 1
+        check_free(token.content, token_id, numbered)
         ids[token.content] = token_id
         numbered[token_id] = token
     return numbered

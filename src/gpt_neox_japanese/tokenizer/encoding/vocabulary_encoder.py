@@ -29,6 +29,7 @@ from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = [
     "JIT_THRESHOLD",
+    "NO_ID",
     "Buffer",
     "VocabularyEncoder",
     "dropout_draws",
@@ -46,6 +47,9 @@ Loading it takes as long as encoding tens of thousands of characters without it,
 for the first time far longer. A process that needs less never loads it.
 """
 
+NO_ID = -1
+"""The unknown token's id where no character needs one."""
+
 # For a short text, giving back the memory that its ids did not need takes longer than it is worth.
 _BYTES_NOT_TRIMMED = 1024
 
@@ -55,7 +59,6 @@ _NO_OFFSETS = np.empty((0, 2), dtype=np.int32)
 
 # Every byte that UTF-8 text has. A vocabulary with tokens for all of them needs no unknown token.
 _BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
-_NO_ID = -1
 
 _CLEANING_TAGS = ("<URL>", "<EMAIL>", "<TEL>", "<DATE>", "<PRICE>", "<BLOCK>")
 
@@ -69,8 +72,11 @@ class VocabularyEncoder:
         vocabulary: Surface forms and emoji.
         legacy: See `Codec`.
         clean: See `Codec`.
-        unknown_id: Stands for characters whose byte tokens the vocabulary lacks.
+        unknown_id: Stands for characters whose byte tokens the vocabulary lacks; `NO_ID` if none.
         jit_threshold: See `Codec`.
+
+    Attributes:
+        unknown_id: As above.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class VocabularyEncoder:
         self.vocabulary = vocabulary
         self.legacy = legacy
         self.clean = clean
-        self._unknown_id = unknown_id
+        self.unknown_id = unknown_id
         self._jit_threshold = jit_threshold
         self._characters_before_jit = jit_threshold
 
@@ -244,7 +250,7 @@ class VocabularyEncoder:
         return PythonEncoder(
             self._forms,
             self.vocabulary.emoji,
-            unknown_id=self._unknown_id,
+            unknown_id=self.unknown_id,
             legacy=self.legacy,
             clean=self.clean,
         )
@@ -254,7 +260,7 @@ class VocabularyEncoder:
         return build_tables(
             self._forms,
             self.vocabulary.emoji,
-            unknown_id=self._unknown_id,
+            unknown_id=self.unknown_id,
             joins=not self.legacy,
         )
 
@@ -314,7 +320,8 @@ def find_unknown_id(
     if isinstance(unknown, int):
         return unknown
     if unknown is not None:
-        unknown_id = vocabulary.ids.get(unknown, added.ids.get(unknown) if added else None)
+        added_ids = added.ids if added else {}
+        unknown_id = added_ids.get(unknown, vocabulary.ids.get(unknown))
         if unknown_id is None:
             raise VocabularyError(
                 f"the vocabulary has no entry {unknown!r}, the token for unknown characters; if"
@@ -327,7 +334,7 @@ def find_unknown_id(
                 f"the vocabulary has no entry '<|byte{byte}|>', which some characters need, and no"
                 " unknown token stands for them; name one, or add a line for each byte"
             )
-    return _NO_ID
+    return NO_ID
 
 
 def _check(vocabulary: Vocabulary, *, clean: bool) -> None:

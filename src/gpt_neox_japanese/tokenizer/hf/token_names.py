@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from tokenizers import AddedToken
 
 from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.tokenizer.added_tokens import check_free
 from gpt_neox_japanese.tokenizer.decoding import Decoder
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
@@ -176,6 +177,7 @@ class TokenTable:
 
         Raises:
             TokenizationError: A value is no token.
+            VocabularyError: One has an id in the vocabulary that another added token took.
         """
         added = dict(self.added)
         ids = self.names.id_of_form | self.added_ids
@@ -191,6 +193,7 @@ class TokenTable:
             if content not in ids:
                 ids[content] = next_id
                 next_id += 1
+            check_free(content, ids[content], added)
             if isinstance(token, str):
                 known = added.get(ids[content])
                 token = (

@@ -156,6 +156,7 @@ def prepare_conversations(
         **corpus_fingerprint(source, codec),
         "held_out": {"fraction": held_out, **asdict(choice)},
         "chat_template": template,
+        "token_names": dict(codec.added_tokens.names),
     }
     with ResumableOutput(
         as_path(output), settings, resume=resume, names=_NAMES, last=CONVERSATIONS
