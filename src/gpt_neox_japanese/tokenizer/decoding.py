@@ -103,7 +103,12 @@ class Decoder:
         if not isinstance(ids, Iterable):
             raise TokenizationError(f"ids must be a list or an array, not {short_repr(ids)}")
         ids = ids if hasattr(ids, "__len__") else list(ids)
-        array = np.asarray(ids)
+        try:
+            array = np.asarray(ids)
+        except ValueError as error:  # lists of several lengths
+            raise TokenizationError(
+                f"ids must be integers in a row, not {short_repr(ids)}"
+            ) from error
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             for each in ids if array.ndim == 1 else ():
                 self.decode_token(each)  # names one that is no integer, or longer than any id
@@ -144,7 +149,10 @@ class Decoder:
             TokenizationError: See `Codec.decode`.
             UnicodeDecodeError: See `Codec.decode`.
         """
-        return str(self.decode_bytes(ids), "utf-8", errors)
+        try:
+            return str(self.decode_bytes(ids), "utf-8", errors)
+        except (LookupError, TypeError) as error:
+            raise _no_such_errors(errors) from error
 
     def stream(
         self,
@@ -160,7 +168,12 @@ class Decoder:
 
         Returns:
             A decoder for one sequence.
+
+        Raises:
+            TokenizationError: `errors` is something else.
         """
+        if errors not in ("replace", "ignore"):
+            raise _no_such_errors(errors)
         return StreamDecoder(self, errors, skip)
 
     def __getstate__(self) -> dict[str, object]:
@@ -239,3 +252,7 @@ class StreamDecoder:
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest
+
+
+def _no_such_errors(errors: object) -> TokenizationError:
+    return TokenizationError(f"errors is {short_repr(errors)}; it must be 'replace' or 'ignore'")
