@@ -149,10 +149,13 @@ class Decoder:
             TokenizationError: See `Codec.decode`.
             UnicodeDecodeError: See `Codec.decode`.
         """
+        data = self.decode_bytes(ids)
         try:
-            return str(self.decode_bytes(ids), "utf-8", errors)
+            return str(data, "utf-8", errors)
         except (LookupError, TypeError) as error:
-            raise _no_such_errors(errors) from error
+            raise TokenizationError(
+                f"errors is {short_repr(errors)}; it must be 'replace', 'ignore' or 'strict'"
+            ) from error
 
     def stream(
         self,
@@ -173,7 +176,9 @@ class Decoder:
             TokenizationError: `errors` is something else.
         """
         if errors not in ("replace", "ignore"):
-            raise _no_such_errors(errors)
+            raise TokenizationError(
+                f"errors is {short_repr(errors)}; it must be 'replace' or 'ignore'"
+            )
         return StreamDecoder(self, errors, skip)
 
     def __getstate__(self) -> dict[str, object]:
@@ -252,7 +257,3 @@ class StreamDecoder:
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest
-
-
-def _no_such_errors(errors: object) -> TokenizationError:
-    return TokenizationError(f"errors is {short_repr(errors)}; it must be 'replace' or 'ignore'")
