@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -142,10 +142,15 @@ def check_ids(name: str, values: Any, error: type[NeoXJapaneseError], vocab_size
     Raises:
         error: It is no sequence, or one of its members is no id.
     """
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    try:
+        # An array of no dimensions says that it can be iterated over, and cannot.
+        members = None if isinstance(values, (str, bytes)) else iter(values)
+    except TypeError:
+        members = None
+    if members is None:
         raise error(f"{name} is {short_repr(values)}; it must be a list of token ids")
     ids = []
-    for value in values.tolist() if isinstance(values, np.ndarray) else values:
+    for value in values.tolist() if isinstance(values, np.ndarray) else members:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise error(f"{name} holds {short_repr(value)}, which is no token id")
         token_id = int(value)

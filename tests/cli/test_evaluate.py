@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from gpt_neox_japanese.cli.evaluate import command
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.cli.run import run
 from tests.model.small import small_model
@@ -44,6 +45,17 @@ def test_json_has_every_number(model: Path, texts: Path) -> None:
     assert found["documents"] == 2
     assert (found["characters"], found["bytes"], found["tokens"]) == (3, 9, 5)
     assert found["bits_per_character"] == pytest.approx(3 * found["bits_per_byte"])
+
+
+def test_json_of_a_diverged_model_is_json(model: Path, texts: Path) -> None:
+    network = GPTNeoXJapaneseForCausalLM.from_pretrained(model)
+    torch.nn.init.normal_(network.embed_out.weight, std=1e5)
+    network.save_pretrained(model)
+    printed = run("evaluate", "--model", model, "--data", texts, "--json").stdout
+    found = json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["perplexity"] is None
+    assert found["bits_per_character"] > 1000
+    assert "inf" in run("evaluate", "--model", model, "--data", texts).stdout
 
 
 def test_limit_counts_documents_over_all_files(model: Path, texts: Path) -> None:

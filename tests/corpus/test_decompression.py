@@ -28,10 +28,25 @@ def test_an_archive_of_several_frames_is_read_to_its_end(tmp_path: Path) -> None
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_truncated_or_foreign_archive_is_named(tmp_path: Path, suffix: str) -> None:
     file = write_jsonl(tmp_path / f"a.jsonl{suffix}", [*LINES] * 100)
-    for data in (file.read_bytes()[:-9], b"plain text"):
+    for data in (file.read_bytes()[:-9], b"plain text", file.read_bytes()[:1], b""):
         file.write_bytes(data)
         with pytest.raises(CorpusError, match=r"a\.jsonl"):
             list(read_documents([file]))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.txt.gz", gzip.compress(b"")), ("a.txt.zst", zstandard.compress(b"")), ("a.txt", b"")],
+)
+def test_an_archive_of_nothing_is_an_empty_text_and_a_file_of_nothing_no_archive(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert [document.text for document in read_documents([tmp_path / name])] == [""]
+    if name != "a.txt":
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(CorpusError, match="it is truncated"):
+            list(read_documents([tmp_path / name]))
 
 
 MEMBERS = gzip.compress('{"text": "一"}\n'.encode()) + gzip.compress('{"text": "二"}\n'.encode())

@@ -42,6 +42,17 @@ def test_every_line_of_a_text_file_is_a_document_when_the_layout_says_so(
     ]
 
 
+@pytest.mark.parametrize("line", [b"", b" \r"])
+def test_a_first_line_of_nothing_but_a_byte_order_mark_is_blank(
+    tmp_path: Path, line: bytes
+) -> None:
+    start = b"\xef\xbb\xbf" + line
+    (tmp_path / "a.txt").write_bytes(start + b"\nb")
+    (tmp_path / "b.jsonl").write_bytes(start + b'\n{"text": "b"}')
+    found = list(read_documents([tmp_path], Layout(split_lines=True)))
+    assert [(document.line, document.text) for document in found] == [(2, "b")] * 2
+
+
 def test_a_text_file_is_a_document_named_after_it(tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text("一行目\n二行目\n", encoding="utf-8")
     (document,) = read_documents([tmp_path / "novel.txt"])

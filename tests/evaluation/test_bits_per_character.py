@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import CheckpointError, DataError
 from gpt_neox_japanese.evaluation.bits_per_character import LanguageModelMetrics, bits_per_character
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
@@ -111,6 +111,33 @@ def test_nothing_to_read_and_impossible_strides_are_refused(
         measure(model, codec, [])
     with pytest.raises(DataError, match="stride 9 is not between 1 and the model's window, 8"):
         measure(model, codec, [TEXT], stride=9)
+
+
+def test_a_perplexity_that_no_float_holds_is_infinite_and_the_bits_are_told(
+    model: GPTNeoXJapaneseForCausalLM, codec: Codec
+) -> None:
+    diverged = copy.deepcopy(model)
+    diverged.embed_out.weight.data *= 1e5
+    found = measure(diverged, codec, [TEXT])
+    assert found.perplexity == math.inf
+    assert 710 / math.log(2) < found.bits_per_character < math.inf
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_refused(
+    model: GPTNeoXJapaneseForCausalLM, codec: Codec, broken: float
+) -> None:
+    twin = copy.deepcopy(model)
+    twin.embed_out.weight.data[0] = broken
+    with pytest.raises(CheckpointError, match="scores are not finite"):
+        measure(twin, codec, [TEXT])
+
+
+def test_batches_without_windows_are_refused(
+    model: GPTNeoXJapaneseForCausalLM, codec: Codec
+) -> None:
+    with pytest.raises(DataError, match="batch_size is 0"):
+        measure(model, codec, [TEXT], batch_size=0)
 
 
 def test_rows_that_pad_a_model_get_no_probability(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.errors import CheckpointError, DataError
 from gpt_neox_japanese.evaluation.cloze import Question, _interval, cloze, make_questions
 from gpt_neox_japanese.tokenizer.codec import Codec
 from tests.model.small import small_model
@@ -50,6 +50,21 @@ def test_a_model_that_expects_one_token_takes_the_continuation_that_has_it(codec
     assert cloze(model, codec, [question, question]).questions == 2
     other = Question("猫", ("鳥鳥", "犬", "魚", "馬"), 1)
     assert cloze(model, codec, [question, other]).accuracy == 0.5
+
+
+def test_scores_that_are_not_finite_answer_nothing(codec: Codec) -> None:
+    model = small_model(codec, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.embed_out.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="scores are not finite"):
+        cloze(model, codec, [Question("猫", ("鳥鳥", "犬", "魚", "馬"), 0)])
+
+
+def test_a_cloze_without_questions_is_refused(codec: Codec) -> None:
+    with pytest.raises(DataError, match="no question"):
+        cloze(small_model(codec), codec, [])
+    with pytest.raises(DataError, match="number is -1"):
+        make_questions(TEXTS, -1)
 
 
 @pytest.mark.parametrize(("right", "low", "high"), [(0, 0.0, 0.278), (5, 0.237, 0.763)])

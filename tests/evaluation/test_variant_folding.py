@@ -25,3 +25,19 @@ def test_folded_characters_are_those_that_come_back_as_others(
 
 def test_only_the_character_is_folded_where_the_text_that_comes_back_is_longer() -> None:
     assert folded_characters(CODEC, ["猫㌔犬\n慶應㌔"]) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("㌔猫犬猫犬猫犬\r\n", 2),  # one character more, one fewer: as long as before
+        ("猫犬猫犬\r\n", 1),
+        ("👍🏽猫犬猫犬㌔", 2),  # 👍 stays, its tone goes
+        ("한慶應한", 1),
+        ("\r\n猫犬猫犬慶應㌔", 3),
+    ],
+)
+def test_what_lies_between_a_longer_and_a_shorter_form_is_not_folded(
+    text: str, expected: int
+) -> None:
+    assert folded_characters(CODEC, [text]) == (expected, len(text))

@@ -262,6 +262,30 @@ print(codec.fingerprint, codec.encode("猫です"))"""
     assert set(hub_requests) == {"vocab.txt", "emoji.json", "tokenizer_config.json"}
 
 
+def with_word(codec: Codec) -> Any:
+    return codec.with_added(AddedTokens({len(codec): AddedToken("a")}))
+
+
+@pytest.mark.parametrize("unknown", [True, -1, 10**6, 1.5, len(CODEC), len(CODEC) + 1])
+def test_an_unknown_token_that_is_no_id_is_named(unknown: Any) -> None:
+    added = AddedTokens({len(CODEC) + 2: AddedToken("a")})
+    with pytest.raises(VocabularyError, match=rf"unknown is {unknown}\b"):
+        Codec(CODEC.vocabulary, unknown=unknown, added=added)
+    assert Codec(CODEC.vocabulary, unknown=len(CODEC) + 2, added=added)
+
+
+@pytest.mark.parametrize("threshold", [0, 10_000])
+@pytest.mark.parametrize("word", ["犬", "です"])
+def test_a_lone_surrogate_is_named_with_its_text_and_place(threshold: int, word: str) -> None:
+    codec = Codec(CODEC.vocabulary, jit_threshold=threshold)
+    codec = codec.with_added(AddedTokens({len(CODEC): AddedToken(word)}))
+    with pytest.raises(TokenizationError, match=r"texts\[1\] .*U\+D800, at character 3"):
+        codec.encode_batch(["猫です" * 20, "猫です\ud800", "猫"])
+    for encode in (codec.encode, codec.encode_with_offsets):
+        with pytest.raises(TokenizationError, match=r"the text .*U\+D800, at character 3"):
+            encode("猫です\ud800")
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -279,15 +303,30 @@ print(codec.fingerprint, codec.encode("猫です"))"""
         lambda codec: codec.encode_bytes(5),
         lambda codec: codec.encode_bytes(np.zeros(3)),
         lambda codec: codec.encode_bytes(np.zeros((2, 2), np.uint8)),
+        lambda codec: codec.encode_bytes(np.zeros(4, np.uint8)[::2]),
+        lambda codec: codec.encode_bytes(memoryview(b"abcd")[::2]),
+        lambda codec: codec.encode_bytes(memoryview(b"abcd").cast("i")),
+        lambda codec: codec.encode("a", allowed_special={1, "b"}),
+        lambda codec: codec.encode("a", allowed_special=[["b"]]),
+        lambda codec: codec.encode("a", disallowed_special={1}),
+        lambda codec: codec.encode("a", disallowed_special=frozenset({1, "b"})),
         lambda codec: codec.encode("a", dropout="a"),
         lambda codec: codec.encode("a", dropout=math.nan),
         lambda codec: codec.encode("a", dropout=0.5, seed=1.5),
         lambda codec: codec.encode("a", dropout=0.5, seed=-1),
+        lambda codec: codec.encode("a", seed=-1),
+        lambda codec: with_word(codec).encode("a", dropout=7),
+        lambda codec: with_word(codec).encode("猫a猫", dropout=0.5, seed=-1),
+        lambda codec: with_word(codec).encode("猫a猫", dropout=0.5, seed=1.5),
         lambda codec: codec.decode(5),
         lambda codec: codec.decode("12"),
         lambda codec: codec.decode([1.5]),
         lambda codec: codec.decode([True]),
         lambda codec: codec.decode([10**30]),
+        lambda codec: codec.decode([[1], [2, 3]]),
+        lambda codec: codec.decode([[1], [2]]),
+        lambda codec: codec.decode(codec.encode("한")[:1], "nowhere"),
+        lambda codec: codec.stream_decoder(errors="nowhere"),
         lambda codec: codec.decode_batch(5),
         lambda codec: codec.decode_single_token_bytes(1.5),
         lambda codec: codec.id_to_token("a"),

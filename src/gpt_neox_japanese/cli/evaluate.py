@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -70,8 +71,9 @@ def command(
     """Measure how well a model predicts Japanese text.
 
     Bits per character and per byte can be compared between tokenizers, perplexity per token
-    cannot. `folded` is the fraction of characters that the tokenizer takes for others, such as
-    variants of a kanji: their difference is counted, but not predicted.
+    cannot; one that no number holds is null in JSON. `folded` is the fraction of characters that
+    the tokenizer takes for others, such as variants of a kanji: their difference is counted, but
+    not predicted.
 
     --cloze tells the fraction of right answers, the interval from low to high in which it lies
     with 95 % certainty, and what guessing gives.
@@ -100,8 +102,10 @@ def command(
         )
         found.append(values)
         if as_json:
-            named = {"model": str(name), **values} if len(checkpoints) > 1 else values
-            click.echo(json.dumps(named))
+            # JSON knows no infinity: a perplexity that no float holds is null.
+            numbers = {k: v if math.isfinite(v) else None for k, v in values.items()}
+            named = {"model": str(name), **numbers} if len(checkpoints) > 1 else numbers
+            click.echo(json.dumps(named, allow_nan=False))
     if not as_json:
         _print(models, found)
 

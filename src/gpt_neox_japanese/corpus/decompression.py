@@ -71,7 +71,10 @@ def _read_plain(stream: IO[bytes]) -> Chunks:
 
 
 def _read_gz(stream: IO[bytes]) -> Chunks:
-    is_gzip = stream.read(2) == b"\x1f\x8b"
+    start = stream.read(2)
+    if not start:  # for `gzip` that is an archive without members
+        raise EOFError
+    is_gzip = start == b"\x1f\x8b"
     stream.seek(0)
     with gzip.GzipFile(fileobj=stream) as archive:
         try:
@@ -102,7 +105,7 @@ def _read_zst(stream: IO[bytes]) -> Chunks:
             yield chunk, stream.tell() - len(rest)
     except zstandard.ZstdError as error:
         raise OSError(_explained(error)) from error
-    if frame is not None and not frame.eof:
+    if frame is None or not frame.eof:
         raise EOFError
 
 

@@ -6,6 +6,7 @@ decides whether it ends the work or is passed over.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -121,7 +122,8 @@ class Lines:
             yield CorpusError(f"{self.file} cannot be read: {error}")
             return
         for number, line in enumerate(lines, start=self.first):
-            if not line or line.isspace():
+            content = line.removeprefix(BOM_UTF8) if number == 1 else line
+            if not content or content.isspace():
                 continue
             try:
                 if is_text:

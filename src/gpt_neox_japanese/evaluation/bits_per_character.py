@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.checks import check_integer
+from gpt_neox_japanese.errors import CheckpointError, DataError
 from gpt_neox_japanese.tokenization.scoring_windows import count_windows, window_at
 from gpt_neox_japanese.tokenizer.codec import Codec
 
-__all__ = ["LanguageModelMetrics", "bits_per_character"]
+__all__ = ["LanguageModelMetrics", "bits_per_character", "check_scores"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class LanguageModelMetrics:
     Attributes:
         bits_per_character: Bits for a Unicode character.
         bits_per_byte: Bits for a byte of UTF-8.
-        perplexity: Per token; only comparable between models with the same vocabulary.
+        perplexity: Per token; only comparable between models with the same vocabulary. Infinite
+            from 710 nats a token on, where no float holds it.
         documents: Number of texts.
         characters: Unicode characters of the texts.
         bytes: UTF-8 bytes of the texts.
@@ -79,13 +81,16 @@ def bits_per_character(
         The metrics of all texts together.
 
     Raises:
-        DataError: There is no text at all, or `stride` is not between 1 and the window.
+        DataError: There is no text at all, `stride` is not between 1 and the window, or
+            `batch_size` is not at least 1.
+        CheckpointError: The model's scores are not finite.
     """
     window = int(model.config.max_position_embeddings)
     stride = window // 2 if stride is None else stride
     if not 1 <= stride <= window:
         raise DataError(f"stride {stride} is not between 1 and the model's window, {window}")
 
+    check_integer("batch_size", batch_size, DataError, minimum=1)
     sizes = _TextSizes()
     nats = 0.0
     batch: list[_Window] = []
@@ -104,12 +109,19 @@ def bits_per_character(
     return LanguageModelMetrics(
         bits_per_character=bits / sizes.characters,
         bits_per_byte=bits / sizes.bytes,
-        perplexity=math.exp(nats / sizes.tokens),
+        perplexity=_exp(nats / sizes.tokens),
         documents=sizes.documents,
         characters=sizes.characters,
         bytes=sizes.bytes,
         tokens=sizes.tokens,
     )
+
+
+def _exp(number: float) -> float:
+    try:
+        return math.exp(number)
+    except OverflowError:
+        return math.inf
 
 
 @dataclass
@@ -159,6 +171,24 @@ def _negative_log_likelihood(model: PreTrainedModel, batch: list[_Window], num_i
     chosen = targets >= 0
     head = cast(nn.Module, model.get_output_embeddings())
     logits = cast(Tensor, head(hidden[chosen]))[:, :num_ids]
-    return float(
+    nats = float(
         torch.nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
     )
+    check_scores(nats)
+    return nats
+
+
+def check_scores(*nats: float) -> None:
+    """Refuse what a broken model says of texts.
+
+    Args:
+        *nats: Sums of the negative logarithms of probabilities.
+
+    Raises:
+        CheckpointError: One of them is NaN or infinite.
+    """
+    if not all(map(math.isfinite, nats)):
+        raise CheckpointError(
+            "the model's scores are not finite: its weights are broken, or its training diverged;"
+            " measure an earlier checkpoint"
+        )

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from gpt_neox_japanese.checks import check_integer
 from gpt_neox_japanese.errors import DataError
+from gpt_neox_japanese.evaluation.bits_per_character import check_scores
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["ClozeResult", "Question", "cloze", "make_questions"]
@@ -81,8 +83,9 @@ def make_questions(texts: Iterable[str], number: int) -> list[Question]:
         The questions, in an order that only the texts decide.
 
     Raises:
-        DataError: There are too few sentences.
+        DataError: There are too few sentences, or `number` is not at least 1.
     """
+    check_integer("number", number, DataError, minimum=1)
     gaps = [
         (text[max(0, found.start() - _CONTEXT_CHARACTERS) : found.start()], found.group())
         for text in texts
@@ -111,11 +114,14 @@ def cloze(model: PreTrainedModel, codec: Codec, questions: Iterable[Question]) -
         The fraction of right answers, and how sure it is.
 
     Raises:
-        DataError: A continuation has more tokens than the model reads.
+        DataError: There is no question, or a continuation has more tokens than the model reads.
+        CheckpointError: The model's scores are not finite.
     """
     model.train(False)
     with torch.inference_mode():
         right = [_choice(model, codec, question) == question.answer for question in questions]
+    if not right:
+        raise DataError("there is no question to ask; make some of held-out texts")
     low, high = _interval(sum(right), len(right))
     return ClozeResult(sum(right) / len(right), low, high, 1 / _CHOICES, len(right))
 
@@ -166,6 +172,7 @@ def _choice(model: PreTrainedModel, codec: Codec, question: Question) -> int:
         logits.transpose(1, 2), targets[:, len(start) :], reduction="none"
     ).sum(1)
     lengths = torch.tensor([len(choice) for choice in question.choices], device=nats.device)
+    check_scores(*nats.tolist())
     return int((nats / lengths).argmin())
 
 

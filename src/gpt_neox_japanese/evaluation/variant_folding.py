@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import eq, itemgetter
 
 from gpt_neox_japanese.tokenizer.codec import Codec
 
@@ -32,15 +34,24 @@ def folded_characters(codec: Codec, texts: Iterable[str]) -> tuple[int, int]:
     folded = total = 0
     for line in _lines(texts):
         total += len(line)
-        back = codec.decode(codec.encode_to_numpy(line))
-        if back == line:
-            continue
-        if len(back) == len(line):
-            folded += sum(a != b for a, b in zip(line, back, strict=True))
-        else:
-            matcher = SequenceMatcher(None, line, back, autojunk=False)
-            folded += len(line) - sum(match.size for match in matcher.get_matching_blocks())
+        if codec.decode(codec.encode_to_numpy(line)) != line:
+            folded += len(line) - _num_kept(codec, line)
     return folded, total
+
+
+def _num_kept(codec: Codec, line: str) -> int:
+    """How many characters come back as they were, each compared with what its own tokens give."""
+    ids, offsets = codec.encode_with_offsets(line)
+    kept = 0
+    tokens = zip(ids.tolist(), map(tuple, offsets.tolist()), strict=True)
+    for (start, end), same in groupby(tokens, key=itemgetter(1)):  # the bytes of a character
+        text, back = line[start:end], codec.decode([token_id for token_id, _ in same])
+        if len(text) == len(back):
+            kept += sum(map(eq, text, back))
+        else:
+            matcher = SequenceMatcher(None, text, back, autojunk=False)
+            kept += sum(match.size for match in matcher.get_matching_blocks())
+    return kept
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

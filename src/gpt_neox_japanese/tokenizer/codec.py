@@ -397,7 +397,7 @@ class Codec(TokenIds):
         True
 
         Args:
-            data: UTF-8, without a byte order mark.
+            data: UTF-8, without a byte order mark, its bytes side by side.
             allowed_special: See `encode`.
             disallowed_special: See `encode`.
             num_threads: One for each usable core if None.
@@ -410,12 +410,15 @@ class Codec(TokenIds):
                 `encode`.
         """
         if isinstance(data, np.ndarray):
-            fits = data.ndim == 1 and data.dtype == np.uint8
+            fits = data.ndim == 1 and data.dtype == np.uint8 and data.flags.c_contiguous
+        elif isinstance(data, memoryview):
+            fits = data.ndim == 1 and data.itemsize == 1 and data.c_contiguous
         else:
-            fits = isinstance(data, (bytes, bytearray, memoryview, mmap.mmap))
+            fits = isinstance(data, (bytes, bytearray, mmap.mmap))
         if not fits:
             raise TokenizationError(
-                f"data is {short_repr(data)}; it must be bytes, or a uint8 array [bytes]"
+                f"data is {short_repr(data)}; it must be bytes, or a uint8 array [bytes], without"
+                " gaps; pass bytes(data)"
             )
         _check_threads(num_threads)
         return self._text_encoder.encode_bytes(

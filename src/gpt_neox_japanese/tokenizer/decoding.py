@@ -103,7 +103,12 @@ class Decoder:
         if not isinstance(ids, Iterable):
             raise TokenizationError(f"ids must be a list or an array, not {short_repr(ids)}")
         ids = ids if hasattr(ids, "__len__") else list(ids)
-        array = np.asarray(ids)
+        try:
+            array = np.asarray(ids)
+        except ValueError as error:  # lists of several lengths
+            raise TokenizationError(
+                f"ids must be integers in a row, not {short_repr(ids)}"
+            ) from error
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             for each in ids if array.ndim == 1 else ():
                 self.decode_token(each)  # names one that is no integer, or longer than any id
@@ -144,7 +149,13 @@ class Decoder:
             TokenizationError: See `Codec.decode`.
             UnicodeDecodeError: See `Codec.decode`.
         """
-        return str(self.decode_bytes(ids), "utf-8", errors)
+        data = self.decode_bytes(ids)
+        try:
+            return str(data, "utf-8", errors)
+        except (LookupError, TypeError) as error:
+            raise TokenizationError(
+                f"errors is {short_repr(errors)}; it must be 'replace', 'ignore' or 'strict'"
+            ) from error
 
     def stream(
         self,
@@ -160,7 +171,14 @@ class Decoder:
 
         Returns:
             A decoder for one sequence.
+
+        Raises:
+            TokenizationError: `errors` is something else.
         """
+        if errors not in ("replace", "ignore"):
+            raise TokenizationError(
+                f"errors is {short_repr(errors)}; it must be 'replace' or 'ignore'"
+            )
         return StreamDecoder(self, errors, skip)
 
     def __getstate__(self) -> dict[str, object]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Set
+from contextlib import suppress
 from functools import cached_property
 from typing import Literal
 
-from gpt_neox_japanese.checks import short_repr
+from gpt_neox_japanese.checks import check_text, short_repr
 from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import (
     AddedToken,
@@ -82,9 +83,9 @@ class SpecialTokens:
         """
         allowed = _as_set("allowed_special", allowed)
         if allowed not in self._finders:
-            if unknown := sorted(allowed - self.names):
+            if unknown := sorted(map(short_repr, allowed - self.names)):
                 raise TokenizationError(
-                    f"allowed_special: {unknown[0]!r:.60} is no special token; name some of"
+                    f"allowed_special: {unknown[0]} is no special token; name some of"
                     " special_tokens_set"
                 )
             tags = {
@@ -118,6 +119,8 @@ class SpecialTokens:
             disallowed = self.names - _as_set("allowed_special", allowed)
         disallowed = _as_set("disallowed_special", disallowed) - {""}
         if disallowed not in self._disallowed:
+            for token in disallowed:
+                check_text("one of disallowed_special", token, TokenizationError)
             self._disallowed[disallowed] = StringFinder(sorted(disallowed))
         for text in texts:
             for start, end in self._disallowed[disallowed].find(text)[:1]:
@@ -144,7 +147,8 @@ def _as_set(name: str, tokens: object) -> frozenset[str]:
     if isinstance(tokens, frozenset):
         return tokens
     if not isinstance(tokens, str) and isinstance(tokens, Collection):
-        return frozenset(tokens)
+        with suppress(TypeError):  # a list in a list, say
+            return frozenset(tokens)
     raise TokenizationError(
         f"{name} is {short_repr(tokens)}; give 'all' or a set of special tokens"
     )

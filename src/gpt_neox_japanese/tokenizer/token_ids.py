@@ -127,7 +127,8 @@ class TokenIds:
             The text, whitespace kept.
 
         Raises:
-            TokenizationError: An id is outside the vocabulary, or what was given is no ids.
+            TokenizationError: An id is outside the vocabulary, what was given is no ids, or
+                `errors` is something else.
             UnicodeDecodeError: Bytes form no character, and `errors` is "strict".
         """
         return self._decoder.decode(ids, errors)
@@ -200,6 +201,9 @@ class TokenIds:
 
         Returns:
             A decoder for one sequence.
+
+        Raises:
+            TokenizationError: `errors` is something else.
         """
         return self._decoder.stream(errors=errors, skip=skip)
 

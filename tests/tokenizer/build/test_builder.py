@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -126,3 +127,24 @@ def test_a_corpus_too_small_for_the_size_gives_what_it_uses_twice() -> None:
     pieces = set(pieces_of(build_vocabulary(texts, 30_000)))
     assert "名前" in pieces
     assert not {"まだ", "はまだ"} & pieces
+
+
+def test_the_symbols_of_jis_x_0208_are_in_every_vocabulary(vocabulary: Vocabulary) -> None:
+    found = set()
+    for row in (1, 2):
+        for cell in range(1, 95):
+            try:
+                found.add(bytes([0xA0 + row, 0xA0 + cell]).decode("euc_jp"))
+            except UnicodeDecodeError:  # no character there
+                continue
+    read_as_others = set("\u3000\\−—")  # a space, ASCII, and two dashes
+    assert found - read_as_others <= vocabulary.ids.keys()
+
+
+def test_lone_surrogates_hangul_and_private_characters_make_no_pieces(
+    vocabulary: Vocabulary,
+) -> None:
+    strange = ["한국어 한국어\ud800\ud800\ue000\ue001\ue000\ue001"] * 50
+    pieces = pieces_of(build_vocabulary([*TEXTS, *strange], SIZE))
+    assert not re.search("[가-힣\ud800-\uf8ff]", "".join(pieces))
+    assert build_vocabulary([*TEXTS, "\ud800" * 9], SIZE) == vocabulary

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gpt_neox_japanese.tokenizer.build import counting
-from gpt_neox_japanese.tokenizer.build.counting import SCRIPT_RUN, count, thin
+from gpt_neox_japanese.tokenizer.build.counting import KANJI, SCRIPT_RUN, count, thin
 
 
 def test_runs_end_where_the_script_changes() -> None:
@@ -12,6 +14,18 @@ def test_runs_end_where_the_script_changes() -> None:
         *("人々", "が", "カレー", "を", "食", "べる"),
         *("𠮟", "る"),
     ]
+
+
+def test_kanji_are_those_of_their_blocks() -> None:
+    blocks = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x323B0))
+    kanji = {"々", *(chr(code) for start, end in blocks for code in range(start, end))}
+    found = {chr(code) for code in range(0x110000) if re.match(f"[{KANJI}]", chr(code))}
+    assert found == kanji
+
+
+def test_other_scripts_private_characters_and_lone_surrogates_are_in_no_run() -> None:
+    for text in ("한국어", "ꀀꀁ", "\ue000\ue001", "\ud800"):
+        assert SCRIPT_RUN.findall(f"猫{text}犬") == ["猫", "犬"]
 
 
 def test_characters_and_runs_are_counted() -> None:

@@ -30,7 +30,8 @@ _TAGS = (
 )
 
 # Every vocabulary has the kana, the ASCII and full-width characters, and the symbols of Latin-1 and
-# JIS X 0208: without entries, © and ★ would be lost in a tag, and others would cost bytes.
+# JIS X 0208: without entries, © and ★ would be lost in a tag, and others would cost bytes. The sign
+# of the ångström, U+212B, is written by number: normalized, it would be the letter U+00C5.
 _BASE = frozenset(
     [
         *map(chr, range(ord("ぁ"), ord("ゖ") + 1)),
@@ -39,7 +40,7 @@ _BASE = frozenset(
         *map(chr, range(ord("!"), ord("~") + 1)),
         *"¡¢£¤¥¦§¨©ª«¬®¯°±²³´µ¶·¸¹º»¼½¾¿×÷￥￣",
         *"、。・゛゜｀ヽヾゝゞ〃仝々〆〇―‐〜‖…‥‘’“”〔〕〈〉《》「」『』【】≠≦≧∞∴♂♀′″℃☆★○●◎◇◆□■△▲▽▼",
-        *"※〒→←↑↓〓∈∋⊆⊇⊂⊃∪∩∧∨⇒⇔∀∃∠⊥⌒∂∇≡≒≪≫√∽∝∵∫∬Å‰♯♭♪†‡◯",
+        *"※〒→←↑↓〓∈∋⊆⊇⊂⊃∪∩∧∨⇒⇔∀∃∠⊥⌒∂∇≡≒≪≫√∽∝∵∫∬\u212b‰♯♭♪†‡◯",
     ]
 )
 _KINDS = ("..", "[ぁ-ゖ]", "[ァ-ー]", f"[{KANJI}]", "[！-～]", "[!-~]", ".")  # in order of ids

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 
 __all__ = ["KANJI", "SCRIPT_RUN", "count", "thin"]
 
-# The inside of a regular expression's [].
-KANJI = "々㐀-䶿一-鿿豈-\ufaff\U00020000-\U000323af"
+# The inside of a regular expression's []. The first of the compatibility kanji, U+F900, is written
+# by number: as a character, an editor or a tool that normalizes text would make U+8C48 of it.
+KANJI = "々㐀-䶿一-鿿\uf900-\ufaff\U00020000-\U000323af"
 
 SCRIPT_RUN = re.compile(f"[ぁ-ゖゝゞ]+|[ァ-ヺヽヾ][ァ-ヺヽヾー]*|[{KANJI}]+")
 """A run of one script.

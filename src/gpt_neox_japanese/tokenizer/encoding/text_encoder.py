@@ -8,11 +8,13 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import Segment, TokenFinder
 from gpt_neox_japanese.tokenizer.encoding.batching import cut_between_lines, map_in_threads
 from gpt_neox_japanese.tokenizer.encoding.vocabulary_encoder import (
     Buffer,
     VocabularyEncoder,
+    check_dropout,
     from_utf8,
     to_utf8,
 )
@@ -62,6 +64,8 @@ class TextEncoder:
             TokenizationError: The text holds a lone surrogate or a disallowed token, or an option
                 makes no sense.
         """
+        if dropout or seed is not None:
+            check_dropout(dropout, seed)
         if self._finds_nothing and not (allowed or disallowed):
             return self._encoder.encode(text, dropout=dropout, seed=seed)
         finder, tags = self._policy((text,), allowed, disallowed)
@@ -121,6 +125,20 @@ class TextEncoder:
             TokenizationError: A text holds a lone surrogate or a disallowed token, or an option
                 makes no sense.
         """
+        try:
+            return self._encode_batch(texts, allowed, disallowed, num_threads)
+        except TokenizationError:
+            for number, text in enumerate(texts):
+                to_utf8(text, f"texts[{number}]")  # so that the error names the text
+            raise
+
+    def _encode_batch(
+        self,
+        texts: Sequence[str],
+        allowed: AllowedSpecial,
+        disallowed: DisallowedSpecial,
+        num_threads: int | None,
+    ) -> Ragged:
         finder, tags = self._policy(texts, allowed, disallowed)
         segments: list[list[Segment]] = []
         if finder.may_occur(texts):

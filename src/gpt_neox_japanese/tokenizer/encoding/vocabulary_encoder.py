@@ -32,6 +32,7 @@ __all__ = [
     "NO_ID",
     "Buffer",
     "VocabularyEncoder",
+    "check_dropout",
     "dropout_draws",
     "find_unknown_id",
     "from_utf8",
@@ -117,12 +118,7 @@ class VocabularyEncoder:
         """
         dropout_threshold, rng_state = dropout_draws(dropout, seed) if dropout else (0, 1)
         if self._stays_in_python(len(text)):
-            return self._in_python.encode(
-                text,
-                allow_tags=allow_tags,
-                dropout_threshold=dropout_threshold,
-                rng_state=rng_state,
-            ).ids
+            return self._encode_in_python(text, allow_tags, dropout_threshold, rng_state).ids
         data = to_utf8(text)
         if self.clean:
             spans = self._cleanable(data)
@@ -152,7 +148,7 @@ class VocabularyEncoder:
             TokenizationError: The text holds a lone surrogate.
         """
         if self._stays_in_python(len(text)):
-            return self._in_python.encode(text, allow_tags=allow_tags)
+            return self._encode_in_python(text, allow_tags)
         data = to_utf8(text)
         spans = self._cleanable(data) if self.clean else _NO_SPANS
         offsets = np.empty((len(data), 2), dtype=np.int32)
@@ -276,6 +272,20 @@ class VocabularyEncoder:
             self._characters_before_jit -= characters
         return self._characters_before_jit > 0
 
+    def _encode_in_python(
+        self, text: str, allow_tags: bool, dropout_threshold: int = 0, rng_state: int = 1
+    ) -> Encoding:
+        try:
+            return self._in_python.encode(
+                text,
+                allow_tags=allow_tags,
+                dropout_threshold=dropout_threshold,
+                rng_state=rng_state,
+            )
+        except TokenizationError:
+            to_utf8(text)  # so that the error names the place
+            raise
+
     def _cleanable(self, data: NDArray[np.uint8]) -> NDArray[np.int32]:
         """What cleaning replaces, as `encode.encode_with_spans` takes it."""
         codes = np.empty(len(data), dtype="<i4")
@@ -317,10 +327,14 @@ def find_unknown_id(
     Raises:
         VocabularyError: There is no such token, or one is needed.
     """
-    if isinstance(unknown, int):
+    added_ids = added.ids if added else {}
+    if unknown is not None and not isinstance(unknown, str):
+        ids = (len(vocabulary) - 1, *(added.tokens if added else ()))
+        unknown = check_integer("unknown", unknown, VocabularyError, minimum=0, maximum=max(ids))
+        if unknown >= len(vocabulary) and unknown not in ids:
+            raise VocabularyError(f"unknown is {unknown}, an id that has no token; name another")
         return unknown
     if unknown is not None:
-        added_ids = added.ids if added else {}
         unknown_id = added_ids.get(unknown, vocabulary.ids.get(unknown))
         if unknown_id is None:
             raise VocabularyError(
@@ -348,6 +362,21 @@ def _check(vocabulary: Vocabulary, *, clean: bool) -> None:
             )
 
 
+def check_dropout(dropout: float, seed: int | None) -> None:
+    """Check the arguments of dropout.
+
+    Args:
+        dropout: A probability.
+        seed: A whole number that is not negative, or None.
+
+    Raises:
+        TokenizationError: One of them is something else.
+    """
+    check_number("dropout", dropout, TokenizationError, lambda x: 0 <= x <= 1, "from 0 to 1")
+    if seed is not None:
+        check_integer("seed", seed, TokenizationError, minimum=0)
+
+
 def dropout_draws(dropout: float, seed: int | None) -> tuple[int, int]:
     """What the encoders need for dropout.
 
@@ -360,20 +389,19 @@ def dropout_draws(dropout: float, seed: int | None) -> tuple[int, int]:
         numbers, 1 to 2**32 - 1.
 
     Raises:
-        TokenizationError: `dropout` is no probability.
+        TokenizationError: `dropout` is no probability, or `seed` no such number.
     """
-    check_number("dropout", dropout, TokenizationError, lambda x: 0 <= x <= 1, "from 0 to 1")
-    if seed is not None:
-        check_integer("seed", seed, TokenizationError, minimum=0)
+    check_dropout(dropout, seed)
     rng_state = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return math.ceil(dropout * 2**32), rng_state or 1
 
 
-def to_utf8(text: str) -> NDArray[np.uint8]:
+def to_utf8(text: str, name: str = "the text") -> NDArray[np.uint8]:
     """The bytes of a text.
 
     Args:
         text: Any string.
+        name: What an error calls it.
 
     Returns:
         uint8 [bytes].
@@ -385,7 +413,7 @@ def to_utf8(text: str) -> NDArray[np.uint8]:
         return np.frombuffer(text.encode(), dtype=np.uint8)
     except UnicodeEncodeError as error:
         raise TokenizationError(
-            f"the text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character"
+            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X}, at character"
             f" {error.start}; decode its bytes with errors='replace' first"
         ) from error
 

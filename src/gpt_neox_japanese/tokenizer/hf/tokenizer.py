@@ -271,7 +271,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
 
     def _set_codec(self, vocabulary: Vocabulary, unknown: int | None) -> None:
         legacy, clean = self.legacy, self.do_clean_text
-        self.codec = Codec(vocabulary, legacy=legacy, clean=clean, unknown=unknown)
+        added = AddedTokens(self._tokens.added)  # the unknown token may be one of them
+        codec = Codec(vocabulary, legacy=legacy, clean=clean, unknown=unknown, added=added)
+        self.codec = codec.with_added(AddedTokens({}))
         self._options = (legacy, clean, unknown)
 
     def _set_encoder(self) -> None:
