@@ -60,6 +60,7 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         "current": 0,
         "versions": [start],
     }
+    one = {**start, "id": 1, "parent": 0, "pieces": [{"by": "me", "text": "雨"}]}
     bad = [
         "[1, 2",
         "{}",
@@ -67,6 +68,12 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         json.dumps({**work, "versions": [{**start, "pieces": [{"text": 1}]}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 2}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [3, 1]}]}),
+        json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [-1, 0]}]}),
+        json.dumps({**work, "versions": [{**start, "next": 99}]}),
+        json.dumps({**work, "versions": [{**start, "next": 1}, {**one, "next": 0}]}),  # a ring
+        json.dumps({**work, "versions": [{**start, "parent": 1}, one]}),
+        json.dumps({**work, "versions": [start, {**one, "unread": 1}]}),  # no more than there is
+        json.dumps({**work, "versions": [start, {**one, "pieces": [{"text": "雨", "id": 7}]}]}),
     ]
     for number, text in enumerate(bad):
         file = tmp_path / f"{number}.json"
@@ -75,6 +82,8 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         desk.until("!document.querySelector('#notice').hidden")
         assert desk.notice.inner_text() == "この作品は読み込めません。", text
         desk.page.click("#notice button:last-child")
+    desk.editor.fill("雨が")
+    assert desk.stored()["title"] == "", "the tab lives on"
 
 
 def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None:
