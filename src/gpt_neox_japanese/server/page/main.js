@@ -221,20 +221,22 @@ async function stopped(act) {
 
 /** @type {Promise<void> | null} a run, until the story is drawn and about to be kept */
 let running = null;
-function write(n = 1) {
+/** @param {number} n versions @param {() => void} back where the story goes if nothing is written */
+function write(n = 1, back = story.mark()) {
   if (running || editor.composing) return;
   drafts.hide();
   notice("");
   several = n > 1;
   unspoken = 0;
   editor.follows = true;
-  running = run(n).finally(() => {
+  running = run(n, back).finally(() => {
     running = null;
   });
 }
-async function run(n) {
+async function run(n, back) {
   if (editor.editing) editor.read(story);
   const versions = await writer.write(story, n);
+  if (!versions.length) back();
   if (!several && versions[0]) speak(textOf(versions[0].pieces), true);
   if (several && versions.length) {
     drafts.update();
@@ -255,9 +257,10 @@ const commands = {
   three: () => write(3),
   stop: () => writer.stop(),
   rewrite() {
-    if (story.version.made !== "run" || writer.busy || editor.composing) return;
+    if (story.version.made !== "run" || running || editor.composing) return;
+    const back = story.mark();
     story.go(story.version.parent);
-    write();
+    write(1, back);
   },
   undo: step("undo"),
   redo: step("redo"),

@@ -188,6 +188,17 @@ export class Story {
 
   // ---- Ways through the tree ----
 
+  /** @returns {() => void} goes back to this version, and to what could be done again from it */
+  mark() {
+    const { current, undone } = this;
+    const { next } = this.version;
+    return () => {
+      this.go(current);
+      this.undone = undone;
+      if (next !== undefined) this.version.next = next;
+    };
+  }
+
   /** @param {number} id where to go on */
   jump(id) {
     this.undone = [];
