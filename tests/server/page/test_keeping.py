@@ -95,6 +95,51 @@ def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None
         desk.page.click("#notice button")
 
 
+def test_what_could_not_be_kept_is_not_forgotten(desk: Desk) -> None:
+    desk.page.click("#open-settings")
+    desk.page.uncheck("#ask")
+    desk.page.keyboard.press("Escape")
+    desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    desk.editor.fill("雨")
+    told = desk.notice.get_by_text("保存できません")
+    told.wait_for()
+    desk.page.click("#notice button:last-child")
+    desk.page.click("#open-settings")
+    desk.page.click("#new")
+    told.wait_for()
+    with desk.page.expect_download() as download:
+        desk.page.click("#notice button")
+    assert "雨" in Path(download.value.path()).read_text(encoding="utf-8")
+    desk.editor.fill("風")
+    told.wait_for()
+    asked = []
+    desk.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    desk.page.close(run_before_unload=True)
+    desk.page.wait_for_event("close") if not desk.page.is_closed() else None
+    assert asked == ["beforeunload"]
+
+
+def test_a_token_that_was_kept_without_alternatives_can_be_written_on_from(desk: Desk) -> None:
+    desk.page.evaluate(
+        """() => {
+            const { setItem } = Storage.prototype;
+            Storage.prototype.setItem = function (key, text) {
+                if (text.includes('"top":')) throw new Error("full");
+                setItem.call(this, key, text);
+            };
+        }"""
+    )
+    written = desk.write(length=5)
+    desk.stored()
+    desk.open()
+    assert desk.text == BEGINNING + written
+    desk.visible_tokens.last.click()
+    desk.alternatives.first.wait_for()
+    desk.page.locator("#branches button[value=again]").click()
+    desk.until("!document.querySelector('#continue').hidden")
+    assert desk.text != BEGINNING + written
+
+
 def test_two_tabs_that_write_in_one_work_both_keep_what_they_wrote(desk: Desk) -> None:
     desk.editor.focus()
     desk.page.keyboard.insert_text("春の朝。")

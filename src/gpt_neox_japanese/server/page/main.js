@@ -16,6 +16,7 @@ const settings = new Settings();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let story = storage.load(storage.read("open", "")) ?? new Story();
 let saving = 0; // a timer
+let unkept = false; // what changed is not saved yet, or could not be
 let changed = false; // in this visit, and in no file yet
 let several = false; // three drafts are being written
 
@@ -168,7 +169,7 @@ const editor = new Editor({
   },
   onToken(index) {
     const piece = story.pieces()[index];
-    if (piece?.top) alternatives.open(index, piece, editor.reading.span(index));
+    if (piece?.id !== undefined) alternatives.open(index, piece, editor.reading.span(index));
   },
   command: (name) => commands[name](),
 });
@@ -286,7 +287,7 @@ function touched(draw = true) {
   }
   // A token that had the focus may be gone.
   if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
-  changed = true;
+  changed = unkept = true;
   clearTimeout(saving);
   saving = setTimeout(save, 400);
   count();
@@ -295,10 +296,11 @@ function touched(draw = true) {
   if (!$("tree").hidden) drawTree(story, go);
 }
 function save() {
-  discard();
+  clearTimeout(saving);
   const kept = story; // the notice may outlast it on the desk
   const parted = storage.part(kept);
-  if (storage.save(kept)) {
+  unkept = !storage.save(kept);
+  if (!unkept) {
     if (parted) {
       $("title").value = kept.title;
       notice(t("別のタブでも書かれていました。こちらは別の作品として残します。"));
@@ -311,7 +313,7 @@ function save() {
 /** What changed since the last save is not kept. */
 function discard() {
   clearTimeout(saving);
-  saving = 0;
+  unkept = false;
 }
 function count() {
   document.title = `${storage.nameOf(story) || t("無題")}｜${t("原稿")}`;
@@ -350,7 +352,7 @@ $("open-tree").onclick = () => {
 
 /** Nothing is being written. @param {Story} next the work that lies on the desk from now on */
 function lay(next) {
-  if (saving) save();
+  if (unkept) save();
   drafts.hide();
   alternatives.close(false);
   story = next;
@@ -372,7 +374,7 @@ function lay(next) {
 function openWork(id, keep = true) {
   $("settings").close();
   stopped(() => {
-    if (saving && keep) save(); // it may be the same work
+    if (unkept && keep) save(); // it may be the same work
     const next = storage.load(id);
     if (!next) return notice(t("この作品は読み込めません。"));
     discard();
@@ -401,7 +403,7 @@ function drawWorks() {
   }));
 }
 $("open-settings").onclick = () => {
-  if (saving) save();
+  if (unkept) save();
   drawWorks();
   $("settings").showModal();
 };
@@ -430,7 +432,7 @@ for (const kind of ["txt", "json"]) {
 for (const [id, write] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
   $(id).onclick = async () => {
     const done = writer.request
-      && await navigator.clipboard.writeText(write(writer.request)).then(() => true, () => false);
+      && await navigator.clipboard?.writeText(write(writer.request)).then(() => true, () => false);
     $("settings").close();
     notice(done ? t("写しました") : writer.request ? write(writer.request) : t("まだ何も送っていません。"));
   };
@@ -438,7 +440,7 @@ for (const [id, write] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
 const openTokens = tokensView(api);
 $("open-tokens").onclick = () => {
   $("settings").close();
-  openTokens(story.text.slice(-200));
+  openTokens([...story.text].slice(-200).join("")); // no half of a pair
 };
 
 function look() {
@@ -477,10 +479,10 @@ addEventListener("storage", ({ key }) => {
   notice(t("別のタブでこの作品が変わりました。"), t("読み直す"), () => openWork(story.id, false));
 });
 addEventListener("beforeunload", (event) => {
-  const kept = !saving || save();
+  const kept = !unkept || save();
   if (writer.busy || !kept || (changed && settings.looks.ask)) event.preventDefault();
 });
-addEventListener("pagehide", () => (saving || writer.busy) && save());
+addEventListener("pagehide", () => (unkept || writer.busy) && save());
 addEventListener("keydown", (event) => { // wherever the focus is
   const { key, ctrlKey, metaKey, shiftKey, target } = event;
   if (event.isComposing || event.keyCode === 229 || target.closest("dialog")) return;
