@@ -217,6 +217,29 @@ def test_words_of_an_input_method_begun_during_a_run_stand_after_it(desk: Desk) 
     assert desk.tokens.count() == 5, "the run was not overwritten"
 
 
+def test_words_of_an_input_method_ended_during_a_run_stand_after_it(desk: Desk) -> None:
+    held = hold(desk, "v1/completions")
+    desk.set("長さ", 5)
+    desk.editor.focus()
+    desk.page.keyboard.insert_text(BEGINNING)
+    desk.page.keyboard.press("Control+Enter")
+    wait_for(desk, held, 1)
+    session = desk.page.context.new_cdp_session(desk.page)
+    for word in ("猫", "犬"):
+        selection = {"selectionStart": 1, "selectionEnd": 1}
+        session.send("Input.imeSetComposition", {"text": "ね", **selection})
+        session.send("Input.insertText", {"text": word})
+    held[0].continue_()
+    desk.wait()
+    assert desk.text.startswith(BEGINNING)
+    assert desk.text.endswith("猫犬")
+    desk.page.keyboard.press("Escape")
+    assert desk.tokens.count() == 5
+    desk.stored()
+    desk.open()
+    assert desk.text.endswith("猫犬"), "they are kept"
+
+
 def test_the_meter_tells_of_the_work_on_the_desk(new_desk: Callable[..., Desk]) -> None:
     desk = new_desk()
     desk.page.wait_for_timeout(700)  # the empty work is measured

@@ -164,6 +164,7 @@ let frame = 0;
 
 const editor = new Editor({
   busy: () => writer.busy,
+  canRedo: () => story.canRedo,
   onType(text) {
     if (story.type(text)) touched(false);
   },
@@ -359,8 +360,7 @@ function lay(next) {
   storage.write("open", story.id);
   changed = false;
   $("title").value = story.title;
-  editor.area.value = story.text;
-  editor.reading.reset();
+  editor.lay(story.text);
   if (story.pieces().some((piece) => piece.by === "model")) editor.read(story);
   else editor.edit(story.text.length);
   // After a reload keys find the sheet.
