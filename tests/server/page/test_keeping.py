@@ -86,6 +86,22 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
     assert desk.stored()["title"] == "", "the tab lives on"
 
 
+def test_a_text_in_shift_jis_can_be_imported(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "work.txt"
+    for text, encoding in (
+        ("雨が降る。", "shift_jis"),
+        ("﨑から、①。", "cp932"),
+        ("猫", "utf-8-sig"),
+    ):
+        file.write_bytes((text + "\r\n").encode(encoding))
+        desk.page.set_input_files("#file", file)
+        desk.until("document.querySelector('#editor').value === " + json.dumps(text + "\n"))
+    file.write_bytes(b"\xff\xfe\x00")
+    desk.page.set_input_files("#file", file)
+    desk.notice.get_by_text("この作品は読み込めません").wait_for()
+    assert desk.text == "猫\n"
+
+
 def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None:
     desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
     desk.editor.focus()

@@ -97,6 +97,21 @@ def test_what_is_unread_is_kept_with_each_version(desk: Desk) -> None:
     assert found == [[10, 0], [15, 0], [0, 0]], "also of a work that kept one number for all"
 
 
+def test_a_version_that_was_gone_to_is_not_overwritten(desk: Desk) -> None:
+    found = in_story(
+        desk,
+        """({ story }) => {
+            story.type("雨");
+            story.undo(), story.redo();
+            story.type("雪");
+            story.type("雪が"); // this is one version with the last
+            story.undo();
+            return story.text;
+        }""",
+    )
+    assert found == "雨"
+
+
 def test_a_new_work_knows_nothing_of_another(desk: Desk) -> None:
     desk.editor.fill(BEGINNING)
     desk.stored()

@@ -208,6 +208,7 @@ export class Story {
   /** @param {number} id a version; its ancestors remember the way */
   go(id) {
     this.current = id;
+    this.typedAt = 0; // what is gone to stays as it is
     for (let at = this.version; at.parent !== null; at = this.versions.get(at.parent)) {
       this.versions.get(at.parent).next = at.id;
     }
