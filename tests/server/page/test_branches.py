@@ -137,5 +137,6 @@ def test_a_run_that_writes_nothing_leaves_every_branch_where_it_was(desk: Desk) 
         desk.page.click(button)
         desk.notice.get_by_text("no").wait_for()
         assert desk.text == BEGINNING
+        assert not desk.page.is_visible("#drafts")
     desk.page.click("#redo")
     assert desk.text == first

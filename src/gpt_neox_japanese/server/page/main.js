@@ -238,7 +238,10 @@ function write(n = 1, back = story.mark()) {
 async function run(n, back) {
   if (editor.editing) editor.read(story);
   const versions = await writer.write(story, n);
-  if (!versions.length) back();
+  if (!versions.length) {
+    back();
+    drafts.hide();
+  }
   if (!several && versions[0]) speak(textOf(versions[0].pieces), true);
   if (several && versions.length) {
     drafts.update();
@@ -275,9 +278,12 @@ function sibling(by) {
   if (!writer.busy && story.sibling(by)) touched();
 }
 function go(id) {
-  if (writer.busy) return;
-  story.goToEnd(id);
-  touched();
+  const shown = story;
+  stopped(() => {
+    if (story !== shown || !story.versions.has(id)) return;
+    story.goToEnd(id);
+    touched();
+  });
 }
 
 /** Something changed: draw, and keep it. @param {boolean} [draw] */
