@@ -61,6 +61,7 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         "versions": [start],
     }
     one = {**start, "id": 1, "parent": 0, "pieces": [{"by": "me", "text": "雨"}]}
+    token = {"by": "model", "text": "雨", "id": 7, "bytes": [1], "top": [{"text": "雪"}]}
     bad = [
         "[1, 2",
         "{}",
@@ -74,6 +75,7 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         json.dumps({**work, "versions": [{**start, "parent": 1}, one]}),
         json.dumps({**work, "versions": [start, {**one, "unread": 1}]}),  # no more than there is
         json.dumps({**work, "versions": [start, {**one, "pieces": [{"text": "雨", "id": 7}]}]}),
+        json.dumps({**work, "versions": [start, {**one, "pieces": [token]}]}),
     ]
     for number, text in enumerate(bad):
         file = tmp_path / f"{number}.json"

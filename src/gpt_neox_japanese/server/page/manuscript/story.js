@@ -342,7 +342,7 @@ export function isStory(saved) {
   const isPlace = (place) => place.length === 2 && place.every(isCount);
   const texts = (list) => list.every((each) => typeof each.text === "string"
     && (each.id === undefined || (isCount(each.id) && each.bytes.every(isCount)))
-    && (each.top === undefined || texts(each.top)));
+    && (each.top === undefined || (texts(each.top) && each.top.every(({ id }) => isCount(id)))));
   try {
     const { format, title, current, versions } = saved;
     if (format !== "neox-ja-story-1" || typeof title !== "string") return false;
