@@ -223,7 +223,7 @@ async function stopped(act) {
 
 /** @type {Promise<void> | null} a run, until the story is drawn and about to be kept */
 let running = null;
-/** @param {number} n versions @param {() => void} back where the story goes if nothing is written */
+/** @param {number} n versions @param {() => void} back where to go if nothing is written */
 function write(n = 1, back = story.mark()) {
   if (running || editor.composing) return;
   drafts.hide();

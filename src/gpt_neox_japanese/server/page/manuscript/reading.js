@@ -111,7 +111,8 @@ function linesOf(pieces, unread) {
     line.parts.push({ i, start: line.text.length, end: line.text.length + text.length });
     line.text += text;
     const { by, id, logprob } = pieces[i];
-    line.key += `${i},${Math.max(0, Math.min(unread - at, text.length))}${by === "me" ? "" : `${id},${logprob}`}:${text}\0`;
+    const grey = Math.max(0, Math.min(unread - at, text.length));
+    line.key += `${i},${grey},${by === "me" ? "" : `${id},${logprob}`}:${text}\0`;
     at += text.length;
   };
   pieces.forEach((piece, i) => {

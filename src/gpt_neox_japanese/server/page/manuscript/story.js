@@ -304,8 +304,9 @@ function commonLength(a, b) {
 }
 
 /**
- * @param {string} old @param {string} text @returns {{start: number, end: number, more: number}} from
- *   where to where the old text was changed, and by how much it grew
+ * @param {string} old @param {string} text
+ * @returns {{start: number, end: number, more: number}} from where to where the old text was
+ *   changed, and by how much it grew
  */
 function changeOf(old, text) {
   const least = Math.min(text.length, old.length);
@@ -318,8 +319,8 @@ function changeOf(old, text) {
 }
 
 /**
- * Where the boundary itself was changed, or the text was cut before it, all is shown again: often it
- * fits, and if not, its beginning can be left unread once more.
+ * Where the boundary itself was changed, or the text was cut before it, all is shown again: often
+ * it fits, and if not, its beginning can be left unread once more.
  * @param {number} unread @param {{start: number, end: number, more: number}} change of the text
  * @returns {number}
  */
