@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.server.page.conftest import BEGINNING, Desk
+from tests.server.page.test_waiting import refuse
 
 
 def test_an_alternative_cuts_the_text_and_is_written_on_from(desk: Desk) -> None:
@@ -121,3 +122,21 @@ def test_the_same_seed_writes_the_same(desk: Desk) -> None:
     desk.page.click("#rewrite")
     desk.wait()
     assert desk.text == BEGINNING + first
+
+
+def test_a_run_that_writes_nothing_leaves_every_branch_where_it_was(desk: Desk) -> None:
+    desk.write(length=3)
+    first = desk.text
+    desk.page.route("**/v1/completions", lambda route: route.fulfill(**refuse(400, "no")))
+    desk.page.click("#rewrite")
+    desk.notice.get_by_text("no").wait_for()
+    assert desk.text == first, "nothing took its place"
+    desk.page.click("#undo")
+    assert desk.text == BEGINNING
+    for button in ("#continue", "#three"):
+        desk.page.click(button)
+        desk.notice.get_by_text("no").wait_for()
+        assert desk.text == BEGINNING
+        assert not desk.page.is_visible("#drafts")
+    desk.page.click("#redo")
+    assert desk.text == first

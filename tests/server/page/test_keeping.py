@@ -60,6 +60,8 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         "current": 0,
         "versions": [start],
     }
+    one = {**start, "id": 1, "parent": 0, "pieces": [{"by": "me", "text": "雨"}]}
+    token = {"by": "model", "text": "雨", "id": 7, "bytes": [1], "top": [{"text": "雪"}]}
     bad = [
         "[1, 2",
         "{}",
@@ -67,6 +69,13 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         json.dumps({**work, "versions": [{**start, "pieces": [{"text": 1}]}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 2}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [3, 1]}]}),
+        json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [-1, 0]}]}),
+        json.dumps({**work, "versions": [{**start, "next": 99}]}),
+        json.dumps({**work, "versions": [{**start, "next": 1}, {**one, "next": 0}]}),  # a ring
+        json.dumps({**work, "versions": [{**start, "parent": 1}, one]}),
+        json.dumps({**work, "versions": [start, {**one, "unread": 1}]}),  # no more than there is
+        json.dumps({**work, "versions": [start, {**one, "pieces": [{"text": "雨", "id": 7}]}]}),
+        json.dumps({**work, "versions": [start, {**one, "pieces": [token]}]}),
     ]
     for number, text in enumerate(bad):
         file = tmp_path / f"{number}.json"
@@ -75,6 +84,24 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         desk.until("!document.querySelector('#notice').hidden")
         assert desk.notice.inner_text() == "この作品は読み込めません。", text
         desk.page.click("#notice button:last-child")
+    desk.editor.fill("雨が")
+    assert desk.stored()["title"] == "", "the tab lives on"
+
+
+def test_a_text_in_shift_jis_can_be_imported(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "work.txt"
+    for text, encoding in (
+        ("雨が降る。", "shift_jis"),
+        ("﨑から、①。", "cp932"),
+        ("猫", "utf-8-sig"),
+    ):
+        file.write_bytes((text + "\r\n").encode(encoding))
+        desk.page.set_input_files("#file", file)
+        desk.until("document.querySelector('#editor').value === " + json.dumps(text + "\n"))
+    file.write_bytes(b"\xff\xfe\x00")
+    desk.page.set_input_files("#file", file)
+    desk.notice.get_by_text("この作品は読み込めません").wait_for()
+    assert desk.text == "猫\n"
 
 
 def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None:
@@ -84,6 +111,51 @@ def test_full_storage_is_told_and_the_work_offered_as_a_file(desk: Desk) -> None
     desk.notice.get_by_text("保存できません").wait_for()
     with desk.page.expect_download():
         desk.page.click("#notice button")
+
+
+def test_what_could_not_be_kept_is_not_forgotten(desk: Desk) -> None:
+    desk.page.click("#open-settings")
+    desk.page.uncheck("#ask")
+    desk.page.keyboard.press("Escape")
+    desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    desk.editor.fill("雨")
+    told = desk.notice.get_by_text("保存できません")
+    told.wait_for()
+    desk.page.click("#notice button:last-child")
+    desk.page.click("#open-settings")
+    desk.page.click("#new")
+    told.wait_for()
+    with desk.page.expect_download() as download:
+        desk.page.click("#notice button")
+    assert "雨" in Path(download.value.path()).read_text(encoding="utf-8")
+    desk.editor.fill("風")
+    told.wait_for()
+    asked = []
+    desk.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    desk.page.close(run_before_unload=True)
+    desk.page.wait_for_event("close") if not desk.page.is_closed() else None
+    assert asked == ["beforeunload"]
+
+
+def test_a_token_that_was_kept_without_alternatives_can_be_written_on_from(desk: Desk) -> None:
+    desk.page.evaluate(
+        """() => {
+            const { setItem } = Storage.prototype;
+            Storage.prototype.setItem = function (key, text) {
+                if (text.includes('"top":')) throw new Error("full");
+                setItem.call(this, key, text);
+            };
+        }"""
+    )
+    written = desk.write(length=5)
+    desk.stored()
+    desk.open()
+    assert desk.text == BEGINNING + written
+    desk.visible_tokens.last.click()
+    desk.alternatives.first.wait_for()
+    desk.page.locator("#branches button[value=again]").click()
+    desk.until("!document.querySelector('#continue').hidden")
+    assert desk.text != BEGINNING + written
 
 
 def test_two_tabs_that_write_in_one_work_both_keep_what_they_wrote(desk: Desk) -> None:

@@ -162,3 +162,20 @@ def test_the_last_request_can_be_copied(new_desk: Callable[..., Desk]) -> None:
     compile(copied["python"], "copied.py", "exec")
     assert "max_tokens=3" in copied["python"]
     assert BEGINNING not in copied["python"]
+
+
+def test_a_request_that_cannot_be_copied_is_shown(desk: Desk) -> None:
+    desk.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    desk.write("雨が", length=3)  # pages over plain HTTP have no clipboard
+    desk.page.click("#open-settings")
+    desk.page.click("#copy-curl")
+    desk.notice.get_by_text("curl http://127.0.0.1:").wait_for()
+    desk.page.locator("#settings").wait_for(state="hidden")
+
+
+def test_the_tokens_of_the_end_begin_with_a_whole_character(desk: Desk) -> None:
+    desk.editor.fill("\U00020bb7" * 200 + "あ")
+    desk.page.click("#open-settings")
+    desk.page.click("#open-tokens")
+    assert desk.page.input_value("#to-split") == "\U00020bb7" * 199 + "あ"
+    desk.page.locator("#pieces .character").first.wait_for()

@@ -217,6 +217,60 @@ def test_words_of_an_input_method_begun_during_a_run_stand_after_it(desk: Desk) 
     assert desk.tokens.count() == 5, "the run was not overwritten"
 
 
+def test_words_of_an_input_method_ended_during_a_run_stand_after_it(desk: Desk) -> None:
+    held = hold(desk, "v1/completions")
+    desk.set("長さ", 5)
+    desk.editor.focus()
+    desk.page.keyboard.insert_text(BEGINNING)
+    desk.page.keyboard.press("Control+Enter")
+    wait_for(desk, held, 1)
+    session = desk.page.context.new_cdp_session(desk.page)
+    for word in ("猫", "犬"):
+        selection = {"selectionStart": 1, "selectionEnd": 1}
+        session.send("Input.imeSetComposition", {"text": "ね", **selection})
+        session.send("Input.insertText", {"text": word})
+    held[0].continue_()
+    desk.wait()
+    assert desk.text.startswith(BEGINNING)
+    assert desk.text.endswith("猫犬")
+    desk.page.keyboard.press("Escape")
+    assert desk.tokens.count() == 5
+    desk.stored()
+    desk.open()
+    assert desk.text.endswith("猫犬"), "they are kept"
+
+
+def test_a_branch_can_be_gone_to_during_a_run(desk: Desk) -> None:
+    desk.write(length=3)
+    first = desk.text
+    desk.page.click("#rewrite")
+    desk.wait()
+    desk.page.click("#open-tree")
+    desk.set("長さ", 250)
+    desk.page.click("#continue")
+    desk.wait_for_tokens(6)
+    desk.page.locator("#tree button").nth(1).click()
+    desk.wait()
+    assert desk.text == first
+
+
+def test_a_key_that_was_given_is_not_asked_for_again(desk: Desk) -> None:
+    held = open_without_model(desk)
+    desk.page.keyboard.press("Control+Enter")
+    wait_for(desk, held, 2)
+    held[0].fulfill(**refuse(401, "invalid_api_key"))
+    desk.page.fill("#key-field", "himitsu")
+    desk.page.keyboard.press("Enter")
+    wait_for(desk, held, 3)
+    held[1].fulfill(**refuse(401, "invalid_api_key"))
+    wait_for(desk, held, 4)
+    assert held[3].request.headers["authorization"] == "Bearer himitsu"
+    for route in held[2:]:
+        route.continue_()
+    desk.wait()
+    assert len(desk.text) > 2
+
+
 def test_the_meter_tells_of_the_work_on_the_desk(new_desk: Callable[..., Desk]) -> None:
     desk = new_desk()
     desk.page.wait_for_timeout(700)  # the empty work is measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.server.page.conftest import BEGINNING, Desk
@@ -126,6 +127,15 @@ def test_a_full_context_is_told_and_the_beginning_can_be_left_unread(desk: Desk)
     desk.page.click("#continue")
     desk.wait()
     assert len(desk.text) > len(text)
+
+
+def test_a_long_text_is_sent_in_parts_of_whole_characters(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "long.txt"
+    file.write_text("あ" * 49_999 + "\U00020bb7", encoding="utf-8")
+    desk.page.set_input_files("#file", file)
+    desk.until("document.querySelector('#editor').value.length > 50000")
+    desk.page.click("#continue")
+    desk.notice.get_by_text("文脈がいっぱいです").wait_for()
 
 
 def test_nothing_is_asked_without_a_first_line(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +119,29 @@ def test_the_wheel_turns_sideways_in_vertical_text(desk: Desk) -> None:
     desk.page.mouse.move(500, 300)
     desk.page.mouse.wheel(0, 300)
     desk.until(f"{place} === -300")
+
+
+def test_what_the_textarea_undid_can_be_done_again(desk: Desk) -> None:
+    desk.editor.focus()
+    desk.page.keyboard.insert_text("雨が")
+    desk.page.keyboard.press("Control+z")
+    assert desk.text == ""
+    for key in ("Control+y", "Control+Shift+z"):
+        desk.page.keyboard.press(key)
+        assert desk.text == "雨が", key
+        desk.page.keyboard.press("Control+z")
+        assert desk.text == "", key
+
+
+def test_undo_is_the_trees_in_a_work_that_was_just_opened(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "work.txt"
+    file.write_text("猫がいる。", encoding="utf-8")
+    desk.page.set_input_files("#file", file)
+    desk.until("document.querySelector('#editor').value === '猫がいる。'")
+    desk.editor.press("Control+z")
+    assert desk.text == ""
+    desk.page.keyboard.press("Control+y")
+    assert desk.text == "猫がいる。"
 
 
 def test_stopping_keeps_the_text_and_frees_the_slot(desk: Desk, process: Process) -> None:

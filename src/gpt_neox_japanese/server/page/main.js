@@ -16,6 +16,7 @@ const settings = new Settings();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let story = storage.load(storage.read("open", "")) ?? new Story();
 let saving = 0; // a timer
+let unkept = false; // what changed is not saved yet, or could not be
 let changed = false; // in this visit, and in no file yet
 let several = false; // three drafts are being written
 
@@ -163,12 +164,13 @@ let frame = 0;
 
 const editor = new Editor({
   busy: () => writer.busy,
+  canRedo: () => story.canRedo,
   onType(text) {
     if (story.type(text)) touched(false);
   },
   onToken(index) {
     const piece = story.pieces()[index];
-    if (piece?.top) alternatives.open(index, piece, editor.reading.span(index));
+    if (piece?.id !== undefined) alternatives.open(index, piece, editor.reading.span(index));
   },
   command: (name) => commands[name](),
 });
@@ -221,20 +223,25 @@ async function stopped(act) {
 
 /** @type {Promise<void> | null} a run, until the story is drawn and about to be kept */
 let running = null;
-function write(n = 1) {
+/** @param {number} n versions @param {() => void} back where to go if nothing is written */
+function write(n = 1, back = story.mark()) {
   if (running || editor.composing) return;
   drafts.hide();
   notice("");
   several = n > 1;
   unspoken = 0;
   editor.follows = true;
-  running = run(n).finally(() => {
+  running = run(n, back).finally(() => {
     running = null;
   });
 }
-async function run(n) {
+async function run(n, back) {
   if (editor.editing) editor.read(story);
   const versions = await writer.write(story, n);
+  if (!versions.length) {
+    back();
+    drafts.hide();
+  }
   if (!several && versions[0]) speak(textOf(versions[0].pieces), true);
   if (several && versions.length) {
     drafts.update();
@@ -255,9 +262,10 @@ const commands = {
   three: () => write(3),
   stop: () => writer.stop(),
   rewrite() {
-    if (story.version.made !== "run" || writer.busy || editor.composing) return;
+    if (story.version.made !== "run" || running || editor.composing) return;
+    const back = story.mark();
     story.go(story.version.parent);
-    write();
+    write(1, back);
   },
   undo: step("undo"),
   redo: step("redo"),
@@ -270,9 +278,12 @@ function sibling(by) {
   if (!writer.busy && story.sibling(by)) touched();
 }
 function go(id) {
-  if (writer.busy) return;
-  story.goToEnd(id);
-  touched();
+  const shown = story;
+  stopped(() => {
+    if (story !== shown || !story.versions.has(id)) return;
+    story.goToEnd(id);
+    touched();
+  });
 }
 
 /** Something changed: draw, and keep it. @param {boolean} [draw] */
@@ -283,7 +294,7 @@ function touched(draw = true) {
   }
   // A token that had the focus may be gone.
   if (document.activeElement === document.body) editor.reading.element.focus({ preventScroll: true });
-  changed = true;
+  changed = unkept = true;
   clearTimeout(saving);
   saving = setTimeout(save, 400);
   count();
@@ -292,10 +303,11 @@ function touched(draw = true) {
   if (!$("tree").hidden) drawTree(story, go);
 }
 function save() {
-  discard();
+  clearTimeout(saving);
   const kept = story; // the notice may outlast it on the desk
   const parted = storage.part(kept);
-  if (storage.save(kept)) {
+  unkept = !storage.save(kept);
+  if (!unkept) {
     if (parted) {
       $("title").value = kept.title;
       notice(t("別のタブでも書かれていました。こちらは別の作品として残します。"));
@@ -308,7 +320,7 @@ function save() {
 /** What changed since the last save is not kept. */
 function discard() {
   clearTimeout(saving);
-  saving = 0;
+  unkept = false;
 }
 function count() {
   document.title = `${storage.nameOf(story) || t("無題")}｜${t("原稿")}`;
@@ -347,15 +359,14 @@ $("open-tree").onclick = () => {
 
 /** Nothing is being written. @param {Story} next the work that lies on the desk from now on */
 function lay(next) {
-  if (saving) save();
+  if (unkept) save();
   drafts.hide();
   alternatives.close(false);
   story = next;
   storage.write("open", story.id);
   changed = false;
   $("title").value = story.title;
-  editor.area.value = story.text;
-  editor.reading.reset();
+  editor.lay(story.text);
   if (story.pieces().some((piece) => piece.by === "model")) editor.read(story);
   else editor.edit(story.text.length);
   // After a reload keys find the sheet.
@@ -369,7 +380,7 @@ function lay(next) {
 function openWork(id, keep = true) {
   $("settings").close();
   stopped(() => {
-    if (saving && keep) save(); // it may be the same work
+    if (unkept && keep) save(); // it may be the same work
     const next = storage.load(id);
     if (!next) return notice(t("この作品は読み込めません。"));
     discard();
@@ -398,7 +409,7 @@ function drawWorks() {
   }));
 }
 $("open-settings").onclick = () => {
-  if (saving) save();
+  if (unkept) save();
   drawWorks();
   $("settings").showModal();
 };
@@ -427,7 +438,7 @@ for (const kind of ["txt", "json"]) {
 for (const [id, write] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
   $(id).onclick = async () => {
     const done = writer.request
-      && await navigator.clipboard.writeText(write(writer.request)).then(() => true, () => false);
+      && await navigator.clipboard?.writeText(write(writer.request)).then(() => true, () => false);
     $("settings").close();
     notice(done ? t("写しました") : writer.request ? write(writer.request) : t("まだ何も送っていません。"));
   };
@@ -435,7 +446,7 @@ for (const [id, write] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
 const openTokens = tokensView(api);
 $("open-tokens").onclick = () => {
   $("settings").close();
-  openTokens(story.text.slice(-200));
+  openTokens([...story.text].slice(-200).join("")); // no half of a pair
 };
 
 function look() {
@@ -474,10 +485,10 @@ addEventListener("storage", ({ key }) => {
   notice(t("別のタブでこの作品が変わりました。"), t("読み直す"), () => openWork(story.id, false));
 });
 addEventListener("beforeunload", (event) => {
-  const kept = !saving || save();
+  const kept = !unkept || save();
   if (writer.busy || !kept || (changed && settings.looks.ask)) event.preventDefault();
 });
-addEventListener("pagehide", () => (saving || writer.busy) && save());
+addEventListener("pagehide", () => (unkept || writer.busy) && save());
 addEventListener("keydown", (event) => { // wherever the focus is
   const { key, ctrlKey, metaKey, shiftKey, target } = event;
   if (event.isComposing || event.keyCode === 229 || target.closest("dialog")) return;

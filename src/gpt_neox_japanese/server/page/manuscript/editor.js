@@ -13,6 +13,7 @@ export class Editor {
    * @param {object} hooks what the sheet cannot do itself
    * @param {(text: string) => void} hooks.onType @param {(index: number) => void} hooks.onToken
    * @param {(name: string) => void} hooks.command @param {() => boolean} hooks.busy
+   * @param {() => boolean} hooks.canRedo
    */
   constructor(hooks) {
     this.hooks = hooks;
@@ -22,6 +23,7 @@ export class Editor {
     this.area = document.querySelector("#editor");
     this.reading = new Reading(document.querySelector("#reading"));
     this.composing = false;
+    this.late = ""; // words of an input method that came while the model wrote: they stand after it
     this.root.classList.toggle("flat", !canStandUpright());
     const { area, scroll } = this;
     const layer = this.reading.element;
@@ -32,11 +34,9 @@ export class Editor {
     });
     area.addEventListener("compositionend", ({ data }) => {
       this.composing = false;
-      if (this.early && !hooks.busy()) { // the area lacks what was written meanwhile
-        hooks.command("read");
-        area.value += data;
-      }
-      this.typed();
+      if (!this.early) return this.typed();
+      this.late += data;
+      if (!hooks.busy()) hooks.command("read"); // the area lacks what was written meanwhile
     });
     area.addEventListener("beforeinput", (event) => {
       if (hooks.busy() && event.cancelable) event.preventDefault();
@@ -71,6 +71,12 @@ export class Editor {
     return this.sheet.classList.contains("editing");
   }
 
+  /** Another work is on the desk. @param {string} text */
+  lay(text) {
+    this.area.value = this.entered = text;
+    this.reading.reset();
+  }
+
   /** Show a version. @param {import("./story.js").Story} story */
   show(story) {
     const pieces = story.pieces();
@@ -78,6 +84,11 @@ export class Editor {
     else {
       this.reading.draw(pieces, story.unread);
       if (!this.composing && !this.hooks.busy()) this.area.value = story.text;
+    }
+    if (this.late && !this.composing && !this.hooks.busy()) {
+      this.area.value += this.late;
+      this.late = "";
+      this.typed();
     }
     this.pages();
     if (this.follows && this.hooks.busy()) this.toNewest();
@@ -171,9 +182,11 @@ export class Editor {
       return;
     }
     if (command && /^[zy]$/i.test(key)) {
-      // In the textarea the browser's own undo comes first; then the tree's.
+      // In the textarea the browser's own undo comes first; then the tree's. Both can be redone.
       if (this.editing && this.area.value !== this.entered) return;
-      return act(key.toLowerCase() === "y" || shiftKey ? "redo" : "undo");
+      const redo = key.toLowerCase() === "y" || shiftKey;
+      if (this.editing && redo && !this.hooks.canRedo()) return;
+      return act(redo ? "redo" : "undo");
     }
     if (this.editing || event.altKey || command) return;
     if (key === "F2") this.edit(this.area.value.length), event.preventDefault();

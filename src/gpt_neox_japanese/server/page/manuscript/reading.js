@@ -111,7 +111,8 @@ function linesOf(pieces, unread) {
     line.parts.push({ i, start: line.text.length, end: line.text.length + text.length });
     line.text += text;
     const { by, id, logprob } = pieces[i];
-    line.key += `${i},${at < unread ? "-" : ""}${by === "me" ? "" : `${id},${logprob}`}:${text}\0`;
+    const grey = Math.max(0, Math.min(unread - at, text.length));
+    line.key += `${i},${grey},${by === "me" ? "" : `${id},${logprob}`}:${text}\0`;
     at += text.length;
   };
   pieces.forEach((piece, i) => {
@@ -145,6 +146,7 @@ function fill(element, line, pieces) {
   const cuts = new Set(uprights.flatMap(({ start, end }) => [start, end]));
   for (const each of rubies) Object.values(each).forEach((at) => cuts.add(at));
   rubies.forEach(({ open }) => cuts.add(open + 1));
+  cuts.add(line.unread - line.at); // the boundary may lie within the writer's own words
   const sorted = [...cuts].sort((a, b) => a - b);
   let ruby = null;
   let boxes = {};

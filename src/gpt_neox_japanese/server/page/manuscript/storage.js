@@ -111,19 +111,28 @@ export function download(story, kind) {
 
 /**
  * @param {File} file a .json that was exported here, or any text
- * @returns {Promise<Story | null>} a work of its own; null for a .json that is none of ours
+ * @returns {Promise<Story | null>} a work of its own; null for what is neither
  */
 export async function open(file) {
-  const text = (await file.text()).replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
-  if (!file.name.toLowerCase().endsWith(".json")) {
-    const story = new Story({ title: file.name.replace(/\.[^.]*$/, "") });
-    story.type(text);
-    return story;
-  }
   try {
+    const text = decode(await file.arrayBuffer()).replace(/\r\n?/g, "\n");
+    if (!file.name.toLowerCase().endsWith(".json")) {
+      const story = new Story({ title: file.name.replace(/\.[^.]*$/, "") });
+      story.type(text);
+      return story;
+    }
     const saved = JSON.parse(text);
     return isStory(saved) ? new Story({ ...saved, id: undefined }) : null;
   } catch {
     return null;
+  }
+}
+
+/** @param {ArrayBuffer} bytes @returns {string} many Japanese texts are still in Shift_JIS */
+function decode(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return new TextDecoder("shift_jis", { fatal: true }).decode(bytes);
   }
 }

@@ -8,8 +8,9 @@
  *   top?: Alternative[]}} Piece  One token, or any stretch of the writer's own words.
  * @typedef {[number, number]} Place  So many whole pieces, and so many UTF-16 units of the next.
  * @typedef {{id: number, parent: number | null, made: "start" | "typed" | "run" | "choice",
- *   from: Place, to: Place | null, pieces: Piece[], next?: number, was?: number}} Version
- *   `next` is the child that was last gone to, `was` the version from which a choice was made.
+ *   from: Place, to: Place | null, pieces: Piece[], unread?: number, next?: number, was?: number}}
+ *   Version  `unread` counts the characters at its beginning that the model is not shown, `next` is
+ *   the child that was last gone to, `was` the version from which a choice was made.
  */
 
 const PAUSE_MS = 10_000; // typing after a longer pause is a version of its own
@@ -50,27 +51,36 @@ export class Story {
   constructor(saved = {}) {
     this.id = saved.id ?? newId();
     this.title = saved.title ?? "";
-    /** Characters at the beginning that the model is not shown. */
-    this.unread = saved.unread ?? 0;
     /** @type {Map<number, Version>} */
-    this.versions = new Map((saved.versions ?? [START]).map((each) => [each.id, each]));
+    this.versions = new Map((saved.versions ?? [{ ...START }]).map((each) => [each.id, each]));
     this.current = saved.current ?? 0;
     this.typedAt = 0;
     /** @type {number[]} versions that were left by undo */
     this.undone = [];
     this.cache = new Map();
+    // Works once kept one number for all versions.
+    if (saved.unread < this.text.length) this.unread ||= saved.unread;
   }
 
   /** @returns {object} for JSON.stringify */
   toJSON() {
-    const { id, title, unread, current } = this;
-    return { format: "neox-ja-story-1", id, title, unread, current,
-      versions: [...this.versions.values()] };
+    const { id, title, current } = this;
+    return { format: "neox-ja-story-1", id, title, current, versions: [...this.versions.values()] };
   }
 
   /** @returns {Version} */
   get version() {
     return this.versions.get(this.current);
+  }
+
+  /** @returns {number} characters at the beginning that the model is not shown */
+  get unread() {
+    return this.version.unread ?? 0;
+  }
+
+  set unread(count) {
+    if (count) this.version.unread = count;
+    else delete this.version.unread;
   }
 
   /** @param {number} [id] @returns {Piece[]} all pieces of a version */
@@ -105,8 +115,11 @@ export class Story {
   add(made, from, pieces, to = null) {
     const id = 1 + Math.max(...this.versions.keys());
     const version = { id, parent: this.current, made, from, to, pieces };
+    const { unread } = this;
+    const start = textOf(before(this.pieces(), from)).length;
     this.versions.set(id, version);
     this.jump(id);
+    this.unread = stillUnread(unread, { start, end: Infinity, more: 0 });
     return version;
   }
 
@@ -158,27 +171,33 @@ export class Story {
     if (text === previous) return false;
     const goesOn = this.version.made === "typed" && !this.children(this.current).length
       && Date.now() - this.typedAt < PAUSE_MS;
-    this.typedAt = Date.now();
+    const unread = stillUnread(this.unread, changeOf(previous, text));
     const version = goesOn ? this.version : this.add("typed", [0, 0], []);
+    this.typedAt = Date.now();
     const old = this.pieces(version.parent);
     const oldText = textOf(old);
-    const least = Math.min(text.length, oldText.length);
-    let start = commonLength(text, oldText);
-    if (isLow(oldText, start) || isLow(text, start)) start--; // never through a surrogate pair
-    let same = 0;
-    while (same < least - start && text.at(-1 - same) === oldText.at(-1 - same)) same++;
-    if (isLow(oldText, oldText.length - same) || isLow(text, text.length - same)) same--;
-    const end = oldText.length - same;
-    const words = text.slice(start, text.length - same);
+    const { start, end, more } = changeOf(oldText, text);
+    const words = text.slice(start, end + more);
     version.from = placeOf(old, start);
-    version.to = same ? placeOf(old, end) : null;
+    version.to = end < oldText.length ? placeOf(old, end) : null;
     version.pieces = words ? [{ by: "me", text: words }] : [];
     this.cache.delete(version.id);
-    if (start < this.unread) this.unread = Math.max(0, this.unread + text.length - previous.length);
+    this.unread = unread;
     return true;
   }
 
   // ---- Ways through the tree ----
+
+  /** @returns {() => void} goes back to this version, and to what could be done again from it */
+  mark() {
+    const { current, undone } = this;
+    const { next } = this.version;
+    return () => {
+      this.go(current);
+      this.undone = undone;
+      if (next !== undefined) this.version.next = next;
+    };
+  }
 
   /** @param {number} id where to go on */
   jump(id) {
@@ -189,6 +208,7 @@ export class Story {
   /** @param {number} id a version; its ancestors remember the way */
   go(id) {
     this.current = id;
+    this.typedAt = 0; // what is gone to stays as it is
     for (let at = this.version; at.parent !== null; at = this.versions.get(at.parent)) {
       this.versions.get(at.parent).next = at.id;
     }
@@ -283,6 +303,32 @@ function commonLength(a, b) {
   return length;
 }
 
+/**
+ * @param {string} old @param {string} text
+ * @returns {{start: number, end: number, more: number}} from where to where the old text was
+ *   changed, and by how much it grew
+ */
+function changeOf(old, text) {
+  const least = Math.min(text.length, old.length);
+  let start = commonLength(text, old);
+  if (isLow(old, start) || isLow(text, start)) start--; // never through a surrogate pair
+  let same = 0;
+  while (same < least - start && text.at(-1 - same) === old.at(-1 - same)) same++;
+  if (isLow(old, old.length - same) || isLow(text, text.length - same)) same--;
+  return { start, end: old.length - same, more: text.length - old.length };
+}
+
+/**
+ * Where the boundary itself was changed, or the text was cut before it, all is shown again: often
+ * it fits, and if not, its beginning can be left unread once more.
+ * @param {number} unread @param {{start: number, end: number, more: number}} change of the text
+ * @returns {number}
+ */
+function stillUnread(unread, { start, end, more }) {
+  if (start < unread && end <= unread) return unread + more;
+  return start > unread || start === end ? unread : 0;
+}
+
 const START = { id: 0, parent: null, made: "start", from: [0, 0], to: null, pieces: [] };
 
 /** @param {string} text @param {number} at @returns {boolean} the second half of a pair */
@@ -293,22 +339,29 @@ const isLow = (text, at) => at > 0 && (text.charCodeAt(at) & 0xfc00) === 0xdc00;
  * @param {any} saved @returns {boolean}
  */
 export function isStory(saved) {
+  const isCount = (value) => Number.isInteger(value) && value >= 0;
+  const isPlace = (place) => place.length === 2 && place.every(isCount);
   const texts = (list) => list.every((each) => typeof each.text === "string"
-    && (each.id === undefined || Number.isInteger(each.id))
-    && (each.top === undefined || texts(each.top)));
+    && (each.id === undefined || (isCount(each.id) && each.bytes.every(isCount)))
+    && (each.top === undefined || (texts(each.top) && each.top.every(({ id }) => isCount(id)))));
   try {
-    const { format, title, unread, current, versions } = saved;
+    const { format, title, current, versions } = saved;
+    if (format !== "neox-ja-story-1" || typeof title !== "string") return false;
     const seen = new Set();
-    for (const { id, parent, was, pieces } of versions) {
-      if (!Number.isInteger(id) || seen.has(id) || !texts(pieces)) return false;
+    for (const { id, parent, was, from, to, pieces } of versions) {
+      if (!Number.isSafeInteger(id + 1) || seen.has(id) || !texts(pieces)) return false;
       if (was !== undefined && !seen.has(was)) return false;
-      if (id ? !seen.has(parent) : parent !== null) return false;
+      if (id ? !seen.has(parent) : parent !== null) return false; // so that all are one tree
+      if (!isPlace(from) || (to !== null && !isPlace(to))) return false;
       seen.add(id);
     }
-    if (format !== "neox-ja-story-1" || typeof title !== "string" || !(unread >= 0)) return false;
+    if (!seen.has(current)) return false;
     const story = new Story(saved);
-    versions.forEach(({ id }) => textOf(story.pieces(id)));
-    return seen.has(current);
+    return versions.every(({ id, next, unread = 0 }) => {
+      const { length } = textOf(story.pieces(id));
+      return (next === undefined || story.versions.get(next).parent === id)
+        && (unread === 0 || (isCount(unread) && unread < length));
+    });
   } catch {
     return false; // something is missing, or of another kind
   }

@@ -72,8 +72,9 @@ export class Api {
       const { status } = response;
       const { message = `HTTP ${status}`, code = "" } =
         (await response.json().catch(() => null))?.error ?? {};
-      if (status === 401) await this.hooks.askKey();
-      else if (status === 429 || (status === 503 && response.headers.has("Retry-After"))) {
+      if (status === 401) {
+        if (this.hooks.key() === key) await this.hooks.askKey(); // or it was given meanwhile
+      } else if (status === 429 || (status === 503 && response.headers.has("Retry-After"))) {
         await this.hooks.wait(Number(response.headers.get("Retry-After")) || 1, code, signal);
       } else throw new Refused(status, message);
     }

@@ -5,7 +5,7 @@
 /** @typedef {import("../manuscript/story.js").Version} Version */
 
 const ALTERNATIVES = 8; // that are asked for at every token
-const PART = /[^]{1,50000}(?:\n|$)|[^]{1,50000}/g; // the server encodes so much at once
+const PART = /[^]{1,50000}(?:\n|$)|[^]{1,50000}/gu; // the server encodes so much at once
 const SENTENCE_END = /[。！？!?」』\n]/;
 
 /** There is nothing to continue. */
