@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.server.page.conftest import BEGINNING, Desk
 
 
@@ -70,8 +72,6 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 2}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [3, 1]}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [-1, 0]}]}),
-        json.dumps({**work, "versions": [{**start, "next": 99}]}),
-        json.dumps({**work, "versions": [{**start, "next": 1}, {**one, "next": 0}]}),  # a ring
         json.dumps({**work, "versions": [{**start, "parent": 1}, one]}),
         json.dumps({**work, "versions": [start, {**one, "unread": 1}]}),  # no more than there is
         json.dumps({**work, "versions": [start, {**one, "pieces": [{"text": "雨", "id": 7}]}]}),
@@ -86,6 +86,26 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         desk.page.click("#notice button:last-child")
     desk.editor.fill("雨が")
     assert desk.stored()["title"] == "", "the tab lives on"
+
+
+@pytest.mark.parametrize("ways", [(99, None), (1, 0)], ids=["nowhere", "ring"])
+def test_a_way_that_leads_to_no_child_is_forgotten(
+    desk: Desk, tmp_path: Path, ways: tuple[int, int | None]
+) -> None:
+    start = {"id": 0, "parent": None, "made": "start", "from": [0, 0], "to": None, "pieces": []}
+    one = {**start, "id": 1, "parent": 0, "made": "typed", "pieces": [{"by": "me", "text": "雨"}]}
+    versions = [
+        {**start, "next": ways[0]},
+        {**one, **({} if ways[1] is None else {"next": ways[1]})},
+    ]
+    file = tmp_path / "work.json"
+    work = {"format": "neox-ja-story-1", "title": "題", "current": 1, "versions": versions}
+    file.write_text(json.dumps(work), encoding="utf-8")
+    desk.page.set_input_files("#file", file)
+    desk.until("document.querySelector('#editor').value === '雨'")
+    desk.page.click("#undo")
+    desk.until("document.querySelector('#editor').value === ''")
+    assert desk.page.locator("#redo").is_enabled() or ways[0] == 99
 
 
 def test_a_text_in_shift_jis_can_be_imported(desk: Desk, tmp_path: Path) -> None:

@@ -120,17 +120,38 @@ def test_a_work_that_another_tab_changed_is_read_again_during_a_run(desk: Desk) 
     assert desk.text == text, "the other tab's words were not overwritten"
 
 
-def test_a_work_that_cannot_be_kept_is_the_one_that_is_offered(desk: Desk) -> None:
+def test_a_work_that_cannot_be_kept_stays_on_the_desk_until_it_is_written_out(desk: Desk) -> None:
     desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
     desk.editor.focus()
     desk.page.keyboard.insert_text("雨")
     desk.notice.get_by_text("保存できません").wait_for()
     desk.page.click("#open-settings")
     desk.page.click("#new")
-    desk.until("document.querySelector('#editor').value === ''")
+    desk.notice.get_by_text("保存できません").wait_for()
+    assert desk.text == "雨"
     with desk.page.expect_download() as download:
         desk.page.click("#notice button")
     assert "雨" in Path(download.value.path()).read_text(encoding="utf-8")
+    desk.page.click("#open-settings")
+    desk.page.click("#new")
+    desk.until("document.querySelector('#editor').value === ''")
+
+
+def test_a_save_that_failed_makes_no_second_work(desk: Desk) -> None:
+    desk.editor.fill("雨が")
+    desk.stored()
+    desk.page.evaluate(
+        "() => { window.full = true; const set = Storage.prototype.setItem;"
+        " Storage.prototype.setItem = function (...given) {"
+        " if (window.full) throw new Error('full'); set.apply(this, given) } }"
+    )
+    desk.editor.fill("雨が降")
+    desk.notice.get_by_text("保存できません").wait_for()
+    desk.editor.fill("雨が降る")
+    desk.page.wait_for_timeout(600)
+    desk.page.evaluate("window.full = false")
+    desk.editor.fill("雨が降る。")
+    assert works(desk) == ["雨が降る。"]
 
 
 def open_without_model(desk: Desk) -> list[Route]:

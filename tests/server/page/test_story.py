@@ -94,7 +94,7 @@ def test_what_is_unread_is_kept_with_each_version(desk: Desk) -> None:
             });
         }""",
     )
-    assert found == [[10, 0], [15, 0], [0, 0]], "also of a work that kept one number for all"
+    assert found == [[10, 0], [15, 15], [0, 0]], "also of a work that kept one number for all"
 
 
 def test_a_version_that_was_gone_to_is_not_overwritten(desk: Desk) -> None:

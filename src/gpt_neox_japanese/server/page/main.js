@@ -314,7 +314,10 @@ function save() {
     }
     return true;
   }
-  notice(t("保存できません。.json に書き出してください。"), t("書き出す"), () => storage.download(kept, "json"));
+  notice(t("保存できません。.json に書き出してください。"), t("書き出す"), () => {
+    storage.download(kept, "json");
+    if (story === kept) discard(); // it is kept there
+  });
   return false;
 }
 /** What changed since the last save is not kept. */
@@ -357,9 +360,13 @@ $("open-tree").onclick = () => {
 
 // ---- Works and settings ----
 
-/** Nothing is being written. @param {Story} next the work that lies on the desk from now on */
+/**
+ * Nothing is being written. What cannot be kept stays on the desk.
+ * @param {Story} next the work that lies there from now on
+ * @returns {boolean} whether it does
+ */
 function lay(next) {
-  if (unkept) save();
+  if (unkept && !save()) return false;
   drafts.hide();
   alternatives.close(false);
   story = next;
@@ -375,12 +382,13 @@ function lay(next) {
   buttons();
   measure();
   drawTree(story, go);
+  return true;
 }
 /** @param {string} id of a work in this browser @param {boolean} [keep] what lies on the desk */
 function openWork(id, keep = true) {
   $("settings").close();
   stopped(() => {
-    if (unkept && keep) save(); // it may be the same work
+    if (unkept && keep && !save()) return; // it may be the same work
     const next = storage.load(id);
     if (!next) return notice(t("この作品は読み込めません。"));
     discard();
@@ -425,8 +433,7 @@ $("file").onchange = async () => {
   $("settings").close();
   if (!next) return notice(t("この作品は読み込めません。"));
   stopped(() => {
-    lay(next);
-    save();
+    if (lay(next)) save();
   });
 };
 for (const kind of ["txt", "json"]) {

@@ -81,10 +81,12 @@ export function save(story) {
     || write(`work:${story.id}`, JSON.parse(JSON.stringify(story, (name, value) =>
       (name === "top" ? undefined : value))));
   // Two tabs that save in one millisecond save at two times.
-  story.savedAt = Date.now() + Math.random();
-  const entry = { id: story.id, title: nameOf(story), saved: story.savedAt };
-  return kept && write("works", [entry, ...works().filter((each) => each.id !== story.id)])
-    && write("open", story.id);
+  const saved = Date.now() + Math.random();
+  const entry = { id: story.id, title: nameOf(story), saved };
+  const others = works().filter((each) => each.id !== story.id);
+  if (!kept || !write("works", [entry, ...others])) return false;
+  story.savedAt = saved;
+  return write("open", story.id);
 }
 
 /** @param {Story} story @returns {string} its title, or how it begins */

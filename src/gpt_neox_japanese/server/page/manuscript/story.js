@@ -58,8 +58,13 @@ export class Story {
     /** @type {number[]} versions that were left by undo */
     this.undone = [];
     this.cache = new Map();
-    // Works once kept one number for all versions.
-    if (saved.unread < this.text.length) this.unread ||= saved.unread;
+    for (const version of this.versions.values()) {
+      // Works once kept one number for all versions, and some shared their beginning with others.
+      if (saved.unread > 0 && saved.unread < textOf(this.pieces(version.id)).length) {
+        version.unread ??= saved.unread;
+      }
+      if (this.versions.get(version.next)?.parent !== version.id) delete version.next;
+    }
   }
 
   /** @returns {object} for JSON.stringify */
@@ -357,10 +362,9 @@ export function isStory(saved) {
     }
     if (!seen.has(current)) return false;
     const story = new Story(saved);
-    return versions.every(({ id, next, unread = 0 }) => {
+    return versions.every(({ id, unread = 0 }) => {
       const { length } = textOf(story.pieces(id));
-      return (next === undefined || story.versions.get(next).parent === id)
-        && (unread === 0 || (isCount(unread) && unread < length));
+      return unread === 0 || (isCount(unread) && unread < length);
     });
   } catch {
     return false; // something is missing, or of another kind
