@@ -46,6 +46,9 @@ def test_named_hosts_are_known(model: ServedModel) -> None:
     for given in ("NEOX.example", "neox.example:8443", "neox.example."):
         answer = Server(model, allowed_hosts=(given,)).get("/health", host="Neox.example:80")
         assert answer.status_code == 200
+    for given in ("::1", "[fe80::1]:80"):
+        assert Server(model, allowed_hosts=(given,)).get("/health", host="[::1]").status_code == 200
+        assert Server(model, allowed_hosts=(given,)).get("/health", host="").status_code == 403
     anyone = Server(model, allowed_hosts=("*",))
     assert anyone.get("/health", host="other.example").status_code == 200
 

@@ -304,3 +304,32 @@ def test_messages_that_json_cannot_hold_are_refused() -> None:
     for content in ({1}, endless, b"a"):
         with pytest.raises(ArgumentError, match="not what JSON can hold"):
             DEFAULT.encode([{"role": "user", "content": content}])
+
+
+@pytest.mark.parametrize(
+    "messages", [None, "abc", ["x"], [1], [["role", "user"]], {"role": "user", "content": "a"}]
+)
+def test_messages_of_another_form_are_refused(messages: Any) -> None:
+    with pytest.raises(ArgumentError, match="a list of objects with role and content"):
+        DEFAULT.encode(messages)
+
+
+def test_a_tag_that_takes_the_space_before_it_takes_that_of_the_answer_before_it() -> None:
+    tags = [("<|user|>", True), ("<|assistant|>", False), ("<|end|>", False)]
+    added = {
+        len(CODEC.vocabulary) + i: AddedToken(tag, special=True, lstrip=lstrip)
+        for i, (tag, lstrip) in enumerate(tags)
+    }
+    template = ChatTemplate(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        CODEC.with_added(AddedTokens(added)),
+    )
+    talk = [
+        {"role": "user", "content": "犬は？"},
+        {"role": "assistant", "content": "わん。"},
+        {"role": "user", "content": "猫は？"},
+    ]
+    answered = [*talk, {"role": "assistant", "content": "にゃあ。"}]
+    ids = template.encode_turns(answered).ids
+    assert ids[: len(template.encode(talk))] == template.encode(talk)

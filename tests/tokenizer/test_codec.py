@@ -336,3 +336,13 @@ def test_a_lone_surrogate_is_named_with_its_text_and_place(threshold: int, word:
 def test_arguments_of_the_wrong_kind_are_named(call: Callable[[Any], object]) -> None:
     with pytest.raises(TokenizationError):
         call(Codec.from_pretrained("default"))
+
+
+def test_text_that_stands_for_what_is_unknown_does_not_become_special_when_saved(
+    tmp_path: Path,
+) -> None:
+    codec = Codec(CODEC.vocabulary, unknown=CODEC.encode("猫")[0])
+    codec.save(tmp_path)
+    again = Codec.from_pretrained(tmp_path)
+    assert again.special_tokens_set == codec.special_tokens_set
+    assert again.encode("猫です한", disallowed_special="all") == codec.encode("猫です한")

@@ -166,3 +166,12 @@ def test_a_resumed_run_whose_steps_would_have_other_sizes_is_refused(
 def test_decay_and_warm_up_fit_together_whichever_is_given() -> None:
     assert made(settings=Settings(warmup=1.0)).decay == 0
     assert made(settings=Settings(decay=1.0)).warmup == 0
+
+
+def test_one_command_resumes_a_run_any_number_of_times() -> None:
+    command = Settings(batch_size=6, gradient_accumulation=4, steps=5)
+    settings = made(settings=command, processes=2)
+    for processes in (4, 4, 2, 8, 1):
+        saved = dataclasses.asdict(settings)
+        settings = complete_settings(command, facts(processes=processes), saved, 48)
+        assert settings.batch_size * settings.gradient_accumulation * processes == 48

@@ -64,8 +64,8 @@ class ServerSettings:
             )
         if self.api_key is not None:
             _check_key(self.api_key)
-        for host in self.allowed_hosts:
-            _check_host(host)
+        hosts = tuple(map(_host, self.allowed_hosts))
+        object.__setattr__(self, "allowed_hosts", hosts)
         origins = tuple(map(_origin, self.allowed_origins))
         object.__setattr__(self, "allowed_origins", origins)
 
@@ -82,12 +82,14 @@ def _check_key(key: str) -> None:
         raise ArgumentError("the API key has characters that no header can carry; use ASCII")
 
 
-def _check_host(host: str) -> None:
-    """Refuse what no request can be addressed to."""
+def _host(text: str) -> str:
+    """A host as requests name it: an IPv6 address in brackets."""
+    host = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
     if host != "*" and not re.fullmatch(_HOST, host, re.IGNORECASE):
         raise ArgumentError(
-            f"the host {short_repr(host)} is none; write a name as example.org, {_ASCII}, or *"
+            f"the host {short_repr(text)} is none; write a name as example.org, {_ASCII}, or *"
         )
+    return host
 
 
 def _origin(text: str) -> str:

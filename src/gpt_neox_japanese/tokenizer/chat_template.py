@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, TokenFinder, TokenFlags
@@ -65,7 +66,9 @@ class ChatTemplate:
         tags = sorted(codec.special_tokens_set, key=len, reverse=True)
         any_tag = "|".join(map(re.escape, tags)) or r"(?!)"
         self._tag_anywhere = re.compile(f"(?=({any_tag}))")  # those that overlap as well
-        self._tags = TokenFinder({tag: _token(tag, codec) for tag in tags})
+        tokens = {tag: _token(tag, codec) for tag in tags}
+        self._tags = TokenFinder(tokens)
+        self._takes_space_before = any(token.lstrip for _, token in tokens.values())
         # A default that neither the vocabulary nor a file knows is no token.
         defaults = {
             name: "" if codec.token_to_id(token) is None else token
@@ -126,7 +129,10 @@ class ChatTemplate:
                 )
             # Each by itself: a prompt is encoded before its answer is known.
             asked = self._ids(prompt[done:], breaker)
-            answer = self._ids(answered[len(prompt) :], breaker)
+            end = len(answered)
+            if self._takes_space_before:  # it may be that of the next message's first tag
+                end = max(len(prompt), len(answered.rstrip()))
+            answer = self._ids(answered[len(prompt) : end], breaker)
             if not answer:
                 raise ArgumentError(
                     f"the chat template writes nothing for message {number + 1}, an answer, and no"
@@ -134,7 +140,7 @@ class ChatTemplate:
                 )
             ids += asked + answer
             answers += [False] * len(asked) + [True] * len(answer)
-            done = len(answered)
+            done = end
         if not done:
             raise ArgumentError("no message is the assistant's, so there is nothing to learn")
         return Turns(ids, answers)
@@ -233,6 +239,12 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
 
 def _breaker(messages: Messages) -> str:
     """A character that none of the messages holds."""
+    is_list = isinstance(messages, Sequence) and not isinstance(messages, str)
+    if not (is_list and all(isinstance(each, Mapping) for each in messages)):
+        raise ArgumentError(
+            f"messages is {short_repr(messages)}; it must be a list of objects with role and"
+            " content"
+        )
     try:
         written = json.dumps(messages, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:

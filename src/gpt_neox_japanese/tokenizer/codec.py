@@ -6,6 +6,7 @@ import copy
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Unpack
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_integer, check_text, short_repr
-from gpt_neox_japanese.errors import TokenizationError
+from gpt_neox_japanese.errors import TokenizationError, VocabularyError
 from gpt_neox_japanese.files.model_directory import HubKwargs, find_tokenizer
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.encoding.text_encoder import TextEncoder
@@ -162,6 +163,8 @@ class Codec(TokenIds):
         """Write `vocab.txt`, `emoji.json` and `tokenizer_config.json`.
 
         A codec that is read from there gives the same ids, and so does the class of transformers.
+        Only a token for unknown characters that was ordinary text is special there, if some
+        characters have no others.
 
         Args:
             directory: Made if need be; files of these names are replaced.
@@ -170,6 +173,10 @@ class Codec(TokenIds):
             TokenizationError: The unknown token is none of the added ones any more.
         """
         unknown = None if self.unknown_id is None else self.id_to_token(self.unknown_id)
+        if unknown is not None and unknown not in self.special_tokens_set:
+            with suppress(VocabularyError):  # where a byte has no entry, it is needed
+                find_unknown_id(None, self.vocabulary, None)
+                unknown = None
         config = TokenizerConfig(self.legacy, self.clean, unknown, self._added)
         self.vocabulary.save(directory)
         config.save(Path(directory))

@@ -157,7 +157,9 @@ def _passes_of_step(given: Mapping[str, Any], before: int, windows: int, process
     """
     batch, asked, share = given["batch_size"], given["gradient_accumulation"], windows // processes
     passes = share // batch
-    if passes * batch * processes == windows and asked in (before, passes):
+    # The command that began the run may say what other processes need, at every resumption.
+    is_known = asked in (before, passes) or windows % (batch * asked) == 0
+    if passes * batch * processes == windows and is_known:
         return int(passes)
     if windows % processes:
         raise ArgumentError(
