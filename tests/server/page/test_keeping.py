@@ -209,3 +209,12 @@ def test_two_tabs_that_write_in_one_work_both_keep_what_they_wrote(desk: Desk) -
         desk.page.wait_for_timeout(200)
         texts.add(desk.text)
     assert texts == {"春の朝。雨が降る。雪になる。", "春の朝。風が吹く。止む。"}
+
+
+def test_a_text_that_was_cut_within_a_character_is_imported(desk: Desk, tmp_path: Path) -> None:
+    text = "雨が降る。" * 40
+    file = tmp_path / "work.txt"
+    file.write_bytes(text.encode()[:-1])
+    desk.page.set_input_files("#file", file)
+    desk.until("document.querySelector('#editor').value.length > 100")
+    assert desk.text == text[:-1] + "\ufffd"

@@ -132,9 +132,8 @@ export async function open(file) {
 
 /** @param {ArrayBuffer} bytes @returns {string} many Japanese texts are still in Shift_JIS */
 function decode(bytes) {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    return new TextDecoder("shift_jis", { fatal: true }).decode(bytes);
-  }
+  const text = new TextDecoder().decode(bytes);
+  const broken = text.split("\ufffd").length - 1;
+  if (broken * 100 <= text.length) return text; // UTF-8, at most damaged in a few places
+  return new TextDecoder("shift_jis", { fatal: true }).decode(bytes);
 }
