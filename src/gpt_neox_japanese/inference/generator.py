@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +25,7 @@ from gpt_neox_japanese.inference.sampling.params import (
 from gpt_neox_japanese.inference.scheduler.engine import Engine
 from gpt_neox_japanese.inference.stop_strings import StopStrings
 from gpt_neox_japanese.inference.text_stream import TextStream
+from gpt_neox_japanese.inference.texts import texts_of, warn_if_full
 from gpt_neox_japanese.inference.whole_sentences import WholeSentences
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 
@@ -195,7 +194,7 @@ class TextGenerator:
         if one:
             prompt = [cast(str, prompt)]
         streams = self._side_by_side(cast(Prompts, prompt), options)
-        texts = ["".join(_texts(stream, options)) for stream in streams]
+        texts = ["".join(texts_of(stream, options)) for stream in streams]
         return texts[0] if one else texts
 
     @overload
@@ -269,7 +268,7 @@ class TextGenerator:
             QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: The prompt holds a lone surrogate.
         """
-        return _texts(self.stream_details(prompt, **options), options)
+        return texts_of(self.stream_details(prompt, **options), options)
 
     async def astream(
         self, prompt: Prompt, **options: Unpack[GenerationKwargs]
@@ -292,7 +291,7 @@ class TextGenerator:
             async for chunk in stream:
                 if chunk.text:
                     yield chunk.text
-            _warn_if_full(stream, options)
+            warn_if_full(stream, options)
 
     def stream_details(
         self,
@@ -407,15 +406,14 @@ class TextGenerator:
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
             own: GenerationKwargs = {**options, "seed": nth_seed(seed, number)}
-            stream: TextStream | None = None
-            while stream is None:
+            while True:
                 try:
                     stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
+                    break
                 except QueueFullError:
                     if not begun:
                         raise
-                if stream is None:  # one text of this call ends first
-                    yield begun.popleft()
+                yield begun.popleft()  # one text of this call ends first
             if not own.get("stop"):  # a stop string must be found before more is written
                 stream.wait_for_many()
             begun.append(stream)
@@ -487,33 +485,6 @@ def _is_one(prompt: Prompt | Prompts) -> bool:
     if isinstance(prompt, (list, tuple)):
         return bool(prompt) and not isinstance(prompt[0], (str, Sequence, np.ndarray))
     return True
-
-
-def _texts(chunks: TextStream, options: GenerationKwargs) -> Iterator[str]:
-    for chunk in chunks:
-        if chunk.text:
-            yield chunk.text
-    _warn_if_full(chunks, options)
-
-
-def _warn_if_full(stream: TextStream, options: GenerationKwargs) -> None:
-    """Say what nothing else tells whoever sees only the text."""
-    if stream.context_is_full:
-        warnings.warn(
-            "the model's context is full: the text ends before"
-            f" max_new_tokens={options.get('max_new_tokens', 200)}; shorten the prompt, or ask for"
-            " less",
-            stacklevel=_levels_to_caller(),
-        )
-
-
-def _levels_to_caller() -> int:
-    """How many levels above who asks the first line stands that is not this package's."""
-    own, _, _ = __name__.partition(".")
-    frame, levels = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == own:
-        frame, levels = frame.f_back, levels + 1
-    return levels
 
 
 def _open_again(source: dict[str, Any]) -> TextGenerator:

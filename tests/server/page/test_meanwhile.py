@@ -40,6 +40,17 @@ def wait_for(desk: Desk, held: list[Route], number: int) -> None:
     )
 
 
+def begin_held(desk: Desk) -> Route:
+    """A run of five tokens that waits for its answer until the request goes on."""
+    held = hold(desk, "v1/completions")
+    desk.set("長さ", 5)
+    desk.editor.focus()
+    desk.page.keyboard.insert_text(BEGINNING)
+    desk.page.keyboard.press("Control+Enter")
+    wait_for(desk, held, 1)
+    return held[0]
+
+
 def works(desk: Desk) -> list[str]:
     """The beginnings of what this browser keeps."""
     desk.page.wait_for_timeout(600)  # a change is saved after a moment
@@ -219,15 +230,10 @@ def test_a_model_that_is_being_loaded_is_waited_for_and_told(desk: Desk) -> None
 
 
 def test_words_of_an_input_method_begun_during_a_run_stand_after_it(desk: Desk) -> None:
-    held = hold(desk, "v1/completions")
-    desk.set("長さ", 5)
-    desk.editor.focus()
-    desk.page.keyboard.insert_text(BEGINNING)
-    desk.page.keyboard.press("Control+Enter")
-    wait_for(desk, held, 1)
+    run = begin_held(desk)
     session = desk.page.context.new_cdp_session(desk.page)
     session.send("Input.imeSetComposition", {"text": "ね", "selectionStart": 1, "selectionEnd": 1})
-    held[0].continue_()
+    run.continue_()
     desk.wait_for_tokens(5)
     desk.wait()
     session.send("Input.insertText", {"text": "猫"})
@@ -239,18 +245,13 @@ def test_words_of_an_input_method_begun_during_a_run_stand_after_it(desk: Desk) 
 
 
 def test_words_of_an_input_method_ended_during_a_run_stand_after_it(desk: Desk) -> None:
-    held = hold(desk, "v1/completions")
-    desk.set("長さ", 5)
-    desk.editor.focus()
-    desk.page.keyboard.insert_text(BEGINNING)
-    desk.page.keyboard.press("Control+Enter")
-    wait_for(desk, held, 1)
+    run = begin_held(desk)
     session = desk.page.context.new_cdp_session(desk.page)
     for word in ("猫", "犬"):
         selection = {"selectionStart": 1, "selectionEnd": 1}
         session.send("Input.imeSetComposition", {"text": "ね", **selection})
         session.send("Input.insertText", {"text": word})
-    held[0].continue_()
+    run.continue_()
     desk.wait()
     assert desk.text.startswith(BEGINNING)
     assert desk.text.endswith("猫犬")

@@ -152,9 +152,9 @@ def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
         )
     if sizes(config) != sizes(expected):
         raise CheckpointError(f"{str(model)!r} has another shape than {str(first)!r}")
+    others = _arithmetic(expected)
     for name, value in _arithmetic(config).items():
-        other = _arithmetic(expected)[name]
-        if value != other:
+        if value != (other := others[name]):
             raise CheckpointError(
                 f"{str(model)!r} has {name} {short_repr(value)}, {str(first)!r} has"
                 f" {short_repr(other)}; a mean is of models that compute alike"
