@@ -10,10 +10,9 @@ from numba import types
 from numba.np.arrayobj import populate_array
 
 from gpt_neox_japanese.kernels.compile import Number, intrinsic, overload
+from gpt_neox_japanese.kernels.constants import BFLOAT16_NAN
 
 __all__ = ["bits_of", "float_of", "matrix_at", "to_float32", "to_stored"]
-
-_NAN = np.uint16(0x7FC0)
 
 
 @intrinsic
@@ -127,7 +126,7 @@ def _to_stored(value, like):
             odd = bits >> np.int32(16) & np.int32(1)
             rounded = np.uint16((bits + np.int32(0x7FFF) + odd) >> np.int32(16))
             # What rounding carries would make infinity or 0 of NaN.
-            return _NAN if value != value else rounded
+            return BFLOAT16_NAN if value != value else rounded
 
         return round_to_bfloat
     return lambda value, like: value

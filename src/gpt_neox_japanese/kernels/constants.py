@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BLOCK", "FLOAT_LANES", "GROUP", "MAX_FEW_ROWS", "QMAX"]
+import numpy as np
+
+__all__ = ["BFLOAT16_NAN", "BLOCK", "FLOAT_LANES", "GROUP", "MAX_FEW_ROWS", "QMAX"]
 
 GROUP = 64  # columns of int4 that share a scale
 QMAX = 2047  # the largest quantised activation: 12 bits with the sign
@@ -13,3 +15,5 @@ BLOCK = 512
 FLOAT_LANES = 16
 
 MAX_FEW_ROWS = 32  # rows of activations that GEMV multiplies; GEMM takes more
+
+BFLOAT16_NAN = np.uint16(0x7FC0)  # what every NaN becomes in bfloat16

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bfloat16_array", "bfloat16_to_float32", "float32_array", "float32_to_bfloat16"]
+from gpt_neox_japanese.kernels.constants import BFLOAT16_NAN
 
-_NAN = np.uint16(0x7FC0)
+__all__ = ["bfloat16_array", "bfloat16_to_float32", "float32_array", "float32_to_bfloat16"]
 
 
 def float32_array(numbers: NDArray[Any]) -> NDArray[np.float32]:
@@ -66,5 +66,5 @@ def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     result = (rounded >> np.uint32(16)).astype(np.uint16)
     if is_nan.any():  # what rounding carries would make infinity or 0 of it
-        result[is_nan] = _NAN
+        result[is_nan] = BFLOAT16_NAN
     return result
