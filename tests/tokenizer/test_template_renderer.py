@@ -166,6 +166,18 @@ def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatc
         TemplateRenderer(SLOW)
 
 
+def test_a_time_limit_that_cannot_be_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(TemplateRenderer("{{ name }}")) as renderer:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ArgumentError, match="can't start new thread"):
+            renderer.render({"name": "猫"})
+        monkeypatch.undo()
+        assert renderer.render({"name": "犬"}) == "犬"
+
+
 def test_a_process_that_ends_early_is_not_called_slow(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -230,7 +230,10 @@ def _compile_in_thread(compile_for: Callable[[Any], Any]) -> Callable[[Any], Any
             except BaseException as error:
                 result.set_exception(error)
 
-        threading.Thread(target=work, name="compile").start()
+        try:
+            threading.Thread(target=work, name="compile").start()
+        except RuntimeError:  # no more threads, or the program ends
+            return compile_alone(signature)
         return result.result()
 
     return compile_apart

@@ -162,7 +162,10 @@ class _Worker:
         timer = threading.Timer(_MAX_SECONDS, end_late)
         timer.daemon = True
         self.is_asked = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError as error:  # no more threads, or the program ends
+            raise ArgumentError(f"the chat template cannot be rendered: {error}") from error
         try:
             line = self._exchange(question)
         finally:

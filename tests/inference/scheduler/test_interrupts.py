@@ -164,7 +164,9 @@ def test_threads_that_read_one_stream_share_its_chunks() -> None:
         assert sorted("".join(map("".join, read))) == sorted(expected)
 
 
-def test_where_no_more_threads_can_be_had_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_written_where_no_more_threads_can_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     start = threading.Thread.start
     left = [0]
 
@@ -174,14 +176,15 @@ def test_where_no_more_threads_can_be_had_an_error_says_so(monkeypatch: pytest.M
         left[0] -= 1
         start(thread)
 
+    expected = TextGenerator.load().generate("猫は", max_new_tokens=30, temperature=0)
     with TextGenerator.load(threads=3) as generator:
         monkeypatch.setattr(threading.Thread, "start", start_if_any_is_left)
-        for number in (0, 1, 2):  # not even the loop; the loop alone; one worker of two
+        with pytest.raises(GenerationError, match="can't start new thread"):
+            generator.generate("猫は", max_new_tokens=5)
+        for number in (1, 2):  # the loop alone; one worker of two
             left[0] = number
-            with pytest.raises(GenerationError, match="can't start new thread"):
-                generator.generate("猫は", max_new_tokens=5)
+            assert generator.generate("猫は", max_new_tokens=30, temperature=0) == expected
         monkeypatch.undo()
-        expected = TextGenerator.load().generate("猫は", max_new_tokens=30, temperature=0)
         assert generator.generate("猫は", max_new_tokens=30, temperature=0) == expected
 
 
@@ -274,3 +277,46 @@ def test_a_program_ends_quietly_in_the_middle_of_a_text(program: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+_DAEMON = """
+import atexit, threading, time
+atexit.register(time.sleep, 0.5)  # after the engines were closed
+from gpt_neox_japanese import TextGenerator
+g = TextGenerator.load()
+def write():
+    while True:
+        g.generate("猫", max_new_tokens=400, min_new_tokens=400)
+threading.Thread(target=write, daemon=True).start()
+next(g.stream("猫", max_new_tokens=400))
+"""
+
+
+def test_a_daemon_thread_has_no_error_because_its_program_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _DAEMON], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+_AFTER_MAIN = """
+import threading, time
+from gpt_neox_japanese import TextGenerator
+g = TextGenerator.load(threads=2)
+def refuse(thread):  # as Python does from 3.12 on
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+def write():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    threading.Thread.start = refuse
+    print(g.generate("猫は", max_new_tokens=30, temperature=0))
+threading.Thread(target=write).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_gets_its_text() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", _AFTER_MAIN], capture_output=True, timeout=120
+    )
+    expected = TextGenerator.load().generate("猫は", max_new_tokens=30, temperature=0)
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, expected + "\n", b"")

@@ -24,7 +24,8 @@ class ThreadPool:
     The caller's thread is one of them, and only one thread at a time may call. A step is complete
     when its work is, wherever the other threads are: they spin for a moment until the next step
     begins, and then sleep. They end when the pool is closed or no longer used. A forked process
-    starts threads of its own with its first step.
+    starts threads of its own with its first step. While no threads can be had, the caller's does
+    all the work.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -33,10 +34,10 @@ class ThreadPool:
 
     def step(self) -> None:
         """Do what `workspace.batch` and `workspace.tokens` say."""
-        if self._workers is None or not self._workers.are_of_this_process():
-            self._start()
-            assert self._workers is not None
-        self._workers.begin_step()
+        workers = self._workers
+        if workers is None or not workers.are_of_this_process():
+            workers = self._start()
+        workers.begin_step()
         # Which step it is stands in the shared counters alone: there is no second count that could
         # come to differ from it.
         run_steps(self._workspace, 0, int(self._workspace.counters[GO]) - 1, 1, -1)
@@ -48,12 +49,14 @@ class ThreadPool:
             self._workers.join()
             self._workers = None
 
-    def _start(self) -> None:
+    def _start(self) -> _Workers:
+        self._workers = None
         self._workspace.counters[:] = 0
         workers = _Workers(self._workspace)
-        workers.start()
-        weakref.finalize(self, workers.end)
-        self._workers = workers
+        if workers.start():  # else the next step tries again
+            weakref.finalize(self, workers.end)
+            self._workers = workers
+        return workers
 
 
 class _Workers:
@@ -70,14 +73,16 @@ class _Workers:
             for thread_id in range(1, len(workspace.normed))
         ]
 
-    def start(self) -> None:
+    def start(self) -> bool:
+        """Start all of them or, where the system or a program that ends gives too few, none."""
         try:
             for thread in self._threads:
                 thread.start()
-        except RuntimeError:  # no more threads: those that began must not see the next step
+        except RuntimeError:
             self.end()
             self.join()
-            raise
+            return False
+        return True
 
     def are_of_this_process(self) -> bool:
         return self._process == os.getpid()

@@ -28,6 +28,10 @@ from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.inference.network import Network
 from gpt_neox_japanese.inference.sampling.sampler import Sampler, SamplingParams
 from gpt_neox_japanese.inference.scheduler import MAX_WAITING
+from gpt_neox_japanese.inference.scheduler.program_end import (
+    note_that_program_ends,
+    rest_if_program_ends,
+)
 from gpt_neox_japanese.inference.scheduler.prompt_lookup import PromptLookup
 from gpt_neox_japanese.inference.scheduler.request import Request
 from gpt_neox_japanese.inference.scheduler.scheduler import Scheduler
@@ -163,8 +167,7 @@ class Engine:
 
     def _wait_for_slot(self, request: Request) -> None:
         """Put a request into the queue, and see to it that a loop runs."""
-        if self._closed:
-            raise _closed_error()
+        self._check_open()
         # Whoever gets a slot with the next step does not wait.
         num_free = max(self.network.slots - self.num_running, 0)
         if len(self._scheduler.waiting) + len(self._arrived) >= self._max_waiting + num_free:
@@ -172,17 +175,13 @@ class Engine:
             if waiting >= self._max_waiting:
                 raise QueueFullError(f"{waiting} requests are waiting already; try again later")
         self._arrived.append(request)
-        if self._closed:  # since it was asked above
-            request.fail(_closed_error())
-            raise _closed_error()
-        if self._token.qsize():
-            try:
-                threading.Thread(target=self._run, name="neox-ja engine", daemon=True).start()
-            except RuntimeError as error:
-                request.cancelled = True
-                raise GenerationError(
-                    f"the engine cannot run: {error}; end some threads"
-                ) from error
+        try:
+            self._check_open()  # it may have been closed since
+            if self._token.qsize():
+                self._start_loop()
+        except GenerationError:
+            request.cancelled = True
+            raise
 
     def _waiting(self) -> list[Request]:
         """Who waits for a slot, the first first."""
@@ -197,6 +196,23 @@ class Engine:
             return 0
         waiting = self._waiting()
         return waiting.index(request) + 1 if request in waiting else 0
+
+    def _check_open(self) -> None:
+        if self._closed:
+            rest_if_program_ends()
+            raise _closed_error()
+
+    def _start_loop(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="neox-ja engine", daemon=True).start()
+        except RuntimeError as error:
+            if threading.main_thread().is_alive():
+                raise GenerationError(
+                    f"the engine cannot run: {error}; end some threads"
+                ) from error
+            # From 3.12 on Python starts no thread any more when the main one has ended. Then no
+            # signal handler runs elsewhere, and the caller's thread will do.
+            self._run()
 
     def _run(self) -> None:
         """Run steps until there is nothing to do, unless another thread does so already."""
@@ -298,6 +314,7 @@ def _start_all_afresh() -> None:
 
 def _end_all() -> None:
     """Let the last steps end, so that no thread computes while Python takes itself apart."""
+    note_that_program_ends()
     for engine in _living():
         engine._close(timeout=_SECONDS_FOR_LAST_STEP)
 

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 from gpt_neox_japanese.errors import GenerationError
 from gpt_neox_japanese.inference.sampling.sampler import Choice
+from gpt_neox_japanese.inference.scheduler.program_end import rest_if_program_ends
 from gpt_neox_japanese.inference.scheduler.request import FinishReason, Request
 
 __all__ = ["TokenStream"]
@@ -176,6 +177,7 @@ class TokenStream(Iterator[Choice], AsyncIterator[Choice]):
             return choice
         if finished:
             if request.error is not None:
+                rest_if_program_ends()
                 raise request.error
             raise StopIteration
         return None
