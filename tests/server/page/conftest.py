@@ -42,6 +42,11 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+# What a failed test says: the text, the branch, what has the focus, what the page tells.
+_WHERE = """[document.querySelector("#editor").value, document.querySelector("#tree").innerText,
+  document.activeElement.outerHTML.slice(0, 200), document.querySelector("#notice").innerText]"""
+
+
 class Desk:
     """The page in a tab, and what a writer does with it.
 
@@ -94,7 +99,7 @@ class Desk:
         """Until an expression is true. The page forbids `eval`, which `wait_for_function` uses."""
         deadline = time.monotonic() + 20
         while not self.page.evaluate(expression):
-            assert time.monotonic() < deadline, expression
+            assert time.monotonic() < deadline, (expression, *self.page.evaluate(_WHERE))
             self.page.wait_for_timeout(20)
 
     def wait_for_tokens(self, at_least: int) -> Locator:
