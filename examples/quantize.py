@@ -3,7 +3,7 @@
     python examples/quantize.py
     python examples/quantize.py CHECKPOINT OUTPUT
 
-The same as `neox-ja convert CHECKPOINT --to int8 --output OUTPUT`. `bits=4` is half of it again.
+The same as `neox-ja convert CHECKPOINT --to int8 --output OUTPUT`. `bits=4` is a third less again.
 What is made is a checkpoint like any other: `from_pretrained` of this package's classes reads it.
 """
 
