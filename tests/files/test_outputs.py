@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,70 @@ def test_what_somebody_keeps_under_the_name_of_a_growing_result_stays(
     ):
         pytest.fail("it was begun")
     assert (partial / "letter").read_text(encoding="utf-8") == "keep"
+
+
+def test_of_two_runs_with_one_output_the_second_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    partial = partial_directory(output, "converted")
+    with growing(partial, output, "config.json"):
+        (partial / "config.json").write_text("first", encoding="utf-8")
+        with (
+            pytest.raises(OutputError, match="another run is writing"),
+            growing(partial, output, "config.json"),
+        ):
+            pytest.fail("it was begun")
+    assert (output / "config.json").read_text(encoding="utf-8") == "first"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from gpt_neox_japanese.files.outputs import growing, partial_directory
+output = Path(sys.argv[1])
+with growing(partial_directory(output, "converted"), output, "config.json"):
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path, is_there: bool) -> None:
+    output = tmp_path / "model"
+    if is_there:
+        output.mkdir()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(output)], check=False)
+    assert killed.returncode == 9
+    assert len(list((output if is_there else tmp_path).iterdir())) == 2
+    partial = partial_directory(output, "converted")
+    check_output(output, partial=partial)
+    with growing(partial, output, "config.json"):
+        (partial / "config.json").touch()
+    assert list(tmp_path.rglob("*")) == [output, output / "config.json"]
+
+
+@pytest.mark.parametrize("kind", ["new directory", "empty directory", "file"])
+@pytest.mark.parametrize("has_links", [False, True])
+def test_what_comes_to_the_output_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, has_links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    output = tmp_path / "model"
+    if kind == "empty directory":
+        output.mkdir()
+    partial = partial_directory(output, "converted")
+    letter = output if kind == "file" else output / "file"
+
+    def write() -> None:
+        with growing(partial, output, "file", is_file=kind == "file"):
+            (partial / "file").touch()
+            letter.parent.mkdir(exist_ok=True)
+            letter.write_text("keep", encoding="utf-8")
+
+    with pytest.raises(OutputError, match=r"exists.*; choose another or remove it"):
+        write()
+    assert letter.read_text(encoding="utf-8") == "keep"
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [letter]

@@ -64,6 +64,27 @@ def test_a_run_with_other_settings_or_without_resume_is_refused(tmp_path: Path) 
     finished(tmp_path / "out")
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_living_run_writes_is_taken_by_no_other(tmp_path: Path, resume: bool) -> None:
+    interrupted(tmp_path / "out")
+    with opened(tmp_path / "out", resume=True) as files:
+        with pytest.raises(OutputError, match="another run is writing"):
+            opened(tmp_path / "out", resume=resume)
+        files.append("b", b"two")
+        files.publish()
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_came_to_the_output_meanwhile_can_be_moved_away(tmp_path: Path) -> None:
+    interrupted(tmp_path / "out")
+    with opened(tmp_path / "out", resume=True) as files:
+        (tmp_path / "out").touch()
+        with pytest.raises(OutputError, match="exists and is a file"):
+            files.publish()
+    (tmp_path / "out").unlink()
+    finished(tmp_path / "out")
+
+
 def test_a_file_that_has_lost_data_is_refused(tmp_path: Path) -> None:
     interrupted(tmp_path / "out")
     (tmp_path / ".out.partial" / "a").write_bytes(b"o")

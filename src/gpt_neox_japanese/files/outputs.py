@@ -5,7 +5,8 @@ a crash leaves no half of it is `atomic`.
 
 A result grows in a hidden directory and is then given its place by renaming. That directory is
 beside the result where there is none yet. A directory that is there already, and empty, may be
-`.`, a link or a mounted disk, which cannot be replaced: there it is inside.
+`.`, a link or a mounted disk, which cannot be replaced: there it is inside. One run at a time has
+it, by a lock that is beside it, and nothing that came to the output meanwhile is overwritten.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpt_neox_japanese.errors import OutputError
@@ -24,6 +25,7 @@ __all__ = [
     "check_output",
     "check_writable",
     "growing",
+    "locked",
     "make_partial",
     "partial_directory",
     "publish",
@@ -58,7 +60,7 @@ def check_output(
         names = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
     except OSError as error:
         raise OutputError(f"--output {output} cannot be read: {error.strerror}") from error
-    if names - ({partial.name} if partial else set()):
+    if names - ({partial.name, _lock_of(partial).name} if partial else set()):
         raise OutputError(f"--output {output} exists and is not empty; {remedy}")
 
 
@@ -102,11 +104,64 @@ def partial_directory(output: Path, work: str) -> Path:
     return real / f".{work}"
 
 
+@contextmanager
+def locked(partial: Path, output: object) -> Iterator[None]:
+    """Keep other runs from the directory in which a result grows.
+
+    The system takes the lock from a process that ends, also where that leaves the lock's file.
+
+    Args:
+        partial: What `partial_directory` gave.
+        output: What `--output` names, for the message.
+
+    Raises:
+        OutputError: Another run has it, or a lock is not possible there.
+        OSError: The disk is full or fails.
+    """
+    from filelock import FileLock, Timeout
+
+    file = _lock_of(partial)
+    lock = FileLock(file)
+    with _refusals(output):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+    # A lock whose file is gone keeps nobody out: the run that had it ended at this moment.
+    if not (lock.is_locked and file.exists()):
+        lock.release()
+        raise OutputError(
+            f"another run is writing --output {output}; wait for it, or choose another"
+        )
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # Windows, where releasing removes it
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
+
+
+@contextmanager
+def _refusals(output: object) -> Iterator[None]:
+    """Tell a place that cannot be written from a disk that fails."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise
+        raise OutputError(
+            f"--output {output} cannot be made: {error.strerror}; choose another"
+        ) from error
+
+
 def make_partial(partial: Path, output: object) -> None:
     """Make the directory in which a result grows, in the place of one that a killed run left.
 
     Args:
-        partial: What `partial_directory` gave.
+        partial: What `partial_directory` gave; this run has `locked` it.
         output: What `--output` names, for the message.
 
     Raises:
@@ -120,15 +175,9 @@ def make_partial(partial: Path, output: object) -> None:
                 f"remove it, or choose another --output than {output}"
             )
         shutil.rmtree(partial)
-    try:
+    with _refusals(output):
         partial.mkdir(parents=True)
         (partial / MARKER).touch()
-    except OSError as error:
-        if error.errno in _OF_THE_DISK:
-            raise
-        raise OutputError(
-            f"--output {output} cannot be made: {error.strerror}; choose another"
-        ) from error
 
 
 def _is_ours(partial: Path) -> bool:
@@ -151,20 +200,22 @@ def growing(partial: Path, output: Path, last: str, *, is_file: bool = False) ->
         is_file: Whether the result is that file alone.
 
     Raises:
-        OutputError: The directory cannot be made, or something of its name is not ours.
+        OutputError: The directory cannot be made, something of its name is not ours, another run
+            has it, or something has come to the output meanwhile.
         OSError: The disk is full or fails.
     """
-    make_partial(partial, output)
-    try:
-        yield
-        if is_file:
-            publish_file(partial / last, output)
-            shutil.rmtree(partial)
-        else:
-            publish(partial, output, last)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with locked(partial, output):
+        make_partial(partial, output)
+        try:
+            yield
+            if is_file:
+                publish_file(partial / last, output)
+                shutil.rmtree(partial)
+            else:
+                publish(partial, output, last)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def publish(partial: Path, output: Path, last: str) -> None:
@@ -174,7 +225,12 @@ def publish(partial: Path, output: Path, last: str) -> None:
         partial: What `partial_directory` gave; it is gone afterwards.
         output: A directory that is empty or does not exist.
         last: The file by which others know that a directory is complete.
+
+    Raises:
+        OutputError: Something has come to the output meanwhile.
+        OSError: That is not possible.
     """
+    check_output(output, partial=partial)
     (partial / MARKER).unlink(missing_ok=True)
     real = target(output)
     if not real.is_dir():
@@ -186,16 +242,25 @@ def publish(partial: Path, output: Path, last: str) -> None:
 
 
 def publish_file(file: Path, output: Path) -> None:
-    """Move a complete file to its place, where there is none yet.
+    """Move a complete file to its place.
 
     Args:
         file: On the same file system as `output`.
-        output: Where it goes; links are followed.
+        output: Where it goes, and nothing is; links are followed.
 
     Raises:
+        OutputError: Something has come to the output meanwhile.
         OSError: That is not possible.
     """
-    file.rename(target(output))
+    place = target(output)
+    try:
+        os.link(file, place)  # replaces nothing, as a renaming may
+    except OSError as error:  # also where the file system has no links
+        if os.path.lexists(place):
+            raise OutputError(f"--output {output} exists; choose another or remove it") from error
+        file.rename(place)
+    else:
+        file.unlink()
 
 
 def target(output: Path) -> Path:

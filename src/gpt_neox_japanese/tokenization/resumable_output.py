@@ -68,7 +68,7 @@ class ResumableOutput:
         counts: What was counted in them.
 
     Raises:
-        OutputError: `output` exists, or cannot be written.
+        OutputError: `output` exists, cannot be written, or another run is writing it.
         RemoteError: It is elsewhere, and cannot be written.
         DataError: An interrupted run is in the way, it had other settings, or what it left is
             damaged.
@@ -111,13 +111,16 @@ class ResumableOutput:
         self.counts: Counter[str] = Counter()
         self._sizes: dict[str, int] = {}
         self._open: dict[str, IO[bytes]] = {}
-        resumed = os.path.lexists(self.directory / JOURNAL)
-        if resumed:
-            self._restore(resume)
-        else:
-            outputs.make_partial(self.directory, output)
-        if isinstance(output, RemotePath):
-            self._check_remote(output, resumed)
+        with ExitStack() as lock:
+            lock.enter_context(outputs.locked(self.directory, output))
+            resumed = os.path.lexists(self.directory / JOURNAL)
+            if resumed:
+                self._restore(resume)
+            else:
+                outputs.make_partial(self.directory, output)
+            if isinstance(output, RemotePath):
+                self._check_remote(output, resumed)
+            self._lock = lock.pop_all()
         self._written = time.monotonic()
         self._safe = self._state()
 
@@ -175,6 +178,7 @@ class ResumableOutput:
         """Close the files and move them to their place.
 
         Raises:
+            OutputError: Something has come to their place meanwhile.
             OSError: That is not possible.
             RemoteError: Their place is elsewhere, and cannot be written.
         """
@@ -196,12 +200,15 @@ class ResumableOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if error is not None and self._safe["blocks"]:
-            self._save()
-            print(f"{self.directory} keeps what is done; continue with --resume", file=sys.stderr)
-        self._close()
-        if error is not None and not self._safe["blocks"]:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        with self._lock:
+            if error is not None and self._safe["blocks"]:
+                self._save()
+                print(
+                    f"{self.directory} keeps what is done; continue with --resume", file=sys.stderr
+                )
+            self._close()
+            if error is not None and not self._safe["blocks"]:
+                shutil.rmtree(self.directory, ignore_errors=True)
 
     def _check_remote(self, output: RemotePath, resumed: bool) -> None:
         """Look whether the result can be copied before work goes into it."""
