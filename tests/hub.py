@@ -96,6 +96,8 @@ class Hub(BaseHTTPRequestHandler):
                 file.write_bytes(self.large[line["value"]["oid"]])
             elif line["key"] == "file":
                 file.write_bytes(base64.b64decode(line["value"]["content"]))
+            elif line["key"] == "deletedFile":
+                file.unlink()
         commit = f"{address}/{parts[2]}/{parts[3]}/commit/{REVISION}"
         return {"commitUrl": commit, "commitOid": REVISION, "pullRequestUrl": None}
 

@@ -276,6 +276,23 @@ def test_the_default_model_published_is_read_by_transformers_alone_with_equal_id
     assert json.loads(process(READ, hub, tmp_path, "someone/default", prompts)) == ours(PROMPTS)
 
 
+def test_what_an_older_model_left_goes_with_the_commit(
+    finished: Path, hub: str, tmp_path: Path
+) -> None:
+    there = tmp_path / "published" / "cat"
+    there.mkdir(parents=True)
+    of_a_model = (
+        *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
+        *("chat_template.jinja", "adapter_config.json"),
+    )
+    of_others = (".gitattributes", "LICENSE", "loss.png")
+    for name in (*of_a_model, *of_others):
+        (there / name).write_text("old", encoding="utf-8")
+    process(PUBLISH, hub, tmp_path, "publish", finished, "someone/cat", "--license", "mit")
+    sent = publication(finished, "someone/cat", license_id="mit").files
+    assert {file.name for file in there.iterdir()} == {*sent, "README.md", *of_others}
+
+
 def test_push_to_hub_of_our_classes_is_read_back_with_equal_ids(hub: str, tmp_path: Path) -> None:
     directory = default_model_directory()
     process(PUSH, hub, tmp_path, directory, "someone/pushed")

@@ -14,6 +14,7 @@ from gpt_neox_japanese.errors import CheckpointError
 
 __all__ = [
     "DEFAULT",
+    "MODEL_FILES",
     "TOKENIZER_FILES",
     "HubKwargs",
     "fetch_weights",
@@ -41,6 +42,9 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model*")
 _CONFIG_FILES = ("config.json", "generation_config.json")
 _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+MODEL_FILES = (*TOKENIZER_FILES, *_CONFIG_FILES, *_SAFETENSORS, *_PICKLES, *_ADAPTER_FILES)
+"""Patterns of the names that are read of a model's directory or repository."""
 
 
 class HubKwargs(TypedDict, total=False):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
 from gpt_neox_japanese.files.model_config import refuse_adapter
-from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.model_directory import MODEL_FILES, TOKENIZER_FILES
 from gpt_neox_japanese.files.remote import without_secrets
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.training.report.model_card import model_card, run_of
@@ -99,6 +100,9 @@ def _page_of(file: Path) -> str:
 def publish(what: Publication, *, private: bool = False) -> str:
     """Send a model to the Hub, as one commit to a repository that is made if need be.
 
+    Where an older model is there, the commit removes those of its files that this one lacks:
+    readers would take them for this one's.
+
     The address of the Hub and the token are those of huggingface_hub: `HF_ENDPOINT`, `HF_TOKEN`, or
     what `hf auth login` keeps.
 
@@ -112,15 +116,21 @@ def publish(what: Publication, *, private: bool = False) -> str:
     Raises:
         RemoteError: The Hub does not answer or refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    operations = [CommitOperationAdd(name, str(file)) for name, file in what.files.items()]
-    operations.append(CommitOperationAdd(PAGE, what.page.encode()))
+    added = [CommitOperationAdd(name, str(file)) for name, file in what.files.items()]
+    added.append(CommitOperationAdd(PAGE, what.page.encode()))
     api = HfApi()
     try:
         api.create_repo(what.repository, private=private, exist_ok=True)
+        there = api.list_repo_files(what.repository)
+        removed = [
+            CommitOperationDelete(name)
+            for name in there
+            if _is_of_a_model(name) and name not in what.files
+        ]
         commit = api.create_commit(
-            what.repository, operations, commit_message="The model and its page"
+            what.repository, [*added, *removed], commit_message="The model and its page"
         )
     except Exception as error:  # of HTTP, of the Hub, of its page's fields
         reason = without_secrets(" ".join(str(error).split()))
@@ -129,3 +139,7 @@ def publish(what: Publication, *, private: bool = False) -> str:
             " of `hf auth login`?"
         ) from None
     return str(commit.commit_url)
+
+
+def _is_of_a_model(name: str) -> bool:
+    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
