@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese import TextGenerator, default_model_directory
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
@@ -226,6 +227,56 @@ def test_what_cannot_be_published_is_refused(finished: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="a pickle is not published"):
         publication(pickled, "someone/cat", license_id="mit")
     assert_refused(run("publish", finished, "cat"), "'cat' is no repository")
+
+
+@pytest.fixture
+def sharded(finished: Path, tmp_path: Path) -> Path:
+    """The model of `finished` in two shards, beside files that the index does not name."""
+    directory = shutil.copytree(finished, tmp_path / "sharded")
+    tensors = load_file(directory / "model.safetensors")
+    first = dict([tensors.popitem()])
+    shards = {"model-1.safetensors": first, "model-2.safetensors": tensors}
+    for name, shard in shards.items():
+        save_file(shard, directory / name)
+    where = {tensor: name for name, shard in shards.items() for tensor in shard}
+    index = json.dumps({"metadata": {}, "weight_map": where})
+    (directory / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    (directory / "model.safetensors").rename(directory / "model-old.safetensors")
+    (directory / "model-older.safetensors").symlink_to("nowhere")
+    return directory
+
+
+def test_of_the_weights_those_are_sent_that_are_read(sharded: Path) -> None:
+    sent = publication(sharded, "someone/cat", license_id="mit").files
+    shards = ["model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"]
+    assert sorted(name for name in sent if name.startswith("model")) == shards
+
+
+def test_weights_that_nobody_could_load_are_not_sent(sharded: Path) -> None:
+    def refused(match: str) -> None:
+        with pytest.raises(CheckpointError, match=match):
+            publication(sharded, "someone/cat", license_id="mit")
+
+    index, shard = sharded / "model.safetensors.index.json", sharded / "model-2.safetensors"
+    text, data = index.read_text(encoding="utf-8"), shard.read_bytes()
+    shard.write_bytes(data[:-8])
+    refused(r"model-2\.safetensors.* is broken")
+    shard.unlink()
+    refused(r"model-2\.safetensors")
+    shard.write_bytes((sharded / "model-1.safetensors").read_bytes())
+    refused("is missing")
+    (sharded / "weights.safetensors").write_bytes(data)
+    index.write_text(text.replace("model-2", "weights"), encoding="utf-8")
+    refused(r"names the file 'weights\.safetensors'.*; rename it")
+    (sharded / "model.safetensors").symlink_to("nowhere")
+    refused(r"model\.safetensors")
+
+
+def test_a_link_to_nothing_is_named(finished: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(finished, tmp_path / "mine")
+    (mine / "chat_template.jinja").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja is no file.*put the file"):
+        publication(mine, "someone/cat", license_id="mit")
 
 
 def test_a_dry_run_prints_the_page_and_sends_nothing(finished: Path) -> None:

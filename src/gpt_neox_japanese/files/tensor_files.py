@@ -28,10 +28,12 @@ from gpt_neox_japanese.files.regular_files import check_regular
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["read_pickle", "read_tensors", "read_weights"]
+__all__ = ["SAFETENSORS", "read_pickle", "read_tensors", "read_weights", "weight_files"]
+
+SAFETENSORS = "model.safetensors"
+_PICKLE = "pytorch_model.bin"
 
 _Arrays = dict[str, NDArray[Any]]
-_Reader = Callable[[Path], _Arrays]
 _Read = TypeVar("_Read")
 
 # What safetensors calls the dtypes that are read, and NumPy; it has no bfloat16.
@@ -60,21 +62,34 @@ def read_weights(directory: Path) -> _Arrays:
     Raises:
         CheckpointError: No weights are there, a file is broken, or an index points elsewhere.
     """
-    kinds: dict[str, _Reader] = {
-        "model.safetensors": map_safetensors,
-        "pytorch_model.bin": _load_pickle,
-    }
-    for name, read in kinds.items():
-        if os.path.lexists(directory / name):
-            return _read(directory / name, read)
-        index = directory / f"{name}.index.json"
+    form, files = weight_files(directory)
+    read = map_safetensors if form == SAFETENSORS else _load_pickle
+    weights: _Arrays = {}
+    for file in files:
+        weights.update(_read(file, read))
+    return weights
+
+
+def weight_files(directory: Path) -> tuple[str, list[Path]]:
+    """Find the files of a checkpoint's tensors; they need not be there where an index names them.
+
+    Args:
+        directory: Of a model.
+
+    Returns:
+        `SAFETENSORS` or the name of the pickle, whether or not it is in shards; and the files.
+
+    Raises:
+        CheckpointError: No weights are there, or an index points elsewhere.
+    """
+    for form in (SAFETENSORS, _PICKLE):
+        if os.path.lexists(directory / form):
+            return form, [directory / form]
+        index = directory / f"{form}.index.json"
         if os.path.lexists(index):
-            weights: _Arrays = {}
-            for file in read_index(index):
-                weights.update(_read(file, read))
-            return weights
+            return form, read_index(index)
     raise CheckpointError(
-        f"{str(directory)!r} has no weights; put model.safetensors or pytorch_model.bin there"
+        f"{str(directory)!r} has no weights; put {SAFETENSORS} or {_PICKLE} there"
     )
 
 

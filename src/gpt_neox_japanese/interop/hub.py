@@ -6,6 +6,7 @@ stranger's code to read the model, and whoever wants ours installs a package of 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +16,9 @@ from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
 from gpt_neox_japanese.files.model_config import refuse_adapter
 from gpt_neox_japanese.files.model_directory import MODEL_FILES, TOKENIZER_FILES
 from gpt_neox_japanese.files.remote import without_secrets
+from gpt_neox_japanese.files.tensor_files import SAFETENSORS, read_weights, weight_files
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.training.report.model_card import model_card, run_of
 from gpt_neox_japanese.training.report.page import PICTURE
 
@@ -23,9 +26,10 @@ __all__ = ["Publication", "publication", "publish"]
 
 PAGE = "README.md"
 
+_WEIGHTS = "model*.safetensors"
+
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*", re.ASCII)
-_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -60,23 +64,14 @@ def publication(
     Raises:
         ArgumentError: The repository or the licence is no such name, or the licence is missing.
         CheckpointError: The directory is no model that others can load: adapters, a pickle, files
-            that do not fit together; or its README.md is not UTF-8.
+            that are missing, broken or do not fit together; or its README.md is not UTF-8.
         VocabularyError: The vocabulary is missing or broken.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise ArgumentError(f"{repository!r} is no repository; write owner/name")
     if license_id is not None and not _LICENSE.fullmatch(license_id):
         raise ArgumentError(f"{license_id!r} is no licence; write its name on the Hub: apache-2.0")
-    refuse_adapter(directory)
-    Checkpoint.open(str(directory.resolve()))
-    weights = sorted(directory.glob("model*.safetensors"))
-    if not weights:
-        raise CheckpointError(
-            f"{directory} has no model.safetensors, and a pickle is not published; make one with"
-            " `neox-ja convert --to bf16`"
-        )
-    names = [*_MODEL_FILES, *TOKENIZER_FILES, *(file.name for file in weights)]
-    files = {name: directory / name for name in names if (directory / name).is_file()}
+    files = _model_files(directory)
     run = run_of(directory)
     if run is not None and (run / PICTURE).is_file():
         files[PICTURE] = run / PICTURE
@@ -88,6 +83,40 @@ def publication(
         )
     page = model_card(directory, repository, license_id=license_id, data=data)
     return Publication(repository, files, page)
+
+
+def _model_files(directory: Path) -> dict[str, Path]:
+    """What makes a model, by name, if all of it is there and fits together."""
+    refuse_adapter(directory)
+    checkpoint = Checkpoint.open(str(directory.resolve()))
+    weights = _names_of_weights(directory)
+    check_tensors(checkpoint.config, read_weights(directory), str(directory))
+    names = ["config.json", "generation_config.json", *TOKENIZER_FILES, *weights]
+    files = {name: directory / name for name in names if os.path.lexists(directory / name)}
+    for file in files.values():
+        if not file.is_file():
+            raise CheckpointError(f"{file} is no file, or a link to none; put the file there")
+    return files
+
+
+def _names_of_weights(directory: Path) -> list[str]:
+    form, files = weight_files(directory)
+    if form != SAFETENSORS:
+        raise CheckpointError(
+            f"{directory} has no {SAFETENSORS}, and a pickle is not published; make one with"
+            " `neox-ja convert --to bf16`"
+        )
+    names = [file.name for file in files]
+    if names == [SAFETENSORS]:
+        return names
+    index = f"{SAFETENSORS}.index.json"
+    for name in names:
+        if not fnmatchcase(name, _WEIGHTS):
+            raise CheckpointError(
+                f"{directory / index} names the file {name!r}, and on the Hub only {_WEIGHTS} is"
+                " looked for; rename it, and there too"
+            )
+    return [index, *names]
 
 
 def _page_of(file: Path) -> str:

@@ -13,6 +13,7 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config
 from gpt_neox_japanese.files.model_directory import DEFAULT, is_hub_id
+from gpt_neox_japanese.files.tensor_files import weight_files
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.conversations import CHAT_TEMPLATE
 from gpt_neox_japanese.training.data.run_data import DATA_RECORD
@@ -57,7 +58,7 @@ def model_card(
         Markdown, with the Hub's fields before it.
 
     Raises:
-        CheckpointError: `config.json` is broken.
+        CheckpointError: `config.json` is broken, or there are no weights.
         VocabularyError: The vocabulary is missing or broken.
     """
     config, codec, run = read_config(directory), Codec.load(directory), run_of(directory)
@@ -93,7 +94,7 @@ def model_card(
 
 
 def _of_model(directory: Path, config: Mapping[str, Any], codec: Codec) -> dict[str, str]:
-    size = sum(file.stat().st_size for file in directory.glob("model*.safetensors"))
+    size = sum(file.stat().st_size for file in weight_files(directory)[1])
     stored = config.get("dtype") or config.get("torch_dtype") or "float32"
     if "quantization_config" in config:
         stored = f"{config['quantization_config'].get('bits', 'fewer')} bits, of gpt-neox-japanese"
