@@ -201,6 +201,9 @@ def test_a_page_that_somebody_wrote_is_taken_as_it_is(finished: Path, tmp_path: 
     page = "---\nlicense: cc0-1.0\n---\n\n# 私の模型\n"
     (mine / "README.md").write_text(page, encoding="utf-8")
     assert publication(mine, "someone/mine").page == page
+    for said in ({"license_id": "mit"}, {"data": "青空文庫。"}):
+        with pytest.raises(ArgumentError, match=r"README\.md is the page.*; write there"):
+            publication(mine, "someone/mine", **said)
 
 
 def test_a_page_that_is_not_utf8_is_refused_with_the_remedy(finished: Path, tmp_path: Path) -> None:

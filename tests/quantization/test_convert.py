@@ -46,6 +46,15 @@ def test_everything_else_of_a_directory_comes_along(tmp_path: Path) -> None:
     assert config["modules"][DENSE.removesuffix(".weight")] == 4
 
 
+def test_the_page_of_the_source_stays_there(tmp_path: Path) -> None:
+    source = source_with(tmp_path / "source", {})
+    for name in ("README.md", "LICENSE", "train.json"):
+        (source / name).touch()
+    convert(source, tmp_path / "out", 16, read=read_tensors)
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names & {"README.md", "LICENSE", "train.json"} == {"LICENSE", "train.json"}
+
+
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_tensors_begin_at_multiples_of_64_bytes(tmp_path: Path, bits: int) -> None:
     convert(default_model_directory(), tmp_path / "out", bits, read=read_tensors)

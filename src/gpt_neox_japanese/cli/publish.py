@@ -21,9 +21,9 @@ __all__ = ["command"]
     type=TEXT,
     metavar="ID",
     help="The model's licence by the Hub's names, such as apache-2.0; needed unless MODEL has a "
-    "README.md.",
+    "README.md, which says it.",
 )
-@click.option("--data-text", type=TEXT, help="What it learned from, for the page.")
+@click.option("--data-text", type=TEXT, help="What it learned from, for the page that is made.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--dry-run", is_flag=True, help="Send nothing; print the page.")
 def command(

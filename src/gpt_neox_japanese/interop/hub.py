@@ -55,14 +55,16 @@ def publication(
     Args:
         directory: Of a model, such as a finished run. A `README.md` in it is taken as it is.
         repository: "owner/name".
-        license_id: The licence, by the Hub's names; needed where there is no README.md.
-        data: What the model learned from, in the author's words.
+        license_id: The licence, by the Hub's names; needed where there is no README.md, and only
+            there.
+        data: What the model learned from, in the author's words; for a page that is made, too.
 
     Returns:
         Files and page.
 
     Raises:
-        ArgumentError: The repository or the licence is no such name, or the licence is missing.
+        ArgumentError: The repository or the licence is no such name, or the licence is missing, or
+            is given beside a README.md.
         CheckpointError: The directory is no model that others can load: adapters, a pickle, files
             that are missing, broken or do not fit together; or its README.md is not UTF-8.
         VocabularyError: The vocabulary is missing or broken.
@@ -76,6 +78,11 @@ def publication(
     if run is not None and (run / PICTURE).is_file():
         files[PICTURE] = run / PICTURE
     if (directory / PAGE).is_file():
+        if license_id is not None or data is not None:
+            raise ArgumentError(
+                f"{directory / PAGE} is the page, and is taken as it is; write there what --license"
+                " and --data-text are to say, and leave them out, or remove it"
+            )
         return Publication(repository, files, _page_of(directory / PAGE))
     if license_id is None:
         raise ArgumentError(

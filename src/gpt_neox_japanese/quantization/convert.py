@@ -38,7 +38,10 @@ __all__ = ["Calibration", "convert"]
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
 
-_WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|h5|msgpack|gguf)$|\.index\.json$")
+# What is written anew, weights of any kind, and a page, which is about the source.
+_LEFT_OUT = re.compile(
+    r"config\.json|README\.md|.*\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json)"
+)
 
 
 class Calibration(Protocol):
@@ -78,8 +81,8 @@ def convert(
 ) -> int:
     """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
 
-    The directory appears when it is complete. Of a quantised checkpoint only 16 bits are made: it
-    is dequantised, in memory.
+    `README.md` is left out, the page of another model. The directory appears when it is complete.
+    Of a quantised checkpoint only 16 bits are made: it is dequantised, in memory.
 
     Args:
         source: A model directory.
@@ -146,7 +149,7 @@ def convert(
                 "divergence_bits": calibration.divergence(),
             }
         for file in sorted(source.iterdir()):
-            if file.is_file() and file.name != "config.json" and not _WEIGHTS.search(file.name):
+            if file.is_file() and not _LEFT_OUT.fullmatch(file.name):
                 shutil.copyfile(file, partial / file.name)
         text = json.dumps(config, indent=2) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
