@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese.assets import default_model_directory
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.model.transformer import GPTNeoXJapaneseModel
 from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.quantization.frozen_product import stored_arrays
 from gpt_neox_japanese.quantization.hf_modules import (
@@ -153,6 +154,43 @@ def test_saving_keeps_every_tensor(quantised: Path, tmp_path: Path) -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(logits(load(tmp_path)), logits(model))
+
+
+@torch.no_grad()
+def test_a_model_without_its_head_is_loaded_of_one_with_a_head_and_the_reverse(
+    quantised: Path, tmp_path: Path
+) -> None:
+    whole, floats, base = load(quantised), tmp_path / "floats", tmp_path / "base"
+    GPTNeoXJapaneseModel.from_pretrained(default_model_directory()).save_pretrained(floats)
+    convert(floats, base, int(quantised.name[-1]), read=read_tensors)
+    assert torch.equal(logits(load(base)), logits(whole))
+    load(base).save_pretrained(tmp_path / "with head")
+    assert torch.equal(logits(load(tmp_path / "with head")), logits(whole))
+    expected = whole.gpt_neox_japanese(IDS).last_hidden_state
+    for directory in (base, quantised):
+        model = GPTNeoXJapaneseModel.from_pretrained(directory).eval()
+        assert torch.equal(model(IDS).last_hidden_state, expected)
+    model.save_pretrained(tmp_path / "without head")
+    assert torch.equal(logits(load(tmp_path / "without head")), logits(whole))
+
+
+def test_a_module_that_no_model_has_is_refused(quantised: Path, tmp_path: Path) -> None:
+    modules = json.loads((quantised / "config.json").read_text())["quantization_config"]["modules"]
+    name = "gpt_neox_japanese.layers.99.attention.dense"
+    load(changed(quantised, tmp_path, modules={**modules, "other_head.0": 8}))
+    with pytest.raises(CheckpointError, match=rf"names '{name}', which .* does not have"):
+        load(changed(quantised, tmp_path, modules={**modules, name: 8}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_quantised_model_is_moved_but_not_cast(quantised: Path, dtype: torch.dtype) -> None:
+    model = load(quantised)
+    before = logits(model)
+    with pytest.raises(ArgumentError, match=rf"cannot be cast to {dtype}; call its dequantize"):
+        model.to(dtype)
+    assert torch.equal(logits(model.to("cpu", torch.float32)), before)
+    model.dequantize()
+    assert model.to(dtype)(IDS).logits.dtype == dtype
 
 
 def test_it_writes_text(quantised: Path) -> None:

@@ -9,8 +9,9 @@ modules are not trained, but a gradient goes through them, so that adapters besi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from gpt_neox_japanese.errors import CheckpointError
+from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.checkpoint_tensors import quantized_modules
 from gpt_neox_japanese.quantization.formats import METHOD
@@ -113,6 +114,19 @@ class _Quantized(nn.Module):
                     f"{name} has {found} where {self.bits} bits take {kind}; convert the"
                     " checkpoint again"
                 )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go to another device, keep what belongs to integers, and refuse to compute otherwise."""
+        if self.weight_scale is None:
+            return cast(Self, super()._apply(fn, recurse))
+        dtype = fn(torch.empty(0, dtype=torch.float32, device=self.weight.device)).dtype
+        if dtype != torch.float32:
+            raise ArgumentError(
+                f"a quantised model computes in float32, and cannot be cast to {dtype}; call its"
+                " dequantize() before"
+            )
+        kept = super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)
+        return cast(Self, kept)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights as floats.
@@ -232,19 +246,21 @@ class Quantizer(HfQuantizer):
         return
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
-        modules = dict(self.quantization_config.modules)
+        found = {
+            place: bits
+            for name, bits in self.quantization_config.modules.items()
+            if (place := _place(model, name)) is not None
+        }
+        self.quantization_config.modules = found  # as `save_pretrained` will call them
+        modules = dict(found)
         for target, source in model.all_tied_weights_keys.items():
             # A head that is the embedding is not stored, and not in the config.
             bits = modules.get(source.removesuffix(".weight"))
             if bits is not None:
                 modules.setdefault(target.removesuffix(".weight"), bits)
         for name, bits in modules.items():
-            try:
-                module = model.get_submodule(name)
-            except AttributeError:
-                continue  # a head that this model does not have
             with torch.device("meta"):
-                model.set_submodule(name, _quantized(name, module, bits))
+                model.set_submodule(name, _quantized(name, model.get_submodule(name), bits))
         _tie_scales(model)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
@@ -282,6 +298,24 @@ class Quantizer(HfQuantizer):
             True.
         """
         return True
+
+
+def _place(model: PreTrainedModel, name: str) -> str | None:
+    """What a model calls a module of its checkpoint; None of a head that it does not have.
+
+    A checkpoint with a head has a prefix before its names, and either kind of model is made of it.
+    """
+    prefix = f"{model.base_model_prefix}."
+    for place in (name, prefix + name, name.removeprefix(prefix)):
+        with suppress(AttributeError):
+            model.get_submodule(place)
+            return place
+    if name.startswith((prefix, "layers.")):
+        raise CheckpointError(
+            f"quantization_config names {name!r}, which a {type(model).__name__} does not have;"
+            " convert the checkpoint again"
+        )
+    return None
 
 
 def _quantized(name: str, module: nn.Module, bits: int) -> nn.Module:
