@@ -188,6 +188,19 @@ def test_a_model_that_learned_to_answer_is_said_to_answer(tmp_path: Path) -> Non
     assert "吾輩は" not in page
 
 
+def test_what_a_configuration_does_not_say_is_said_by_the_page(
+    finished: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(finished, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    del config["max_position_embeddings"]
+    config["quantization_config"] = None
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    page = publication(model, "someone/cat", license_id="mit").page
+    assert "context of 2,048 tokens" in page
+    assert "transformers reads it without that package" in page
+
+
 def test_records_and_checkpoints_stay_here(finished: Path) -> None:
     what = publication(finished, "someone/cat", license_id="mit")
     assert sorted(what.files) == [

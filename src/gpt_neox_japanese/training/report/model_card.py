@@ -11,7 +11,7 @@ import yaml
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.files.model_config import read_config
+from gpt_neox_japanese.files.model_config import read_config, sizes
 from gpt_neox_japanese.files.model_directory import DEFAULT, is_hub_id
 from gpt_neox_japanese.files.tensor_files import weight_files
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -62,6 +62,7 @@ def model_card(
         VocabularyError: The vocabulary is missing or broken.
     """
     config, codec, run = read_config(directory), Codec.load(directory), run_of(directory)
+    config = sizes(config) | config
     record = _optional(run / RECORD) if run else {}
     learned = _optional(run / DATA_RECORD) if run else {}
     log = read_log(run / LOSS_LOG) if run else []
@@ -96,8 +97,8 @@ def model_card(
 def _of_model(directory: Path, config: Mapping[str, Any], codec: Codec) -> dict[str, str]:
     size = sum(file.stat().st_size for file in weight_files(directory)[1])
     stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-    if "quantization_config" in config:
-        stored = f"{config['quantization_config'].get('bits', 'fewer')} bits, of gpt-neox-japanese"
+    if quantization := config.get("quantization_config"):
+        stored = f"{quantization.get('bits', 'fewer')} bits, of gpt-neox-japanese"
     return {
         "Architecture": f"GPT-NeoX-Japanese, {config['num_hidden_layers']} layers,"
         f" {config['hidden_size']} channels, {config['num_attention_heads']} heads, context of"
@@ -190,7 +191,7 @@ print(TextGenerator.from_pretrained("{repository}").generate("吾輩は", max_ne
 
 def _without_us(repository: str, config: Mapping[str, Any], codec: Codec, chats: bool) -> str:
     """How transformers reads it by itself, and what it reads otherwise."""
-    if "quantization_config" in config:
+    if config.get("quantization_config"):
         return "transformers alone cannot read these weights; gpt-neox-japanese can.\n"
     comma = " but for the comma of ASCII, which it takes for a byte"
     prompt = 'prompt = tokenizer("吾輩は", return_tensors="pt")'
