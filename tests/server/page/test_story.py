@@ -112,6 +112,38 @@ def test_a_version_that_was_gone_to_is_not_overwritten(desk: Desk) -> None:
     assert found == "雨"
 
 
+def test_a_character_of_several_tokens_is_changed_as_a_whole(desk: Desk) -> None:
+    found = in_story(
+        desk,
+        """({ Story }) => {
+            const bytes = text => [...new TextEncoder().encode(text)];
+            const change = text => {
+                const story = new Story();
+                story.type("雨が");
+                const version = story.addRun();
+                for (const [i, byte] of bytes("鮒𩸽").entries()) {
+                    const shown = {2: "鮒", 6: "𩸽"}[i] ?? "";
+                    story.append(version, {by: "model", id: i, text: shown, bytes: [byte]});
+                }
+                story.type(text);
+                return story.pieces().map(piece => piece.id ?? piece.text);
+            };
+            return ["雨が", "雨が𩸽", "雨が鮒", "雨が大鮒𩸽", "雨が鮒大𩸽", "雨が鮒大", "雨が鮒𩸽大"]
+                .map(change);
+        }""",
+    )
+    carp, hokke = [0, 1, 2], [3, 4, 5, 6]
+    assert found == [
+        ["雨が"],
+        ["雨が", *hokke],
+        ["雨が", *carp],
+        ["雨が", "大", *carp, *hokke],
+        ["雨が", *carp, "大", *hokke],
+        ["雨が", *carp, "大"],
+        ["雨が", *carp, *hokke, "大"],
+    ]
+
+
 def test_a_new_work_knows_nothing_of_another(desk: Desk) -> None:
     desk.editor.fill(BEGINNING)
     desk.stored()

@@ -18,10 +18,21 @@ const PAUSE_MS = 10_000; // typing after a longer pause is a version of its own
 /** @param {Piece[]} pieces @returns {string} */
 export const textOf = (pieces) => pieces.map((piece) => piece.text).join("");
 
+/**
+ * A character may be several tokens of one byte each, of which the last has its text.
+ * @param {Piece[]} pieces @param {number} index @returns {number} the first token of its character
+ */
+export function beginOf(pieces, index) {
+  const goesOn = (piece) => piece?.bytes?.[0] >> 6 === 0b10; // as UTF-8 marks all but first bytes
+  const isOpen = (piece) => piece?.text === "" && piece.bytes?.length === 1;
+  while (goesOn(pieces[index]) && isOpen(pieces[index - 1])) index--;
+  return index;
+}
+
 /** @param {Piece[]} pieces @param {number} offset @returns {Place} where a character stands */
 export function placeOf(pieces, offset) {
   for (let i = 0; i < pieces.length; i++) {
-    if (offset < pieces[i].text.length) return [i, offset];
+    if (offset < pieces[i].text.length) return offset ? [i, offset] : [beginOf(pieces, i), 0];
     offset -= pieces[i].text.length;
   }
   return [pieces.length, 0];
@@ -32,8 +43,8 @@ const half = (piece, start, end) => ({ by: piece.by, text: piece.text.slice(star
 
 /** @param {Piece[]} pieces @param {Place} place @returns {Piece[]} what stands before it */
 function before(pieces, [count, units]) {
-  const kept = pieces.slice(0, count);
-  return units ? [...kept, half(pieces[count], 0, units)] : kept;
+  if (!units) return pieces.slice(0, count);
+  return [...pieces.slice(0, beginOf(pieces, count)), half(pieces[count], 0, units)];
 }
 
 /** @param {Piece[]} pieces @param {Place | null} place @returns {Piece[]} what stands from it on */
