@@ -8,7 +8,7 @@ import { asCurl, asPython, COLOURS, Settings } from "./settings.js";
 import * as storage from "./manuscript/storage.js";
 import { Story, textOf } from "./manuscript/story.js";
 import { tokensView } from "./model/tokens.js";
-import { Empty, Full, fullWidth, Writer } from "./model/writer.js";
+import { Empty, Full, pieceOf, Writer } from "./model/writer.js";
 
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
@@ -178,8 +178,8 @@ const alternatives = new Alternatives(
   (index, choice) => stopped(() => {
     const pieces = story.pieces();
     if (pieces[index] !== alternatives.piece) return; // another text stands there now
-    const text = fullWidth(choice.text, pieces[index - 1]);
-    story.cutAt(index, [{ by: "model", ...choice, text, top: pieces[index].top }]);
+    const { top } = pieces[index];
+    story.cutAt(index, [pieceOf({ ...choice, top }, pieces.slice(0, index))]);
     touched();
     write();
   }),

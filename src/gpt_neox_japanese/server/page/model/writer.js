@@ -1,5 +1,8 @@
 /** What the model is asked, and how its answer becomes versions of the story. */
 
+import { beginOf } from "../manuscript/story.js";
+
+/** @typedef {import("../manuscript/story.js").Alternative} Alternative */
 /** @typedef {import("../manuscript/story.js").Piece} Piece */
 /** @typedef {import("../manuscript/story.js").Story} Story */
 /** @typedef {import("../manuscript/story.js").Version} Version */
@@ -152,7 +155,6 @@ export class Writer extends EventTarget {
       }
       if (n > 1) story.go(parent);
       this.dispatchEvent(new CustomEvent("begin", { detail: versions }));
-      const open = versions.map(() => openBytes(before));
       const extras = { stream: true, logprobs: ALTERNATIVES, token_details: true };
       for await (const chunk of this.api.complete({ ...this.request, ...extras }, signal)) {
         if ("waiting" in chunk) {
@@ -161,8 +163,9 @@ export class Writer extends EventTarget {
         }
         for (const { index, token_details: tokens = [], finish_reason: ended } of chunk.choices) {
           for (const token of tokens) {
-            const piece = pieceOf(token, open[index], versions[index].pieces.at(-1) ?? before.at(-1));
-            story.append(versions[index], piece);
+            // No character has more bytes than stand in four pieces.
+            const near = [...before.slice(-4), ...versions[index].pieces];
+            story.append(versions[index], pieceOf(token, near));
             count++;
           }
           if (ended) this.tell({ ended });
@@ -212,35 +215,38 @@ export class Writer extends EventTarget {
 }
 
 /**
- * @param {object} token of `token_details` @param {number[]} open see `openBytes`, changed
- * @param {Piece} [last] the piece before it @returns {Piece}
+ * What a token says, with those before it that are bytes of its character: the server does not know
+ * the character whose first bytes are in the prompt.
+ * @param {Piece[]} pieces @param {number} index
+ * @returns {string | null} "" while bytes are missing, null for bytes of no character
  */
-function pieceOf({ id, text, bytes, logprob, top }, open, last) {
-  if (text || bytes.length !== 1 || !open.length) open.length = 0;
-  else {
-    open.push(bytes[0]);
-    const character = new TextDecoder().decode(new Uint8Array(open));
-    if (character !== "\ufffd") [text, open.length] = [character, 0];
+function spelling(pieces, index) {
+  const begun = pieces.slice(beginOf(pieces, index), index + 1);
+  const bytes = new Uint8Array(begun.flatMap((piece) => piece.bytes));
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
+  } catch {
+    return null;
   }
-  return { by: "model", text: fullWidth(text, last), id, bytes, logprob, top };
+}
+
+/**
+ * @param {Alternative} token of `token_details`, or one of the others that it tells
+ * @param {Piece[]} before @returns {Piece}
+ */
+export function pieceOf({ id, text, bytes, logprob, top }, before) {
+  const piece = { by: "model", text, id, bytes, logprob, top };
+  if (bytes.length === 1) piece.text ||= spelling([...before, piece], before.length) ?? "";
+  piece.text = fullWidth(piece.text, before.at(-1));
+  return piece;
 }
 
 /**
  * The tokenizer knows one kind of space; among Japanese it is the full-width one.
  * @param {string} text of a token @param {Piece} [last] the piece before it @returns {string}
  */
-export function fullWidth(text, last) {
+function fullWidth(text, last) {
   const near = last?.text.at(-1) ?? "\n";
   return text.replace(/(?<![!-~]) (?![!-~])/g, (space, at) =>
     (at || !/[!-~]/.test(near) ? "\u3000" : space));
-}
-
-/**
- * Where one byte of a character was chosen, the server does not know the character that the next
- * bytes complete: the bytes before them are in the prompt.
- * @param {Piece[]} pieces @returns {number[]} bytes at the end that are no character yet
- */
-function openBytes(pieces) {
-  const start = 1 + pieces.findLastIndex(({ text, bytes }) => text || bytes?.length !== 1);
-  return pieces.slice(start).map(({ bytes }) => bytes[0]);
 }

@@ -1,0 +1,92 @@
+"""What the model is shown is what the manuscript shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.server.page.conftest import Desk
+
+
+def in_writer(desk: Desk, steps: str) -> Any:
+    """What steps in JavaScript give.
+
+    `story` begins with 雨; `run(tokens, ended)` lets a model write them after it, a token being an
+    id, the text that the server tells, and its bytes where they are not the text's. `prompts` are
+    what it was shown; the id of one of the writer's characters is the character.
+    """
+    return desk.page.evaluate(
+        """async () => {
+            const { Story } = await import("/page/manuscript/story.js");
+            const { Writer, pieceOf } = await import("/page/model/writer.js");
+            const story = new Story();
+            story.type("雨");
+            const options = { stop: [], sampling: {}, seed: 1, forget: false, length: 8 };
+            const model = { id: "m", max_model_len: 512, defaults: {} };
+            const bytes = text => [...new TextEncoder().encode(text)];
+            const token = ([id, text, own = bytes(text)]) =>
+                ({ id, text, bytes: own, logprob: -1, top: [] });
+            const [prompts, tokenized] = [[], []];
+            let answer;
+            const api = {
+                models: async () => [{ ...model }],
+                async tokenize(text) {
+                    tokenized.push(text);
+                    return { pieces: [...text].map((id, start) => ({ id, start })) };
+                },
+                async *complete({ prompt }) {
+                    prompts.push([...prompt]);
+                    yield { choices: [answer] };
+                },
+            };
+            const writer = new Writer(api, () => options);
+            const run = async (tokens, finish_reason = "length") => {
+                answer = { index: 0, token_details: tokens.map(token), finish_reason };
+                await writer.write(story, 1);
+                if (writer.state.error) throw writer.state.error;
+                return story.text;
+            };
+            return STEPS({ Story, story, writer, pieceOf, options, model, api, bytes, token, run,
+                prompts, tokenized });
+        }""".replace("STEPS", f"await ({steps})")
+    )
+
+
+def test_bytes_become_the_characters_that_they_make_with_those_before_them(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ Story, story, run }) => {
+            const start = story.current;
+            const texts = [];
+            const [of, open] = [(...own) => own.map(byte => [byte, "", [byte]]), [0xe9, 0xae]];
+            const ends = [
+                of(0x92),                              // 鮒
+                [...of(0xe3, 0x81), [0x82, "あ", [0x82]]], // the first bytes are no character
+                [[7, "雪"]],
+                of(0x28),
+                of(0xff, 0x92),
+            ];
+            for (const end of ends) {
+                story.jump(start);
+                await run([[6, "が"], ...of(...open)]);
+                texts.push(await run([...end, [8, "ふ"]]));
+            }
+            story.jump(start);
+            texts.push(await run([...of(0x81, 0x82), [7, "雪"]]));
+            return texts;
+        }""",
+    )
+    assert found == ["雨が鮒ふ", "雨があふ", "雨が雪ふ", "雨が(ふ", "雨がふ", "雨雪"]
+
+
+def test_another_last_byte_is_another_character(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ story, run, pieceOf, prompts }) => {
+            await run([[0xe9, "", [0xe9]], [0xae, "", [0xae]], [0x92, "鮒", [0x92]], [8, "が"]]);
+            const choice = { id: 0x95, text: "", bytes: [0x95], logprob: -2 };
+            story.cutAt(3, [pieceOf(choice, story.pieces().slice(0, 3))]);
+            const chosen = story.text;
+            return [chosen, await run([[8, "が"]]), prompts.at(-1)];
+        }""",
+    )
+    assert found == ["雨鮕", "雨鮕が", ["雨", 0xE9, 0xAE, 0x95]]
