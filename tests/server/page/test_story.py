@@ -128,8 +128,8 @@ def test_a_character_of_several_tokens_is_changed_as_a_whole(desk: Desk) -> None
                 story.type(text);
                 return story.pieces().map(piece => piece.id ?? piece.text);
             };
-            return ["雨が", "雨が𩸽", "雨が鮒", "雨が大鮒𩸽", "雨が鮒大𩸽", "雨が鮒大", "雨が鮒𩸽大"]
-                .map(change);
+            return ["", "𩸽", "鮒", "大鮒𩸽", "鮒大𩸽", "鮒大", "鮒𩸽大"]
+                .map(rest => change(`雨が${rest}`));
         }""",
     )
     carp, hokke = [0, 1, 2], [3, 4, 5, 6]

@@ -90,3 +90,68 @@ def test_another_last_byte_is_another_character(desk: Desk) -> None:
         }""",
     )
     assert found == ["雨鮕", "雨鮕が", ["雨", 0xE9, 0xAE, 0x95]]
+
+
+def test_tokens_that_do_not_say_what_the_manuscript_shows_are_not_sent(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ Story, story, bytes, writer }) => {
+            const version = story.addRun();
+            const add = (id, text, own = bytes(text)) =>
+                story.append(version, { by: "model", id, text, bytes: own });
+            add(1, "が");
+            add(2, "", bytes("<|endoftext|>"));
+            add(3, "降", bytes("降る"));
+            add(4, "", [0xe9]); // and its last bytes were cut away
+            add(5, "\u3000", [0x20]);
+            add(6, "鮒", [0x92]); // and its first bytes
+            add(7, "", [0xe9]), add(8, "", [0xae]);
+            return writer.prompt(story);
+        }""",
+    )
+    assert found == ["雨", 1, "降", 5, "鮒", 7, 8], "bytes at the end may still become a character"
+
+
+def test_a_stop_string_stands_in_the_manuscript_and_is_gone_on_behind(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ story, run, prompts, options, writer, bytes }) => {
+            const start = story.current;
+            const texts = [];
+            const ends = [
+                [["。"], [[2, "る"], [3, "", bytes("。")]]],
+                [["の名", "の名で"], [[2, "降る", bytes("降るの")], [3, "", bytes("名である")]]],
+                [["鮒"], [[2, "", [0xe9]], [3, "", [0xae]], [4, "", [0x92]]]],
+            ];
+            for (const [stop, tokens] of ends) {
+                options.stop = stop;
+                story.jump(start);
+                await run([[1, "が"]]);
+                const text = await run(tokens, "stop");
+                texts.push([text, writer.state.ended]);
+                await run([[9, "ふ"]]);
+                texts.at(-1).push(prompts.at(-1));
+            }
+            return texts;
+        }""",
+    )
+    assert found == [
+        ["雨がる。", "string", ["雨", 1, 2, 3]],
+        ["雨が降るの名", "string", ["雨", 1, 2, "名"]],
+        ["雨が鮒", "string", ["雨", 1, 2, 3, 4]],
+    ]
+
+
+def test_the_model_does_not_read_that_it_ended_the_text(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ story, run, prompts, options, writer, bytes }) => {
+            options.stop = ["。"];
+            const mark = [2, "", bytes("<|endoftext|>")];
+            const text = await run([[1, "が"], mark], "stop");
+            const { ended } = writer.state;
+            await run([[9, "ふ"]]);
+            return [text, ended, prompts.at(-1), story.pieces().length];
+        }""",
+    )
+    assert found == ["雨が", "stop", ["雨", 1], 3]

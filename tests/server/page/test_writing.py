@@ -91,6 +91,23 @@ def test_what_was_typed_is_sent_with_the_ids_that_the_model_chose(desk: Desk) ->
     assert any(prompt[i : i + 6] == chosen for i in range(len(prompt)))
 
 
+def test_a_run_after_a_stop_string_goes_on_behind_it(desk: Desk, process: Process) -> None:
+    desk.page.click("#open-settings")
+    desk.page.fill("#stops", "。\n、\nの\nは\nが\nた")
+    desk.page.keyboard.press("Escape")
+    desk.write(length=80)
+    text = desk.text
+    assert text[-1] in "。、のはがた"
+    assert "モデル" not in desk.page.locator("#state").inner_text()
+    with desk.page.expect_request("**/v1/completions") as request:
+        desk.page.click("#continue")
+    desk.wait()
+    assert len(desk.text) > len(text)
+    shown = process.request("/detokenize", {"tokens": request.value.post_data_json["prompt"]})
+    written = process.request("/tokenize", {"prompt": text})
+    assert shown.json()["prompt"] == written.json()["normalized"]
+
+
 def test_the_newest_line_stays_in_view(new_desk: Callable[..., Desk]) -> None:
     for vertical in (False, True):
         desk = new_desk(viewport={"width": 600, "height": 400})

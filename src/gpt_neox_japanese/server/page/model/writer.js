@@ -1,6 +1,6 @@
 /** What the model is asked, and how its answer becomes versions of the story. */
 
-import { beginOf } from "../manuscript/story.js";
+import { beginOf, textOf } from "../manuscript/story.js";
 
 /** @typedef {import("../manuscript/story.js").Alternative} Alternative */
 /** @typedef {import("../manuscript/story.js").Piece} Piece */
@@ -72,20 +72,15 @@ export class Writer extends EventTarget {
    */
   async encode(pieces, signal) {
     const tokens = [];
-    let words = "";
-    let at = 0;
-    for (const piece of [...pieces, { id: -1, text: "" }]) {
-      if (piece.id !== undefined) {
-        for (const part of words.match(PART) ?? []) {
-          const start = at - words.length;
-          for (const token of await this.encodeWords(part, signal)) {
-            tokens.push({ id: token.id, at: start + token.at });
-          }
-          words = words.slice(part.length);
+    for (const { at, words = "", ids = [] } of stretches(pieces)) {
+      tokens.push(...ids.map((id) => ({ id, at })));
+      let start = at;
+      for (const part of words.match(PART) ?? []) {
+        for (const token of await this.encodeWords(part, signal)) {
+          tokens.push({ id: token.id, at: start + token.at });
         }
-        if (piece.id >= 0) tokens.push({ id: piece.id, at });
-      } else words += piece.text;
-      at += piece.text.length;
+        start += part.length;
+      }
     }
     return tokens;
   }
@@ -162,13 +157,15 @@ export class Writer extends EventTarget {
           continue;
         }
         for (const { index, token_details: tokens = [], finish_reason: ended } of chunk.choices) {
+          const isStopped = ended === "stop" && showStop(tokens, this.request.stop ?? []);
+          if (ended) this.tell({ ended: isStopped ? "string" : ended });
           for (const token of tokens) {
-            // No character has more bytes than stand in four pieces.
-            const near = [...before.slice(-4), ...versions[index].pieces];
-            story.append(versions[index], pieceOf(token, near));
             count++;
+            // A character has at most four bytes.
+            const piece = pieceOf(token, [...before.slice(-4), ...versions[index].pieces]);
+            // The mark that ends a text is none of its words.
+            if (piece.text || piece.bytes.length === 1) story.append(versions[index], piece);
           }
-          if (ended) this.tell({ ended });
         }
         if (!count) continue;
         const now = performance.now();
@@ -215,30 +212,79 @@ export class Writer extends EventTarget {
 }
 
 /**
- * What a token says, with those before it that are bytes of its character: the server does not know
- * the character whose first bytes are in the prompt.
- * @param {Piece[]} pieces @param {number} index
+ * The writer's words, and the model's characters. Tokens that say something else than the manuscript
+ * shows are words, too: one that was cut, a mark, bytes that were torn from their character.
+ * @param {Piece[]} pieces
+ * @yields {{at: number, words?: string, ids?: number[]}} one of the two, and where it begins
+ */
+function* stretches(pieces) {
+  const oneSpace = (text) => text?.replaceAll("\u3000", " "); // see `fullWidth`
+  let words = "";
+  let end = 0;
+  for (const [i, { text }] of pieces.entries()) {
+    const at = end;
+    end += text.length;
+    const tokens = characterAt(pieces, i);
+    const said = tokens.every(({ id }) => id !== undefined) ? spelling(tokens) : null;
+    if (oneSpace(said) !== oneSpace(text)) words += text;
+    else if (said || i === pieces.length - 1) { // a character, or its first bytes at the end
+      if (words) yield { at: at - words.length, words };
+      words = "";
+      yield { at, ids: tokens.map(({ id }) => id) };
+    }
+  }
+  if (words) yield { at: end - words.length, words };
+}
+
+/** @returns {Piece[]} the token at a place, after those that are bytes of the same character */
+const characterAt = (pieces, i) => pieces.slice(beginOf(pieces, i), i + 1);
+
+/**
+ * @param {Alternative[]} tokens the bytes of one character, or one token of any length
  * @returns {string | null} "" while bytes are missing, null for bytes of no character
  */
-function spelling(pieces, index) {
-  const begun = pieces.slice(beginOf(pieces, index), index + 1);
-  const bytes = new Uint8Array(begun.flatMap((piece) => piece.bytes));
+function spelling(tokens) {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
+    return decoder.decode(new Uint8Array(tokens.flatMap(({ bytes }) => bytes)), { stream: true });
   } catch {
     return null;
   }
 }
 
 /**
+ * The server does not know the character whose first bytes are in the prompt.
  * @param {Alternative} token of `token_details`, or one of the others that it tells
  * @param {Piece[]} before @returns {Piece}
  */
 export function pieceOf({ id, text, bytes, logprob, top }, before) {
   const piece = { by: "model", text, id, bytes, logprob, top };
-  if (bytes.length === 1) piece.text ||= spelling([...before, piece], before.length) ?? "";
+  if (bytes.length === 1) {
+    piece.text ||= spelling(characterAt([...before, piece], before.length)) ?? "";
+  }
   piece.text = fullWidth(piece.text, before.at(-1));
   return piece;
+}
+
+/**
+ * The server leaves a stop string out of the text, but tells its tokens. In the manuscript it stands:
+ * the model goes on behind what it wrote, and would only write it again.
+ * @param {object[]} tokens the last of a text; the stop string becomes their text
+ * @param {string[]} stop @returns {boolean} whether one of them ended the text
+ */
+function showStop(tokens, stop) {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const whole = tokens.map(({ bytes }) => decoder.decode(new Uint8Array(bytes), { stream: true })
+    .replaceAll("\ufffd", "")); // the server leaves bytes of no character out, too
+  const shown = textOf(tokens);
+  const found = stop.filter((each) => whole.join("").startsWith(shown + each));
+  if (!found.length) return false;
+  let left = shown.length + Math.min(...found.map(({ length }) => length));
+  tokens.forEach((token, i) => {
+    token.text = whole[i].slice(0, left);
+    left -= token.text.length;
+  });
+  return true;
 }
 
 /**
