@@ -360,3 +360,8 @@ def test_an_answer_that_is_whole_is_not_waited_for(model: ServedModel) -> None:
     start = time.monotonic()
     server.complete(prompt="猫", max_tokens=1)
     assert time.monotonic() - start < 50
+
+
+def test_a_model_is_told_with_the_fingerprint_of_its_vocabulary(model: ServedModel) -> None:
+    [told] = Server(model).get("/v1/models").json()["data"]
+    assert told["vocabulary"] == model.codec.fingerprint

@@ -113,6 +113,7 @@ class ServedModel:
             "created": self.created,
             "owned_by": "gpt-neox-japanese",
             "max_model_len": self.max_model_len,
+            "vocabulary": self.codec.fingerprint,
             "defaults": {name: getattr(params, name) for name in names},
         }
 

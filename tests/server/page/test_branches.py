@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from tests.server.page.conftest import BEGINNING, Desk
 from tests.server.page.test_waiting import refuse
 
@@ -140,3 +143,30 @@ def test_a_run_that_writes_nothing_leaves_every_branch_where_it_was(desk: Desk) 
         assert not desk.page.is_visible("#drafts")
     desk.page.click("#redo")
     assert desk.text == first
+
+
+def test_what_another_vocabulary_wrote_can_be_seen_but_not_chosen(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.write(length=4)
+    work = desk.stored()
+    for version in work["versions"]:
+        for piece in version["pieces"]:
+            assert (piece.pop("vocabulary", None) is None) == (piece["by"] == "me")
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(work), encoding="utf-8")
+    text = desk.text
+    desk.page.set_input_files("#file", file)
+    desk.page.locator("#settings").wait_for(state="hidden")
+    desk.page.wait_for_timeout(300)
+    desk.visible_tokens.last.click()
+    assert desk.alternatives.count() >= 8
+    desk.page.locator("#branches header").get_by_text("語彙").wait_for()
+    assert desk.page.locator("#branches li:not([aria-disabled=true])").count() == 0
+    desk.page.keyboard.press("2")
+    assert desk.text == text
+    desk.page.keyboard.press("Escape")
+    with desk.page.expect_request("**/v1/completions"):
+        desk.page.click("#continue")
+    desk.wait()
+    assert desk.text.startswith(text)

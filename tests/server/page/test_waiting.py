@@ -115,6 +115,18 @@ def test_an_error_of_the_server_is_shown_in_its_words(desk: Desk) -> None:
     desk.notice.get_by_text("stop is <b>").wait_for()
 
 
+def test_another_model_is_met_when_the_server_has_one(desk: Desk) -> None:
+    refusal = refuse(404, "model_not_found")
+    desk.page.route("**/v1/completions", lambda route: route.fulfill(**refusal), times=1)
+    desk.editor.fill("雨が")
+    with desk.page.expect_request("**/v1/models"):
+        desk.page.click("#continue")
+    desk.notice.get_by_text("モデルが替わりました").wait_for()
+    desk.page.click("#continue")
+    desk.wait()
+    assert len(desk.text) > 2
+
+
 def test_a_full_context_is_told_and_the_beginning_can_be_left_unread(desk: Desk) -> None:
     text = (BEGINNING + "\n") * 16
     desk.editor.focus()

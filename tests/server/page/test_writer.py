@@ -21,7 +21,7 @@ def in_writer(desk: Desk, steps: str) -> Any:
             const story = new Story();
             story.type("雨");
             const options = { stop: [], sampling: {}, seed: 1, forget: false, length: 8 };
-            const model = { id: "m", max_model_len: 512, defaults: {} };
+            const model = { id: "m", max_model_len: 512, vocabulary: "v", defaults: {} };
             const bytes = text => [...new TextEncoder().encode(text)];
             const token = ([id, text, own = bytes(text)]) =>
                 ({ id, text, bytes: own, logprob: -1, top: [] });
@@ -83,7 +83,7 @@ def test_another_last_byte_is_another_character(desk: Desk) -> None:
         desk,
         """async ({ story, run, pieceOf, prompts }) => {
             await run([[0xe9, "", [0xe9]], [0xae, "", [0xae]], [0x92, "鮒", [0x92]], [8, "が"]]);
-            const choice = { id: 0x95, text: "", bytes: [0x95], logprob: -2 };
+            const choice = { id: 0x95, text: "", bytes: [0x95], vocabulary: "v" };
             story.cutAt(3, [pieceOf(choice, story.pieces().slice(0, 3))]);
             const chosen = story.text;
             return [chosen, await run([[8, "が"]]), prompts.at(-1)];
@@ -98,7 +98,7 @@ def test_tokens_that_do_not_say_what_the_manuscript_shows_are_not_sent(desk: Des
         """async ({ Story, story, bytes, writer }) => {
             const version = story.addRun();
             const add = (id, text, own = bytes(text)) =>
-                story.append(version, { by: "model", id, text, bytes: own });
+                story.append(version, { by: "model", id, text, bytes: own, vocabulary: "v" });
             add(1, "が");
             add(2, "", bytes("<|endoftext|>"));
             add(3, "降", bytes("降る"));
@@ -155,3 +155,27 @@ def test_the_model_does_not_read_that_it_ended_the_text(desk: Desk) -> None:
         }""",
     )
     assert found == ["雨が", "stop", ["雨", 1], 3]
+
+
+def test_what_another_vocabulary_wrote_is_read_as_words(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ Story, story, run, prompts, model, writer }) => {
+            await run([[1, "が"]]);
+            model.vocabulary = "another", await writer.meetModel();
+            await run([[2, "降"]]);
+            await run([[3, "る"]]);
+            model.vocabulary = "v", await writer.meetModel();
+            await run([[4, "。"]]);
+            const old = JSON.parse(JSON.stringify(story));
+            old.versions.forEach(({ pieces }) => pieces.forEach(each => delete each.vocabulary));
+            return [...prompts, await writer.prompt(new Story(old))];
+        }""",
+    )
+    assert found == [
+        ["雨"],
+        ["雨", "が"],
+        ["雨", "が", 2],
+        ["雨", 1, "降", "る"],
+        ["雨", "が", "降", "る", "。"],
+    ], "also what a work says nothing of"

@@ -153,13 +153,14 @@ class Defaults(_Answer):
 
 
 class ModelInfo(_Answer):
-    """A model."""
+    """A model. Ids mean the same to all models with one `vocabulary`, which is a fingerprint."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     max_model_len: int
+    vocabulary: str
     defaults: Defaults
 
 

@@ -87,7 +87,10 @@ function fail(error) {
   if (error.name === "AbortError") return;
   if (error instanceof Empty) notice(t("まず、はじめの一行を書いてください。"));
   else if (error instanceof Full) offerToForget(t("文脈がいっぱいです。"));
-  else if (error.status === 0) notice(t("途中で切れました。"));
+  else if (error.code === "model_not_found") {
+    notice(t("サーバーのモデルが替わりました。もう一度試してください。"));
+    writer.meetModel().catch(fail);
+  } else if (error.status === 0) notice(t("途中で切れました。"));
   else if (error.status) notice(t("サーバーは「{}」と答えました。", error.message));
   else {
     console.error(error);
@@ -170,7 +173,8 @@ const editor = new Editor({
   },
   onToken(index) {
     const piece = story.pieces()[index];
-    if (piece?.id !== undefined) alternatives.open(index, piece, editor.reading.span(index));
+    if (piece?.id === undefined) return;
+    alternatives.open(index, piece, editor.reading.span(index), writer.knows(piece));
   },
   command: (name) => commands[name](),
 });
@@ -178,8 +182,8 @@ const alternatives = new Alternatives(
   (index, choice) => stopped(() => {
     const pieces = story.pieces();
     if (pieces[index] !== alternatives.piece) return; // another text stands there now
-    const { top } = pieces[index];
-    story.cutAt(index, [pieceOf({ ...choice, top }, pieces.slice(0, index))]);
+    const { top, vocabulary } = pieces[index];
+    story.cutAt(index, [pieceOf({ ...choice, top, vocabulary }, pieces.slice(0, index))]);
     touched();
     write();
   }),

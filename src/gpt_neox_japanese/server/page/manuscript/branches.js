@@ -29,8 +29,11 @@ export class Alternatives {
     });
   }
 
-  /** @param {number} index @param {import("./story.js").Piece} piece @param {HTMLElement} span */
-  open(index, piece, span) {
+  /**
+   * @param {number} index @param {import("./story.js").Piece} piece @param {HTMLElement} span
+   * @param {boolean} canChoose whether the model that is there knows these ids
+   */
+  open(index, piece, span, canChoose) {
     this.close(false);
     this.index = index;
     this.piece = piece;
@@ -39,22 +42,24 @@ export class Alternatives {
     const top = piece.top ?? [];
     const all = top.some(({ id }) => id === piece.id) ? top : [...top, piece];
     this.dialog.querySelector("header").replaceChildren(make("b", { textContent: visible(piece) }),
-      `−log p = ${(-piece.logprob).toFixed(2)}`);
-    this.list.replaceChildren(...all.map((each) => this.row(each, piece)));
+      `−log p = ${(-piece.logprob).toFixed(2)}`,
+      canChoose ? "" : make("small", { textContent: t("ほかの語彙のモデルが書いたので選べません。") }));
+    this.list.replaceChildren(...all.map((each) => this.row(each, piece, canChoose)));
     this.dialog.show();
     this.place(span);
     (this.list.querySelector("[aria-selected=true]") ?? this.list.firstChild).focus();
   }
 
-  row(each, piece) {
+  row(each, piece, canChoose) {
     const p = Math.exp(each.logprob);
     const ends = /^<\|.*\|>$/.test(each.text); // a mark of the end, not a word
-    const row = make("li", { role: "option", tabIndex: -1, ariaSelected: each.id === piece.id, ariaDisabled: ends },
+    const row = make("li", { role: "option", tabIndex: -1, ariaSelected: each.id === piece.id,
+      ariaDisabled: ends || !canChoose },
       make("b", { textContent: ends && /end/.test(each.text) ? t("終わり") : visible(each) }),
       make("span", { textContent: `${(100 * p).toFixed(p < 0.1 ? 1 : 0)}%` }),
       make("code", { textContent: `${each.id}  ${hex(each.bytes)}` }));
     row.style.setProperty("--p", p);
-    if (!ends) row.onclick = () => this.choose(each);
+    if (canChoose && !ends) row.onclick = () => this.choose(each);
     return row;
   }
 

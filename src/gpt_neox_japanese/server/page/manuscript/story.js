@@ -5,7 +5,8 @@
  *
  * @typedef {{id: number, text: string, bytes: number[], logprob: number}} Alternative
  * @typedef {{text: string, by: "me" | "model", id?: number, bytes?: number[], logprob?: number,
- *   top?: Alternative[]}} Piece  One token, or any stretch of the writer's own words.
+ *   top?: Alternative[], vocabulary?: string}} Piece  One token, or any stretch of the writer's own
+ *   words. Ids are those of a `vocabulary`, which is a fingerprint; old works do not say of which.
  * @typedef {[number, number]} Place  So many whole pieces, and so many UTF-16 units of the next.
  * @typedef {{id: number, parent: number | null, made: "start" | "typed" | "run" | "choice",
  *   from: Place, to: Place | null, pieces: Piece[], unread?: number, next?: number, was?: number}}

@@ -2,10 +2,11 @@
 
 /** An answer that is no success. */
 export class Refused extends Error {
-  /** @param {number} status @param {string} message */
-  constructor(status, message) {
+  /** @param {number} status @param {string} message @param {string} [code] */
+  constructor(status, message, code = "") {
     super(message);
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -76,7 +77,7 @@ export class Api {
         if (this.hooks.key() === key) await this.hooks.askKey(); // or it was given meanwhile
       } else if (status === 429 || (status === 503 && response.headers.has("Retry-After"))) {
         await this.hooks.wait(Number(response.headers.get("Retry-After")) || 1, code, signal);
-      } else throw new Refused(status, message);
+      } else throw new Refused(status, message, code);
     }
   }
 
@@ -85,7 +86,7 @@ export class Api {
     return (await this.send(path, body, signal)).json();
   }
 
-  /** @param {AbortSignal} [signal] @returns {Promise<any[]>} with `max_model_len` and `defaults` */
+  /** @param {AbortSignal} [signal] @returns {Promise<any[]>} see `ModelInfo` in /openapi.json */
   async models(signal) {
     return (await this.json("v1/models", undefined, signal)).data;
   }

@@ -27,7 +27,7 @@ export class Writer extends EventTarget {
     super();
     this.api = api;
     this.options = options;
-    this.model = { id: "", max_model_len: Infinity, defaults: {} };
+    this.model = { id: "", max_model_len: Infinity, vocabulary: "", defaults: {} };
     /** @type {Map<string, {id: number, at: number}[]>} */
     this.encoded = new Map();
     /** @type {object | null} the last request, for the copies as curl and Python */
@@ -40,7 +40,18 @@ export class Writer extends EventTarget {
   /** Ask which model answers. @param {AbortSignal} [signal] */
   async meetModel(signal) {
     [this.model] = await this.api.models(signal);
+    this.encoded.clear();
     this.dispatchEvent(new Event("model"));
+  }
+
+  /** @returns {string} as pieces keep it: there are many of them */
+  get vocabulary() {
+    return this.model.vocabulary.slice(0, 12);
+  }
+
+  /** @param {Piece} piece @returns {boolean} whether its id means the same to this model */
+  knows({ id, vocabulary }) {
+    return id !== undefined && (!this.model.id || vocabulary === this.vocabulary);
   }
 
   get busy() {
@@ -72,7 +83,7 @@ export class Writer extends EventTarget {
    */
   async encode(pieces, signal) {
     const tokens = [];
-    for (const { at, words = "", ids = [] } of stretches(pieces)) {
+    for (const { at, words = "", ids = [] } of this.stretches(pieces)) {
       tokens.push(...ids.map((id) => ({ id, at })));
       let start = at;
       for (const part of words.match(PART) ?? []) {
@@ -83,6 +94,32 @@ export class Writer extends EventTarget {
       }
     }
     return tokens;
+  }
+
+  /**
+   * The writer's words, and the model's characters. Tokens that say something else than the
+   * manuscript shows are words, too: one that was cut, a mark, bytes that were torn from their
+   * character, one of another vocabulary.
+   * @param {Piece[]} pieces
+   * @yields {{at: number, words?: string, ids?: number[]}} one of the two, and where it begins
+   */
+  *stretches(pieces) {
+    const oneSpace = (text) => text?.replaceAll("\u3000", " "); // see `fullWidth`
+    let words = "";
+    let end = 0;
+    for (const [i, { text }] of pieces.entries()) {
+      const at = end;
+      end += text.length;
+      const tokens = characterAt(pieces, i);
+      const said = tokens.every((token) => this.knows(token)) ? spelling(tokens) : null;
+      if (oneSpace(said) !== oneSpace(text)) words += text;
+      else if (said || i === pieces.length - 1) { // a character, or its first bytes at the end
+        if (words) yield { at: at - words.length, words };
+        words = "";
+        yield { at, ids: tokens.map(({ id }) => id) };
+      }
+    }
+    if (words) yield { at: end - words.length, words };
   }
 
   async encodeWords(words, signal) {
@@ -162,7 +199,8 @@ export class Writer extends EventTarget {
           for (const token of tokens) {
             count++;
             // A character has at most four bytes.
-            const piece = pieceOf(token, [...before.slice(-4), ...versions[index].pieces]);
+            const near = [...before.slice(-4), ...versions[index].pieces];
+            const piece = pieceOf({ ...token, vocabulary: this.vocabulary }, near);
             // The mark that ends a text is none of its words.
             if (piece.text || piece.bytes.length === 1) story.append(versions[index], piece);
           }
@@ -211,31 +249,6 @@ export class Writer extends EventTarget {
   }
 }
 
-/**
- * The writer's words, and the model's characters. Tokens that say something else than the manuscript
- * shows are words, too: one that was cut, a mark, bytes that were torn from their character.
- * @param {Piece[]} pieces
- * @yields {{at: number, words?: string, ids?: number[]}} one of the two, and where it begins
- */
-function* stretches(pieces) {
-  const oneSpace = (text) => text?.replaceAll("\u3000", " "); // see `fullWidth`
-  let words = "";
-  let end = 0;
-  for (const [i, { text }] of pieces.entries()) {
-    const at = end;
-    end += text.length;
-    const tokens = characterAt(pieces, i);
-    const said = tokens.every(({ id }) => id !== undefined) ? spelling(tokens) : null;
-    if (oneSpace(said) !== oneSpace(text)) words += text;
-    else if (said || i === pieces.length - 1) { // a character, or its first bytes at the end
-      if (words) yield { at: at - words.length, words };
-      words = "";
-      yield { at, ids: tokens.map(({ id }) => id) };
-    }
-  }
-  if (words) yield { at: end - words.length, words };
-}
-
 /** @returns {Piece[]} the token at a place, after those that are bytes of the same character */
 const characterAt = (pieces, i) => pieces.slice(beginOf(pieces, i), i + 1);
 
@@ -254,11 +267,11 @@ function spelling(tokens) {
 
 /**
  * The server does not know the character whose first bytes are in the prompt.
- * @param {Alternative} token of `token_details`, or one of the others that it tells
+ * @param {Alternative & {vocabulary: string}} token of `token_details`, or one that it names
  * @param {Piece[]} before @returns {Piece}
  */
-export function pieceOf({ id, text, bytes, logprob, top }, before) {
-  const piece = { by: "model", text, id, bytes, logprob, top };
+export function pieceOf({ id, text, bytes, logprob, top, vocabulary }, before) {
+  const piece = { by: "model", text, id, bytes, logprob, top, vocabulary };
   if (bytes.length === 1) {
     piece.text ||= spelling(characterAt([...before, piece], before.length)) ?? "";
   }
