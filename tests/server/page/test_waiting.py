@@ -74,6 +74,26 @@ def test_the_key_is_asked_for_and_kept_in_this_tab_only(desk: Desk) -> None:
     assert "himitsu" in desk.page.evaluate("JSON.stringify(sessionStorage)")
 
 
+def test_a_key_that_no_header_can_hold_is_not_taken_and_asked_for_again(desk: Desk) -> None:
+    desk.page.route(
+        "**/v1/models",
+        lambda route: (
+            route.continue_()
+            if route.request.headers.get("authorization") == "Bearer himitsu"
+            else route.fulfill(**refuse(401, "invalid_api_key"))
+        ),
+    )
+    desk.page.evaluate("sessionStorage['neox-ja:key'] = 'ｈｉｍｉｔｓｕ'")
+    desk.page.goto(desk.url)
+    desk.page.fill("#key-field", "ひみつ")
+    desk.page.keyboard.press("Enter")
+    assert desk.page.evaluate("!document.querySelector('#key-field').checkValidity()")
+    assert desk.page.locator("#key[open]").count() == 1
+    desk.page.fill("#key-field", "himitsu")
+    desk.page.keyboard.press("Enter")
+    desk.page.wait_for_selector("#context[max]", state="attached")
+
+
 def test_the_place_in_the_queue_is_told(desk: Desk, process: Process) -> None:
     body = {"prompt": BEGINNING, "max_tokens": 400, "n": 50, "min_tokens": 400, "stream": True}
     another = process.connect("/v1/completions", body)

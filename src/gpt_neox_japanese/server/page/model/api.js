@@ -60,6 +60,10 @@ export class Api {
   async send(path, body, signal) {
     for (;;) {
       const key = this.hooks.key();
+      if (/[^\x20-\xff]/.test(key)) { // no header can hold it
+        await this.hooks.askKey();
+        continue;
+      }
       const response = await fetch(path, {
         method: body ? "POST" : "GET",
         headers: {
