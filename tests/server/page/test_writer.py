@@ -179,3 +179,30 @@ def test_what_another_vocabulary_wrote_is_read_as_words(desk: Desk) -> None:
         ["雨", 1, "降", "る"],
         ["雨", "が", "降", "る", "。"],
     ], "also what a work says nothing of"
+
+
+def test_words_are_encoded_once_however_many_there_are_and_unread_ones_never(desk: Desk) -> None:
+    found = in_writer(
+        desk,
+        """async ({ story, run, tokenized, writer }) => {
+            for (let i = 0; i < 70; i++) {
+                story.jump(story.current);
+                story.type(`${story.text}そして${i}`);
+                const version = story.addRun();
+                story.append(version, { by: "model", id: 1, text: "が", bytes: [0xe3, 0x81, 0x8c],
+                    vocabulary: "v" });
+            }
+            await writer.meetModel();
+            const { text } = story;
+            story.unread = text.indexOf("して60");
+            const counts = [];
+            for (const unread of [story.unread, 0, 0]) {
+                story.unread = unread;
+                const ids = await writer.prompt(story);
+                counts.push(tokenized.length, ids.join("").replaceAll("1", "") ===
+                    text.slice(unread).replaceAll(/[が1]/g, ""));
+            }
+            return counts;
+        }""",
+    )
+    assert found == [10, True, 70, True, 70, True]

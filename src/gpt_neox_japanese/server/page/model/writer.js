@@ -28,7 +28,7 @@ export class Writer extends EventTarget {
     this.api = api;
     this.options = options;
     this.model = { id: "", max_model_len: Infinity, vocabulary: "", defaults: {} };
-    /** @type {Map<string, {id: number, at: number}[]>} */
+    /** @type {Map<string, {id: number, at: number}[]>} the words of the text that was read last */
     this.encoded = new Map();
     /** @type {object | null} the last request, for the copies as curl and Python */
     this.request = null;
@@ -78,38 +78,42 @@ export class Writer extends EventTarget {
   /**
    * The ids of a text, and where each begins. The model's own tokens stay what they are, so that
    * exactly the token that was chosen stands there; the server encodes the writer's words.
-   * @param {Piece[]} pieces @param {AbortSignal} [signal]
-   * @returns {Promise<{id: number, at: number}[]>}
+   * @param {Piece[]} pieces @param {number} unread characters at the beginning that are left out
+   * @param {AbortSignal} [signal] @returns {Promise<{id: number, at: number}[]>}
    */
-  async encode(pieces, signal) {
+  async encode(pieces, unread, signal) {
     const tokens = [];
-    for (const { at, words = "", ids = [] } of this.stretches(pieces)) {
+    const encoded = new Map();
+    for (const { at, words = "", ids = [] } of this.stretches(pieces, unread)) {
       tokens.push(...ids.map((id) => ({ id, at })));
       let start = at;
       for (const part of words.match(PART) ?? []) {
-        for (const token of await this.encodeWords(part, signal)) {
+        encoded.set(part, await this.encodeWords(part, signal));
+        for (const token of encoded.get(part)) {
           tokens.push({ id: token.id, at: start + token.at });
         }
         start += part.length;
       }
     }
-    return tokens;
+    this.encoded = encoded;
+    return tokens.filter((token) => token.at >= unread);
   }
 
   /**
    * The writer's words, and the model's characters. Tokens that say something else than the
    * manuscript shows are words, too: one that was cut, a mark, bytes that were torn from their
    * character, one of another vocabulary.
-   * @param {Piece[]} pieces
+   * @param {Piece[]} pieces @param {number} unread pieces wholly before it are left out
    * @yields {{at: number, words?: string, ids?: number[]}} one of the two, and where it begins
    */
-  *stretches(pieces) {
+  *stretches(pieces, unread) {
     const oneSpace = (text) => text?.replaceAll("\u3000", " "); // see `fullWidth`
     let words = "";
     let end = 0;
     for (const [i, { text }] of pieces.entries()) {
       const at = end;
       end += text.length;
+      if (at < unread && end <= unread) continue;
       const tokens = characterAt(pieces, i);
       const said = tokens.every((token) => this.knows(token)) ? spelling(tokens) : null;
       if (oneSpace(said) !== oneSpace(text)) words += text;
@@ -128,7 +132,6 @@ export class Writer extends EventTarget {
       // The server counts characters, a browser's strings count UTF-16 units.
       const units = [0];
       for (const character of words) units.push(units.at(-1) + character.length);
-      if (this.encoded.size > 50) this.encoded.clear();
       this.encoded.set(words, pieces.map(({ id, start }) => ({ id, at: units[start] })));
     }
     return this.encoded.get(words);
@@ -136,8 +139,8 @@ export class Writer extends EventTarget {
 
   /** @param {Story} story @param {AbortSignal} [signal] @returns {Promise<number[]>} what it reads */
   async prompt(story, signal) {
-    const tokens = await this.encode(story.pieces(), signal);
-    return tokens.filter(({ at }) => at >= story.unread).map(({ id }) => id);
+    const tokens = await this.encode(story.pieces(), story.unread, signal);
+    return tokens.map(({ id }) => id);
   }
 
   /**
@@ -150,7 +153,7 @@ export class Writer extends EventTarget {
     let tokens;
     do { // again, if the text was changed meanwhile
       pieces = story.pieces();
-      tokens = await this.encode(pieces);
+      tokens = await this.encode(pieces, story.unread);
     } while (story.pieces() !== pieces);
     const room = Math.max(1, Math.floor((this.model.max_model_len - this.length) / 2));
     const last = tokens.slice(-room);
@@ -280,8 +283,8 @@ export function pieceOf({ id, text, bytes, logprob, top, vocabulary }, before) {
 }
 
 /**
- * The server leaves a stop string out of the text, but tells its tokens. In the manuscript it stands:
- * the model goes on behind what it wrote, and would only write it again.
+ * The server leaves a stop string out of the text, but tells its tokens. In the manuscript it
+ * stands: without it the next run would only write it again.
  * @param {object[]} tokens the last of a text; the stop string becomes their text
  * @param {string[]} stop @returns {boolean} whether one of them ended the text
  */
