@@ -218,3 +218,16 @@ def test_a_text_that_was_cut_within_a_character_is_imported(desk: Desk, tmp_path
     desk.page.set_input_files("#file", file)
     desk.until("document.querySelector('#editor').value.length > 100")
     assert desk.text == text[:-1] + "\ufffd"
+
+
+def test_whole_numbers_stay_whole_and_others_are_as_fine_as_they_are_typed(desk: Desk) -> None:
+    desk.page.click("#open-settings")
+    for name, typed, taken in (
+        ("長さ", "12.5", "80"),
+        ("top_k", "7.5", "0"),
+        ("温度", "0.73", "0.73"),
+    ):
+        field = desk.page.get_by_role("spinbutton", name=name)
+        field.fill(typed)
+        field.blur()
+        assert field.input_value() == taken, name

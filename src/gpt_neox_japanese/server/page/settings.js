@@ -31,7 +31,8 @@ export class Settings extends EventTarget {
     }
     for (const [name, label, min, max, step] of CONTROLS) {
       const range = make("input", { type: "range", min, max, step, ariaLabel: label });
-      const number = make("input", { type: "number", min, max, step: "any", ariaLabel: label });
+      const fineness = step === 1 ? 1 : "any"; // whole numbers stay whole
+      const number = make("input", { type: "number", min, max, step: fineness, ariaLabel: label });
       range.oninput = number.oninput = ({ target }) => {
         if (target.value !== "" && target.validity.valid) this.change(name, Number(target.value));
       };

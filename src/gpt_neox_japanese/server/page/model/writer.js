@@ -70,7 +70,7 @@ export class Writer extends EventTarget {
 
   /** @returns {number} tokens to write: never so many that there is no room to read */
   get length() {
-    return Math.min(this.options().length, Math.floor(this.model.max_model_len / 2));
+    return Math.floor(Math.min(this.options().length, this.model.max_model_len / 2));
   }
 
   // ---- What the model reads ----
