@@ -141,8 +141,8 @@ writer.addEventListener("state", () => {
   let text = "";
   if (phase === "queued") text = t("{} 番目", waiting);
   else if (phase === "asking") text = t("読んでいます");
-  else if (count) text = t("{} トークン/秒・初手 {} ms", speed.toFixed(1), Math.round(first));
-  if (phase === "idle" && ended === "stop") text += `・${t("モデルは文を終えました")}`;
+  else if (count) text = t("{} トークン/秒・最初のトークン {} ms", speed.toFixed(1), Math.round(first));
+  if (phase === "idle" && ended === "stop") text += `・${t("モデルは文章を終えました")}`;
   $("state").firstElementChild.textContent = text;
   root.classList.toggle("writing", phase === "writing" && !several);
   if (phase === "idle" && error) fail(error);
@@ -451,7 +451,7 @@ for (const [id, write] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
     const done = writer.request
       && await navigator.clipboard?.writeText(write(writer.request)).then(() => true, () => false);
     $("settings").close();
-    notice(done ? t("写しました") : writer.request ? write(writer.request) : t("まだ何も送っていません。"));
+    notice(done ? t("コピーしました") : writer.request ? write(writer.request) : t("まだ何も送っていません。"));
   };
 }
 const openTokens = tokensView(api);
