@@ -32,7 +32,7 @@ const ENGLISH = {
   読み直す: "Reload", コピーしました: "Copied", "まだ何も送っていません。": "Nothing was sent yet.",
   "サーバーは「{}」と答えました。": "The server says: {}", "{} トークン。印は、正規化で形が変わったところ。": "{} tokens. Marked: changed by normalisation.",
   "サーバーのモデルが替わりました。もう一度試してください。": "The server has another model now. Try again.",
-  "ほかの語彙のモデルが書いたので選べません。": "Written with another vocabulary: none can be chosen.",
+  "ほかの語彙で書かれたかもしれないので選べません。": "Perhaps written with another vocabulary: none can be chosen.",
   "番号をならべてください。": "Give ids.", モデルは文章を終えました: "the model ended the text", 言葉を選ぶ: "choose a token", 枝を移る: "other branches",
   止める・閉じる: "stop, close", 手で書く: "edit", 戻す・進む: "undo, redo", 終わり: "end",
 };

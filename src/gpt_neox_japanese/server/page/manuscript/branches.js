@@ -43,7 +43,7 @@ export class Alternatives {
     const all = top.some(({ id }) => id === piece.id) ? top : [...top, piece];
     this.dialog.querySelector("header").replaceChildren(make("b", { textContent: visible(piece) }),
       `−log p = ${(-piece.logprob).toFixed(2)}`,
-      canChoose ? "" : make("small", { textContent: t("ほかの語彙のモデルが書いたので選べません。") }));
+      canChoose ? "" : make("div", { textContent: t("ほかの語彙で書かれたかもしれないので選べません。") }));
     this.list.replaceChildren(...all.map((each) => this.row(each, piece, canChoose)));
     this.dialog.show();
     this.place(span);
