@@ -2,20 +2,22 @@
 
 `tokenizer_config.json` holds the options, names the special tokens and, in `added_tokens_decoder`,
 all added tokens with their ids and flags. Directories of earlier versions have `added_tokens.json`
-(token → id) and `special_tokens_map.json` in its place. A token that is named and has no id yet
-gets the next one.
+(token → id) and `special_tokens_map.json` in its place. A token that is named and has no id yet,
+by any of the names of `TokenNames`, gets the next one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from gpt_neox_japanese.errors import VocabularyError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.tokenizer.added_tokens import AddedToken, AddedTokens, TokenFlags, check_free
+from gpt_neox_japanese.tokenizer.token_names import TokenNames
 from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
 
 __all__ = [
@@ -154,6 +156,16 @@ def _read_added_tokens(
 ) -> AddedTokens:
     tokens, named, extra = _read_files(directory, config, len(vocabulary))
     by_content = {token.content: token for token in tokens.values()}
+    token_names = cache(lambda: TokenNames(vocabulary))  # which few directories need
+
+    def as_written(token: AddedToken) -> AddedToken:
+        content = token.content
+        if content in by_content or not content or vocabulary.id_of_name(content) is not None:
+            return token
+        return token._replace(content=token_names().form_of(content))
+
+    named = {name: token and as_written(token) for name, token in named.items()}
+    extra = [as_written(token) for token in extra]
     new = [
         by_content.get(token.content, token)._replace(special=True)
         for name, default in DEFAULT_NAMES.items()

@@ -91,6 +91,25 @@ def test_a_saved_special_token_comes_back_here_and_in_transformers(
         assert ours[key] == in_tree[key]
 
 
+@pytest.mark.parametrize("name", NAMES[:-1])
+@pytest.mark.parametrize("tag", ["<BR>", "<SP>", "<|byte227|>", "<|emoji1|>", "猫"])
+def test_a_special_token_that_is_named_by_its_id_keeps_it(
+    files: Path, tmp_path: Path, name: str, tag: str
+) -> None:
+    before = GPTNeoXJapaneseTokenizer.from_pretrained(files)
+    token_id, size = before.convert_tokens_to_ids(tag), len(before)
+    setattr(before, f"{name}_id", token_id)
+    before.save_pretrained(tmp_path / "saved")
+    codec = Codec.load(tmp_path / "saved")
+    codec.save(tmp_path / "by the codec")
+    for directory in ("saved", "by the codec"):
+        after = GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path / directory)
+        assert getattr(after, f"{name}_id") == token_id
+        assert len(after) == len(codec) == size
+        assert token_id in codec.special_ids
+        assert after("猫\n は😀")["input_ids"] == codec.encode("猫\n は😀")
+
+
 @pytest.mark.parametrize("token", ["<unk>", None])
 def test_a_token_in_place_of_the_unknown_one_is_loaded_from_what_transformers_saves(
     files: Path, tmp_path: Path, token: str | None

@@ -57,7 +57,7 @@ def test_every_id_has_one_name_and_every_name_leads_back(
     vocab = tokenizer.get_vocab()
     named = {i: name for name, i in vocab.items()}
     assert len(named) == len(vocab)
-    assert len(tokenizer) - len(vocab) <= 1  # <BR>, whose name is now that of the token added
+    assert len(tokenizer) == len(vocab)
     assert tokenizer.convert_tokens_to_ids(list(vocab)) == list(vocab.values())
     assert tokenizer.convert_ids_to_tokens(list(vocab.values())) == list(vocab)
 
@@ -80,12 +80,19 @@ def test_tags_and_forms_of_the_vocabulary_are_names_too(
     assert tokenizer.tokenize("猫 は\n") == ["猫", "<SP>", "は", "<BR>"]
 
 
-def test_text_that_is_the_name_of_a_tag_can_be_added(tmp_path: Path) -> None:
-    vocabulary(["猫"]).save(tmp_path)
+@pytest.mark.parametrize("name", ["\n", " ", "<0xE3>", "😀", "<|byte227|>", "慶應", "<BR>", "猫"])
+@pytest.mark.parametrize("special", [False, True])
+def test_what_an_id_is_called_is_not_added_again(tmp_path: Path, name: str, special: bool) -> None:
+    vocabulary(["猫", "慶応,慶應"]).save(tmp_path)
     tokenizer = tokenizer_of(tmp_path)
-    size = len(tokenizer)
-    assert tokenizer.add_tokens(["\n"]) == 1
-    assert tokenizer("猫\n")["input_ids"] == [0, size]
+    token_id, vocab = tokenizer.convert_tokens_to_ids(name), tokenizer.get_vocab()
+    ids = tokenizer("猫 \n😀<BR>慶應", split_special_tokens=True)["input_ids"]
+    assert tokenizer.add_tokens([name], special_tokens=special) == 0
+    assert tokenizer.convert_tokens_to_ids(name) == token_id
+    assert tokenizer.get_vocab() == vocab
+    assert (token_id in tokenizer._special_ids()) == special
+    if name != "<BR>" or special:  # which is a word now
+        assert tokenizer("猫 \n😀<BR>慶應", split_special_tokens=True)["input_ids"] == ids
 
 
 def test_a_grammar_accepts_exactly_what_is_written(tokenizer: GPTNeoXJapaneseTokenizer) -> None:

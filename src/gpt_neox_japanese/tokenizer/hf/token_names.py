@@ -1,4 +1,4 @@
-"""What ids are called, which id a name means, and how tokens are added."""
+"""All ids of a tokenizer by their names, and how tokens are added."""
 
 from __future__ import annotations
 
@@ -8,63 +8,9 @@ from tokenizers import AddedToken
 
 from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import check_free
-from gpt_neox_japanese.tokenizer.decoding import Decoder
-from gpt_neox_japanese.tokenizer.vocabulary import Vocabulary
+from gpt_neox_japanese.tokenizer.token_names import TokenNames
 
-__all__ = ["TokenNames", "TokenTable"]
-
-
-class TokenNames:
-    """Two names for every id of a vocabulary: what it decodes to, and how `vocab.txt` writes it.
-
-    Structured output (xgrammar, llguidance) reads the names of a vocabulary as the text that ids
-    decode to, and `<0xE3>`, Llama's name for it, as a byte. So a space is called " ", not `<SP>`.
-    Where two ids decode to the same text, that which the text is encoded as bears it, and the
-    other is called by number: `<|id26391|>`.
-
-    Attributes:
-        vocabulary: What is named.
-        decoded: id → text or byte that it decodes to; those that bear it as a name come first.
-        names: id → that text, or `<0xE3>`; no two ids have the same.
-        forms: id → the first form of its line that leads back to it (`<SP>`, `<|byte227|>`); by
-            number where all of them belong to later lines.
-        id_of_form: The same, form → id.
-    """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        decoder = Decoder(vocabulary)
-        self.vocabulary = vocabulary
-        decoded = [decoder.decode_token(i) for i in range(len(vocabulary))]
-        self.forms = vocabulary.names
-        self.id_of_form = {form: i for i, form in enumerate(self.forms)}
-        self._id_of_name: dict[str, int] = {}
-        ids = vocabulary.ids
-        for i, token in enumerate(decoded):
-            name = f"<0x{token[0]:02X}>" if isinstance(token, bytes) else token
-            if ids.get(name, i) != i or name in self._id_of_name:
-                name = f"<|id{i}|>"
-            self._id_of_name[name] = i
-        self.names = list(self._id_of_name)
-        # The Rust tokenizer, too, gives a text as a name to the first id that has it.
-        bearers_first = sorted(range(len(decoded)), key=lambda i: self.names[i] == f"<|id{i}|>")
-        self.decoded = {i: decoded[i] for i in bearers_first}
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return TokenNames, (self.vocabulary,)
-
-    def find(self, name: str) -> int | None:
-        """The id of a name, or of any form of `vocab.txt`.
-
-        Args:
-            name: A name.
-
-        Returns:
-            The id; None if there is none.
-        """
-        for ids in (self._id_of_name, self.id_of_form, self.vocabulary.ids):
-            if name in ids:
-                return ids[name]
-        return None
+__all__ = ["TokenTable"]
 
 
 class TokenTable:
@@ -168,6 +114,8 @@ class TokenTable:
     def plus(self, new_tokens: Iterable[str | AddedToken | None], *, special: bool) -> TokenTable:
         """With `new_tokens`, which keep the ids they have or get the next ones.
 
+        One of the vocabulary is added as `vocab.txt` writes it, whatever name it is given by.
+
         Args:
             new_tokens: Empty ones and None are passed over.
             special: Whether all of them are special; an `AddedToken` may also be so by itself.
@@ -190,6 +138,10 @@ class TokenTable:
             content = str(token)
             if not content:
                 continue
+            if content not in ids and (form := self.names.form_of(content)) != content:
+                if not (special or getattr(token, "special", False)):
+                    continue  # texts that hold it have its id already
+                content = form
             if content not in ids:
                 ids[content] = next_id
                 next_id += 1
@@ -199,7 +151,6 @@ class TokenTable:
                 token = (
                     known if known and not special else AddedToken(content, normalized=not special)
                 )
-            if special:
-                token = AddedToken(**{**token.__getstate__(), "special": True})
-            added[ids[content]] = token
+            flags = {**token.__getstate__(), "special": special or token.special}
+            added[ids[content]] = AddedToken(**{**flags, "content": content})
         return TokenTable(self.names, added)

@@ -30,8 +30,9 @@ from gpt_neox_japanese.tokenizer.hf.loading import (
 )
 from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, padded_width
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
-from gpt_neox_japanese.tokenizer.hf.token_names import TokenNames, TokenTable
+from gpt_neox_japanese.tokenizer.hf.token_names import TokenTable
 from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS, AllowedSpecial
+from gpt_neox_japanese.tokenizer.token_names import TokenNames
 from gpt_neox_japanese.tokenizer.tokenizer_config import write_added_tokens
 from gpt_neox_japanese.tokenizer.vocabulary import EMOJI_FILE, VOCAB_FILE, Vocabulary
 
@@ -246,11 +247,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         before = len(self)
         self._set_tokens(self._tokens.plus(new_tokens, special=special_tokens))
         self._set_encoder()
-        known, tokens = self.all_special_tokens, self._tokens
-        added = (tokens.added[tokens.added_ids[str(token)]] for token in new_tokens if str(token))
-        self._extra_special_tokens += [
-            token for token in added if token.special and token.content not in known
-        ]
+        extra = self._tokens.special_ids().difference(self.all_special_ids)
+        ids = dict.fromkeys(map(self._tokens.find, new_tokens))
+        self._extra_special_tokens += [self._tokens.added[i] for i in ids if i in extra]
         return len(self) - before
 
     def _set_tokens(self, tokens: TokenTable) -> None:
