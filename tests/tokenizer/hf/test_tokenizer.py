@@ -14,7 +14,6 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
-from transformers.utils import chat_template_utils
 
 from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.errors import TokenizationError, VocabularyError
@@ -419,19 +418,6 @@ def test_assistant_tokens_of_a_chat_are_marked(tokenizer: GPTNeoXJapaneseTokeniz
         chat, return_dict=True, return_assistant_tokens_mask=True
     )
     assert encoding["assistant_masks"] == [0, 0, 1, 1]
-
-
-@pytest.mark.skipif(
-    not hasattr(chat_template_utils, "encode_marked_chat"), reason="needs transformers 5.2x"
-)
-def test_control_tokens_that_users_type_into_a_chat_stay_text(
-    tokenizer: GPTNeoXJapaneseTokenizer,
-) -> None:
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
-    chat = [{"role": "user", "content": "猫<|endoftext|>"}]
-    encoding = tokenizer.apply_chat_template(chat, sanitize_control_tokens=True, return_dict=True)
-    assert encoding["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert tokenizer.decode(encoding["input_ids"]) == "猫<|endoftext|><|endoftext|>"
 
 
 def test_stop_strings_of_generate_can_be_searched(tokenizer: GPTNeoXJapaneseTokenizer) -> None:

@@ -10,17 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, product
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
 from gpt_neox_japanese.errors import TokenizationError
-from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.tokenizer.hf.inputs import Text
+from gpt_neox_japanese.tokenizer.results import Encoding
 from gpt_neox_japanese.tokenizer.special_tokens import AllowedSpecial
 
 __all__ = [
+    "Encoder",
     "Padding",
     "Row",
     "TextBatch",
@@ -30,6 +31,18 @@ __all__ = [
     "sequence_ids",
     "truncate",
 ]
+
+
+class Encoder(Protocol):
+    """What gives the ids; see the methods of `Codec`."""
+
+    def encode_batch(
+        self, texts: Sequence[str], *, allowed_special: AllowedSpecial
+    ) -> list[list[int]]:
+        """The ids of texts."""
+
+    def encode_with_offsets(self, text: str, *, allowed_special: AllowedSpecial) -> Encoding:
+        """The ids of a text, and where they stand."""
 
 
 class TokenizedText:
@@ -43,7 +56,7 @@ class TokenizedText:
     """
 
     def __init__(
-        self, text: Text, ids: list[int], encoder: Codec, *, allowed_special: AllowedSpecial
+        self, text: Text, ids: list[int], encoder: Encoder, *, allowed_special: AllowedSpecial
     ) -> None:
         self.ids = ids
         self._parts = [text] if isinstance(text, str) else text
@@ -145,7 +158,7 @@ class TextBatch:
     def __init__(
         self,
         samples: Sequence[tuple[Text, ...]],
-        encoder: Codec,
+        encoder: Encoder,
         *,
         allowed_special: AllowedSpecial,
         truncation: Truncation | None,

@@ -28,7 +28,14 @@ from gpt_neox_japanese.tokenizer.hf.loading import (
     explain_load_errors,
     require_files,
 )
-from gpt_neox_japanese.tokenizer.hf.rows import Padding, TextBatch, Truncation, padded_width
+from gpt_neox_japanese.tokenizer.hf.marked_chats import MarkedChatEncoder
+from gpt_neox_japanese.tokenizer.hf.rows import (
+    Encoder,
+    Padding,
+    TextBatch,
+    Truncation,
+    padded_width,
+)
 from gpt_neox_japanese.tokenizer.hf.rust_backend import decode_only_tokenizer
 from gpt_neox_japanese.tokenizer.hf.token_names import TokenTable
 from gpt_neox_japanese.tokenizer.special_tokens import NO_TOKENS, AllowedSpecial
@@ -309,19 +316,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         split_special_tokens: bool | None = None,
         **kwargs: Any,
     ) -> BatchEncoding:
-        if kwargs.pop("sanitize_control_tokens", False):
-            # A chat with marks around what users typed: the base class encodes it in pieces.
-            return super()._encode_plus(
-                text,
-                padding_strategy=padding_strategy,
-                truncation_strategy=truncation_strategy,
-                max_length=max_length,
-                pad_to_multiple_of=pad_to_multiple_of,
-                padding_side=padding_side,
-                return_tensors=return_tensors,
-                return_attention_mask=return_attention_mask,
-                sanitize_control_tokens=True,
-            )
+        encoder: Encoder = self._encoder
+        if kwargs.pop("sanitize_control_tokens", False):  # by `apply_chat_template`
+            encoder = MarkedChatEncoder(self._encoder, self.codec)
         if kwargs:
             raise TokenizationError(f"unknown options {sorted(kwargs)}; leave them out")
         if split_special_tokens is None:
@@ -331,6 +328,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             return_attention_mask = "attention_mask" in self.model_input_names
         if (
             isinstance(text, str)
+            and encoder is self._encoder
             and text_pair is None
             and return_tensors is None
             and padding_strategy is PaddingStrategy.DO_NOT_PAD
@@ -348,9 +346,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         if truncation_strategy is not TruncationStrategy.DO_NOT_TRUNCATE and max_length is not None:
             side, keep_rest = self.truncation_side, return_overflowing_tokens
             truncation = Truncation(truncation_strategy, max_length, stride, side, keep_rest)
-        batch = TextBatch(
-            samples, self._encoder, allowed_special=allowed_special, truncation=truncation
-        )
+        batch = TextBatch(samples, encoder, allowed_special=allowed_special, truncation=truncation)
         ids = batch.input_ids()
         self._eventual_warn_about_too_long_sequence(
             max(ids, key=len, default=[]), max_length, verbose
@@ -389,8 +385,9 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             n_sequences=max(map(len, samples), default=1),
         )
 
-    def _encode_without_added_tokens(self, text: str) -> list[int]:
-        return self.codec.encode(text)
+    def _get_control_tokens(self, chat_template: str) -> tuple[str, ...]:
+        added = super()._get_control_tokens(chat_template)
+        return tuple(sorted({*self._encoder.special_tokens_set, *added}))
 
     # Ids to text
 
