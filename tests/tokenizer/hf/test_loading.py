@@ -42,7 +42,7 @@ def test_bos_and_eos_are_not_added_in_secret(files: Path) -> None:
     ("name", "data"),
     [
         ("tokenizer_config.json", b'{"__class__": false}'),
-        ("tokenizer_config.json", b'{"padding_side": 5}'),
+        ("tokenizer_config.json", b'{"chat_control_tokens": 5}'),
         ("chat_template.jinja", b"{{ \xb8 }}"),
     ],
 )
@@ -64,6 +64,8 @@ def test_what_transformers_stumbles_over_in_a_file_is_told_as_the_files_fault(
         ('"legacy": 0', "True or False"),
         ('"do_clean_text": "false"', "True or False"),
         ('"split_special_tokens": []', "True or False"),
+        ('"truncation_side": "middle"', "'left' or 'right'"),
+        ('"padding_side": null', "'left' or 'right'"),
         ('"model_input_names": "input_ids"', "begin with 'input_ids'"),
         ('"model_input_names": ["attention_mask"]', "begin with 'input_ids'"),
         ('"model_input_names": ["input_ids", null]', "begin with 'input_ids'"),
@@ -82,6 +84,30 @@ def test_options_with_which_a_tokenizer_could_not_be_used_or_saved_are_refused(
     (files / "tokenizer_config.json").write_text(f"{{{field}}}", encoding="utf-8")
     with pytest.raises(TokenizationError, match=reason):
         GPTNeoXJapaneseTokenizer.from_pretrained(files)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("do_clean_text", "false"),
+        ("legacy", "no"),
+        ("split_special_tokens", 1),
+        ("truncation_side", "middle"),
+        ("padding_side", 5),
+        ("model_max_length", 2.0),
+        ("model_input_names", "input_ids"),
+        ("chat_template", 3),
+        ("add_eos_token", True),
+    ],
+)
+def test_an_option_that_is_assigned_is_checked_and_stays_what_it_was(
+    files: Path, option: str, value: object
+) -> None:
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(files)
+    before = getattr(tokenizer, option, None)
+    with pytest.raises(TokenizationError, match=option):
+        setattr(tokenizer, option, value)
+    assert getattr(tokenizer, option, None) == before
 
 
 def test_options_of_other_programs_do_no_harm(files: Path, tmp_path: Path) -> None:

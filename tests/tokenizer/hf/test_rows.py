@@ -238,7 +238,11 @@ def test_what_is_no_text_is_named(ours: GPTNeoXJapaneseTokenizer, text: Any) -> 
     ("arguments", "problem"),
     [
         ({"text": "abc", "max_length": -1, "truncation": True}, "max_length"),
+        ({"text": "abc", "max_length": "2", "truncation": True}, "max_length is '2'; it must be"),
+        ({"text": "abc", "max_length": 2.0, "padding": "max_length"}, "max_length is 2.0; it"),
+        ({"text": "abc", "padding": True, "pad_to_multiple_of": 2.5}, "pad_to_multiple_of is 2.5"),
         ({"text": "abc", "max_length": 2, "stride": 2, "truncation": True}, "stride=2"),
+        ({"text": "abc", "max_length": 2, "stride": 0.5, "truncation": True}, "stride is 0.5"),
         ({"text": "abc", "max_length": 2, "truncation": "only_second"}, "only_first"),
         ({"text": "abc", "text_pair": "d", "max_length": 1, "truncation": "only_first"}, "3 of 3"),
         ({"text": ["a", "b"], "text_pair": ["c"]}, "2 texts"),

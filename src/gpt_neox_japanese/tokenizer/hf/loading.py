@@ -16,7 +16,16 @@ from gpt_neox_japanese.checks import check_bool, check_integer, one_line, short_
 from gpt_neox_japanese.errors import NeoXJapaneseError, TokenizationError, VocabularyError
 from gpt_neox_japanese.tokenizer.vocabulary import VOCAB_FILE
 
-__all__ = ["check_options", "explain_load_errors", "require_files"]
+__all__ = ["CHECKED_OPTIONS", "check_options", "explain_load_errors", "require_files"]
+
+_FLAGS = {"do_clean_text", "legacy", "split_special_tokens"}
+_UNSUPPORTED_FLAGS = {"add_bos_token", "add_eos_token"}
+_SIDES = {"padding_side", "truncation_side"}
+_LENGTHS = {"model_max_length", "max_len"}
+CHECKED_OPTIONS = {"model_input_names", "chat_template"}.union(
+    _FLAGS, _UNSUPPORTED_FLAGS, _SIDES, _LENGTHS
+)
+"""Options whose values are checked, when a tokenizer is made and when one is assigned."""
 
 # What says which file of the Hub is meant, and how to get it.
 _HUB_ARGUMENTS = {"cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token"}
@@ -60,15 +69,17 @@ def check_options(options: Mapping[str, Any]) -> None:
             tokenizer does not do.
     """
     for name, value in options.items():
-        if name in ("add_bos_token", "add_eos_token") and value:
+        if name in _UNSUPPORTED_FLAGS and value:
             raise TokenizationError(
                 f"{name}=True: this tokenizer adds nothing to a text; write the token into it"
             )
         if name in ("tokenizer_object", "gguf_file"):
             raise TokenizationError(f"{name}: this tokenizer is made of {VOCAB_FILE}; leave it out")
-        if name in ("do_clean_text", "legacy", "split_special_tokens"):
+        if name in _FLAGS:
             check_bool(name, value, TokenizationError)
-        if name in ("model_max_length", "max_len") and value is not None:
+        if name in _SIDES and value not in ("left", "right"):
+            raise TokenizationError(f"{name} is {short_repr(value)}; it must be 'left' or 'right'")
+        if name in _LENGTHS and value is not None:
             check_integer(name, value, TokenizationError, minimum=1)
         if name == "model_input_names" and not _are_inputs(value):
             raise TokenizationError(

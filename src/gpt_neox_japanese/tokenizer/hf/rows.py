@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
+from gpt_neox_japanese.checks import check_integer
 from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.hf.inputs import Text
 from gpt_neox_japanese.tokenizer.results import Encoding
@@ -111,7 +112,7 @@ class Truncation:
         keep_rest: Whether rows follow for what was cut off.
 
     Raises:
-        TokenizationError: `max_length` is negative, or `stride` does not fit into it.
+        TokenizationError: `stride` does not fit into `max_length`.
     """
 
     strategy: TruncationStrategy
@@ -121,12 +122,11 @@ class Truncation:
     keep_rest: bool
 
     def __post_init__(self) -> None:
-        if self.max_length < 0:
-            raise TokenizationError(f"max_length must not be negative, not {self.max_length}")
-        if not 0 <= self.stride < max(1, self.max_length):
+        check_integer("stride", self.stride, TokenizationError, minimum=0)
+        if self.stride >= max(1, self.max_length):
             raise TokenizationError(
-                f"stride={self.stride} does not fit rows of {self.max_length} tokens; it must be at"
-                " least 0 and less than that"
+                f"stride={self.stride} does not fit rows of {self.max_length} tokens; it must be"
+                " less than that"
             )
 
     def head(self) -> slice | None:

@@ -16,6 +16,7 @@ from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTre
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
+from gpt_neox_japanese.checks import check_integer
 from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -24,6 +25,7 @@ from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
 from gpt_neox_japanese.tokenizer.hf.columns import align, columns, encode_one
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
 from gpt_neox_japanese.tokenizer.hf.loading import (
+    CHECKED_OPTIONS,
     check_options,
     explain_load_errors,
     require_files,
@@ -265,7 +267,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         self._tokenizer = decode_only_tokenizer(tokens.decoded(), tokens.special_ids())
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if key in ("add_bos_token", "add_eos_token"):
+        if key in CHECKED_OPTIONS:
             check_options({key: value})
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
         if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
@@ -292,6 +294,12 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         self._encoder = self.codec.with_added(AddedTokens(self._tokens.added))
 
     # Text to ids
+
+    def _get_padding_truncation_strategies(self, *args: Any, **kwargs: Any) -> Any:
+        for name in ("max_length", "pad_to_multiple_of"):
+            if kwargs.get(name) is not None:
+                check_integer(name, kwargs[name], TokenizationError, minimum=0)
+        return super()._get_padding_truncation_strategies(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _encode_plus(
         self,
