@@ -123,3 +123,14 @@ def test_our_async_streamer_can_be_awaited(
         return "".join([piece async for piece in streamer])
 
     assert asyncio.run(stream()) == TEXT
+
+
+@pytest.mark.parametrize("family", ["TextStreamer", "TextIteratorStreamer"])
+@pytest.mark.parametrize("option", ["skip_specal_tokens", "clean_up_tokenization_spaces"])
+def test_options_that_no_streamer_heeds_are_refused(
+    tokenizer: GPTNeoXJapaneseTokenizer, family: str, option: str
+) -> None:
+    streamer = getattr(streamers, family)
+    with pytest.raises(TokenizationError, match=option):
+        streamer(tokenizer, **{option: True})
+    streamer(tokenizer, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -23,9 +23,23 @@ class TextStreamer(transformers.TextStreamer):
         tokenizer: A `GPTNeoXJapaneseTokenizer`.
         skip_prompt: Leave out the ids that `generate` was given.
         **decode_kwargs: `skip_special_tokens=True` leaves special tokens out.
+
+    Raises:
+        TokenizationError: There is no such option.
     """
 
     _stream: StreamDecoder | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Text is never cleaned up here: to ask for that is a mistake, to ask for none is not.
+        honoured = {"skip_special_tokens"}
+        if not self.decode_kwargs.get("clean_up_tokenization_spaces"):
+            honoured.add("clean_up_tokenization_spaces")
+        if unknown := sorted(self.decode_kwargs.keys() - honoured):
+            raise TokenizationError(
+                f"unknown options {unknown}; leave them out: a streamer takes skip_special_tokens"
+            )
 
     def put(self, value: Any) -> None:
         """Take ids, int64 [tokens] or [1, tokens]: the prompt, then each new one.
