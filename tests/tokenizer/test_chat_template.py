@@ -10,6 +10,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
 
 from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, default_model_directory
 from gpt_neox_japanese.assets import default_chat_template
@@ -177,6 +178,36 @@ def test_templates_that_transformers_takes_give_its_ids(source: str) -> None:
     )
     with closing(ChatTemplate(source, CODEC)) as template:
         assert template.encode(TALK) == expected
+
+
+@pytest.mark.skipif(
+    not hasattr(chat_template_utils, "_alias_reasoning_fields"), reason="needs transformers 5.24"
+)
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "猫", "name": None},
+        {"content": None, "tool_calls": [{"id": None}]},
+        {"content": "猫", "reasoning": "犬"},
+        {"content": "猫", "thinking": "犬", "reasoning": "鳥"},
+        {"content": "猫", "thinking": "犬", "reasoning_content": None},
+        {"content": "猫", "thinking": "犬", "reasoning_content": "鳥"},
+    ],
+)
+def test_a_template_sees_of_a_message_what_transformers_shows_it(message: dict[str, Any]) -> None:
+    source, messages = "{{ messages | tojson }}", [{"role": "assistant", **message}]
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+    expected = tokenizer.apply_chat_template(messages, chat_template=source, return_dict=False)
+    with closing(ChatTemplate(source, CODEC)) as template:
+        assert template.encode(messages) == expected
+
+
+def test_a_message_without_a_role_is_no_answer() -> None:
+    with (
+        closing(ChatTemplate("{{ messages | length }}", CODEC)) as template,
+        pytest.raises(ArgumentError, match="no message is the assistant's"),
+    ):
+        template.encode_turns([{"content": "猫"}])
 
 
 NAMES = ["bos", "eos", "unk", "sep", "pad", "cls", "mask", "image"]

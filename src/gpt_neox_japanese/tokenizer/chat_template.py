@@ -27,6 +27,9 @@ _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 # By these a template finds what a message holds, so that no tag is broken in them.
 _FIELDS = ("role", "content", "name")
 
+# Names of what is thought before an answer; the first that a message has counts.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
 
 class Turns(NamedTuple):
     """A conversation to learn from.
@@ -51,6 +54,8 @@ class ChatTemplate:
 
     A template sees what transformers shows it: `messages`, `add_generation_prompt`, `eos_token` and
     the other names that the tokenizer's files give to tokens, `tools` and `documents`, both none.
+    As there since 5.24, what is None in a message is not shown, and what is thought before an
+    answer is found under either of its names, `reasoning_content` and `thinking`.
 
     Args:
         source: The template.
@@ -118,7 +123,7 @@ class ChatTemplate:
         whole = self._render(messages, breaker, asks=False)
         done = 0
         for number, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message.get("role") != "assistant":
                 continue
             prompt = self._render(messages[:number], breaker, asks=True)
             answered = self._render(messages[: number + 1], breaker, asks=False)
@@ -155,7 +160,7 @@ class ChatTemplate:
                 key if key in _FIELDS else self._break(key, breaker): self._break(value, breaker)
                 for key, value in message.items()
             }
-            for message in messages
+            for message in map(_shown, messages)
         ]
         return self._renderer.render(
             {
@@ -235,6 +240,15 @@ def find_chat_template(directory: Path, file: Path | None) -> str | None:
         f"{str(config)!r}: chat_template is neither a string nor a list; name one with"
         " --chat-template FILE"
     )
+
+
+def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template sees of a message."""
+    said = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((said[name] for name in _REASONING if name in said), None)
+    if reasoning is None:
+        return said
+    return {"thinking": reasoning, **said, "reasoning_content": reasoning}
 
 
 def _breaker(messages: Messages) -> str:
