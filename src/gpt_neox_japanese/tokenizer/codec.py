@@ -74,7 +74,7 @@ class Codec(TokenIds):
         added: Tokens beyond the vocabulary, and special tokens of the vocabulary. An ordinary added
             token becomes its id wherever it is written; a special one only where it is allowed.
         jit_threshold: Characters that are encoded in plain Python before the compiled encoder is
-            loaded, which takes a moment, and minutes at its very first use; 0 loads it at once.
+            loaded, which takes a moment, and seconds at its very first use; 0 loads it at once.
 
     Attributes:
         vocabulary: As above.
