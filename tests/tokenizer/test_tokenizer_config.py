@@ -130,6 +130,22 @@ def test_an_unknown_token_that_was_taken_away_cannot_be_saved(tmp_path: Path) ->
         codec.with_added(AddedTokens({})).save(tmp_path)
 
 
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("taken", [START, END])
+def test_a_codec_whose_added_token_took_the_id_of_a_default_is_saved_as_it_is(
+    tmp_path: Path, taken: int, special: bool
+) -> None:
+    added = AddedTokens({taken: AddedToken("</s>", special=special)})
+    before = Codec(vocabulary(PIECES), added=added)
+    before.save(tmp_path)
+    after = Codec.load(tmp_path)
+    assert after.fingerprint == before.fingerprint
+    assert after.special_tokens_set == before.special_tokens_set
+    ids = before.encode(TEXT, allowed_special="all")
+    assert after.encode(TEXT, allowed_special="all") == ids
+    assert GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path)(TEXT)["input_ids"] == ids
+
+
 def test_corpora_with_other_unknown_ids_have_other_fingerprints(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("한", encoding="utf-8")
     source = CorpusSource.find([tmp_path / "corpus.txt"])

@@ -35,6 +35,7 @@ from gpt_neox_japanese.tokenizer.special_tokens import (
 )
 from gpt_neox_japanese.tokenizer.token_ids import END_OF_TEXT, TokenIds
 from gpt_neox_japanese.tokenizer.tokenizer_config import (
+    DEFAULT_NAMES,
     DEFAULT_UNKNOWN,
     TokenizerConfig,
     read_tokenizer_config,
@@ -177,7 +178,15 @@ class Codec(TokenIds):
             with suppress(VocabularyError):  # where a byte has no entry, it is needed
                 find_unknown_id(None, self.vocabulary, None)
                 unknown = None
-        config = TokenizerConfig(self.legacy, self.clean, unknown, self._added)
+        # A default whose id an added token took is none any more; unsaid, it would be asked for.
+        taken = {
+            name: None
+            for name, token in DEFAULT_NAMES.items()
+            if token in self.vocabulary.ids and self.token_to_id(token) is None
+        }
+        tokens, special_ids, names = self._added.tokens, self._added.special_ids, self._added.names
+        added = AddedTokens(tokens, special_ids, {**taken, **names})
+        config = TokenizerConfig(self.legacy, self.clean, unknown, added)
         self.vocabulary.save(directory)
         config.save(Path(directory))
 
