@@ -101,7 +101,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             attention_mask: [batch, past + tokens], 1 for text and 0 for padding; or a prepared
                 mask, [batch, 1, tokens, past + tokens].
             position_ids: Position of each token, int64 [batch, tokens]; counted on from the past
-                if not given.
+                if not given. Without a past and a mask, a new document begins where they do not go
+                on by one, and reads nothing of those before.
             inputs_embeds: [batch, tokens, hidden], instead of `input_ids`.
             past_key_values: Keys and values of earlier calls: a `Cache`, or for each layer a pair
                 of [batch, heads, past, head_dim].
@@ -172,17 +173,13 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         output_attentions: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if checkpointing:
             reject_cache(cache)
-        elif use_cache and cache is None:
-            cache = DynamicCache(config=self.config)
         past = preallocate(cache) if isinstance(cache, Cache) else None
         past_length = 0 if past is None else past.get_seq_length()
         tokens = inputs_embeds.shape[1]
         warn_of_extrapolation(past_length, tokens, self.config)
-        if position_ids is None:
-            position_ids = (torch.arange(tokens, device=inputs_embeds.device) + past_length)[None]
-
         causal_mask = create_causal_mask(
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
@@ -190,6 +187,11 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             position_ids=position_ids,
             **cache_kwargs(past),
         )
+        # Not earlier: beside a cache, even an empty one, no mask tells documents apart.
+        if use_cache and cache is None and not checkpointing:
+            cache = past = preallocate(DynamicCache(config=self.config))
+        if position_ids is None:
+            position_ids = (torch.arange(tokens, device=inputs_embeds.device) + past_length)[None]
         position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
         hidden_states = inputs_embeds
         # Fewer than there are, if the config says so: `generate(assistant_early_exit=…)` makes it.
