@@ -165,6 +165,61 @@ def test_embeddings_may_be_given_instead_of_ids(tiny_model: MakeModel) -> None:
     assert torch.equal(model(inputs_embeds=embedded).logits, model(IDS).logits)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"input_ids": IDS[0]}, r"input_ids has shape \(4,\); it must be \[batch, tokens\]"),
+        ({"input_ids": IDS[:, :0]}, r"shape \(2, 0\); .* at least one token"),
+        ({"inputs_embeds": torch.zeros(4, 32)}, r"inputs_embeds has shape \(4, 32\); it must be"),
+        ({"position_ids": torch.arange(4)}, r"shape \(4,\); it must be \(2, 4\) or \(1, 4\)"),
+        ({"position_ids": torch.zeros(2, 1).long()}, r"position_ids has shape \(2, 1\)"),
+        ({"attention_mask": torch.ones(2, 3)}, r"shape \(2, 3\); it must be \(2, 4\)"),
+        ({"attention_mask": torch.ones(1, 4)}, r"shape \(1, 4\); it must be \(2, 4\)"),
+        ({"attention_mask": torch.ones(3, 4)}, r"shape \(3, 4\); it must be \(2, 4\)"),
+        (
+            {"attention_mask": torch.ones(2, 4, 4)},
+            r"shape \(2, 4, 4\); .* \[batch, 1, tokens, keys",
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_shape_is_refused(tiny_model: MakeModel, given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(**({} if "inputs_embeds" in given else {"input_ids": IDS}) | given)
+
+
+def test_a_mask_says_something_of_the_past_too(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    past = cache_of(model(IDS))
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 1\); it must be \(2, 5\)"):
+        model(IDS[:, :1], attention_mask=torch.ones(2, 1), past_key_values=past)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_columns_of_a_mask_for_tokens_to_come_do_not_count(
+    tiny_model: MakeModel, use_cache: bool
+) -> None:
+    model = tiny_model()
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    logits = model(IDS, attention_mask=mask, use_cache=use_cache).logits
+    assert torch.equal(logits, model(IDS, attention_mask=mask[:, :4]).logits)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("without_avx512", [True, False])
+def test_a_prepared_mask_of_integers_blocks_what_is_zero(
+    tiny_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    implementation: str,
+    without_avx512: bool,
+) -> None:
+    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", without_avx512)
+    model = tiny_model(attn_implementation=implementation).bfloat16()
+    mask = torch.ones(2, 1, 4, 4).tril().bool()
+    logits = model(IDS, attention_mask=mask.long()).logits
+    assert torch.equal(logits, model(IDS, attention_mask=mask).logits)
+
+
 def test_a_past_of_another_depth_is_refused(tiny_model: MakeModel) -> None:
     pair = (torch.zeros(1, 4, 2, 8),) * 2
     with pytest.raises(ValueError, match="pair for each of the 2 layers"):

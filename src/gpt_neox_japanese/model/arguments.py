@@ -25,6 +25,8 @@ __all__ = [
     "HiddenStatesChoice",
     "Past",
     "as_cache",
+    "as_mask",
+    "check_shapes",
     "head_mask_per_layer",
     "keep_hidden_states",
     "or_default",
@@ -237,6 +239,69 @@ def reject_cache(cache: object) -> None:
             "gradient checkpointing runs every layer twice, which would extend the cache twice; "
             "pass no cache, or call gradient_checkpointing_disable()"
         )
+
+
+def check_shapes(name: str, inputs: Tensor, axes: str, position_ids: Tensor | None) -> None:
+    """Refuse inputs that are no batch of texts; nothing is checked in a captured graph.
+
+    Args:
+        name: Of the inputs, for the message.
+        inputs: Token ids or embeddings.
+        axes: What their shape must be, such as "[batch, tokens]".
+        position_ids: [batch or 1, tokens], or None.
+
+    Raises:
+        ArgumentError: One of them has another shape, or there is no token.
+    """
+    if is_compiling_or_tracing():
+        return
+    if inputs.ndim != len(axes.split(",")) or not inputs.shape[1]:
+        raise ArgumentError(
+            f"{name} has shape {tuple(inputs.shape)}; it must be {axes}, with at least one token"
+            f" (of one text alone, {name}[None] makes a batch)"
+        )
+    batch, tokens = inputs.shape[:2]
+    if position_ids is not None and position_ids.shape not in ((batch, tokens), (1, tokens)):
+        raise ArgumentError(
+            f"position_ids has shape {tuple(position_ids.shape)}; it must be {(batch, tokens)} or"
+            f" {(1, tokens)}, or be left out: positions are then counted"
+        )
+
+
+def as_mask(
+    attention_mask: Tensor | None, states: Tensor, past_length: int | Tensor
+) -> Tensor | None:
+    """Return the attention mask as every attention implementation reads it alike.
+
+    Args:
+        attention_mask: What the caller gave, if anything.
+        states: [batch, tokens, hidden], the new tokens.
+        past_length: Tokens in the cache; an integer, or a tensor [], which is not read.
+
+    Returns:
+        Of a mask [batch, keys] the columns of the tokens that there are; of a prepared mask of
+        integers the booleans, because numbers are added to the scores, where 0 blocks nothing.
+
+    Raises:
+        ArgumentError: It has neither of the shapes, or says nothing of some tokens; this is not
+            checked in a captured graph.
+    """
+    # A foreign attention implementation may have masks of its own, such as {}.
+    if not isinstance(attention_mask, Tensor):
+        return attention_mask
+    if attention_mask.ndim == 4:
+        return attention_mask if attention_mask.is_floating_point() else attention_mask.bool()
+    batch, tokens = states.shape[:2]
+    past_is_known = not isinstance(past_length, Tensor)
+    keys = past_length + tokens if past_is_known else tokens
+    shape = tuple(attention_mask.shape)
+    if not is_compiling_or_tracing() and (len(shape) != 2 or shape[0] != batch or shape[1] < keys):
+        raise ArgumentError(
+            f"attention_mask has shape {shape}; it must be {(batch, keys)}, 1 for text and 0 for"
+            " padding among the tokens of the cache and the new ones; or [batch, 1, tokens, keys],"
+            " which keys each token may look at"
+        )
+    return attention_mask[:, :keys] if past_is_known else attention_mask
 
 
 def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:

@@ -27,6 +27,8 @@ from gpt_neox_japanese.model.arguments import (
     HiddenStatesChoice,
     Past,
     as_cache,
+    as_mask,
+    check_shapes,
     head_mask_per_layer,
     keep_hidden_states,
     or_default,
@@ -98,8 +100,9 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
 
         Args:
             input_ids: Token ids, int64 [batch, tokens]; or give `inputs_embeds`.
-            attention_mask: [batch, past + tokens], 1 for text and 0 for padding; or a prepared
-                mask, [batch, 1, tokens, past + tokens].
+            attention_mask: [batch, past + tokens], 1 for text and 0 for padding, where further
+                columns do not count; or a prepared mask, [batch, 1, tokens, past + tokens]:
+                added to the scores if of a floating dtype, else 1 or True where a token may look.
             position_ids: Position of each token, int64 [batch, tokens]; counted on from the past
                 if not given. Without a past and a mask, a new document begins where they do not go
                 on by one, and reads nothing of those before.
@@ -123,8 +126,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
 
         Raises:
             ArgumentError: (a `ValueError`) unless exactly one of `input_ids` and
-                `inputs_embeds` is given, if the cache or `head_mask` has the wrong shape, if two
-                caches are given, if a cache is given while gradients are checkpointed, or if
+                `inputs_embeds` is given, if an argument has the wrong shape, if two caches are
+                given, if a cache is given while gradients are checkpointed, or if
                 `output_hidden_states` is neither a flag nor indices.
             TypeError: For a keyword argument that nothing would read.
         """
@@ -134,7 +137,10 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             warnings.warn("token_type_ids is ignored: the model has no segments", stacklevel=2)
         if (input_ids is None) == (inputs_embeds is None):
             raise ArgumentError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is not None:
+            check_shapes("inputs_embeds", inputs_embeds, "[batch, tokens, hidden]", position_ids)
         if input_ids is not None:
+            check_shapes("input_ids", input_ids, "[batch, tokens]", position_ids)
             if attention_mask is None and cache is None and not self.training:
                 warn_of_unmasked_padding(input_ids, self.config)
             inputs_embeds = self.embed_in(input_ids)
@@ -183,7 +189,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         causal_mask = create_causal_mask(
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
+            attention_mask=as_mask(attention_mask, inputs_embeds, past_length),
             position_ids=position_ids,
             **cache_kwargs(past),
         )
