@@ -99,6 +99,13 @@ def test_what_is_frozen_has_no_gradient(
     torch.testing.assert_close(*found)
 
 
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    loss = model(IDS, labels=LABELS, skip_logits=True).loss
+    with pytest.raises(ValueError, match="pass skip_logits=False"):
+        torch.autograd.grad(loss, [model.embed_out.weight], create_graph=True)
+
+
 def test_in_autocast_head_and_loss_agree_with_the_plain_way(
     tiny_model: MakeModel, small_slices: None
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.decode.linear import (
     grad_of_states,
     grad_of_weight,
@@ -101,6 +102,11 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # by create_graph=True
+            raise ArgumentError(
+                "the gradient of a loss without logits has no gradient itself; pass"
+                " skip_logits=False where you need one, or leave create_graph out"
+            )
         scaled = (
             None if each is None else (each * factor).to(each.dtype) for each in ctx.saved_tensors
         )

@@ -147,8 +147,8 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
             head_mask: [heads] or [layers, heads]: 1 keeps a head, 0 silences it.
             token_type_ids: Ignored, with a warning.
             skip_logits: Return the loss alone, `logits` being None. The logits of a long batch are
-                then never in memory together. None stands for `skip_logits_in_training` while the
-                model is training and for False otherwise.
+                then never in memory together; second derivatives need them, though. None stands for
+                `skip_logits_in_training` while the model is training and for False otherwise.
             cache: The new name of `past_key_values`.
             **kwargs: Arguments of the attention implementation, and of the loss:
                 `num_items_in_batch`, `ignore_index` and `shift_labels` (labels that are shifted
