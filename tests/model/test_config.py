@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from tests.model.conftest import MakeModel
 
@@ -93,6 +94,82 @@ def test_the_published_config_loads(tmp_path: Path) -> None:
 def test_an_override_at_loading_wins_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
     assert GPTNeoXJapaneseConfig.from_pretrained(tmp_path, rotary_pct=1.0).rotary_pct == 1.0
+
+
+LINEAR = {"rope_type": "linear", "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotary_pct", 0.25),
+        ("partial_rotary_factor", 0.25),
+        ("rotary_emb_base", 500),
+        ("rope_theta", 500),
+        ("rope_parameters", LINEAR),
+        ("rope_parameters", LINEAR | {"rope_theta": 500, "partial_rotary_factor": 0.25}),
+        ("rope_parameters", {"rope_type": "yarn", "factor": 4.0}),
+        ("rope_parameters", None),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),
+        ("rope_scaling", None),
+    ],
+    ids=str,
+)
+def test_a_rotary_argument_means_the_same_assigned_or_given_at_loading(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    expected = GPTNeoXJapaneseConfig(**{name: value}).rope_parameters
+    assigned = GPTNeoXJapaneseConfig()
+    assigned.save_pretrained(tmp_path)
+    setattr(assigned, name, value)
+    loaded = GPTNeoXJapaneseConfig.from_pretrained(tmp_path, **{name: value})
+    for config in (assigned, loaded):
+        assert config.rope_parameters == config.rope_scaling == expected
+        assert config.to_dict()["rotary_pct"] == config.partial_rotary_factor == config.rotary_pct
+        assert config.rope_theta == config.rotary_emb_base == expected["rope_theta"]
+
+
+def test_what_an_argument_at_loading_does_not_name_stays_as_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
+    load = GPTNeoXJapaneseConfig.from_pretrained
+    config = load(tmp_path, rope_scaling=LINEAR, rope_theta=500)
+    assert config.rope_parameters == LINEAR | {"rope_theta": 500, "partial_rotary_factor": 0.5}
+    config = load(tmp_path, rope_theta=500)
+    assert (config.rotary_pct, config.rotary_emb_base) == (0.5, 500)
+    config.rope_scaling = LINEAR
+    assert config.rope_parameters == LINEAR | {"rope_theta": 500, "partial_rotary_factor": 0.5}
+
+
+def test_rope_parameters_replace_all_that_there_was_as_in_transformers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
+    rope = LINEAR | {"rope_theta": 500}
+    ours, theirs = (
+        kind.from_pretrained(tmp_path, rope_parameters=dict(rope)).rope_parameters
+        for kind in (GPTNeoXJapaneseConfig, InTreeConfig)
+    )
+    assert theirs == rope
+    assert ours == rope | {"partial_rotary_factor": 1.0}  # which is what no number means
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vocab_size": -3}, "vocab_size is -3"),
+        ({"hidden_size": 33}, "hidden_size is 33, not divisible"),
+        ({"hidden_act": "zz"}, "hidden_act is 'zz'"),
+        ({"rotary_pct": 3}, "rotary_pct is 3; it must be in"),
+        ({"rope_parameters": 3}, "rope_parameters is 3; it must be an object"),
+        ({"rope_scaling": {"type": "linear"}}, "factor"),
+        ({"rotary_pct": 0.25, "rope_parameters": {"partial_rotary_factor": 0.5}}, "contradicts"),
+    ],
+    ids=str,
+)
+def test_absurd_values_at_loading_are_refused(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
+    with pytest.raises(ArgumentError, match=message):
+        GPTNeoXJapaneseConfig.from_pretrained(tmp_path, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import wraps
@@ -28,6 +28,7 @@ from gpt_neox_japanese.model.decode.cache_names import CACHE_NAMES
 __all__ = ["GPTNeoXJapaneseConfig"]
 
 _TRANSFORMERS_4 = ("rotary_pct", "rotary_emb_base")  # how it spells the rotary numbers
+_ROTARY_ARGUMENTS = frozenset({"rope_parameters", "rope_scaling", *ROTARY_KEYS})
 
 _Config = TypeVar("_Config", bound="type[PreTrainedConfig]")
 
@@ -41,6 +42,20 @@ def _argument_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise ArgumentError(f"the configuration cannot be used: {one_line(error)}") from error
+
+
+def _rotary_change(rope: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `rope` becomes by rotary arguments: what they do not name stays as it is.
+
+    But `rope_parameters` name everything, and `rope_scaling` everything but the two numbers.
+    """
+    changed = rotary_parameters(given, "", ArgumentError)
+    if "rope_parameters" in given:
+        return changed
+    stays = set(ROTARY_KEYS.values() if "rope_scaling" in given else rope)
+    stays -= {key for name, key in ROTARY_KEYS.items() if given.get(name) is not None}
+    stays -= set(given.get("rope_scaling") or ())
+    return changed | {key: rope[key] for key in stays}
 
 
 def _with_our_errors(config_class: _Config) -> _Config:
@@ -92,6 +107,10 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
 
     model_type = "gpt_neox_japanese"
     keys_to_ignore_at_inference: ClassVar[list[str]] = [*CACHE_NAMES]
+    attribute_map: ClassVar[dict[str, str]] = {  # other spellings of an attribute
+        "partial_rotary_factor": "rotary_pct",
+        "rope_theta": "rotary_emb_base",
+    }
 
     # A row-wise split embedding lets the tied, column-wise split head share its shards. A slice of
     # `query_key_value` is whole heads because its rows are packed [heads, 3, head_dim].
@@ -165,8 +184,31 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
                     f"config.json: {short_repr(name)} is no field, but part of the class that reads"
                     " it; remove it"
                 )
+        given = {name: kwargs.pop(name) for name in _ROTARY_ARGUMENTS & kwargs.keys()}
+        if given:
+            kwargs["rope_parameters"] = _rotary_change(rotary_parameters(config_dict, ""), given)
         with _argument_errors():
-            return super().from_dict(config_dict, **kwargs)
+            made = super().from_dict(config_dict, **kwargs)
+        config = made[0] if isinstance(made, tuple) else made
+        config.check()
+        return made
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a value; what `rope_parameters` leaves out is as if the constructor were given it.
+
+        Args:
+            name: Of the attribute.
+            value: Checked by `check`, unless a rotary number makes no sense at all.
+
+        Raises:
+            ArgumentError: `rope_parameters` has such a number, or is no object.
+        """
+        # The first value is the constructor's, who may have been given other spellings as well.
+        if name != "rope_parameters" or vars(self).get(name, value) is value:
+            super().__setattr__(name, value)
+        else:
+            super().__setattr__(name, rotary_parameters({name: value}, "", ArgumentError))
+            self.standardize_rope_params()
 
     @property
     def rotary_pct(self) -> float:
@@ -198,6 +240,20 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
         self._rope["rope_theta"] = value
 
     @property
+    def rope_scaling(self) -> dict[str, Any]:
+        """The older name of `rope_parameters`."""
+        return self._rope
+
+    @rope_scaling.setter
+    def rope_scaling(self, value: dict[str, Any] | None) -> None:
+        """Change the rope type; rotary numbers that are not given stay.
+
+        Args:
+            value: As `rope_parameters`, or None for the default type.
+        """
+        self.rope_parameters = _rotary_change(self._rope, {"rope_scaling": value})
+
+    @property
     def _rope(self) -> dict[str, Any]:
         assert self.rope_parameters is not None
         return self.rope_parameters
@@ -218,11 +274,9 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
             ArgumentError: Two spellings contradict each other.
         """
         given = {"rope_parameters": self.rope_parameters, **kwargs}
-        self.rope_parameters = rotary_parameters(given, "", ArgumentError)
         self.ignore_keys_at_rope_validation = {"partial_rotary_factor"}
-        self.standardize_rope_params()
-        rotary = {"rope_scaling", *ROTARY_KEYS}
-        return {name: value for name, value in kwargs.items() if name not in rotary}
+        self.rope_parameters = rotary_parameters(given, "", ArgumentError)
+        return {name: value for name, value in kwargs.items() if name not in _ROTARY_ARGUMENTS}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what config.json holds, the rotary numbers under both of their names.
@@ -252,3 +306,5 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
                 f"rope_type is {short_repr(kind)}; choose default or one of"
                 f" {', '.join(ROPE_INIT_FUNCTIONS)}"
             )
+        with _argument_errors():
+            self.validate_rope()
