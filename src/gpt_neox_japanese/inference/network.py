@@ -96,5 +96,13 @@ class Network(Protocol):
             length: In tokens.
         """
 
+    def truncate(self, slot: int, length: int) -> None:
+        """Clear a slot behind its first `length` tokens, before another text is computed there.
+
+        Args:
+            slot: A slot.
+            length: In tokens.
+        """
+
     def close(self) -> None:
         """End the network's own threads, if it has any; the next call would start new ones."""

@@ -10,15 +10,19 @@ B = A[: 2 * CHUNK] + [7] * CHUNK
 
 
 class Recorded:
-    """A network that notes down what is copied."""
+    """A network that notes down what is copied, and what a slot kept when it was given out."""
 
     slots = 3
+    kept: tuple[int, int]
 
     def __init__(self) -> None:
         self.copies: list[tuple[int, int, int]] = []
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.copies.append((source, target, length))
+
+    def truncate(self, slot: int, length: int) -> None:
+        self.kept = slot, length
 
 
 def read(slots: KVSlots, ids: list[int]) -> int:
@@ -65,6 +69,20 @@ def test_a_short_prompt_takes_its_slot_from_a_longer_text() -> None:
     slots.release(0, [1, 2, 3])
     read(slots, A)
     assert network.copies == []
+
+
+def test_a_slot_is_cleared_behind_what_its_new_text_keeps() -> None:
+    slots, network = made()
+    first = read(slots, A)
+    assert network.kept == (first, 0)
+    second = read(slots, B)
+    assert network.kept == (second, 2 * CHUNK)
+    slots.release(first, A)
+    read(slots, B)
+    assert network.kept == (first, 2 * CHUNK)
+    slots.release(first, B)
+    short = slots.acquire([1, 2, 3])
+    assert network.kept == (short, 0)
 
 
 def test_forgotten_texts_are_not_shared() -> None:

@@ -116,6 +116,9 @@ class CompiledNetwork:
         for states in (self._keys, self._values):
             states[:, target, :, :length] = states[:, source, :, :length]
 
+    def truncate(self, slot: int, length: int) -> None:
+        """See `Network.truncate`; nothing behind a token is read here, so it may lie there."""
+
     def close(self) -> None:
         """See `Network.close`."""
         self._pool.close()

@@ -62,6 +62,7 @@ class KVSlots:
         length = max(shared)
         if shared[slot] < length:
             self._network.copy(shared.index(length), slot, length)
+        self._network.truncate(slot, length)
         self._texts[slot] = _Text(list(ids[: length - length % CHUNK]), [])
         return length
 
@@ -71,6 +72,7 @@ class KVSlots:
         Args:
             slot: Of a text that is computed from its first token on.
         """
+        self._network.truncate(slot, 0)
         self._texts[slot] = _Text([], [])
 
     def record(self, slot: int, ids: Sequence[int]) -> None:

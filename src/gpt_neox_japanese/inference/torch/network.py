@@ -128,6 +128,16 @@ class TensorNetwork:
         for states in (self._keys, self._values):
             states[:, target, :, :length] = states[:, source, :, :length]
 
+    @torch.inference_mode()
+    def truncate(self, slot: int, length: int) -> None:
+        """See `Network.truncate`.
+
+        Attention reads what its mask hides, and takes it times nothing: NaN and infinities of a
+        text that overflowed would be NaN in every text that is kept there after it.
+        """
+        for states in (self._keys, self._values):
+            states[:, slot, :, length:] = 0
+
     def close(self) -> None:
         """See `Network.close`; there are no threads to end."""
 
