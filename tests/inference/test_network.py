@@ -18,6 +18,7 @@ from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken, Network
+from gpt_neox_japanese.inference.torch.network import TensorNetwork
 from gpt_neox_japanese.kernels.compile import processor
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
 from gpt_neox_japanese.quantization.convert import convert
@@ -160,6 +161,21 @@ def test_stored_numbers_are_computed_with_as_they_are(kind: str) -> None:
     assert (
         np.abs(ours - theirs).max() < (1e-4 if kind == "bfloat16" else 0.02) * np.abs(theirs).max()
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_int8_is_computed_on_tensors_as_what_it_stands_for(dtype: str) -> None:
+    """Sums of whole numbers would not fit into float16, nor the scales of a small head."""
+    model: Any = random_model(hidden_size=512, initializer_range=0.02, tie_word_embeddings=False)
+    with torch.no_grad():
+        for layer in model.gpt_neox_japanese.layers:
+            layer.post_attention_layernorm.weight *= 40
+        model.embed_out.weight *= 1e-4
+    hparams = HParams.from_config(model.config.to_dict())
+    weights = map_weights(hparams, rounded("int8")(model), bfloat16=False)
+    exact = scores_of(CompiledNetwork(hparams, weights), IDS)
+    scores = scores_of(TensorNetwork(hparams, weights, dtype=dtype), IDS)
+    assert np.abs(scores - exact).max() < 0.02 * np.abs(exact).max()
 
 
 def test_a_conversion_with_odd_widths_is_computed_with(tmp_path: Path) -> None:

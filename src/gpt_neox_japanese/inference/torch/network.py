@@ -22,6 +22,10 @@ from gpt_neox_japanese.quantization.formats import Matrix
 
 __all__ = ["TensorNetwork", "check_device"]
 
+# Products of whole numbers add up to more than float16 holds, and their scales are next to nothing
+# there. As fractions of this one the numbers are as exact, and scales are as large as weights.
+_INT8_ONE = 128
+
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Layer; queries, keys and values of some tokens, [tokens, heads, head_dim] → mixed values."""
 
@@ -171,7 +175,7 @@ class TensorNetwork:
             )
             return mixed[:, :, 0]
 
-        hidden = self._run(self._embedding.rows(ids, self.dtype), positions, attend)
+        hidden = self._run(self._embedding.rows(ids), positions, attend)
         return self._logits(hidden)
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -196,7 +200,7 @@ class TensorNetwork:
             return mixed[0].transpose(0, 1)
 
         tokens = torch.tensor(ids, device=self.device)
-        return self._run(self._embedding.rows(tokens, self.dtype), positions, attend)
+        return self._run(self._embedding.rows(tokens), positions, attend)
 
     def _run(self, hidden: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
         """All layers, on hidden states [tokens, hidden]."""
@@ -240,7 +244,8 @@ class TensorNetwork:
         if matrix.numbers.dtype == np.int8:
             assert matrix.scales is not None
             numbers, scales = (torch.tensor(each) for each in matrix)
-            return _Product(numbers.to(self.device), scales.to(self.device, self.dtype))
+            scales = (scales * _INT8_ONE).to(self.device, self.dtype)
+            return _Product(numbers.to(self.device), scales)
         if matrix.numbers.dtype == np.uint16:
             weight = torch.tensor(matrix.numbers).view(torch.bfloat16)
         else:
@@ -253,7 +258,7 @@ class _Product(NamedTuple):
 
     Attributes:
         weight: [outputs, columns], the network's dtype or int8.
-        scales: [outputs], of int8.
+        scales: [outputs], of int8, times _INT8_ONE.
     """
 
     weight: Tensor
@@ -261,13 +266,21 @@ class _Product(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x`, [tokens, columns], times the matrix, transposed."""
-        product = functional.linear(x, self.weight.to(x.dtype))
-        return product if self.scales is None else product * self.scales
+        if self.scales is None:
+            return functional.linear(x, self.weight)
+        return functional.linear(x, _fractions(self.weight, x.dtype)) * self.scales
 
-    def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    def rows(self, ids: Tensor) -> Tensor:
         """Rows of the matrix, [ids, columns]."""
-        rows = self.weight[ids].to(dtype)
-        return rows if self.scales is None else rows * self.scales[ids, None]
+        rows = self.weight[ids]
+        if self.scales is None:
+            return rows
+        return _fractions(rows, self.scales.dtype) * self.scales[ids, None]
+
+
+def _fractions(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """int8 as -1 to 1, in one pass over the numbers."""
+    return numbers * torch.tensor(1 / _INT8_ONE, dtype=dtype)
 
 
 class _TensorLayer(NamedTuple):
