@@ -38,8 +38,17 @@ def test_scores_of_texts_are_those_of_the_model(checkpoint: Path) -> None:
             assert [list(each) for each in score.offsets] == offsets
         with pytest.raises(GenerationError, match="empty"):
             ours.score("")
-        with pytest.raises(GenerationError, match="prompt_logprobs is -1"):
-            ours.score("猫", top_logprobs=-1)
+
+
+@pytest.mark.parametrize("top_logprobs", [-1, None, 2.5, len(CODEC) + 1])
+def test_a_number_of_likeliest_ids_that_is_none_is_refused(
+    checkpoint: Path, top_logprobs: Any
+) -> None:
+    with (
+        TextGenerator.from_pretrained(checkpoint) as ours,
+        pytest.raises(GenerationError, match=f"top_logprobs is {top_logprobs}"),
+    ):
+        ours.score(["猫"], top_logprobs=top_logprobs)
 
 
 def test_a_prompt_may_be_scored_before_it_is_continued(checkpoint: Path) -> None:

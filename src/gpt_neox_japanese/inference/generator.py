@@ -349,6 +349,9 @@ class TextGenerator:
             QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A text holds a lone surrogate.
         """
+        top_logprobs = check_integer(
+            "top_logprobs", top_logprobs, GenerationError, minimum=0, maximum=len(self.codec)
+        )
         one = _is_one(text)
         texts = [cast(Prompt, text)] if one else cast(Prompts, text)
         nothing: GenerationKwargs = {"max_new_tokens": 0, "echo": True}
