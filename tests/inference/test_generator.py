@@ -129,6 +129,17 @@ def test_prompt_cannot_write_control_tokens() -> None:
     assert IDS["<|endoftext|>"] not in engine.prompts[0]
 
 
+@pytest.mark.parametrize("kind", [iter, set, np.array])
+def test_every_text_of_a_call_ends_before_its_stop_strings(
+    kind: Callable[[list[str]], Any],
+) -> None:
+    ours, _ = generator(CODEC.encode("猫は吾輩。猫"))
+    assert ours.generate(["猫"] * 3, stop=kind(["は吾", "。"])) == ["猫"] * 3
+    found = ours.generate_details("猫", num_return_sequences=2, stop=kind(["。", "吾輩"]))
+    assert [each.text for each in found] == ["猫は"] * 2
+    assert "".join(ours.stream("猫", stop=kind(["。"]))) == "猫は吾輩"
+
+
 def test_stop_string_may_span_tokens_and_frees_the_engine() -> None:
     ids = CODEC.encode("猫は吾輩。猫")
     assert "".join(written(ids, stop="は吾")) == "猫"

@@ -23,7 +23,7 @@ from gpt_neox_japanese.inference.sampling.params import (
     nth_seed,
 )
 from gpt_neox_japanese.inference.scheduler.engine import Engine
-from gpt_neox_japanese.inference.stop_strings import StopStrings
+from gpt_neox_japanese.inference.stop_strings import StopStrings, check_stop
 from gpt_neox_japanese.inference.text_stream import TextStream
 from gpt_neox_japanese.inference.texts import texts_of, warn_if_full
 from gpt_neox_japanese.inference.whole_sentences import WholeSentences
@@ -404,11 +404,12 @@ class TextGenerator:
             for prompt_ids, _ in ids:
                 self.engine.check_prompt(prompt_ids, most)
         seed = check_seed(options.get("seed"))
+        stop = check_stop(options.get("stop", ()))
         begun: deque[TextStream] = deque()
         for number, (prompt_ids, prompt) in enumerate(ids):
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
-            own: GenerationKwargs = {**options, "seed": nth_seed(seed, number)}
+            own: GenerationKwargs = {**options, "stop": stop, "seed": nth_seed(seed, number)}
             while True:
                 try:
                     stream = self._begin(prompt_ids, prompt, prompt_logprobs, **own)
@@ -417,7 +418,7 @@ class TextGenerator:
                     if not begun:
                         raise
                 yield begun.popleft()  # one text of this call ends first
-            if not own.get("stop"):  # a stop string must be found before more is written
+            if not stop:  # a stop string must be found before more is written
                 stream.wait_for_many()
             begun.append(stream)
         yield from begun

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from gpt_neox_japanese.errors import GenerationError
 
-__all__ = ["StopStrings"]
+__all__ = ["StopStrings", "check_stop"]
 
 
 class StopStrings:
@@ -24,12 +25,7 @@ class StopStrings:
     """
 
     def __init__(self, strings: str | Sequence[str] = ()) -> None:
-        if not isinstance(strings, Iterable):
-            raise GenerationError(f"stop is {strings!r}; it must be a string or a list of strings")
-        self._strings = (strings,) if isinstance(strings, str) else tuple(strings)
-        for string in self._strings:
-            if not isinstance(string, str) or not string:
-                raise GenerationError(f"a stop string is {string!r}; write text or leave it out")
+        self._strings = check_stop(strings)
         self._held = ""
         self.found: str | None = None
 
@@ -66,6 +62,27 @@ class StopStrings:
         """What was held back, when no text follows."""
         held, self._held = self._held, ""
         return held
+
+
+def check_stop(stop: Any) -> tuple[str, ...]:
+    """Return the stop strings of a request.
+
+    Args:
+        stop: Any object; what can be read only once is read here.
+
+    Returns:
+        The strings.
+
+    Raises:
+        GenerationError: It is neither a string nor several, or one of them is empty.
+    """
+    if not isinstance(stop, Iterable):
+        raise GenerationError(f"stop is {stop!r}; it must be a string or a list of strings")
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    for string in strings:
+        if not isinstance(string, str) or not string:
+            raise GenerationError(f"a stop string is {string!r}; write text or leave it out")
+    return strings
 
 
 def _overlap(text: str, stop: str) -> int:
