@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.files.tensor_files import read_tensors, read_weights
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.loading.hparams import HParams
@@ -262,6 +263,21 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
     expected_bits = torch.from_numpy(numbers).bfloat16()
     bits = bfloat16_array(numbers)
     assert np.array_equal(float32_array(bits), expected_bits.float().numpy(), equal_nan=True)
+
+
+def test_a_device_without_room_is_told_with_what_it_has_no_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = random_model()
+    with pytest.raises(CheckpointError, match=r"no room for the KV cache of .*choose fewer slots"):
+        network_of(model, "tensors", slots=10**12)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(CheckpointError, match=r"cpu has no room for the weights; .*CUDA out of"):
+        network_of(model, "tensors")
 
 
 def test_tiny_is_what_the_model_is() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -63,11 +64,13 @@ class TensorNetwork:
         self.capacity = capacity or hparams.max_position_embeddings
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self._embedding = self._product(weights.embedding)
-        tied = weights.head is weights.embedding
-        self._head = self._embedding if tied else self._product(weights.head)
-        self._layers = [self._layer(layer) for layer in weights.layers]
-        self._final_norm = self._norm(weights.final_norm)
+        smaller = "choose bfloat16 or float16, or make int8 of them (neox-ja convert --to int8)"
+        with _room_for("the weights", device, smaller):
+            self._embedding = self._product(weights.embedding)
+            tied = weights.head is weights.embedding
+            self._head = self._embedding if tied else self._product(weights.head)
+            self._layers = [self._layer(layer) for layer in weights.layers]
+            self._final_norm = self._norm(weights.final_norm)
         self._tables = RotationTables(hparams, self.capacity)
         size = (
             len(self._layers),
@@ -77,14 +80,11 @@ class TensorNetwork:
             hparams.head_dim,
         )
         half = hparams.rotary_dim // 2
-        try:
+        cache = f"the KV cache of {slots} texts of {self.capacity:,} tokens"
+        remedy = "choose fewer slots, or lower max_position_embeddings in config.json"
+        with _room_for(cache, device, remedy):
             self._cos, self._sin = torch.zeros(2, self.capacity, 1, half, device=self.device)
             self._keys, self._values = torch.zeros(2, *size, dtype=self.dtype, device=self.device)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{device} has no room for the KV cache of {slots} texts of {self.capacity:,}"
-                " tokens; choose fewer slots, or lower max_position_embeddings in config.json"
-            ) from error
         at = self._keys.device  # with its number, which "cuda" lacks
         self._graphs = Graphs(self._scores, self.capacity, at) if at.type == "cuda" else None
 
@@ -302,6 +302,17 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second, rest = torch.split(states, sizes, dim=-1)
     turned = (first * cos - second * sin, second * cos + first * sin)
     return torch.cat([*(part.to(states.dtype) for part in turned), rest], dim=-1)
+
+
+@contextmanager
+def _room_for(what: str, device: str, remedy: str) -> Iterator[None]:
+    """Tell that a device has no room; torch has no class of its own for that on every device."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise CheckpointError(
+            f"{device} has no room for {what}; {remedy} ({one_line(error)})"
+        ) from error
 
 
 def check_device(device: str) -> None:
