@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,38 @@ def test_the_stop_id_has_a_place_at_the_end_of_the_text(checkpoint: Path) -> Non
         assert stopped.stop_token is None
 
 
-@given(st.lists(st.integers(0, len(CODEC) - 1), max_size=12))
-def test_the_tokens_of_ids_stand_in_the_text_that_decoding_gives(ids: list[int]) -> None:
-    byte_ids = {IDS[form] for form in IDS if form.startswith("<|byte")}
-    text, places = place_tokens(CODEC, ids, byte_ids)
-    assert text == CODEC.decode(ids)
-    assert len(places) == len(ids)
-    assert [place for place in places if place[0] > place[1]] == []
-    assert places == sorted(places)
-    assert not places or places[-1][1] == len(text)
+def character_sizes(data: bytes) -> Iterator[int]:
+    """How many bytes each character of the text was made of, those that form none as U+FFFD."""
+    while data:
+        try:
+            size = len(data.decode()[0].encode())
+        except UnicodeDecodeError as error:
+            size = error.end if error.start == 0 else len(data[: error.start].decode()[0].encode())
+        yield size
+        data = data[size:]
+
+
+@given(
+    st.lists(
+        st.integers(0, len(CODEC) - 1) | st.sampled_from(CODEC.encode("é한\ufffd\U0001f980猫")),
+        max_size=12,
+    )
+)
+def test_a_token_of_ids_stands_for_the_characters_that_its_bytes_are_in(ids: list[int]) -> None:
+    pieces = [CODEC.decode_bytes([token_id]) for token_id in ids]
+    sizes = character_sizes(b"".join(pieces))
+    character = [number for number, size in enumerate(sizes) for _ in range(size)]
+    ends = list(itertools.accumulate(map(len, pieces)))
+    expected = [
+        (character[end - len(piece)], character[end - 1] + 1)
+        for piece, end in zip(pieces, ends, strict=True)
+    ]
+    assert place_tokens(CODEC, ids) == (CODEC.decode(ids), expected)
+
+
+@pytest.mark.parametrize("ids", [CODEC.encode("한"), [*CODEC.encode("한")[:2], IDS["猫"]]])
+def test_places_do_not_depend_on_how_long_the_text_before_is(ids: list[int]) -> None:
+    _, places = place_tokens(CODEC, ids)
+    for count in (1364, 1365):  # characters of three bytes: about as much as is decoded at once
+        _, found = place_tokens(CODEC, [IDS["猫"]] * count + ids)
+        assert found[count:] == [(start + count, end + count) for start, end in places]

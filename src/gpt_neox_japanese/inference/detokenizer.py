@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Collection, Sequence
-from typing import Literal
+from itertools import accumulate
 
 from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from gpt_neox_japanese.inference.sampling.sampler import Choice
@@ -13,6 +14,8 @@ from gpt_neox_japanese.inference.whole_sentences import WholeSentences
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 __all__ = ["Detokenizer", "place_tokens"]
+
+_BYTES_AT_ONCE = 4096  # an error of decoding holds a copy of all that were to be decoded
 
 
 class Detokenizer:
@@ -28,7 +31,6 @@ class Detokenizer:
         hidden: Ids that are never shown.
         byte_ids: Ids that are one byte of a character.
         start: Offsets count from here; the length of the prompt where that is shown too.
-        errors: What becomes of bytes that form no character: "ignore" or "replace".
     """
 
     def __init__(
@@ -40,9 +42,8 @@ class Detokenizer:
         hidden: Collection[int] = (),
         byte_ids: Collection[int] = (),
         start: int = 0,
-        errors: Literal["ignore", "replace"] = "ignore",
     ) -> None:
-        self._decoder = codec.stream_decoder(errors=errors)
+        self._decoder = codec.stream_decoder(errors="ignore")
         self._stop = stop
         self._sentences = sentences
         self._byte_ids = byte_ids
@@ -99,9 +100,8 @@ class Detokenizer:
         Args:
             reason: Why the text ends.
         """
-        text = self._decoder.finish()
-        self._place(text, len(self._open) if text else 0)
-        rest = self._stop.feed(text) + self._stop.finish()
+        self._place("", 0)
+        rest = self._stop.finish()
         closing = ""
         if self._sentences is not None:
             rest = self._sentences.feed(rest)
@@ -145,22 +145,37 @@ class Detokenizer:
         return TextChunk(text, tuple(out))
 
 
-def place_tokens(
-    codec: Codec, ids: Sequence[int], byte_ids: Collection[int]
-) -> tuple[str, list[tuple[int, int]]]:
+def place_tokens(codec: Codec, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
     """The text of ids, nothing hidden, and where in it each of them stands.
 
     Args:
         codec: Decodes.
         ids: Of a prompt.
-        byte_ids: Ids that are one byte of a character.
 
     Returns:
         The text, as `Codec.decode` gives it, and for each id the character that it begins at and
-        the one after its last.
+        the one after its last. Bytes that form no character stand for the U+FFFD made of them.
     """
-    detokenizer = Detokenizer(codec, StopStrings(()), byte_ids=byte_ids, errors="replace")
-    chunks = [detokenizer.feed(Choice(token_id)) for token_id in ids]
-    chunks.append(detokenizer.finish("stop"))
-    text = "".join(chunk.text for chunk in chunks)
-    return text, [(token.start, token.end) for chunk in chunks for token in chunk.tokens]
+    pieces = [codec.decode_single_token_bytes(token_id) for token_id in ids]
+    begun = [0, *accumulate(_beginnings(b"".join(pieces)))]  # characters before each byte
+    places = []
+    end = 0
+    for piece in pieces:
+        start, end = end, end + len(piece)
+        places.append((begun[start + 1] - 1 if piece else begun[start], begun[end]))
+    return codec.decode(ids), places
+
+
+def _beginnings(data: bytes) -> list[bool]:
+    """Whether a character of a text begins at each byte, as decoding with "replace" sees it."""
+    begins = [byte & 0xC0 != 0x80 for byte in data]
+    at = 0
+    while at < len(data):
+        part = data[at : at + _BYTES_AT_ONCE]
+        try:
+            at += codecs.utf_8_decode(part, "strict", len(part) < _BYTES_AT_ONCE)[1]
+        except UnicodeDecodeError as error:
+            size = error.end - error.start
+            begins[at + error.start : at + error.end] = [True, *[False] * (size - 1)]
+            at += error.end
+    return begins

@@ -472,7 +472,7 @@ class TextGenerator:
         """The text of a prompt, and where in it each of its tokens stands."""
         if isinstance(prompt, str):
             return prompt, self.codec.encode_with_offsets(prompt).offsets.tolist()
-        return place_tokens(self.codec, ids, self._byte_ids)
+        return place_tokens(self.codec, ids)
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
