@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference import speed
 from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.inference.speed import bytes_per_step, measure_reading, measure_speed
+from gpt_neox_japanese.quantization.quantize import quantize
 from tests.inference.networks import network_of, random_model
 
 PARAMS = SamplingParams(temperature=1)
@@ -83,3 +87,17 @@ def test_a_step_reads_all_matrices_but_an_embedding_of_its_own() -> None:
 def test_reading_is_a_rate(threads: int) -> None:
     weights = network_of(random_model()).weights  # type: ignore[attr-defined]
     assert np.isfinite(measure_reading(weights, threads, rounds=1))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_rate_of_reading_counts_what_is_read(
+    monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    weights = network_of(random_model()).weights  # type: ignore[attr-defined]
+    weights = weights._replace(head=quantize(weights.head.numbers, bits))
+    monkeypatch.setattr(speed, "_READ_AT_LEAST", 1)
+    ticks = itertools.count()
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    matrices = [matrix for layer in weights.layers for matrix in layer.matrices] + [weights.head]
+    # Of scales nothing is read.
+    assert measure_reading(weights, threads=3) == sum(each.numbers.nbytes for each in matrices)

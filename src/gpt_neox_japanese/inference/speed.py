@@ -131,7 +131,7 @@ def bytes_per_step(weights: Weights) -> int:
 
 
 def measure_reading(weights: Weights, threads: int, rounds: int = 5) -> float:
-    """The rate at which threads can read these weights and do nothing else.
+    """The rate at which threads can read the numbers of these weights and do nothing else.
 
     Small weights are read from the processor's cache, as a network reads them.
 
@@ -143,13 +143,13 @@ def measure_reading(weights: Weights, threads: int, rounds: int = 5) -> float:
     Returns:
         Bytes a second, the best round.
     """
-    size = bytes_per_step(weights)
-    times = -(-_READ_AT_LEAST // size)
     matrices = _matrices_of_step(weights)
-    shares = [[_part(matrix, i, threads) for matrix in matrices] * times for i in range(threads)]
+    shares = [[_part(matrix, i, threads) for matrix in matrices] for i in range(threads)]
+    size = sum(part.nbytes for share in shares for part in share)
+    times = -(-_READ_AT_LEAST // size)
 
     def read(mine: list[NDArray[np.uint64]]) -> None:
-        for part in mine:
+        for part in mine * times:
             part.max(initial=0)  # nothing that NumPy does is closer to reading alone
 
     with ThreadPoolExecutor(threads) as pool:
@@ -177,7 +177,7 @@ def _matrices_of_step(weights: Weights) -> list[Matrix]:
 
 
 def _part(matrix: Matrix, number: int, count: int) -> NDArray[np.uint64]:
-    """One of `count` parts of a matrix, as words; what is left over is less than a word."""
+    """One of `count` parts of a matrix's numbers, as words, without what is less than a word."""
     flat = matrix.numbers.reshape(-1).view(np.uint8)
     words = flat[: flat.size - flat.size % 8].view(np.uint64)
     return np.array_split(words, count)[number]
