@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import doctest
 import pickle
 import re
@@ -257,6 +258,24 @@ def test_each_of_several_continuations_has_its_seed() -> None:
     assert [asked["seed"] for asked in engine.asked[5:]] == [5, 6, 7, 8]
     with pytest.raises(GenerationError, match="num_return_sequences is 0"):
         ours.generate_details("猫", num_return_sequences=0)
+
+
+def test_a_prompt_of_several_continuations_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, engine = generator(CODEC.encode("猫。吾輩"))
+    encoded: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        encoded.append(text)
+        return [1]
+
+    monkeypatch.setattr(ours, "codec", copy.copy(CODEC))
+    monkeypatch.setattr(ours.codec, "encode", encode)
+    monkeypatch.setattr(ours.codec, "encode_with_offsets", encode)
+    given: dict[str, Any] = {"echo": True, "end_at_sentence": True}
+    found = ours.generate_details(["猫は", "は"], num_return_sequences=3, **given)
+    assert encoded == ["猫は", "は"]
+    assert [[each.text for each in some] for some in found] == [["猫は猫。"] * 3, ["は猫。"] * 3]
+    assert engine.prompts == [[1]] * 6
 
 
 def test_keywords_change_single_options() -> None:

@@ -145,16 +145,16 @@ class Detokenizer:
         return TextChunk(text, tuple(out))
 
 
-def place_tokens(codec: Codec, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-    """The text of ids, nothing hidden, and where in it each of them stands.
+def place_tokens(codec: Codec, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Where each of some ids stands in their text, as `Codec.decode` gives it.
 
     Args:
         codec: Decodes.
         ids: Of a prompt.
 
     Returns:
-        The text, as `Codec.decode` gives it, and for each id the character that it begins at and
-        the one after its last. Bytes that form no character stand for the U+FFFD made of them.
+        For each id the character that it begins at and the one after its last. Bytes that form no
+        character stand for the U+FFFD made of them.
     """
     pieces = [codec.decode_single_token_bytes(token_id) for token_id in ids]
     begun = [0, *accumulate(_beginnings(b"".join(pieces)))]  # characters before each byte
@@ -163,7 +163,7 @@ def place_tokens(codec: Codec, ids: Sequence[int]) -> tuple[str, list[tuple[int,
     for piece in pieces:
         start, end = end, end + len(piece)
         places.append((begun[start + 1] - 1 if piece else begun[start], begun[end]))
-    return codec.decode(ids), places
+    return places
 
 
 def _beginnings(data: bytes) -> list[bool]:

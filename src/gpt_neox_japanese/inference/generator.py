@@ -243,8 +243,7 @@ class TextGenerator:
         )
         one = _is_one(prompt)
         prompts = [cast(Prompt, prompt)] if one else cast(Prompts, prompt)
-        repeated = [each for each in prompts for _ in range(num_return_sequences)]
-        streams = self._side_by_side(repeated, options)
+        streams = self._side_by_side(prompts, options, num_return_sequences)
         params = self._params_or_own(options.get("sampling_params"))
         has_logprobs = options.get("logprobs", params.logprobs) is not None
         found = [Completion.from_chunks(stream, has_logprobs=has_logprobs) for stream in streams]
@@ -357,7 +356,7 @@ class TextGenerator:
         nothing: GenerationKwargs = {"max_new_tokens": 0, "echo": True}
         scores = [
             TextScore.from_tokens("".join(chunk.text for chunk in stream), stream.prompt_tokens)
-            for stream in self._side_by_side(texts, nothing, top_logprobs)
+            for stream in self._side_by_side(texts, nothing, prompt_logprobs=top_logprobs)
         ]
         return scores[0] if one else scores
 
@@ -394,6 +393,7 @@ class TextGenerator:
         self,
         prompts: Iterable[Prompt],
         options: GenerationKwargs,
+        num_of_each: int = 1,
         prompt_logprobs: int | None = None,
     ) -> Iterator[TextStream]:
         """The streams of many prompts, so many of them begun that the engine's queue takes them."""
@@ -406,7 +406,8 @@ class TextGenerator:
         seed = check_seed(options.get("seed"))
         stop = check_stop(options.get("stop", ()))
         begun: deque[TextStream] = deque()
-        for number, (prompt_ids, prompt) in enumerate(ids):
+        every = (each for each in ids for _ in range(num_of_each))
+        for number, (prompt_ids, prompt) in enumerate(every):
             if len(begun) == _MAX_BEGUN:
                 yield begun.popleft()
             own: GenerationKwargs = {**options, "stop": stop, "seed": nth_seed(seed, number)}
@@ -440,9 +441,8 @@ class TextGenerator:
         check_bool("echo", echo, GenerationError)
         check_bool("end_at_sentence", end_at_sentence, GenerationError)
         text = ""
-        offsets: Sequence[tuple[int, int]] = ()
-        if echo or end_at_sentence or prompt_logprobs is not None:
-            text, offsets = self._placed(prompt, prompt_ids)
+        if echo or end_at_sentence:
+            text = prompt if isinstance(prompt, str) else self.codec.decode(prompt_ids)
         detokenizer = Detokenizer(
             self.codec,
             StopStrings(stop),
@@ -458,7 +458,7 @@ class TextGenerator:
             seed=seed,
             prompt_logprobs=prompt_logprobs,
         )
-        placed = [] if prompt_logprobs is None else list(zip(prompt_ids, offsets, strict=True))
+        placed = [] if prompt_logprobs is None else self._placed(prompt, prompt_ids)
         return TextStream(tokens, detokenizer, text if echo else "", placed)
 
     def _params_or_own(self, params: SamplingParams | None) -> SamplingParams:
@@ -468,11 +468,13 @@ class TextGenerator:
             )
         return params or self.sampling_params
 
-    def _placed(self, prompt: Prompt, ids: list[int]) -> tuple[str, Sequence[tuple[int, int]]]:
-        """The text of a prompt, and where in it each of its tokens stands."""
+    def _placed(self, prompt: Prompt, ids: list[int]) -> list[tuple[int, tuple[int, int]]]:
+        """The ids of a prompt, and where in its text each of them stands."""
         if isinstance(prompt, str):
-            return prompt, self.codec.encode_with_offsets(prompt).offsets.tolist()
-        return place_tokens(self.codec, ids)
+            offsets = self.codec.encode_with_offsets(prompt).offsets.tolist()
+        else:
+            offsets = place_tokens(self.codec, ids)
+        return list(zip(ids, offsets, strict=True))
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
