@@ -26,7 +26,7 @@ __all__ = ["command"]
 @click.option(
     "--prompt-tokens",
     type=Whole(min=1),
-    help="Length of the prompt whose reading is timed.  [default: 512, or what the model reads]",
+    help="Length of the prompt whose prefill is timed.  [default: 512, or what the model reads]",
 )
 @click.option(
     "--new-tokens",
@@ -48,9 +48,9 @@ def command(
 ) -> None:
     """Measure how fast a model writes on this machine.
 
-    Tokens a second of several texts at once, of reading a prompt, and how long the first token
-    takes; tokens are sampled as the model's generation_config.json says. Nothing else should run
-    meanwhile.
+    Tokens a second of several texts at once, of the prefill of a prompt, and how long the first
+    token takes; tokens are sampled as the model's generation_config.json says. Nothing else should
+    run meanwhile.
 
     One text reads all weights for each token: beside its rate stands the rate at which the same
     threads read them without computing. A text of Japanese has about two characters a token.

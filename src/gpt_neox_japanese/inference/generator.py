@@ -58,8 +58,8 @@ class GenerationKwargs(SamplingKwargs, total=False):
         seed: The same seed gives the same text; without one each text is another.
         echo: The text begins with the prompt.
         sampling_params: How each token is chosen; the model's own (`TextGenerator.sampling_params`)
-            if not given. Fields of `SamplingParams` may also be given by name, and then take the
-            place of what it says.
+            if not given, of which nothing is left otherwise. Fields of `SamplingParams` may also be
+            given by name, and then take the place of what it says.
     """
 
     max_new_tokens: int

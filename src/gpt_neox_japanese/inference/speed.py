@@ -77,7 +77,7 @@ def measure_speed(
         network: No other engine may run it. Its slots say how many texts it writes at once.
         params: How each id is chosen. Sampling takes time too.
         texts: Numbers of texts that are written at the same time.
-        prompt_tokens: Length of the prompt whose reading is timed.
+        prompt_tokens: Length of the prompt whose prefill is timed.
         new_tokens: How many tokens each text is long. Its prompt is a single one.
         rounds: How often each case is timed.
 

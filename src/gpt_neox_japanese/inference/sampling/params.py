@@ -72,7 +72,8 @@ def _sequences(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
 class SamplingParams:
     """How the next id is chosen. The defaults change nothing: plain sampling.
 
-    This is where options are declared: `GenerationKwargs` and `neox-ja generate` have the same.
+    This is where options are declared: `GenerationKwargs` has the same, and `neox-ja generate` has
+    all but those of ids, `logit_bias` and `bad_words_ids`.
 
     Attributes:
         temperature: Below 1 sharpens the distribution, above 1 flattens it; 0 takes the likeliest
