@@ -9,8 +9,8 @@ __all__ = ["BFLOAT16_NAN", "BLOCK", "FLOAT_LANES", "GROUP", "MAX_FEW_ROWS", "QMA
 GROUP = 64  # columns of int4 that share a scale
 QMAX = 2047  # the largest quantised activation: 12 bits with the sign
 
-# The order of sums, and so a part of every result: columns of a block are added to FLOAT_LANES
-# sums (int4: groups of a block each have their own), these in halves, and blocks one by one.
+# The order of sums of floats, and so a part of their results: columns of a block are added to
+# FLOAT_LANES sums, these in halves, and blocks one by one. Sums of integers are exact.
 BLOCK = 512
 FLOAT_LANES = 16
 

@@ -186,7 +186,7 @@ def _embed(kind, address, token, out):
         return floats
 
     if kind.dtype != types.int8:
-        return None  # there is no such table: see `layout`
+        return None  # there is no such table: see `map_weights`
 
     def int8(kind, address, token, out):
         row = matrix_at(address[0], token + 1, len(out), kind)[token]
