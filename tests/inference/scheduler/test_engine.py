@@ -386,12 +386,14 @@ def test_broken_scores_end_one_request_only(wide_network: Network) -> None:
     assert [choice.id for choice in good] == expected
 
 
-def test_a_text_that_overflows_spoils_no_later_text_of_its_slot() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_text_that_overflows_spoils_no_later_text_of_its_slot(device: str) -> None:
     model = random_model(tie_word_embeddings=False)
     with torch.no_grad():
         model.gpt_neox_japanese.embed_in.weight[7] *= 1e6  # more than float16 holds
     healthy = SamplingParams(temperature=0, logit_bias={7: -math.inf})
-    with Engine(network_of(model, "tensors", dtype="float16", slots=2), stop_ids=[]) as engine:
+    network = network_of(model, "tensors", dtype="float16", device=device, slots=2)
+    with Engine(network, stop_ids=[]) as engine:
         # What is read of every slot is as long as the longest text.
         longest = engine.submit(list(range(8, 48)), max_new_tokens=300, params=healthy)
         next(longest)
