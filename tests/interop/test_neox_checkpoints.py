@@ -32,6 +32,13 @@ from tests.interop.neox import (
 )
 
 
+def add_pad_token(directory: Path) -> None:
+    """A special token behind the vocabulary, whose id is `IDS`."""
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "pad_token": "<|pad|>"}), encoding="utf-8")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("ranks", "tied"), [(1, True), (2, False), (3, True), (6, False)])
 def test_there_and_back_every_bit_and_every_number_of_the_config_is_the_same(
@@ -111,15 +118,34 @@ def test_rows_that_only_pad_our_model_are_left_out(tmp_path: Path) -> None:
     assert torch.equal(read_tensors(tmp_path / "back")[name], read_tensors(source)[name][:IDS])
 
 
-def test_special_tokens_that_the_model_has_no_rows_for_do_no_harm(
-    model: Path, tmp_path: Path
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_special_tokens_that_the_model_has_no_rows_for_get_none(
+    model: Path, tmp_path: Path, ranks: int
 ) -> None:
-    path = model / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "pad_token": "<|pad|>"}), encoding="utf-8")
-    to_neox(model, tmp_path / "theirs")
-    from_neox(tmp_path / "theirs", model, tmp_path / "back")
-    assert_same_weights(model, tmp_path / "back")
+    source = shutil.copytree(model, tmp_path / "model")
+    add_pad_token(source)
+    to_neox(source, tmp_path / "theirs", model_parallel=ranks)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "theirs" / "tokenizer.json"))
+    assert tokenizer.get_vocab_size() == IDS  # of more ids gpt-neox would make more rows
+    from_neox(tmp_path / "theirs", source, tmp_path / "back")
+    assert_same_weights(source, tmp_path / "back")
+    assert json.loads((tmp_path / "back/config.json").read_text())["vocab_size"] == IDS
+
+
+@pytest.mark.parametrize("table", [None, "embed_in", "embed_out"])
+def test_special_tokens_keep_the_rows_that_the_model_has_for_them(
+    tmp_path: Path, table: str | None
+) -> None:
+    source = make_model(tmp_path / "model", vocab_size=IDS + 1)
+    add_pad_token(source)
+    tensors = read_tensors(source)
+    for name in tensors:
+        if table is not None and table in name:
+            tensors[name][IDS] = 0  # as of a padding_idx; the other table has its row
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    to_neox(source, tmp_path / "theirs", model_parallel=3)
+    from_neox(tmp_path / "theirs", source, tmp_path / "back")
+    assert_same_weights(source, tmp_path / "back")
 
 
 def test_a_head_of_its_own_is_kept_whatever_config_json_says(model: Path, tmp_path: Path) -> None:

@@ -112,18 +112,18 @@ def from_neox(
         raise CheckpointError(
             f"{str(step)!r} holds {names}; float32, bfloat16 and float16 are read"
         )
+    multiple = vocabulary_multiple(options, num_ranks)
     config = config_from_options(
         options,
         intermediate_size=len(parts.read(2)["mlp.linear1.weight"]),
         tied=parts.tied,
-        vocab_size=_num_ids(codec, len(parts.read(0)["word_embeddings.weight"])),
+        vocab_size=_num_ids(codec, parts.tables(), multiple),
         bos_token_id=codec.token_to_id("<|startoftext|>"),
         eos_token_id=codec.token_to_id(END_OF_TEXT),
     )
     # The widest type holds the numbers of all others exactly.
     config.dtype = reduce(torch.promote_types, parts.dtypes)
     check_model(codec, config.to_dict(), checkpoint)
-    multiple = vocabulary_multiple(options, num_ranks)
     with outputs.growing(partial, output, "config.json"):
         tensors = _our_tensors(parts, config, multiple, repr(str(step)), progress)
         size = _write_shards(partial, ((name, t.to(config.dtype)) for name, t in tensors))
@@ -199,9 +199,7 @@ def to_neox(
             torch.save(_training_state(model_parallel), step / rank_file(rank))
         size = sum(file.stat().st_size for file in step.glob("*.pt"))
         _copy_tokenizer(model, partial)
-        # gpt-neox wants a tokenizer to know how many ids there are. This one cannot encode.
-        backend = GPTNeoXJapaneseTokenizer.from_pretrained(model).backend_tokenizer
-        backend.save(str(partial / "tokenizer.json"))
+        _write_tokenizer(partial / "tokenizer.json", model, num_ids)
         (partial / LATEST).write_text(_TAG, encoding="ascii", newline="\n")
     return size
 
@@ -277,9 +275,20 @@ def _our_tensors(
             progress(done, len(layout))
 
 
-def _num_ids(codec: Codec, rows: int) -> int:
-    """The ids of a model: of all tokens, or of none that were added behind its last row."""
-    return rows if len(codec.vocabulary) <= rows < codec.n_vocab else codec.n_vocab
+def _num_ids(codec: Codec, tables: list[Tensor], multiple: int) -> int:
+    """The ids of a model: of all tokens but the last ones, where they are special and have no row.
+
+    Zeros are no row where gpt-neox, or `to_neox`, may have filled up the vocabulary.
+    """
+    rows = len(tables[0])
+    num_ids = min(codec.n_vocab, rows)
+    while num_ids > max(len(codec.vocabulary), rows - multiple + 1):
+        last = num_ids - 1
+        token = codec.added_tokens.tokens.get(last)
+        if token is None or not token.special or any(t[last:num_ids].any() for t in tables):
+            break
+        num_ids = last
+    return num_ids
 
 
 def _cut(table: Tensor, num_ids: int, multiple: int, where: str) -> Tensor:
@@ -340,6 +349,16 @@ def _training_state(num_ranks: int) -> dict[str, Any]:
         "dp_world_size": 1,
         "mp_world_size": num_ranks,
     }
+
+
+def _write_tokenizer(file: Path, model: Path, num_ids: int) -> None:
+    """Tell gpt-neox, which asks a tokenizer, how many ids there are. This one cannot encode."""
+    backend = GPTNeoXJapaneseTokenizer.from_pretrained(model).backend_tokenizer
+    described = json.loads(backend.to_str())
+    added, names = described["added_tokens"], described["model"]["vocab"]
+    described["added_tokens"] = [token for token in added if token["id"] < num_ids]
+    described["model"]["vocab"] = {name: i for name, i in names.items() if i < num_ids}
+    file.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8", newline="\n")
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

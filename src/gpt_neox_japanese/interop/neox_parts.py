@@ -150,6 +150,7 @@ class NeoXParts:
             CheckpointError: A file is missing, broken, or one too many.
         """
         self._step = step
+        self._num_layers = num_layers
         self._num_ranks = num_ranks
         names = {entry.name for entry in step.iterdir()}
         layers = [m for name in sorted(names) if (m := _LAYER_FILE.fullmatch(name))]
@@ -194,6 +195,17 @@ class NeoXParts:
         """
         splits = [self._split(index, rank) for rank in range(self._num_ranks)]
         return {name: self._merge(index, name, splits) for name in set().union(*splits)}
+
+    def tables(self) -> list[Tensor]:
+        """The embedding, and the head where it is not the embedding.
+
+        Raises:
+            CheckpointError: As of `read`.
+        """
+        embedding = self.read(0)["word_embeddings.weight"]
+        if self.tied:
+            return [embedding]
+        return [embedding, self.read(self._num_layers + 4)["final_linear.weight"]]
 
     def _check_ranks(self, ranks: set[int]) -> None:
         if ranks != set(range(self._num_ranks)):
