@@ -18,6 +18,7 @@ from gpt_neox_japanese.interop.gguf_writer import write_gguf
 from tests.interop.samples import small_codec, small_model, with_config
 
 WEIGHTS = "model.safetensors"
+BEYOND_FLOAT32 = torch.full((64, 64), 1e300, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,7 @@ def test_what_llama_cpp_cannot_run_is_refused_by_name(
         ("final_layer_norm.bias", torch.zeros(64), "sum of bias / weight is 0"),
         ("final_layer_norm.weight", torch.zeros(64), "sum of bias / weight is"),
         ("final_layer_norm.weight", torch.full((64,), torch.nan), "not finite"),
+        ("0.attention.dense.weight", BEYOND_FLOAT32, "not finite in float32"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(
@@ -152,11 +154,22 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_numbers_beyond_f16_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "number", "said"),
+    [
+        ("f16", 7e4, "number of f16; choose bf16 or f32"),
+        ("bf16", 3.4e38, "number of bf16; choose f32"),
+    ],
+)
+def test_numbers_beyond_16_bits_are_refused(
+    tmp_path: Path, kind: str, number: float, said: str
+) -> None:
     directory = small_model(tmp_path / "model", small_codec())
-    change_tensors(directory, **{"layers.0.attention.dense.weight": torch.full((64, 64), 7e4)})
-    with pytest.raises(CheckpointError, match="bf16 or f32"):
-        write_gguf(directory, tmp_path / "model.gguf", kind="f16")
+    change_tensors(directory, **{"layers.0.attention.dense.weight": torch.full((64, 64), number)})
+    bias = torch.ones(64)  # which a row that is never written needs
+    change_tensors(directory, **{"final_layer_norm.bias": bias})
+    with pytest.raises(CheckpointError, match=said):
+        write_gguf(directory, tmp_path / "model.gguf", kind=kind)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

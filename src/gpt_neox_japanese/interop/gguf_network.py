@@ -22,7 +22,6 @@ from gpt_neox_japanese.quantization.formats import find_tensor
 __all__ = [
     "LlamaTensor",
     "check_hparams",
-    "check_names",
     "from_llama",
     "never_written_row",
     "read_source",
@@ -110,31 +109,6 @@ def to_llama(hparams: HParams) -> list[LlamaTensor]:
             LlamaTensor(f"{theirs}ffn_down.bias", "", (hidden,)),
         ]
     return tensors
-
-
-def check_names(hparams: HParams, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse a checkpoint with a tensor that would be left out.
-
-    Args:
-        hparams: Sizes and constants.
-        tensors: By name.
-
-    Raises:
-        CheckpointError: A tensor has no place in the file, or a number is not finite.
-    """
-    known = {tensor.source for tensor in to_llama(hparams)}
-    for name, tensor in tensors.items():
-        if name not in known:
-            raise CheckpointError(
-                f"{name!r:.80} is no tensor of this architecture, and llama.cpp would not use it;"
-                " merge adapters first, or remove it"
-            )
-        if tensor.dtype == np.uint16:
-            finite = bool(((tensor & 0x7F80) != 0x7F80).all())
-        else:
-            finite = bool(np.isfinite(tensor).all())
-        if not finite:
-            raise CheckpointError(f"{name} holds numbers that are not finite; train it again")
 
 
 def read_source(

@@ -27,6 +27,8 @@ _BY_LLAMA_CPP = ("q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "iq4_nl", "iq4_xs")
 TYPES = (*_FLOATS, *_BY_LIBRARY, *_BY_LLAMA_CPP)
 """Names as llama.cpp has them."""
 
+# The largest numbers; of f16 are also the scales of quantised blocks.
+_LARGEST = {"F32": float("inf"), "BF16": 2.0**128 - 2.0**120}
 _LARGEST_F16 = 65504.0
 
 _OF_DTYPES = {"uint16": "bf16", "float16": "f16"}  # NumPy has no bfloat16: its bits are uint16
@@ -124,11 +126,11 @@ class GGUFType:
             CheckpointError: A number is too large for the type.
         """
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
-        # Of f16 are also the scales of quantised blocks.
-        if kind.name not in ("F32", "BF16") and (largest := np.abs(matrix).max()) > _LARGEST_F16:
+        limit = _LARGEST.get(kind.name, _LARGEST_F16)
+        if (largest := np.abs(matrix).max()) > limit:
             raise CheckpointError(
-                f"{name} holds {largest:g}, and {_LARGEST_F16:g} is the largest number of"
-                f" {kind.name.lower()}; choose bf16 or f32"
+                f"{name} holds {largest:g}, and {limit:g} is the largest number of"
+                f" {kind.name.lower()}; choose " + "bf16 or " * (kind.name != "BF16") + "f32"
             )
         rows, columns = matrix.shape
         _, size = self.shape(rows, columns, kind)

@@ -21,13 +21,13 @@ from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.interop.gguf_network import (
     LlamaTensor,
     check_hparams,
-    check_names,
     never_written_row,
     read_source,
     to_llama,
 )
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_exportable
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT
 
 __all__ = ["FILES", "KEY", "NUM_IDS", "write_gguf"]
@@ -121,7 +121,7 @@ def _read(model: str | Path, kind: GGUFType | None) -> _Model:
         stop_ids=[] if end_of_text is None else [end_of_text],
     )
     tensors = read_weights(checkpoint.directory)
-    check_names(hparams, tensors)
+    check_exportable(checkpoint.config, tensors, str(checkpoint.directory))
     return _Model(checkpoint, hparams, tensors, tokens, kind or GGUFType.of_weights(tensors))
 
 

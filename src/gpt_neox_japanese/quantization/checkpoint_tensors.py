@@ -1,7 +1,8 @@
 """Whether the tensors of a checkpoint are those that its config.json describes.
 
 The engine, the model classes and `convert` all ask here, before anything is computed with the
-tensors or written. Nothing is read of them but their names, shapes and dtypes.
+tensors or written. Nothing is read of them but their names, shapes and dtypes; of those that become
+a file of another program, the numbers too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HEAD",
     "PREFIX",
+    "check_exportable",
     "check_tensors",
     "check_writable",
     "quantized_modules",
@@ -37,11 +39,17 @@ PREFIX = "gpt_neox_japanese."
 
 HEAD = "embed_out.weight"
 
+_LANGUAGE_MODEL = "GPTNeoXJapaneseForCausalLM"
+
 _INTEGERS = {np.dtype(np.int8): 8, np.dtype(np.uint8): 4}
 
 
 def check_tensors(
-    config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], where: str
+    config: Mapping[str, Any],
+    tensors: Mapping[str, NDArray[Any]],
+    where: str,
+    *,
+    language_model: bool = False,
 ) -> None:
     """Refuse a checkpoint with tensors that are missing, of another shape, or of no format.
 
@@ -51,14 +59,50 @@ def check_tensors(
         config: What config.json says; `check_config` has passed it.
         tensors: By name; bfloat16 as uint16.
         where: The directory, for messages.
+        language_model: Whether it must be one, even where config.json does not call it so.
 
     Raises:
         CheckpointError: The tensors and the configuration do not belong together.
     """
     try:
-        _check(config, tensors)
+        _check(config, tensors, language_model)
     except CheckpointError as error:
         raise CheckpointError(f"{where!r}: {error}") from error
+
+
+def check_exportable(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], where: str
+) -> None:
+    """Refuse what another program could not run as it is: `check_tensors`, and every number.
+
+    Args:
+        config: What config.json says, of floats; `check_config` has passed it.
+        tensors: By name; bfloat16 as uint16.
+        where: The directory, for messages.
+
+    Raises:
+        CheckpointError: It is no whole language model, a tensor would be left out, or a number is
+            not finite in float32.
+    """
+    check_tensors(config, tensors, where, language_model=True)
+    matrices, vectors = _shapes(config, PREFIX)
+    for name, tensor in tensors.items():
+        if name not in matrices and name not in vectors:
+            raise CheckpointError(
+                f"{where!r}: {name!r:.80} is no tensor of this architecture, and would be left out;"
+                " merge adapters first, or remove it"
+            )
+        if not _is_finite(tensor):
+            raise CheckpointError(
+                f"{where!r}: {name} holds numbers that are not finite in float32; train it again"
+            )
+
+
+def _is_finite(tensor: NDArray[Any]) -> bool:
+    if tensor.dtype == np.uint16:
+        return bool(((tensor & 0x7F80) != 0x7F80).all())
+    with np.errstate(over="ignore"):  # of float64
+        return bool(np.isfinite(tensor.astype(np.float32, copy=False)).all())
 
 
 def check_writable(tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -123,18 +167,14 @@ def _is_bits(value: Any) -> bool:
     return type(value) is int and value in (4, 8)
 
 
-def _check(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+def _check(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], language_model: bool
+) -> None:
     modules = quantized_modules(config)
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in tensors) else ""
-    size = sizes(config)
-    matrices, vectors = tensor_shapes(
-        vocab_size=size["vocab_size"],
-        hidden_size=size["hidden_size"],
-        intermediate_size=size["hidden_size"] * size["intermediate_multiple_size"],
-        num_hidden_layers=size["num_hidden_layers"],
-        prefix=prefix,
-    )
+    has_prefix = language_model or any(name.startswith(PREFIX) for name in tensors)
+    matrices, vectors = _shapes(config, PREFIX if has_prefix else "")
     if HEAD not in tensors:
+        _check_tied(config, language_model)
         del matrices[HEAD]
     for name, shape in vectors.items():
         check_tensor(tensors, name, shape)
@@ -148,6 +188,31 @@ def _check(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> No
                 f" config.json says {f'{described} bits' if described else 'nothing of it'};"
                 " convert the checkpoint again"
             )
+
+
+def _check_tied(config: Mapping[str, Any], language_model: bool) -> None:
+    """Refuse a language model whose head is neither stored nor the embedding."""
+    named = config.get("architectures")
+    is_named = isinstance(named, list) and _LANGUAGE_MODEL in named
+    if (language_model or is_named) and not config.get("tie_word_embeddings", True):
+        raise CheckpointError(
+            f"{HEAD} is missing, and config.json says that the head is not the embedding"
+            " (tie_word_embeddings); copy the weights again"
+        )
+
+
+def _shapes(
+    config: Mapping[str, Any], prefix: str
+) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int]]]:
+    """`tensor_shapes` of a configuration."""
+    size = sizes(config)
+    return tensor_shapes(
+        vocab_size=size["vocab_size"],
+        hidden_size=size["hidden_size"],
+        intermediate_size=size["hidden_size"] * size["intermediate_multiple_size"],
+        num_hidden_layers=size["num_hidden_layers"],
+        prefix=prefix,
+    )
 
 
 def tensor_shapes(

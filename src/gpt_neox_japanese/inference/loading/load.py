@@ -115,12 +115,7 @@ def default_slots(hparams: HParams, bytes_per_value: int) -> int:
 
 def _weights(checkpoint: Checkpoint, hparams: HParams, *, bfloat16: bool = False) -> Weights:
     tensors = read_weights(checkpoint.directory)
-    check_tensors(checkpoint.config, tensors, str(checkpoint.directory))
-    if TABLES[1] not in tensors and not checkpoint.config.get("tie_word_embeddings", True):
-        raise CheckpointError(
-            f"{str(checkpoint.directory)!r}: {TABLES[1]} is missing, and config.json says that the"
-            " head is not the embedding (tie_word_embeddings); copy the weights again"
-        )
+    check_tensors(checkpoint.config, tensors, str(checkpoint.directory), language_model=True)
     rows = checkpoint.config["vocab_size"]
     for name in (f"{table}{part}" for table in TABLES for part in ("", SCALE)):
         if name in tensors and tensors[name].shape[:1] == (rows,):
