@@ -254,6 +254,7 @@ def test_a_model_cannot_be_split_over_any_number_of_gpus(
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"num_hidden_layers": 3}, "layers.2.*is missing"),
         ({"intermediate_multiple_size": 2}, "dense_h_to_4h"),
+        ({"attn_implementation": "owner/kernel"}, "attn_implementation"),
     ],
 )
 def test_what_gpt_neox_has_not_is_refused_by_name(
@@ -268,6 +269,30 @@ def test_what_gpt_neox_has_not_is_refused_by_name(
     with pytest.raises(CheckpointError, match=said):
         to_neox(source, tmp_path / "theirs")
     assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "said"),
+    [
+        ("gpt_neox_japanese.layers.0.attention.dense.lora_A.weight", 1.0, "lora_A.*no tensor of"),
+        ("gpt_neox_japanese.final_layer_norm.bias", float("nan"), "not finite"),
+    ],
+)
+def test_tensors_that_would_be_lost_or_are_broken_are_refused_by_name(
+    model: Path, tmp_path: Path, name: str, number: float, said: str
+) -> None:
+    source = shutil.copytree(model, tmp_path / "model")
+    tensors = read_tensors(model) | {name: torch.full((24,), number)}
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=said):
+        to_neox(source, tmp_path / "theirs")
+
+
+def test_an_adapter_is_not_left_behind(model: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(model, tmp_path / "model")
+    (source / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="holds an adapter"):
+        to_neox(source, tmp_path / "theirs")
 
 
 def test_weights_of_several_types_are_written_in_the_widest(model: Path, tmp_path: Path) -> None:

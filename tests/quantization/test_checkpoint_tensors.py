@@ -16,6 +16,7 @@ from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.loading.load import load_network
 from gpt_neox_japanese.interop.gguf_writer import write_gguf
+from gpt_neox_japanese.interop.neox_checkpoints import to_neox
 from gpt_neox_japanese.quantization.convert import convert
 from tests.interop.samples import small_codec, small_model, with_config
 
@@ -25,6 +26,7 @@ READERS: dict[str, Callable[[Path, Path], object]] = {
     "bf16": partial(convert, bits=16, read=read_tensors),
     "int8": partial(convert, bits=8, read=read_tensors),
     "gguf": write_gguf,
+    "gpt-neox": to_neox,
 }
 
 

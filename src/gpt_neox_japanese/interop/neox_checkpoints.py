@@ -24,7 +24,7 @@ from gpt_neox_japanese.checks import check_integer
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
-from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.files.tensor_files import read_tensors, read_weights
 from gpt_neox_japanese.interop.neox_config import (
     config_from_options,
     count_of,
@@ -44,6 +44,7 @@ from gpt_neox_japanese.interop.neox_parts import (
     split,
 )
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.quantization.checkpoint_tensors import check_exportable
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.hf.tokenizer import GPTNeoXJapaneseTokenizer
 from gpt_neox_japanese.tokenizer.model_check import check_model
@@ -162,11 +163,12 @@ def to_neox(
             " GPUs; choose a divisor of the number of heads"
         )
     num_ids = check_model(Codec.load(model), config.to_dict(), model)
+    check_exportable(config.to_dict(), read_weights(model), str(model))
     tensors = read_tensors(model)
     head, embedding = (tensors.get(name) for name in (*_HEAD, *_EMBEDDING))
     if head is not None and embedding is not None:  # a head of its own, whatever config.json says
         config.tie_word_embeddings = torch.equal(head, embedding)
-    dtype = _check_tensors(tensors, config)
+    dtype = _common_dtype(tensors)
     options = options_from_config(
         config, num_ids=num_ids, model_parallel=model_parallel, precision=_PRECISIONS[dtype]
     )
@@ -233,16 +235,6 @@ def _shape(theirs: str, config: GPTNeoXJapaneseConfig) -> tuple[int, ...]:
     }.get(theirs, (hidden,))
 
 
-def _check_shape(
-    name: str, theirs: str, tensor: Tensor, config: GPTNeoXJapaneseConfig, where: str
-) -> None:
-    if tuple(tensor.shape) != (wanted := _shape(theirs, config)):
-        raise CheckpointError(
-            f"{where}: {name} has shape {tuple(tensor.shape)}, and {wanted} fits its configuration;"
-            " copy the checkpoint again"
-        )
-
-
 def _our_tensors(
     parts: NeoXParts,
     config: GPTNeoXJapaneseConfig,
@@ -269,7 +261,11 @@ def _our_tensors(
             tensor = part[theirs]
             if theirs in _TABLES:
                 tensor = _cut(tensor, config.vocab_size, multiple, place)
-            _check_shape(theirs, theirs, tensor, config, place)
+            if tuple(tensor.shape) != (wanted := _shape(theirs, config)):
+                raise CheckpointError(
+                    f"{place}: {theirs} has shape {tuple(tensor.shape)}, and {wanted} fits its"
+                    " configuration; copy the checkpoint again"
+                )
             yield ours, tensor
         if progress is not None:
             progress(done, len(layout))
@@ -309,20 +305,14 @@ def _pad(table: Tensor, multiple: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, 0, 0, -len(table) % multiple))
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], config: GPTNeoXJapaneseConfig) -> torch.dtype:
-    """Check that all tensors of a model are there; return the type that holds all their numbers."""
-    dtypes = set()
-    for ours, theirs in (pair for _, names in _layout(config) for pair in names.items()):
-        if ours not in tensors:
-            raise CheckpointError(f"the weights do not fit config.json: {ours} is missing")
-        tensor = tensors[ours]
+def _common_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The type that holds all numbers of a model."""
+    for name, tensor in tensors.items():
         if tensor.dtype not in _PRECISIONS:
             raise CheckpointError(
-                f"{ours} is {tensor.dtype}; gpt-neox takes float32, bfloat16 and float16"
+                f"{name} is {tensor.dtype}; gpt-neox takes float32, bfloat16 and float16"
             )
-        _check_shape(ours, theirs, tensor, config, "the weights do not fit config.json")
-        dtypes.add(tensor.dtype)
-    return reduce(torch.promote_types, dtypes)
+    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
 
 
 def _zero_biases(part: Part) -> Part:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import CheckpointError
-from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.model_config import read_config
 from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 
@@ -227,9 +227,9 @@ def read_model_config(directory: Path) -> GPTNeoXJapaneseConfig:
     """The configuration of a model directory whose weights are floating-point numbers.
 
     Raises:
-        CheckpointError: It cannot be read, makes no sense, or is of a quantised model.
+        CheckpointError: As of `read_config`, or the model is quantised.
     """
-    fields = read_object(directory / "config.json")
+    fields = read_config(directory)
     if fields.get("quantization_config"):
         raise CheckpointError(
             f"{str(directory)!r} is quantised; convert the checkpoint that it was made of"
