@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 
 from gpt_neox_japanese.errors import CheckpointError
 from gpt_neox_japanese.interop.neox_checkpoints import from_neox
+from gpt_neox_japanese.interop.neox_parts import NeoXParts
 from tests.interop.neox import (
     FIRST,
     LAST,
@@ -72,6 +75,25 @@ def test_what_this_architecture_has_not_is_refused_by_name(
     change_options(step, **{option: value})
     with pytest.raises(CheckpointError, match=option):
         from_neox(step, model, step.parent / "back")
+
+
+@pytest.mark.parametrize("option", ["model_parallel_size", "num_layers", "hidden_size"])
+def test_a_number_of_thousands_of_digits_is_refused_by_name(
+    model: Path, step: Path, option: str
+) -> None:
+    text = (step / YML).read_text()
+    (step / YML).write_text(re.sub(rf"(?m)^{option}: .*", f"{option}: 0x{'f' * 5000}", text))
+    with pytest.raises(CheckpointError, match=f"{option} is a huge int"):
+        from_neox(step, model, step.parent / "back")
+
+
+def test_a_huge_number_of_gpus_takes_no_memory(step: Path) -> None:
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="model_parallel_size is 1000000"):
+        NeoXParts(step, num_layers=2, num_ranks=10**6)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 @pytest.mark.parametrize("option", ["pos_emb", "num_layers", "hidden_size"])

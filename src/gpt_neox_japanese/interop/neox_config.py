@@ -54,6 +54,7 @@ _ACTIVATIONS = {
     "mish": ("mish", False),
 }
 _VOCABULARY_MULTIPLE = 128
+_MAX_COUNT = 2**31 - 1
 
 
 def read_options(folder: Path) -> dict[str, Any]:
@@ -248,7 +249,7 @@ def vocabulary_multiple(options: Mapping[str, Any], model_parallel: int) -> int:
 
 
 def count_of(options: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """An option that is a whole number above 0.
+    """An option that is a whole number above 0, and no more than gpt-neox counts to.
 
     Args:
         options: Of `read_options` or `options_from_config`.
@@ -259,9 +260,10 @@ def count_of(options: Mapping[str, Any], name: str, default: int | None = None) 
         CheckpointError: It is missing or something else.
     """
     value = options.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if type(value) is not int or not 1 <= value <= _MAX_COUNT:
         raise CheckpointError(
-            f"{name} is {short_repr(value)} in the .yml files; it must be 1 or more"
+            f"{name} is {short_repr(value)} in the .yml files; it must be a whole number from 1 to"
+            f" {_MAX_COUNT:,}"
         )
     return value
 
