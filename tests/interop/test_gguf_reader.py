@@ -152,6 +152,12 @@ def test_a_bias_that_the_architecture_lacks_is_refused(file: Path, tmp_path: Pat
         (b'"hidden_act": "gelu"', b'"hidden_act": "relu"', "relu"),
         (b'"hidden_size": 64', b'"hidden_size": 48', "should be"),
         (b'"emoji_inv"', b'"emoji_xxx"', "emoji_inv"),
+        (b'"hidden_dropout"', rb'"hidden_\ud800x"', "Half of a surrogate pair"),
+        (
+            b'"max_position_embeddings": 128',
+            b'"quantization_config": {"a":1}',
+            "quantization_config",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(
@@ -164,6 +170,18 @@ def test_parts_that_do_not_fit_are_refused(
         read_gguf(tmp_path / "changed.gguf", tmp_path / "back")
     assert "changed.gguf" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["changed.gguf"]
+
+
+@pytest.mark.parametrize("kind", ["F64", "I8", "I32"])
+def test_types_that_no_weight_has_are_refused(file: Path, tmp_path: Path, kind: str) -> None:
+    name = b"blk.0.ffn_up.weight"
+    data = bytearray(file.read_bytes())
+    # The name, its number of dimensions, two dimensions, the type, and where the numbers begin.
+    begin = data.index(name) + len(name) + 4 + 2 * 8
+    data[begin : begin + 4] = np.uint32(gguf.GGMLQuantizationType[kind]).tobytes()
+    (tmp_path / "other.gguf").write_bytes(data)
+    with pytest.raises(CheckpointError, match=kind):
+        read_gguf(tmp_path / "other.gguf", tmp_path / "back")
 
 
 def test_an_output_that_is_not_empty_is_left_alone(file: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpt_neox_japanese.errors import CheckpointError, NeoXJapaneseError
 from gpt_neox_japanese.files import outputs
+from gpt_neox_japanese.files.json_files import parse_json
 from gpt_neox_japanese.files.regular_files import check_regular
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.loading.hparams import HParams
@@ -112,6 +113,11 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
                 " only such files can be converted back"
             )
         self.config = _json(file, self.files["config.json"])
+        if self.config.get("quantization_config"):
+            raise CheckpointError(
+                f"{str(file)!r}: its config.json has a quantization_config, so it was not written"
+                " by `neox-ja convert`; only such files can be converted back"
+            )
         num_ids = _contents(reader, file, NUM_IDS)
         if not isinstance(num_ids, int) or num_ids < 1:
             raise CheckpointError(f"{str(file)!r}: {NUM_IDS} is {num_ids!r:.40}; write it again")
@@ -153,7 +159,13 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
                 + f"; it should be {list(wanted.shape)}: the file is broken, copy it again"
             )
         data = np.asarray(stored.data)[:rows]
-        numbers = self._gguf.quants.dequantize(data, stored.tensor_type)
+        try:
+            numbers = self._gguf.quants.dequantize(data, stored.tensor_type)
+        except NotImplementedError as error:
+            raise CheckpointError(
+                f"{str(self._file)!r}: {wanted.name} is {stored.tensor_type.name}, a type that no"
+                " weight has; convert only files that `neox-ja convert` wrote"
+            ) from error
         return np.array(numbers, dtype=np.float32)  # the file is mapped and may not be written to
 
 
@@ -198,7 +210,7 @@ def _contents(reader: Any, file: Path, key: str) -> Any:
 
 def _json(file: Path, text: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
+        config = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(file)!r}: its config.json is not JSON: {error}") from error
     if not isinstance(config, dict):
