@@ -113,6 +113,18 @@ def test_every_type_is_as_near_as_its_bits_allow(model: Path, tmp_path: Path, ki
     assert made.of_matrix(512, table=True).name in ("Q8_0", kind.upper())
 
 
+def test_a_type_that_no_matrix_would_have_is_refused_with_those_that_fit(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 60, "num_attention_heads": 5}
+    model = small_model(tmp_path / "model", small_codec(), **sizes, intermediate_multiple_size=3)
+    with pytest.raises(ArgumentError, match=r"blocks of 32 .* choose one of f32, f16, bf16$"):
+        write_gguf(model, tmp_path / "model.gguf", kind="q8_0")
+    model = small_model(tmp_path / "wide", small_codec(), **sizes, intermediate_multiple_size=8)
+    write_gguf(model, tmp_path / "model.gguf", kind="q8_0")
+    _, tensors = read(tmp_path / "model.gguf")
+    assert tensors["blk.0.ffn_down.weight"].tensor_type.name == "Q8_0"
+    assert tensors["blk.0.ffn_up.weight"].tensor_type.name == "F16"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -7,6 +7,7 @@ own quantiser, where the package `xllamacpp` brings it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ class GGUFType:
     """How matrices are stored.
 
     Embedding and head have 8 bits at least, as in `neox-ja convert --to int4`: each of their rows
-    is one token's. Matrices whose rows have no whole blocks are stored in 16 bits.
+    is one token's. Matrices whose rows have no whole blocks are stored in 16 bits; a model that has
+    no others is refused.
 
     Args:
         name: One of `TYPES`.
@@ -86,6 +88,22 @@ class GGUFType:
         names = {_OF_DTYPES.get(t.dtype.name, "f32") for t in tensors.values() if t.ndim == 2}
         return cls(names.pop() if len(names) == 1 else "f32")
 
+    def check_columns(self, columns: Collection[int]) -> None:
+        """Refuse a model of which no matrix would be stored so.
+
+        Args:
+            columns: Of each of its matrices.
+
+        Raises:
+            ArgumentError: None has rows of whole blocks.
+        """
+        fitting = [name for name in TYPES if not all(n % self._block(name) for n in columns)]
+        if self.name not in fitting:
+            raise ArgumentError(
+                f"type {self.name!r} has blocks of {self._block(self.name)} numbers, and no matrix"
+                f" of this model has rows of whole blocks; choose one of {', '.join(fitting)}"
+            )
+
     def of_matrix(self, columns: int, *, table: bool = False) -> GGMLQuantizationType:
         """How a matrix is stored.
 
@@ -98,9 +116,8 @@ class GGUFType:
         """
         types = self._gguf.GGMLQuantizationType
         name = "q8_0" if table and self.name not in _FLOATS else self.name
-        kind = types[name.upper()]
         found: GGMLQuantizationType = (
-            types.F16 if columns % self._gguf.GGML_QUANT_SIZES[kind][0] else kind
+            types.F16 if columns % self._block(name) else types[name.upper()]
         )
         return found
 
@@ -162,6 +179,11 @@ class GGUFType:
             stored = stored.view(np.float32 if kind.name == "F32" else np.float16)
         numbers: NDArray[np.float32] = self._gguf.quants.dequantize(stored, kind)
         return numbers
+
+    def _block(self, name: str) -> int:
+        """How many numbers are stored together."""
+        size: int = self._gguf.GGML_QUANT_SIZES[self._gguf.GGMLQuantizationType[name.upper()]][0]
+        return size
 
 
 def _load_llama_cpp(name: str) -> ctypes.CDLL:

@@ -76,7 +76,8 @@ def write_gguf(
         Bytes of the file.
 
     Raises:
-        ArgumentError: The type cannot be made here, or the package gguf is missing.
+        ArgumentError: The type cannot be made here or of this model, or the package gguf is
+            missing.
         CheckpointError: The model cannot be read, or llama.cpp could not run it exactly.
         OutputError: The output exists or cannot be written.
         VocabularyError: llama.cpp's tokenizer cannot be made to give the same ids.
@@ -111,6 +112,8 @@ def _read(model: str | Path, kind: GGUFType | None) -> _Model:
         )
     hparams = replace(HParams.from_config(checkpoint.config), vocab_size=checkpoint.num_ids)
     check_hparams(hparams)
+    if kind is not None:
+        kind.check_columns({hparams.hidden_size, hparams.intermediate_size})
     codec = checkpoint.codec
     end_of_text = codec.token_to_id(END_OF_TEXT)
     tokens = tokens_of(
