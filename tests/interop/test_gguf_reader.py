@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, OutputError
@@ -94,6 +96,25 @@ def test_numbers_in_32_bits_are_not_called_half_precision(tmp_path: Path, named:
     assert {tensor.dtype for tensor in read_tensors(tmp_path / "back").values()} == {torch.float32}
     assert back["dtype"] == "float32"
     assert "torch_dtype" not in back
+
+
+@pytest.mark.parametrize("vectors", [torch.bfloat16, torch.float32])
+def test_bfloat16_comes_back_where_no_config_speaks_of_it(
+    tmp_path: Path, vectors: torch.dtype
+) -> None:
+    model = shutil.copytree(default_model_directory(), tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    del config["dtype"]
+    (model / "config.json").write_text(json.dumps(config))
+    tensors = {
+        name: tensor if tensor.ndim == 2 else tensor.to(vectors) * 1.001
+        for name, tensor in read_tensors(model).items()
+    }
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    write_gguf(model, tmp_path / "model.gguf")
+    read_gguf(tmp_path / "model.gguf", tmp_path / "back")
+    assert_same_tensors(model, tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == config
 
 
 def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:

@@ -22,13 +22,14 @@ from gpt_neox_japanese.inference.loading.weight_map import TABLES
 from gpt_neox_japanese.interop.gguf_network import LlamaTensor, from_llama, to_llama
 from gpt_neox_japanese.interop.gguf_types import import_gguf
 from gpt_neox_japanese.interop.gguf_writer import FILES, KEY, NUM_IDS
-from gpt_neox_japanese.quantization.safetensors_writer import write_weights
+from gpt_neox_japanese.quantization.safetensors_writer import BitAllocation, write_weights
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["read_gguf"]
 
+_DTYPE_KEYS = ("dtype", "torch_dtype")
 _NEEDED = ("config.json", "vocab.txt", "emoji.json")
 
 
@@ -37,8 +38,8 @@ def read_gguf(
 ) -> int:
     """Make the model directory again that a GGUF file was made of.
 
-    Weights are bfloat16 again if the checkpoint's were and no number changes by that, and else
-    float32, whatever its dtype was; those that were quantised stay as coarse as they are.
+    Weights are bfloat16 if the file's are, or config.json says so, and no number changes by that;
+    all others are float32, and those that were quantised stay as coarse as they are.
 
     Args:
         file: What `write_gguf` wrote.
@@ -58,17 +59,16 @@ def read_gguf(
     outputs.check_output(output, partial=partial)
     tensors = _Tensors(file)
     config = dict(tensors.config)
-    bits = 16 if config.get("dtype", config.get("torch_dtype")) == "bfloat16" else 32
     names = list(tensors)
     if config.get("tie_word_embeddings", True) and bool(
         (tensors[TABLES[0]] == tensors[TABLES[1]]).all()
     ):
         names.remove(TABLES[1])
-    if bits == 16 and not all(_is_bfloat16(tensors[name]) for name in names):
-        bits = 32
-    dtypes = (config.get("dtype"), config.get("torch_dtype"))
-    if bits == 32 and any(dtype not in (None, "float32") for dtype in dtypes):
-        config["dtype"] = "float32"  # to another one, whoever loads the weights would round them
+    dtypes = {str(config[key]).removeprefix("torch.") for key in _DTYPE_KEYS if config.get(key)}
+    allocation = _allocate(tensors, names, "bfloat16" in dtypes)
+    written = "float32" if 32 in allocation.values() else "bfloat16"
+    if dtypes - {"float32", written}:  # to another one, whoever loads the weights would round them
+        config["dtype"] = written
         config.pop("torch_dtype", None)
     config["vocab_size"] = tensors.hparams.vocab_size
 
@@ -81,7 +81,7 @@ def read_gguf(
         with _errors_of(file):
             Checkpoint.open(partial)
         weights = partial / "model.safetensors"
-        write_weights(weights, tensors, dict.fromkeys(names, bits), progress=progress)
+        write_weights(weights, tensors, allocation, progress=progress)
         return weights.stat().st_size
 
 
@@ -143,8 +143,13 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def _read(self, wanted: LlamaTensor) -> NDArray[np.float32]:
-        """A tensor as the file has it, without the rows of extra ids."""
+    def kind(self, name: str) -> str:
+        """The type of a tensor in the file, as llama.cpp calls it; of vectors it is none."""
+        wanted = self._wanted[name]
+        return str(self._find(wanted).tensor_type.name) if len(wanted.shape) == 2 else ""
+
+    def _find(self, wanted: LlamaTensor) -> Any:
+        """A tensor as the file has it, of the shape wanted but for the rows of extra ids."""
         stored = self._stored.get(wanted.name)
         shape = () if stored is None else tuple(map(int, reversed(stored.shape)))
         rows = wanted.shape[0]
@@ -158,7 +163,12 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
                 + ("is missing" if stored is None else f"has shape {list(shape)}")
                 + f"; it should be {list(wanted.shape)}: the file is broken, copy it again"
             )
-        data = np.asarray(stored.data)[:rows]
+        return stored
+
+    def _read(self, wanted: LlamaTensor) -> NDArray[np.float32]:
+        """The numbers of a tensor, without the rows of extra ids."""
+        stored = self._find(wanted)
+        data = np.asarray(stored.data)[: wanted.shape[0]]
         try:
             numbers = self._gguf.quants.dequantize(data, stored.tensor_type)
         except NotImplementedError as error:
@@ -167,6 +177,21 @@ class _Tensors(Mapping[str, "torch.Tensor"]):
                 " weight has; convert only files that `neox-ja convert` wrote"
             ) from error
         return np.array(numbers, dtype=np.float32)  # the file is mapped and may not be written to
+
+
+def _allocate(tensors: _Tensors, names: list[str], is_called_half: bool) -> BitAllocation:
+    """In how many bits each tensor was stored.
+
+    A GGUF file has vectors in 32 bits, whatever they were: they are taken for what matrices are.
+    """
+    kinds = {name: kind for name in names if (kind := tensors.kind(name))}
+    allocation = dict.fromkeys(names, 32)
+    if is_called_half or set(kinds.values()) == {"BF16"}:
+        for group in (kinds.keys(), allocation.keys() - kinds.keys()):
+            if not all(_is_bfloat16(tensors[name]) for name in group):
+                break
+            allocation.update(dict.fromkeys(group, 16))
+    return allocation
 
 
 @contextmanager
