@@ -16,6 +16,7 @@ import torch
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.report.mfu import MfuMeter
+from gpt_neox_japanese.training.report.model_card import model_card
 from gpt_neox_japanese.training.report.page import RunSummary, read_log, write_report
 from gpt_neox_japanese.training.report.plot import draw_curves
 from gpt_neox_japanese.training.report.progress import Progress
@@ -175,6 +176,25 @@ def test_a_resumed_run_knows_its_best_model(
         *("evaluate", "--model", tmp_path / "run", "--data", prepared / "held-out.jsonl", "--json")
     )
     assert json.loads(result.stdout)["bits_per_character"] == pytest.approx(measured[4], rel=1e-4)
+
+
+def test_a_resumed_run_that_measures_other_text_compares_no_figure_with_the_old_ones(
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = dataclasses.replace(SETTINGS, eval_every=1, keep_best=True, optimizer="adamw")
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    never_better(monkeypatch)
+    other = dataclasses.replace(settings, steps=9, eval_tokens=1, early_stopping=2)
+    assert train(prepared, tmp_path / "run", other, SHAPE, resume=True)
+    assert "the best figure until here is not compared" in capsys.readouterr().err
+    measured = held_out(tmp_path / "run")
+    assert list(measured) == [*range(8)]
+    kept = f"{measured[5]:.4f} bits per character after step 5 ("
+    assert f"| Held-out text | {kept}" in (tmp_path / "run" / "report.md").read_text("utf-8")
+    assert f"**{measured[5]:.3f} bits" in model_card(tmp_path / "run", "me/it", license_id="mit")
 
 
 def test_a_run_without_held_out_text_says_so_and_keeps_no_best(

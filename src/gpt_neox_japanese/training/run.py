@@ -137,7 +137,7 @@ def train(
                 held_out_data=None if held_out is None else as_path(held_out),
             )
             record_data(output, data)
-        run.announce(progress.schedule_step if progress is not None else 0)
+        run.announce(progress)
         trainer = run.trainer(identity, interrupt)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finished = trainer.stopped_early or trainer.state.global_step >= decided.steps
@@ -222,13 +222,15 @@ class _Run:
             lambda lines: self._loss_log.progress.tell(lines),
         )
 
-    def announce(self, done: int) -> None:
+    def announce(self, progress: Progress | None) -> None:
         """Say what is trained, and what it will take; every process makes the same trial.
 
         Args:
-            done: Steps that an earlier part of the run did.
+            progress: Where an earlier part of the run ended, if there was one.
         """
         settings, data = self._settings, self._data
+        done = progress.schedule_step if progress is not None else 0
+        measured = progress.measured_tokens if progress is not None else None
         total, trained = self._count_parameters()
         what = (
             f"{trained:,} of {total:,} parameters are trained"
@@ -255,6 +257,11 @@ class _Run:
         lines += data.notices(settings.sequence_length)
         if not data.num_held_out_tokens:
             lines.append("there is no held-out text, so nothing is measured on the way")
+        if measured not in (None, self._held_out.num_tokens):
+            lines.append(
+                f"{self._held_out.num_tokens:,} held-out tokens are measured, and were {measured:,}"
+                " before: the best figure until here is not compared with those to come"
+            )
         if self._first:
             print("\n".join(lines), file=sys.stderr)
 

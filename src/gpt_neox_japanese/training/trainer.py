@@ -72,6 +72,7 @@ class RunTrainer(Trainer):
             self.add_callback(_AverageCallback(self._begun_average))
         self._keep_best, self._patience = keep_best, patience
         self.stopped_early = False
+        self._measured_tokens: int | None = None  # of the best measurement so far
         self._use_muon = use_muon
         self._identity = identity
         self._export = export
@@ -122,12 +123,18 @@ class RunTrainer(Trainer):
             **kwargs: Not used.
 
         Returns:
-            `eval_loss`, in nats per token, and `eval_runtime`, in seconds.
+            `eval_loss`, in nats per token, `eval_tokens`, of how many, and `eval_runtime`, in
+            seconds.
         """
         start = time.perf_counter()
         with self._average.in_place() if self._average else nullcontext():
-            nats, tokens = self._score(cast(HeldOut, self.eval_dataset))
-            metrics = {"eval_loss": nats / tokens, "eval_runtime": time.perf_counter() - start}
+            windows = cast(HeldOut, self.eval_dataset)
+            nats, tokens = self._score(windows)
+            metrics = {
+                "eval_loss": nats / tokens,
+                "eval_tokens": windows.num_tokens,
+                "eval_runtime": time.perf_counter() - start,
+            }
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(
                 self.args, self.state, self.control, metrics
@@ -162,6 +169,10 @@ class RunTrainer(Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Keep the best model, and end the run when it has not become better for long."""
+        tokens = int(metrics["eval_tokens"])
+        if self._measured_tokens not in (None, tokens):  # a figure of other text is no measure
+            self.state.best_metric = self.state.best_global_step = None
+        self._measured_tokens = tokens
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self._keep_best:
             weights = self._gather_finished()
@@ -229,6 +240,7 @@ class RunTrainer(Trainer):
             # What the next line of the log will average over.
             "running_loss": self._tr_loss.item(),
             "last_logged": self._globalstep_last_logged,
+            "measured_tokens": self._measured_tokens,
         }
         self._checkpoints.finish(
             TrainingState(step, weights, tensors, values, averages),
@@ -291,6 +303,7 @@ class RunTrainer(Trainer):
         progress = reader.load_progress(Path(checkpoint))
         self._tr_loss.fill_(progress.running_loss)
         self._globalstep_last_logged = progress.last_logged
+        self._measured_tokens = progress.measured_tokens
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         return list(self._whole_model().named_parameters())

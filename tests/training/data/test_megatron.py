@@ -144,6 +144,8 @@ def test_a_run_on_indexed_data_is_the_run_on_the_same_shards(
     weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in "ab"]
     assert weights[0] == weights[1]
     opened = open_data(tmp_path / "t", **named)
+    other = write(tmp_path / "other", documents(data.held_out)[1:])
+    assert opened.fingerprint != open_data(tmp_path / "t", tokenizer_directory, other).fingerprint
     assert opened.codec.vocabulary == Codec.load(prepared).vocabulary
     density = open_data(prepared, None).tokens_per_character
     assert opened.tokens_per_character == pytest.approx(density)

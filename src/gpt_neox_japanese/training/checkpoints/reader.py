@@ -83,6 +83,8 @@ class Progress:
         last_logged: Step of the last line.
         windows_per_step: How many windows a step took in all processes together; None if an
             earlier version saved it, which did not say.
+        measured_tokens: How many held-out tokens the best figure is of; None if there is none, or
+            an earlier version saved it.
     """
 
     settings: Mapping[str, Any]
@@ -92,6 +94,7 @@ class Progress:
     running_loss: float
     last_logged: int
     windows_per_step: int | None
+    measured_tokens: int | None
 
 
 def verify(directory: Path) -> None:
@@ -182,7 +185,7 @@ def load_progress(directory: Path) -> Progress:
     path = directory / STATE
     values = read_object(path, remedy=_REMEDY)
     schedule, groups = values.get("schedule"), values.get("groups")
-    windows = values.get("windows_per_step")
+    windows, measured = values.get("windows_per_step"), values.get("measured_tokens")
     kinds = {
         "settings": isinstance(values.get("settings"), dict),
         "data": isinstance(values.get("data"), str),
@@ -191,6 +194,7 @@ def load_progress(directory: Path) -> Progress:
         "running_loss": _fits_float32(values.get("running_loss")),
         "last_logged": is_count(values.get("last_logged")),
         "windows_per_step": windows is None or (is_count(windows) and 0 < windows <= _MAX_WINDOWS),
+        "measured_tokens": measured is None or is_count(measured),
     }
     for name, fits in kinds.items():
         if not fits:
@@ -211,6 +215,7 @@ def load_progress(directory: Path) -> Progress:
         running_loss=float(values["running_loss"]),  # torch takes no large integer
         last_logged=values["last_logged"],
         windows_per_step=windows,
+        measured_tokens=measured,
     )
 
 

@@ -335,14 +335,16 @@ def open_data(
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
     train, indices = _open_foreign(path, len(codec), eos)
-    kept = ShardedTokens([])
+    kept, kept_indices = ShardedTokens([]), list[Path]()
     if held_out is not None:
         kept_path = fetched(held_out) if is_url(held_out) else Path(held_out)
         if not _is_foreign(kept_path):
             raise DataError(f"{kept_path} is no indexed dataset; name its .bin, .idx or .ds")
-        kept, _ = _open_foreign(kept_path, len(codec), eos)
-    parts = [index.read_bytes() for index in indices]
-    digest = hashlib.sha256(b"".join(parts) + codec.fingerprint.encode()).hexdigest()
+        kept, kept_indices = _open_foreign(kept_path, len(codec), eos)
+    lengths, kept_lengths = (
+        b"".join(index.read_bytes() for index in files) for files in (indices, kept_indices)
+    )
+    digest = hashlib.sha256(lengths + codec.fingerprint.encode() + kept_lengths).hexdigest()
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
     density = _density(kept if len(kept) else train, codec, eos)
     return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)

@@ -43,7 +43,8 @@ class LossLogCallback(TrainerCallback):
     A line of the log has `step`, `tokens`, `epoch`, `seconds` (of the whole run, however often it
     was stopped) and either `dtype`, when the run starts or goes on; or `loss` (nats per token since
     the last line), the same as `bits_per_character`, `learning_rate`, `grad_norm`,
-    `tokens_per_second` and `mfu`; or `held_out_bits_per_character`.
+    `tokens_per_second` and `mfu`; or `held_out_bits_per_character`, and of how many
+    `held_out_tokens` that is.
 
     Args:
         output: The run's directory.
@@ -116,7 +117,8 @@ class LossLogCallback(TrainerCallback):
         """Write a line of held-out bits per character; see `TrainerCallback`."""
         metrics: dict[str, float] = given["metrics"]
         bits = metrics["eval_loss"] * self._bits_per_nat_per_token
-        self._write(state, held_out_bits_per_character=bits)
+        tokens = int(metrics["eval_tokens"])
+        self._write(state, held_out_bits_per_character=bits, held_out_tokens=tokens)
         step = f"step {state.global_step:,}/{state.max_steps:,}"
         self.progress.tell([f"{step}: held-out text {bits:.3f} bits per character"])
         self._measured = True

@@ -18,7 +18,7 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.conversations import CHAT_TEMPLATE
 from gpt_neox_japanese.training.data.run_data import DATA_RECORD
 from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, SAMPLES
-from gpt_neox_japanese.training.report.page import PICTURE, read_log
+from gpt_neox_japanese.training.report.page import PICTURE, measurements, read_log
 from gpt_neox_japanese.training.settings import RECORD, chosen_optimizer
 
 __all__ = ["model_card", "run_of"]
@@ -133,11 +133,11 @@ def _of_run(
 
 
 def _of_measurements(
-    record: Mapping[str, Any], log: Sequence[Mapping[str, Any]], learned: Mapping[str, Any]
+    record: Mapping[str, Any], log: Sequence[dict[str, Any]], learned: Mapping[str, Any]
 ) -> dict[str, str]:
     """How well the model does that the run left."""
     name = "held_out_bits_per_character"
-    measured = [line for line in log if name in line]
+    measured = measurements(log)
     if not measured:
         return {}
     keeps_best = record.get("keep_best")

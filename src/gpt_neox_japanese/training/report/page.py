@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -19,7 +20,7 @@ from gpt_neox_japanese.training.machine.estimate import show_seconds
 from gpt_neox_japanese.training.machine.memory_estimate import show_bytes
 from gpt_neox_japanese.training.report.plot import draw_curves
 
-__all__ = ["REPORT", "RunSummary", "read_log", "write_report"]
+__all__ = ["REPORT", "RunSummary", "measurements", "read_log", "write_report"]
 
 REPORT = "report.md"
 PICTURE = "loss.svg"
@@ -82,6 +83,23 @@ def _is_line(values: Any) -> bool:
     return values.keys() >= needed and all(is_count(values[name]) for name in ("step", "tokens"))
 
 
+def measurements(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Choose the lines of a log with held-out figures that can be compared.
+
+    Args:
+        log: Its lines.
+
+    Returns:
+        Those of the text that was measured last: a resumed run may measure more or less than
+        was measured before.
+    """
+    lines = [line for line in log if "held_out_bits_per_character" in line]
+    newest = takewhile(
+        lambda line: line.get("held_out_tokens") == lines[-1].get("held_out_tokens"), lines[::-1]
+    )
+    return list(newest)[::-1]
+
+
 def write_report(
     output: Path,
     log: Sequence[dict[str, Any]],
@@ -102,7 +120,7 @@ def write_report(
         What became of the held-out figure, in a line.
     """
     losses = [line for line in log if "loss" in line]
-    held_out = [line for line in log if "held_out_bits_per_character" in line]
+    held_out = measurements(log)
     if losses or held_out:
         write_file(output / PICTURE, _picture(losses, held_out).encode())
     measured = _measured(held_out, summary)
