@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.quantization.convert import convert
+from gpt_neox_japanese.training.checkpoints.export import export
 from gpt_neox_japanese.training.data.run_data import open_data
 from gpt_neox_japanese.training.machine.memory_estimate import estimate_memory
 from gpt_neox_japanese.training.model_setup import add_adapters, make_model
@@ -52,6 +53,41 @@ def integers(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, 
     for bits, output in outputs.items():
         convert(base, output, bits, read=read_tensors)
     return outputs
+
+
+@PEFT_WARNS
+@WITH_PEFT
+def test_adapters_stay_beside_the_model_that_they_were_trained_beside(
+    base: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = shutil.copytree(base, tmp_path / "here" / "model")
+    monkeypatch.chdir(here.parent)
+    settings = dataclasses.replace(LORA, merge=False)
+    assert train(prepared, tmp_path / "run", settings, "model")
+    named = json.loads((tmp_path / "run" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert named["base_model_name_or_path"] == str(here)
+
+    other = shutil.copytree(base, tmp_path / "there" / "model")
+    weights = load_file(other / "model.safetensors")
+    next(iter(weights.values())).add_(1)
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    longer = dataclasses.replace(settings, steps=6)
+    with pytest.raises(NeoXJapaneseError, match="were trained beside another model of that name"):
+        train(prepared, tmp_path / "run", longer, other, resume=True)
+    shutil.rmtree(here)
+    assert train(prepared, tmp_path / "run", longer, base, resume=True)
+
+
+@PEFT_WARNS
+@WITH_PEFT
+def test_adapters_of_a_model_of_the_hub_are_saved_without_asking_it(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = add_adapters(GPTNeoXJapaneseForCausalLM.from_pretrained(base), decided(lora_rank=2))
+    model.peft_config["default"].base_model_name_or_path = "someone/small"
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", pytest.fail)
+    export(model, model.state_dict(), base, tmp_path / "run", torch.float32)
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
 
 
 def first_measurement(run_directory: Path) -> float:

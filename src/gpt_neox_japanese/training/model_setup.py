@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from transformers import PreTrainedModel
 
 from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, DataError
+from gpt_neox_japanese.files.atomic import checksum
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
@@ -26,7 +29,7 @@ from gpt_neox_japanese.training.machine import cpu_attention
 from gpt_neox_japanese.training.machine.memory_estimate import check_memory, is_quantized
 from gpt_neox_japanese.training.settings import Architecture, RunSettings
 
-__all__ = ["add_adapters", "make_model", "merged_model", "model_config"]
+__all__ = ["add_adapters", "base_digest", "make_model", "merged_model", "model_config"]
 
 _WINDOW = 512  # of a new model, if nothing is said
 
@@ -60,6 +63,27 @@ def model_config(
             f"--sequence-length is {sequence_length}"
         )
     return config
+
+
+def base_digest(directory: Path) -> str:
+    """Tell a model that adapters stand beside from others of its name.
+
+    Args:
+        directory: Of the model.
+
+    Returns:
+        A digest of its configuration and of its weights.
+
+    Raises:
+        CheckpointError: A file is a pipe or a device.
+    """
+    files = [
+        file
+        for file in check_files(directory)
+        if file.name == "config.json" or file.suffix != ".json"
+    ]
+    sums = [(file.name, *checksum(file)) for file in files]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
 # What a new model's generation_config.json recommends: plain sampling of a small model wanders off,

@@ -31,7 +31,12 @@ from gpt_neox_japanese.training.machine.estimate import estimate_run
 from gpt_neox_japanese.training.machine.malloc import keep_freed_memory
 from gpt_neox_japanese.training.machine.memory_estimate import free_memory, peak_memory
 from gpt_neox_japanese.training.machine.precision import training_device
-from gpt_neox_japanese.training.model_setup import make_model, merged_model, model_config
+from gpt_neox_japanese.training.model_setup import (
+    base_digest,
+    make_model,
+    merged_model,
+    model_config,
+)
 from gpt_neox_japanese.training.report.callbacks import (
     LOSS_LOG,
     InterruptCallback,
@@ -54,6 +59,7 @@ from gpt_neox_japanese.training.settings import (
     check_same_run,
     record_settings,
     settings_to_dict,
+    whole_name,
 )
 from gpt_neox_japanese.training.trainer import RunTrainer
 
@@ -118,16 +124,18 @@ def train(
             "settings": settings_to_dict(decided, init_from),
             "data": data.fingerprint,
             "windows_per_step": _windows_per_step(decided, arguments),
+            "base": base_digest(start) if decided.lora_rank and isinstance(start, Path) else None,
         }
         if checkpoint is not None and progress is not None:
-            _check_same(checkpoint, progress, data, decided, init_from)
+            check_same_run(progress.settings, decided, init_from)
+            _check_same(checkpoint, progress, identity)
         barrier()  # before anyone writes what the others look for
         if not torch.cuda.is_available():
             keep_freed_memory()
         model = make_model(start, data, decided)
-        if decided.lora_rank and str(init_from) not in (str(start), DEFAULT):
-            # The Hub's name goes with the adapters anywhere, its cache on this machine does not.
-            model.peft_config["default"].base_model_name_or_path = str(init_from)
+        if decided.lora_rank and not isinstance(init_from, Architecture) and init_from != DEFAULT:
+            # What is found from anywhere goes with the adapters, and not the Hub's cache.
+            model.peft_config["default"].base_model_name_or_path = whole_name(init_from)
         run = _Run(model, data, output, decided, arguments)
         if arguments.process_index == 0:
             output.mkdir(parents=True, exist_ok=True)
@@ -369,16 +377,14 @@ def _check_own_files(output: Path) -> None:
             )
 
 
-def _check_same(
-    checkpoint: Path,
-    progress: Progress,
-    data: RunData,
-    settings: RunSettings,
-    init_from: Architecture | str | Path,
-) -> None:
-    check_same_run(progress.settings, settings, init_from)
-    if progress.data != data.fingerprint:
+def _check_same(checkpoint: Path, progress: Progress, identity: Mapping[str, Any]) -> None:
+    if progress.data != identity["data"]:
         raise DataError(
             f"the run in {checkpoint.parent} was started on other data; give the same --data, or "
             "start a new run with --init-from"
+        )
+    if progress.base not in (None, identity["base"]):
+        raise DataError(
+            f"the adapters in {checkpoint.parent} were trained beside another model of that name, "
+            "or it was changed; name theirs with --init-from"
         )

@@ -31,6 +31,7 @@ __all__ = [
     "record_settings",
     "settings_to_dict",
     "upgrade_saved",
+    "whole_name",
 ]
 
 RECORD = "train.json"
@@ -337,16 +338,30 @@ def record_settings(
         tokenizer: What `--tokenizer` named.
         held_out_data: What `--held-out-data` named.
     """
-    if isinstance(init_from, Architecture):
-        origin = asdict(init_from)
-    else:  # a directory named as a repository would look like one anywhere else
-        is_here = init_from != DEFAULT and os.path.isdir(init_from)
-        origin = {"init_from": os.path.abspath(init_from) if is_here else str(init_from)}
+    origin = (
+        asdict(init_from)
+        if isinstance(init_from, Architecture)
+        else {"init_from": whole_name(init_from)}
+    )
     named = {"data": data, "tokenizer": tokenizer, "held_out_data": held_out_data}
     paths = {name: str(path) for name, path in named.items() if path is not None}
     record = {**paths, **origin, **asdict(settings)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(output / RECORD, text.encode())
+
+
+def whole_name(model: str | Path) -> str:
+    """Name a model so that it is found from every directory, and no other is.
+
+    Args:
+        model: What `--init-from` named.
+
+    Returns:
+        A directory's whole path, which named as a repository would look like one anywhere else;
+        or the name itself.
+    """
+    is_here = model != DEFAULT and os.path.isdir(model)
+    return os.path.abspath(model) if is_here else str(model)
 
 
 def check_same_run(

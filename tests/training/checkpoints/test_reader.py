@@ -129,6 +129,8 @@ def test_a_tensor_of_nobody_is_refused(prepared: Path, checkpoint: Path) -> None
         (reader.STATE, lambda v: v["groups"][0].update(lr=1e300), "'groups' is"),
         (reader.STATE, lambda v: v.update(last_logged=-1), "'last_logged' is -1"),
         (reader.STATE, lambda v: v.update(windows_per_step=0), "'windows_per_step' is 0"),
+        (reader.STATE, lambda v: v.update(measured_tokens=-1), "'measured_tokens' is -1"),
+        (reader.STATE, lambda v: v.update(base=1), "'base' is 1"),
         (reader.TRAINER_STATE, lambda v: v.clear(), "trainer_state.json"),
         (reader.TRAINER_STATE, lambda v: v.update(global_step="1"), "'global_step' is '1'"),
         (reader.TRAINER_STATE, lambda v: v.update(global_step=2), "'global_step' is 2"),

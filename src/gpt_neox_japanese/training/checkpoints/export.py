@@ -65,10 +65,12 @@ def _write(
     model: Any, weights: Mapping[str, Tensor], tokenizer: Path, partial: Path, dtype: torch.dtype
 ) -> None:
     cast = {name: weight.to(dtype) for name, weight in weights.items()}
-    model.save_pretrained(partial, state_dict=cast)
     if hasattr(model, "peft_config"):
+        # PEFT would ask the Hub whether the vocabulary of the model beside them has grown.
+        model.save_pretrained(partial, state_dict=cast, save_embedding_layers=False)
         (partial / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
     else:
+        model.save_pretrained(partial, state_dict=cast)
         config = copy.deepcopy(model.config)
         config.dtype = dtype
         config.use_cache = True  # turned off while training

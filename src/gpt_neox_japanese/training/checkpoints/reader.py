@@ -85,6 +85,8 @@ class Progress:
             earlier version saved it, which did not say.
         measured_tokens: How many held-out tokens the best figure is of; None if there is none, or
             an earlier version saved it.
+        base: `base_digest` of the model that adapters stand beside; None if there are none, or an
+            earlier version saved it.
     """
 
     settings: Mapping[str, Any]
@@ -95,6 +97,7 @@ class Progress:
     last_logged: int
     windows_per_step: int | None
     measured_tokens: int | None
+    base: str | None
 
 
 def verify(directory: Path) -> None:
@@ -195,6 +198,7 @@ def load_progress(directory: Path) -> Progress:
         "last_logged": is_count(values.get("last_logged")),
         "windows_per_step": windows is None or (is_count(windows) and 0 < windows <= _MAX_WINDOWS),
         "measured_tokens": measured is None or is_count(measured),
+        "base": isinstance(values.get("base"), str | None),
     }
     for name, fits in kinds.items():
         if not fits:
@@ -216,6 +220,7 @@ def load_progress(directory: Path) -> Progress:
         last_logged=values["last_logged"],
         windows_per_step=windows,
         measured_tokens=measured,
+        base=values.get("base"),
     )
 
 
