@@ -43,7 +43,7 @@ OPTIONS = {
     "steps": 4,
     "dtype": "fp32",
     "learning_rate": 3e-3,
-    "log_every": 1,
+    "log_every": 3,  # a checkpoint is saved between two lines
     "eval_every": 2,
     "save_every": 2,
     "hidden_size": 16,

@@ -284,6 +284,8 @@ def test_a_run_leaves_a_page_a_picture_and_samples_which_a_resumed_one_does_not_
     samples.write_text("\n".join(lines)[:-4], encoding="utf-8")  # a kill cuts a line short
     assert train(prepared, tmp_path / "run", settings, SHAPE, resume=True)
     assert samples.read_text(encoding="utf-8").splitlines() == lines
+    assert train(prepared, tmp_path / "run", settings, SHAPE, resume=True)  # nothing is left to do
+    assert "> 吾輩は" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
 
 
 def test_samples_and_recomputed_activations_change_no_loss(

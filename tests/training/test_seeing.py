@@ -17,7 +17,7 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.model_card import model_card
-from gpt_neox_japanese.training.report.page import RunSummary, read_log, write_report
+from gpt_neox_japanese.training.report.page import RunSummary, read_log, read_samples, write_report
 from gpt_neox_japanese.training.report.plot import draw_curves
 from gpt_neox_japanese.training.report.progress import Progress
 from gpt_neox_japanese.training.run import train
@@ -128,6 +128,36 @@ def test_a_run_says_at_its_end_that_an_earlier_model_was_better(tmp_path: Path) 
         " the best was 1.0000 after step 2: see --keep-best"
     )
     assert f"| Held-out text | {shown} (all) |" in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_the_page_tells_of_every_step_that_was_done(prepared: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=3, log_every=2)
+    assert train(prepared, tmp_path / "run", settings, SHAPE)
+    lines = read_log(tmp_path / "run" / "loss.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
+    summary = RunSummary(10, 10, {}, "", kept_best=False, peak_memory=0)
+    stopped = {"step": 7, "tokens": 700, "epoch": 1.75, "dtype": "fp32"}
+    write_report(tmp_path, [line(4, 5), stopped], {}, summary, [])
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| Steps | 7 |\n| Tokens | 700 (1.75 epochs) |" in page
+
+
+def test_texts_stay_texts_on_the_page_and_a_setting_of_zero_is_shown(tmp_path: Path) -> None:
+    line = {"step": 1, "texts": ["吾輩は\u2028猫\n\n# 二\n> 名前", "無い。"]}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(line, ensure_ascii=False), "utf-8")
+    texts = read_samples(tmp_path / "samples.jsonl")
+    assert texts == line["texts"]
+    settings = {"weight_decay": 0.0, "seed": 0, "merge": False, "sample_prompt": ["a|b"]}
+    write_report(tmp_path, [], settings, RunSummary(10, 10, {}, "", False, 0), texts)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "\n\n> 吾輩は\n> 猫\n> \n> # 二\n> > 名前\n\n> 無い。\n\n" in page
+    assert page.endswith("| weight_decay | 0.0 |\n| seed | 0 |\n| sample_prompt | ['a&#124;b'] |\n")
+
+
+def test_an_equal_figure_is_not_said_to_be_better(tmp_path: Path) -> None:
+    log = [{"step": n, "tokens": n, "held_out_bits_per_character": 2.0} for n in range(2)]
+    shown = write_report(tmp_path, log, {}, RunSummary(10, 10, {}, "", False, 0), [])
+    assert shown == "2.0000 bits per character after step 1, 2.0000 after step 0"
 
 
 def never_better(monkeypatch: pytest.MonkeyPatch) -> None:

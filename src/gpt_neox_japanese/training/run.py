@@ -39,6 +39,7 @@ from gpt_neox_japanese.training.model_setup import (
 )
 from gpt_neox_japanese.training.report.callbacks import (
     LOSS_LOG,
+    SAMPLES,
     InterruptCallback,
     LossLogCallback,
     SamplesCallback,
@@ -48,6 +49,7 @@ from gpt_neox_japanese.training.report.page import (
     REPORT,
     RunSummary,
     read_log,
+    read_samples,
     write_report,
 )
 from gpt_neox_japanese.training.report.samples import write_samples
@@ -321,7 +323,8 @@ class _Run:
         )
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
         log = read_log(self._output / LOSS_LOG)
-        measured = write_report(self._output, log, settings, summary, self._samples.texts)
+        samples = read_samples(self._output / SAMPLES) if self._settings.sample_prompt else []
+        measured = write_report(self._output, log, settings, summary, samples)
         print(f"held-out text: {measured}", file=sys.stderr)
         print(f"the curve is in {self._output / REPORT}", file=sys.stderr)
 

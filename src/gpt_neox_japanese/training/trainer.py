@@ -225,7 +225,8 @@ class RunTrainer(Trainer):
         averages = self._average.gather() if self._average is not None else None
         tensors, groups = gather_optimizer(self._optimizer(), parameters)
         step = self.state.global_step
-        self.store_flos()  # a collective, as what is above
+        self.store_flos()
+        running_loss = self._running_loss()  # a collective, as what is above
         if self.args.should_save:
             self._checkpoints.begin(step)
         barrier()
@@ -237,8 +238,7 @@ class RunTrainer(Trainer):
             **self._identity,
             "groups": groups,
             "schedule": cast(Any, self.lr_scheduler).state_dict(),
-            # What the next line of the log will average over.
-            "running_loss": self._tr_loss.item(),
+            "running_loss": running_loss,
             "last_logged": self._globalstep_last_logged,
             "measured_tokens": self._measured_tokens,
         }
@@ -247,6 +247,13 @@ class RunTrainer(Trainer):
             lambda directory: self.state.save_to_json(str(directory / reader.TRAINER_STATE)),
         )
         self._export_last(weights if averages is None else averages)
+
+    def _running_loss(self) -> float:
+        """What the next line of the log will average over, the mean of all processes."""
+        loss, world = self._tr_loss.detach().clone(), self.args.world_size
+        if world > 1:
+            dist.all_reduce(loss)
+        return float(loss) / world
 
     def _export_last(self, weights: Mapping[str, Tensor]) -> None:
         """Export the weights of a checkpoint, unless there were better ones before it."""

@@ -25,7 +25,7 @@ from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.page import read_log
 from gpt_neox_japanese.training.report.progress import Progress
 
-__all__ = ["LOSS_LOG", "InterruptCallback", "LossLogCallback", "SamplesCallback"]
+__all__ = ["LOSS_LOG", "SAMPLES", "InterruptCallback", "LossLogCallback", "SamplesCallback"]
 
 LOSS_LOG = "loss.jsonl"
 SAMPLES = "samples.jsonl"
@@ -41,8 +41,8 @@ class LossLogCallback(TrainerCallback):
     """Writes `loss.jsonl`, and shows the run's progress.
 
     A line of the log has `step`, `tokens`, `epoch`, `seconds` (of the whole run, however often it
-    was stopped) and either `dtype`, when the run starts or goes on; or `loss` (nats per token since
-    the last line), the same as `bits_per_character`, `learning_rate`, `grad_norm`,
+    was stopped) and either `dtype`, when the run starts, goes on or is stopped; or `loss` (nats per
+    token since the last line), the same as `bits_per_character`, `learning_rate`, `grad_norm`,
     `tokens_per_second` and `mfu`; or `held_out_bits_per_character`, and of how many
     `held_out_tokens` that is.
 
@@ -124,8 +124,10 @@ class LossLogCallback(TrainerCallback):
         self._measured = True
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Leave the bar standing; see `TrainerCallback`."""
+        """Leave the bar standing, and a line where the run was stopped; see `TrainerCallback`."""
         self.progress.close()
+        if self._written < state.global_step:
+            self._write(state, dtype=self._dtype)
 
     def _forget_after(self, step: int) -> float:
         """Drop what a resumed run has logged and is about to do again; the seconds until there."""
@@ -135,6 +137,7 @@ class LossLogCallback(TrainerCallback):
         return max((line.get("seconds", 0.0) for line in kept), default=0.0)
 
     def _write(self, state: TrainerState, **values: float | str) -> None:
+        self._written = state.global_step
         tokens = state.global_step * self._tokens_per_step
         line = {
             "step": state.global_step,
@@ -154,9 +157,6 @@ class SamplesCallback(TrainerCallback):
         output: The run's directory; None on processes that write with the others, but no file.
         write: Makes the texts of the moment.
         tell: Shows lines to whoever watches the run.
-
-    Attributes:
-        texts: The last ones.
     """
 
     def __init__(
@@ -167,7 +167,6 @@ class SamplesCallback(TrainerCallback):
     ) -> None:
         self._output = output
         self._write, self._tell = write, tell
-        self.texts: list[str] = []
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Drop what a resumed run is about to write again; see `TrainerCallback`."""
@@ -179,13 +178,13 @@ class SamplesCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Let the model write, and log the texts; see `TrainerCallback`."""
-        self.texts = self._write()
+        texts = self._write()
         if self._output is None:
             return
-        line = json.dumps({"step": state.global_step, "texts": self.texts}, ensure_ascii=False)
+        line = json.dumps({"step": state.global_step, "texts": texts}, ensure_ascii=False)
         with (self._output / SAMPLES).open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
-        self._tell(f"  {row}" for text in self.texts for row in text.splitlines() if row.strip())
+        self._tell(f"  {row}" for text in texts for row in text.splitlines() if row.strip())
 
 
 def _is_sample(line: bytes, step: int) -> bool:
@@ -220,9 +219,10 @@ class InterruptCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Save and stop after a signal; measure the finished model; see `TrainerCallback`."""
-        if state.global_step >= state.max_steps and args.eval_strategy != "no":
-            control.should_evaluate = True
+        """Save and stop after a signal; log and measure the last step; see `TrainerCallback`."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = args.eval_strategy != "no"
         if args.world_size > 1:
             flag = torch.tensor(float(self.happened), device=args.device)
             dist.all_reduce(flag, dist.ReduceOp.MAX)

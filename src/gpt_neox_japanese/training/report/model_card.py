@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,13 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.conversations import CHAT_TEMPLATE
 from gpt_neox_japanese.training.data.run_data import DATA_RECORD
 from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, SAMPLES
-from gpt_neox_japanese.training.report.page import PICTURE, measurements, read_log
+from gpt_neox_japanese.training.report.page import (
+    PICTURE,
+    measurements,
+    quoted,
+    read_log,
+    read_samples,
+)
 from gpt_neox_japanese.training.settings import RECORD, chosen_optimizer
 
 __all__ = ["model_card", "run_of"]
@@ -157,13 +162,8 @@ def _of_sampling(directory: Path) -> dict[str, str]:
 
 def _samples(run: Path | None) -> str:
     """The last texts that the run wrote."""
-    try:
-        lines = (run / SAMPLES).read_text(encoding="utf-8").splitlines() if run else []
-        texts = [text for text in json.loads(lines[-1])["texts"] if isinstance(text, str)]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    quoted = "".join("> " + text.strip().replace("\n", "\n> ") + "\n\n" for text in texts)
-    return f"## What it writes\n\n{quoted}" if quoted else ""
+    texts = read_samples(run / SAMPLES) if run else []
+    return f"## What it writes\n\n{quoted(texts)}" if texts else ""
 
 
 def _use(repository: str, chats: bool) -> str:

@@ -20,7 +20,15 @@ from gpt_neox_japanese.training.machine.estimate import show_seconds
 from gpt_neox_japanese.training.machine.memory_estimate import show_bytes
 from gpt_neox_japanese.training.report.plot import draw_curves
 
-__all__ = ["REPORT", "RunSummary", "measurements", "read_log", "write_report"]
+__all__ = [
+    "REPORT",
+    "RunSummary",
+    "measurements",
+    "quoted",
+    "read_log",
+    "read_samples",
+    "write_report",
+]
 
 REPORT = "report.md"
 PICTURE = "loss.svg"
@@ -83,6 +91,34 @@ def _is_line(values: Any) -> bool:
     return values.keys() >= needed and all(is_count(values[name]) for name in ("step", "tokens"))
 
 
+def read_samples(path: Path) -> list[str]:
+    """Read the last texts that a run wrote.
+
+    Args:
+        path: `samples.jsonl`; it may be missing.
+
+    Returns:
+        The texts; none if its last line is not what a run writes.
+    """
+    try:
+        newest = path.read_bytes().splitlines()[-1]  # of a str, texts may have others within
+        return [text for text in json.loads(newest)["texts"] if isinstance(text, str)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+
+
+def quoted(texts: Sequence[str]) -> str:
+    """Quote texts in Markdown.
+
+    Args:
+        texts: Of any number of lines each.
+
+    Returns:
+        A quotation for each.
+    """
+    return "".join("> " + "\n> ".join(text.strip().splitlines()) + "\n\n" for text in texts)
+
+
 def measurements(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Choose the lines of a log with held-out figures that can be compared.
 
@@ -130,12 +166,15 @@ def write_report(
         **_circumstances(log, summary),
     }
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
-    options = "".join(f"| {name} | {value} |\n" for name, value in settings.items() if value)
-    texts = "".join(f"> {text.strip()}\n\n".replace("\n>", ">") for text in samples)
+    options = "".join(
+        f"| {name} | {str(value).replace('|', '&#124;')} |\n"
+        for name, value in settings.items()
+        if value or (value == 0 and value is not False)
+    )
     page = (
         f"# {output.resolve().name}\n\n| | |\n|---|---|\n{rows}\n"
         + (f"![loss]({PICTURE})\n\n" if losses or held_out else "")
-        + (f"## What it writes\n\n{texts}" if samples else "")
+        + (f"## What it writes\n\n{quoted(samples)}" if samples else "")
         + f"## Settings\n\n| | |\n|---|---|\n{options}"
     )
     write_file(output / REPORT, page.encode())
@@ -174,17 +213,17 @@ def _means(losses: Sequence[dict[str, Any]], name: str) -> list[tuple[float, flo
 def _progress(log: Sequence[dict[str, Any]], losses: Sequence[dict[str, Any]]) -> Mapping[str, str]:
     if not losses:
         return {}
-    last = losses[-1]
+    last, done = losses[-1], log[-1]
     speed, mfu = (median(line[name] for line in losses) for name in ("tokens_per_second", "mfu"))
-    epochs = f" ({last['epoch']:.2f} epochs)" if "epoch" in last else ""
+    epochs = f" ({done['epoch']:.2f} epochs)" if "epoch" in done else ""
     loss = f"{last['loss']:.4f} nats per token"
     if len(means := _means(losses, "loss")) > 1:
         over = "an epoch" if last.get("epoch", 0) >= 2 else "a tenth of the run"
         (_, first), (_, newest) = means[0], means[-1]
         loss = f"{newest:.4f} nats per token at the end, {first:.4f} at first (means over {over})"
     return {
-        "Steps": f"{last['step']:,}",
-        "Tokens": f"{last['tokens']:,}{epochs}",
+        "Steps": f"{done['step']:,}",
+        "Tokens": f"{done['tokens']:,}{epochs}",
         "Time": show_seconds(max(line.get("seconds", 0) for line in log)),
         "Training loss": loss,
         "Speed": f"{speed:,.0f} tokens/s (median), {mfu:.0%} of the device's matrix products",
@@ -201,7 +240,7 @@ def _measured(held_out: Sequence[dict[str, Any]], summary: RunSummary) -> str:
     if kept is not held_out[0]:
         first = held_out[0]
         shown += f", {first[name]:.4f} after step {first['step']:,}"
-    if best is not kept:
+    if best[name] < kept[name]:
         shown += f"; the best was {best[name]:.4f} after step {best['step']:,}: see --keep-best"
     return shown
 
