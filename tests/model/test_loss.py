@@ -171,6 +171,16 @@ def test_labels_may_come_shifted(tiny_model: MakeModel) -> None:
     torch.testing.assert_close(model(IDS, shift_labels=shifted, skip_logits=True).loss, expected)
 
 
+@pytest.mark.parametrize("skip_logits", [False, True])
+def test_rows_of_the_head_that_are_no_tokens_can_be_left_out(
+    tiny_model: MakeModel, small_slices: None, skip_logits: bool
+) -> None:
+    model = tiny_model()
+    found = model(IDS, labels=LABELS % 50, num_ids=50, skip_logits=skip_logits).loss
+    expected = causal_lm_loss(model(IDS).logits[..., :50], LABELS % 50, 50)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_double_precision_model_has_a_double_precision_loss(tiny_model: MakeModel) -> None:
     assert tiny_model().double()(IDS, labels=LABELS).loss.dtype == torch.float64
 

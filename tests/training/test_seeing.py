@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from gpt_neox_japanese.corpus import read_documents
 from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.evaluation.bits_per_character import bits_per_character
+from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
+from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.model_card import model_card
@@ -44,6 +50,30 @@ def test_the_measurement_of_a_run_is_that_of_evaluate(prepared: Path, tmp_path: 
     page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert f"{expected:.3f}" in page
     assert "all of it, as `neox-ja evaluate` reads it" in page
+
+
+def test_rows_of_the_head_that_are_no_tokens_are_not_measured(
+    prepared: Path, tmp_path: Path
+) -> None:
+    codec = Codec.load(prepared)
+    config = GPTNeoXJapaneseConfig(
+        vocab_size=len(codec) + 64,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        bos_token_id=codec.eot_token,
+        eos_token_id=codec.eot_token,
+    )
+    model = GPTNeoXJapaneseForCausalLM(config)
+    model.save_pretrained(tmp_path / "base")
+    for name in ("vocab.txt", "emoji.json"):
+        shutil.copy(prepared / name, tmp_path / "base" / name)
+    settings = dataclasses.replace(SETTINGS, steps=1, learning_rate=0.0)
+    assert train(prepared, tmp_path / "run", settings, tmp_path / "base")
+    texts = [each.text for each in read_documents([prepared / "held-out.jsonl"])]
+    expected = bits_per_character(model, codec, texts).bits_per_character
+    assert held_out(tmp_path / "run")[1] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_run_shows_start_first_step_and_samples_in_plain_lines(

@@ -52,6 +52,7 @@ _KNOWN_KEYWORDS = frozenset(
         *FlashAttentionKwargs.__annotations__,
         # The loss.
         "ignore_index",
+        "num_ids",
         "shift_labels",
         # Continuous batching (`generate_batch`).
         "block_table",

@@ -34,6 +34,7 @@ def causal_lm_loss(
     ignore_index: int = -100,
     shift_labels: Tensor | None = None,
     head: nn.Module | None = None,
+    num_ids: int | None = None,
     **_: Any,
 ) -> Tensor:
     """Compare each position's scores with the next token; transformers' `loss_function` interface.
@@ -47,6 +48,7 @@ def causal_lm_loss(
         ignore_index: Label of positions that do not count.
         shift_labels: Labels that are shifted already, int64 [batch, tokens], instead of `labels`.
         head: Computes the logits, [positions, vocab], of one slice of positions when needed.
+        num_ids: Compare the scores of so many ids, the first ones, as if there were no others.
 
     Returns:
         float32 scalar (float64 for float64 logits). If no label counts it is zero, and so is its
@@ -60,14 +62,15 @@ def causal_lm_loss(
 
     def summed(some_states: Tensor, some_targets: Tensor) -> Tensor:
         scores = some_states if head is None else linear(head, some_states)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        scores = scores[..., :num_ids].to(torch.promote_types(scores.dtype, torch.float32))
         return nn.functional.cross_entropy(
             scores, some_targets, ignore_index=ignore_index, reduction="sum"
         )
 
     positions = max(1, _SLICE // vocab_size)
     if head is not None and can_use_head_loss(head, states):
-        total = head_loss(states, head.weight, targets, ignore_index, positions)
+        weight = head.weight if num_ids is None else head.weight[:num_ids]
+        total = head_loss(states, weight, targets, ignore_index, positions)
     elif len(targets) <= positions:
         total = summed(states, targets)
     else:

@@ -151,8 +151,8 @@ class GPTNeoXJapaneseForCausalLM(GPTNeoXJapanesePreTrainedModel, GenerationMixin
                 `skip_logits_in_training` while the model is training and for False otherwise.
             cache: The new name of `past_key_values`.
             **kwargs: Arguments of the attention implementation, and of the loss:
-                `num_items_in_batch`, `ignore_index` and `shift_labels` (labels that are shifted
-                already).
+                `num_items_in_batch`, `ignore_index`, `shift_labels` (labels that are shifted
+                already) and `num_ids` (further rows of the head are left out).
 
         Returns:
             `loss` (a scalar, if there are labels), `logits` [batch, kept tokens, vocab], and

@@ -294,6 +294,7 @@ class _Run:
             export=self._export,
             ema=settings.ema,
             keep_best=settings.keep_best,
+            num_ids=len(self._data.codec),
             patience=settings.early_stopping,
             model=self._model,
             args=self._arguments,

@@ -46,6 +46,7 @@ class RunTrainer(Trainer):
         ema: Decay of the running average of the weights that is measured and exported in their
             place; 0 for none.
         keep_best: Whether the model that is exported is the one with the best measurement.
+        num_ids: Ids of the vocabulary; further rows of the head are no token's, and not measured.
         patience: End the run after so many measurements without a better one; 0 for never.
         **kwargs: Trainer's own.
 
@@ -61,6 +62,7 @@ class RunTrainer(Trainer):
         export: Callable[[Mapping[str, Tensor]], None],
         ema: float = 0.0,
         keep_best: bool = False,
+        num_ids: int | None = None,
         patience: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -70,7 +72,7 @@ class RunTrainer(Trainer):
         self._average: WeightAverage | None = None
         if ema:
             self.add_callback(_AverageCallback(self._begun_average))
-        self._keep_best, self._patience = keep_best, patience
+        self._keep_best, self._num_ids, self._patience = keep_best, num_ids, patience
         self.stopped_early = False
         self._measured_tokens: int | None = None  # of the best measurement so far
         self._use_muon = use_muon
@@ -147,6 +149,7 @@ class RunTrainer(Trainer):
     def _score(self, windows: HeldOut) -> tuple[float, float]:
         """The nats of all tokens that the windows predict, and how many these are."""
         model = self._wrap_model(cast(nn.Module, self.model), training=False)
+        options = {"num_ids": self._num_ids, "skip_logits": True, "use_cache": False}
         size, world = self.args.eval_batch_size, self.args.world_size
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         model.eval()
@@ -157,7 +160,7 @@ class RunTrainer(Trainer):
             batch = collate([windows[index] for index in mine or range(1)])
             inputs = cast(dict[str, Any], self._prepare_inputs(batch))
             with torch.no_grad(), self.compute_loss_context_manager():
-                loss = model(**inputs, skip_logits=True, use_cache=False).loss
+                loss = model(**inputs, **options).loss
             count = (inputs["shift_labels"] != IGNORED).sum()
             if mine:
                 sums += torch.stack([loss.detach().double() * count, count.double()])
@@ -253,7 +256,7 @@ class RunTrainer(Trainer):
         loss, world = self._tr_loss.detach().clone(), self.args.world_size
         if world > 1:
             dist.all_reduce(loss)
-        return float(loss) / world
+        return float(loss.item() / world)
 
     def _export_last(self, weights: Mapping[str, Tensor]) -> None:
         """Export the weights of a checkpoint, unless there were better ones before it."""
