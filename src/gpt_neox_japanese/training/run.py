@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def _decide(
     facts = RunFacts(
         mode=mode_of(settings, start),
         config=config,
-        tokens_per_epoch=data.tokens_per_epoch,
+        tokens_per_epoch=partial(data.tokens_per_epoch, settings=settings),
         processes=world_size(),
         device=training_device(),
         free_memory=free_memory(),
@@ -214,7 +215,7 @@ class _Run:
             self._flops / arguments.world_size, arguments.device, DTYPES[settings.dtype]
         )
         self._windows = data.training_windows(settings, settings.steps * windows_per_step)
-        self._tokens_per_epoch = data.tokens_per_epoch(settings.sequence_length)
+        self._tokens_per_epoch = data.tokens_per_epoch(settings.sequence_length, settings)
         self._held_out = data.held_out_windows(
             scoring_window(model.config, settings), settings.eval_tokens
         )

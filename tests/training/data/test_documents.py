@@ -15,12 +15,15 @@ from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.dataset import TrainingWindows, positions
+from gpt_neox_japanese.training.data.prepare import prepare
+from gpt_neox_japanese.training.data.run_data import open_data
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
 from gpt_neox_japanese.training.machine import cpu_attention
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.tokenizer.small import vocabulary
+from tests.training.test_defaults import made
 
 
 def test_positions_begin_anew_at_every_document() -> None:
@@ -104,6 +107,18 @@ def test_without_dropout_an_epoch_is_the_stored_one(codec: Codec) -> None:
     stream, eos = stream_of(codec, ["吾輩は猫は" * 5, "猫"])
     epoch = SubwordDropoutEpochs(stream, codec, eos, 0.0, seed=0)(0)
     assert epoch.read(0, len(epoch)).tolist() == stream.read(0, len(stream)).tolist()
+
+
+def test_an_epoch_of_text_that_is_encoded_anew_has_as_many_tokens_as_its_windows(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cat.txt").write_text("吾輩は猫である。名前はまだ無い。" * 50, encoding="utf-8")
+    prepare([tmp_path / "cat.txt"], "default", tmp_path / "data", held_out=0, workers=1)
+    data = open_data(tmp_path / "data", None)
+    settings = made(settings=Settings(sequence_length=64, subword_dropout=0.5))
+    tokens = data.tokens_per_epoch(64, settings)
+    assert data.training_windows(settings, 1).windows_per_epoch == tokens // 64 - 1
+    assert tokens > 1.1 * data.tokens_per_epoch(64)
 
 
 def test_a_run_with_both_resumes_in_the_middle_of_a_later_epoch(

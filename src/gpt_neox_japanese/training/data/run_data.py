@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -37,7 +38,7 @@ from gpt_neox_japanese.training.data.datatrove_files import (
 from gpt_neox_japanese.training.data.megatron import indexed_datasets, open_indexed
 from gpt_neox_japanese.training.data.shards import PreparedData, ShardedTokens, Split
 from gpt_neox_japanese.training.data.subword_regularization import SubwordDropoutEpochs
-from gpt_neox_japanese.training.settings import RunSettings
+from gpt_neox_japanese.training.settings import RunSettings, Settings
 
 __all__ = [
     "DATA_RECORD",
@@ -81,11 +82,12 @@ class RunData(ABC):
     """Of what the held-out figure is, in words."""
 
     @abstractmethod
-    def tokens_per_epoch(self, window_size: int) -> int:
+    def tokens_per_epoch(self, window_size: int, settings: Settings | None = None) -> int:
         """Tokens that pass through the model while it sees every training text once.
 
         Args:
             window_size: Tokens of a window.
+            settings: Whether the text is encoded anew; if None, it is not.
 
         Raises:
             DataError: Nothing can be learned in such windows.
@@ -189,8 +191,15 @@ class TextData(RunData):
 
     measures = "held-out text"
 
-    def tokens_per_epoch(self, window_size: int) -> int:
-        """See `RunData.tokens_per_epoch`."""
+    @cached_property
+    def _epochs(self) -> Callable[[float, int], SubwordDropoutEpochs]:
+        """What encodes the text anew, the same for the same dropout and seed: it takes long."""
+        return cache(partial(SubwordDropoutEpochs, self.train, self.codec, self.eos_token_id))
+
+    def tokens_per_epoch(self, window_size: int, settings: Settings | None = None) -> int:
+        """See `RunData.tokens_per_epoch`; of one that is encoded anew, those of the first."""
+        if settings is not None and settings.subword_dropout:
+            return len(self._epochs(settings.subword_dropout, settings.seed)(0))
         return len(self.train)
 
     @property
@@ -202,9 +211,7 @@ class TextData(RunData):
         """See `RunData.training_windows`."""
         stream: Any = self.train
         if settings.subword_dropout:
-            stream = SubwordDropoutEpochs(
-                stream, self.codec, self.eos_token_id, settings.subword_dropout, settings.seed
-            )
+            stream = self._epochs(settings.subword_dropout, settings.seed)
         return TrainingWindows(
             stream,
             settings.sequence_length,
@@ -247,7 +254,7 @@ class ConversationData(RunData):
 
     measures = "the answers of held-out conversations"
 
-    def tokens_per_epoch(self, window_size: int) -> int:
+    def tokens_per_epoch(self, window_size: int, settings: Settings | None = None) -> int:
         """See `RunData.tokens_per_epoch`; what fills up windows passes through as well."""
         windows = ConversationWindows(self.train, window_size, 1, 0, self.eos_token_id)
         return windows.windows_per_epoch * window_size
