@@ -187,6 +187,24 @@ def test_adapters_beside_bfloat16_begin_with_the_same_model(
 
 @PEFT_WARNS
 @WITH_PEFT
+def test_vectors_beside_matrices_in_bfloat16_are_not_rounded(
+    base: Path, prepared: Path, tmp_path: Path
+) -> None:
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(base)
+    exact = {name: p for name, p in model.named_parameters() if p.ndim == 1}
+    for parameter in exact.values():
+        parameter.data.add_(1.0001e-3)  # needs more than eight bits
+    shutil.copytree(base, tmp_path / "base", ignore=shutil.ignore_patterns("checkpoint-*"))
+    model.save_pretrained(tmp_path / "base")
+    settings = decided(sequence_length=16, batch_size=2, lora_rank=2, frozen_dtype="bf16")
+    adapted = make_model(tmp_path / "base", open_data(prepared, None), settings)
+    found = dict(adapted.get_base_model().named_parameters())
+    for name, parameter in exact.items():
+        assert torch.equal(found[name], parameter), name
+
+
+@PEFT_WARNS
+@WITH_PEFT
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_count_of_memory_is_that_of_the_integers(
     integers: dict[int, Path], prepared: Path, bits: int

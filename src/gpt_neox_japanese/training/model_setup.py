@@ -18,6 +18,7 @@ from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, DataError
 from gpt_neox_japanese.files.atomic import checksum
 from gpt_neox_japanese.files.json_files import read_object
+from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.model.loading.safety import check_adapter_config, check_files
@@ -125,6 +126,7 @@ def make_model(
         model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=dtype)
         if half:
             halve_matrices(model)
+            _restore_vectors(model, init_from)
     else:
         model = GPTNeoXJapaneseForCausalLM(config)
         model.generation_config.update(**_SAMPLING, pad_token_id=data.eos_token_id)
@@ -139,6 +141,16 @@ def make_model(
     if not settings.lora_rank:
         return model
     return add_adapters(model, settings)
+
+
+def _restore_vectors(model: PreTrainedModel, directory: Path) -> None:
+    """Take from the files what loading has rounded though it is kept in float32."""
+    stored = read_tensors(directory)
+    prefix = f"{model.base_model_prefix}."
+    for name, parameter in model.named_parameters():
+        exact = stored.get(name, stored.get(name.removeprefix(prefix)))
+        if parameter.ndim == 1 and exact is not None:
+            parameter.data.copy_(exact)
 
 
 def add_adapters(model: GPTNeoXJapaneseForCausalLM, settings: RunSettings) -> Any:
