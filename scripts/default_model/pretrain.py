@@ -304,6 +304,7 @@ class Run:
             "optimizer": self._optimizer.state_dict(),
             "step": self._step,
             "finish": self._finish,
+            "best": self._best,
             "seed": self._options.seed,
             "window": self._options.sequence_length,
             "batch": self._options.batch,
@@ -343,6 +344,7 @@ class Run:
                 parameter.copy_(state["model"][name])
                 self._average[name].copy_(state["average"][name])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._best = state.get("best", self._best)  # older states do not say
         self._step, self._finish = state["step"], state["finish"]
 
     def _write_log(self, **values: float) -> None:

@@ -156,6 +156,26 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(("saved", "expected"), [({"best": "model"}, "model"), ({}, "average")])
+def test_a_run_that_goes_on_knows_whether_the_average_was_better(
+    prepared: Path,
+    tmp_path: Path,
+    pretrain: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: dict[str, str],
+    expected: str,
+) -> None:
+    pretrain.main(arguments(prepared, tmp_path, "--finish-tokens", "128"))
+    path = tmp_path / "state.pt"
+    state = torch.load(path, weights_only=True)
+    assert state.pop("best") in ("average", "model")
+    torch.save({**state, **saved}, path)
+    known: list[str] = []
+    monkeypatch.setattr(pretrain.Run, "train", lambda run: known.append(run._best))
+    pretrain.main(arguments(prepared, tmp_path, "--finish-tokens", "128"))
+    assert known == [expected]
+
+
 def test_a_run_by_the_clock_ends_in_time_with_a_model_in_pieces(
     prepared: Path, tmp_path: Path, pretrain: Any
 ) -> None:
