@@ -36,6 +36,11 @@ def texts(tmp_path: Path) -> Path:
     return tmp_path / "a.jsonl"
 
 
+def test_help_names_every_kind_of_corpus_that_is_read() -> None:
+    shown = run("evaluate", "--help").stdout
+    assert all(kind in shown for kind in (".txt", ".jsonl", ".gz", ".zst", ".parquet"))
+
+
 def test_json_has_every_number(model: Path, texts: Path) -> None:
     result = CliRunner().invoke(
         command, ["--model", str(model), "--data", str(texts), "--json"], catch_exceptions=False

@@ -101,6 +101,20 @@ def test_the_vocabulary_is_never_taken_for_granted(tmp_path: Path) -> None:
     assert Codec.load(output).fingerprint == Codec.load(default_model_directory()).fingerprint
 
 
+def test_help_says_when_no_vocabulary_is_named() -> None:
+    shown = " ".join(run("prepare", "--help").stdout.split())
+    assert "[required, but for --merge]" in shown
+
+
+def test_of_one_conversation_none_can_be_held_out_and_more_would_help(tmp_path: Path) -> None:
+    said = {"id": "1", "prompt": "猫", "completion": "犬"}
+    (tmp_path / "one.jsonl").write_text(json.dumps(said), encoding="utf-8")
+    given = ("--conversations", "--held-out", 0.5, "--output", tmp_path / "out")
+    result = run("prepare", tmp_path / "one.jsonl", "--tokenizer", "default", *given)
+    assert result.exit_code == 0, result.output
+    assert "give more conversations" in result.stderr
+
+
 def test_a_file_of_its_own_is_held_out_wherever_it_lies(tmp_path: Path, tokenizer: Path) -> None:
     corpus, output = tmp_path / "corpus", tmp_path / "out"
     corpus.mkdir()

@@ -93,6 +93,12 @@ def test_every_setting_has_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_help_says_that_a_file_may_give_what_is_required() -> None:
+    shown = " ".join(CliRunner().invoke(command, ["--help"]).stdout.split())
+    assert shown.count("[required, here or in --config]") == 2
+    assert "[required]" not in shown
+
+
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "train", lambda *_, **__: False)
     result = CliRunner().invoke(command, ["--data", "d", "--output", "o"])

@@ -12,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt_neox_japanese.errors import DataError, NeoXJapaneseError, OutputError, TrainingError
+from gpt_neox_japanese.errors import (
+    CheckpointError,
+    DataError,
+    NeoXJapaneseError,
+    OutputError,
+    TrainingError,
+)
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.checkpoints import manager
@@ -172,6 +178,9 @@ def test_a_model_with_another_vocabulary_or_a_short_window_is_refused(
     shutil.copytree(run, other)
     Codec(vocabulary(["猫"])).save(other)
     with pytest.raises(DataError, match="prepared with vocabulary"):
+        train(prepared, tmp_path / "a", SETTINGS, other)
+    (other / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"a model is a directory with config\.json"):
         train(prepared, tmp_path / "a", SETTINGS, other)
     long = Settings(sequence_length=64)
     with pytest.raises(DataError, match="reads at most 32 tokens, --sequence-length is 64"):

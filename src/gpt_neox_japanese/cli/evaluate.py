@@ -36,8 +36,8 @@ __all__ = ["command"]
     required=True,
     multiple=True,
     type=PATH_OR_URL,
-    help="Text: .txt, .jsonl, each also .gz or .zst, or a directory of them, here or by a URL; may "
-    "be repeated.",
+    help="Text: .txt, .jsonl, each also .gz or .zst, .parquet, or a directory of them, here or by "
+    "a URL; may be repeated.",
 )
 @click.option("--limit", type=Whole(min=1), help="Maximum number of documents.")
 @click.option(

@@ -177,7 +177,9 @@ def _prepare_conversations(*arguments: Any, **options: Any) -> None:
             f"{split.answer_tokens:,} are answers"
         )
     if not made.held_out.tokens and options["held_out"] != 0:
-        click.echo(f"{_NOTHING_HELD_OUT}; give a larger --held-out", err=True)
+        click.echo(
+            f"{_NOTHING_HELD_OUT}; give more conversations, or a larger --held-out", err=True
+        )
     if made.skipped:
         click.echo(f"skipped: {made.skipped:,} broken conversations")
 

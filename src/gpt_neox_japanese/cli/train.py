@@ -49,6 +49,14 @@ def _number(name: str, text: str) -> Callable[[Any], Any]:
     return _option(name, kind, text)
 
 
+class _HereOrInFile(click.Option):
+    """A required option that the file of --config may give."""
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """What `--help` shows in brackets."""
+        return {**super().get_help_extra(ctx), "required": "required, here or in --config"}
+
+
 def _flag(name: str, text: str) -> Callable[[Any], Any]:
     return click.option(name, is_flag=True, help=text)
 
@@ -101,6 +109,7 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 )
 @click.option(
     "--data",
+    cls=_HereOrInFile,
     required=True,
     type=PATH_OR_URL,
     help="Directory that `neox-ja prepare` made, an indexed dataset (.bin and .idx), or what "
@@ -108,6 +117,7 @@ def _other_kind(option: click.Parameter, value: Any) -> str | None:
 )
 @click.option(
     "--output",
+    cls=_HereOrInFile,
     required=True,
     type=PATH,
     help="Directory of the run: the model, report.md, train.json, loss.jsonl, checkpoints.",

@@ -54,8 +54,9 @@ def model_config(
     """
     if isinstance(init_from, Architecture):
         return _new_config(init_from, data, sequence_length or _WINDOW)
+    fields = read_object(init_from / "config.json")  # first: a vocabulary alone is no model
     data.check_vocabulary(init_from)
-    check_model(data.codec, read_object(init_from / "config.json"), init_from)
+    check_model(data.codec, fields, init_from)
     config = GPTNeoXJapaneseConfig.from_pretrained(init_from)
     longest = int(config.max_position_embeddings)
     if sequence_length is not None and sequence_length > longest:

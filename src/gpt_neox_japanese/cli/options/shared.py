@@ -102,7 +102,7 @@ required_tokenizer_option = click.option(
     metavar="PATH_OR_ID",
     callback=_need_tokenizer,
     help="Vocabulary that the model is to have: a directory with vocab.txt and emoji.json, a Hub "
-    "id, or `default` for the one in this package.  [required]",
+    "id, or `default` for the one in this package.  [required, but for --merge]",
 )
 
 
