@@ -246,6 +246,9 @@ def test_a_resumed_run_that_measures_other_text_compares_no_figure_with_the_old_
 ) -> None:
     settings = dataclasses.replace(SETTINGS, eval_every=1, keep_best=True, optimizer="adamw")
     assert train(prepared, tmp_path / "run", settings, SHAPE)
+    few = dataclasses.replace(settings, eval_tokens=1)
+    assert train(prepared, tmp_path / "run", few, SHAPE, resume=True)  # nothing is left to do
+    assert "(all of it, as" in (tmp_path / "run" / "report.md").read_text("utf-8")
     never_better(monkeypatch)
     other = dataclasses.replace(settings, steps=9, eval_tokens=1, early_stopping=2)
     assert train(prepared, tmp_path / "run", other, SHAPE, resume=True)

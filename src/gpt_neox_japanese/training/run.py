@@ -49,6 +49,7 @@ from gpt_neox_japanese.training.report.mfu import MfuMeter, flops_per_token
 from gpt_neox_japanese.training.report.page import (
     REPORT,
     RunSummary,
+    measurements,
     read_log,
     read_samples,
     write_report,
@@ -311,7 +312,11 @@ class _Run:
     def conclude(self) -> None:
         """Write the run's page, and say what became of it."""
         total, trained = self._count_parameters()
-        read = self._data.describe_measured(self._held_out.num_tokens)
+        log = read_log(self._output / LOSS_LOG)
+        tokens = self._held_out.num_tokens
+        for line in measurements(log)[-1:]:  # may be of others, if a resume has measured nothing
+            tokens = line.get("held_out_tokens", tokens)
+        read = self._data.describe_measured(tokens)
         window = scoring_window(self._model.config, self._settings)
         if window < self._model.config.max_position_embeddings:
             read += f"; on the way it reads at most {window:,} at once"
@@ -324,7 +329,6 @@ class _Run:
             peak_memory=peak_memory(),
         )
         settings = json.loads((self._output / RECORD).read_text(encoding="utf-8"))
-        log = read_log(self._output / LOSS_LOG)
         samples = read_samples(self._output / SAMPLES) if self._settings.sample_prompt else []
         measured = write_report(self._output, log, settings, summary, samples)
         print(f"held-out text: {measured}", file=sys.stderr)

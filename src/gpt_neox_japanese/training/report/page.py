@@ -166,6 +166,7 @@ def write_report(
         **_circumstances(log, summary),
     }
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    # A bar within a value would end its cell.
     options = "".join(
         f"| {name} | {str(value).replace('|', '&#124;')} |\n"
         for name, value in settings.items()
