@@ -25,7 +25,7 @@ _CHECKS = (
 
 
 def test_answers_are_as_described_whatever_is_asked(model: ServedModel) -> None:
-    server = Server(model, allowed_hosts=("testserver",))
+    server = Server(model, allowed_hosts=("testserver",), max_queue=8)  # no answer takes long
     schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(server.service))
     settings = hypothesis.settings(
         max_examples=10,

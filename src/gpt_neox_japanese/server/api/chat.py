@@ -64,13 +64,8 @@ def _template_of(model: ServedModel) -> ChatTemplate:
 
 
 def _plain(message: ChatMessage) -> dict[str, Any]:
-    content = message.content
-    text = "".join(p.text for p in content) if isinstance(content, list) else content or ""
-    return {
-        "role": message.role,
-        "content": text,
-        **({} if message.name is None else {"name": message.name}),
-    }
+    name = {} if message.name is None else {"name": message.name}
+    return {"role": message.role, "content": message.content, **name}
 
 
 class _ChatFormat(AnswerFormat):

@@ -2,6 +2,9 @@
 
 Types are strict: "16" is no number. Fields that are not named here are ignored, null stands for a
 field that was left out.
+
+The event loop checks them, and a body may be a list of a million: its length is looked at before
+what it holds, and the first that is wrong ends the check.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     PlainValidator,
     StringConstraints,
@@ -38,6 +42,7 @@ __all__ = [
 MAX_CHOICES = 128
 """Continuations of one prompt at most; `n` and `best_of`."""
 
+_MAX_PROMPTS = 8192  # more than any server takes at once
 _MAX_LOGPROBS = 20
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
@@ -46,6 +51,7 @@ _MAX_CHARACTERS = 100_000  # that /tokenize tells the pieces of: some megabytes
 
 _Ids: TypeAlias = list[int]
 _ID_LIST = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+_LIST_OF_PROMPTS = {"type": "array", "minItems": 1, "maxItems": _MAX_PROMPTS}
 _STOP = {"type": "string", "minLength": 1, "maxLength": _MAX_STOP_CHARACTERS}
 
 
@@ -60,6 +66,17 @@ def _integral(value: Any) -> Any:
 
 def _ids(values: list[Any]) -> list[Any]:
     return values if _are(int, values) else [_integral(value) for value in values]
+
+
+def _check_number_of_prompts(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > _MAX_PROMPTS and isinstance(value[0], (str, list)):
+        raise ApiError(
+            400,
+            f"the request holds {len(value)} prompts; send {_MAX_PROMPTS} at most",
+            param="prompt",
+            code="too_many_texts",
+        )
+    return value
 
 
 def _check_prompt(value: Any) -> str | list[str] | _Ids | list[_Ids]:
@@ -90,16 +107,40 @@ def _check_stop(value: Any) -> tuple[str, ...]:
     return tuple(stops)
 
 
+def _is_text_part(part: Any) -> bool:
+    return (
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
+
+
+def _text_of(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list) and all(map(_is_text_part, content)):
+        return "".join(part["text"] for part in content)
+    raise ValueError(
+        'must be a string, or a list of parts {"type": "text", "text": "…"}; parts of another type'
+        " are not supported"
+    )
+
+
+def _check_number_of_biases(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > _MAX_BIASES:
+        raise ValueError(f"has {len(value)} ids; give {_MAX_BIASES} at most")
+    return value
+
+
 _Prompt = Annotated[
     str | list[str] | _Ids | list[_Ids],
     PlainValidator(_check_prompt),
+    BeforeValidator(_check_number_of_prompts),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "string", "minLength": 1},
-                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+                {**_LIST_OF_PROMPTS, "items": {"type": "string", "minLength": 1}},
                 _ID_LIST,
-                {"type": "array", "minItems": 1, "items": _ID_LIST},
+                {**_LIST_OF_PROMPTS, "items": _ID_LIST},
             ]
         }
     ),
@@ -118,12 +159,34 @@ _Stop = Annotated[
         }
     ),
 ]
+_Content = Annotated[
+    str,
+    PlainValidator(_text_of),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                        "required": ["type", "text"],
+                    },
+                },
+                {"type": "null"},
+            ],
+            "default": None,
+        }
+    ),
+]
 _Bias = Annotated[
     dict[
         Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")],
         Annotated[float, Field(ge=-100, le=100)],
     ],
     Field(max_length=_MAX_BIASES),
+    BeforeValidator(_check_number_of_biases),
 ]
 
 
@@ -184,18 +247,11 @@ class CompletionRequest(SamplingRequest):
     token_details: bool | None = Field(None, description="Id, bytes and place of every token.")
 
 
-class ContentPart(_Body):
-    """A part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
 class ChatMessage(_Body):
     """What one side says."""
 
     role: str = Field(min_length=1, max_length=64)
-    content: str | list[ContentPart] | None = None
+    content: _Content = Field("", description="Of several parts, their text together.")
     name: str | None = None
 
 
@@ -239,7 +295,7 @@ class TokenizeRequest(_Body):
 class DetokenizeRequest(_Body):
     """`POST /detokenize`."""
 
-    tokens: list[_Count]
+    tokens: Annotated[list[_Count], FailFast()]
     model: str | None = None
 
 
