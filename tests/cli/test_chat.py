@@ -124,19 +124,23 @@ def test_what_cannot_be_used_is_told(model: Path, tmp_path: Path) -> None:
     assert_refused(run("chat", "--chat-template", missing, stdin="猫"), "missing.jinja")
 
 
-def test_at_a_terminal_lines_are_asked_for_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_a_terminal_lines_are_asked_for_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    typed = iter(["猫", "  ", " /reset "])
+    half = "猫".encode()[:2]
+    typed = iter(["猫".encode(), b"  ", half, b" /reset "])
 
     def ask(_prompt: str) -> str:
         line = next(typed, None)
         if line is None:
             raise EOFError
-        return line
+        return line.decode()
 
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(builtins, "input", ask)
     assert list(chat._lines()) == ["猫", "/reset"]
+    assert "not utf-8 (byte 0xe7); type it again" in capsys.readouterr().err

@@ -164,6 +164,10 @@ def _lines() -> Iterator[str]:
             except EOFError:
                 click.echo()
                 return
+            except UnicodeDecodeError as error:  # a terminal may delete half a character
+                byte = error.object[error.start]
+                _say(f"that was not {error.encoding} (byte {byte:#04x}); type it again")
+                continue
             if line.strip():
                 yield line.strip()
     for number, data in enumerate(sys.stdin.buffer, start=1):
