@@ -126,6 +126,37 @@ def test_comment_is_sent_in_silence() -> None:
     assert events == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", b"data: [DONE]\n\n", b"end"]
 
 
+def test_no_comment_follows_the_end_where_the_reader_was_slow() -> None:
+    sent: list[Any] = []
+
+    async def events() -> Any:
+        yield [b"1"]
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def answer() -> None:
+        is_read = asyncio.Event()
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                await is_read.wait()
+            sent.append(message)
+
+        stream = EventStream(
+            events(),
+            queue_position=lambda: 0,
+            keep_alive_interval=0.01,
+            write_timeout=5,
+            on_end=lambda: None,
+        )
+        asyncio.get_running_loop().call_later(0.1, is_read.set)
+        await stream({"type": "http"}, receive, send)
+
+    asyncio.run(answer())
+    assert [message for message in sent if message.get("more_body") is False] == sent[-1:]
+
+
 def test_reader_that_stops_reading_is_cut_off(process: Process) -> None:
     ended = 'neox_ja_requests_total{route="/v1/completions",status="200"}'
     process.request("/v1/completions", {"prompt": "猫", "max_tokens": 1})

@@ -79,6 +79,8 @@ class EventStream(Response):
         self._write_timeout = write_timeout
         self._on_end = on_end
         self._last_sent = time.monotonic()
+        self._sending = asyncio.Lock()
+        self._is_complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything."""
@@ -124,9 +126,12 @@ class EventStream(Response):
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS if position else max(rest, 0.01))
 
     async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        """Send something, unless it is a comment that waited until all was sent."""
         self._last_sent = time.monotonic()
-        async with asyncio.timeout(self._write_timeout):
-            await send({"type": "http.response.body", "body": data, "more_body": more})
+        async with asyncio.timeout(self._write_timeout), self._sending:
+            if not self._is_complete:
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+                self._is_complete = not more
 
 
 async def _disconnect(receive: Receive) -> None:
