@@ -72,6 +72,7 @@ def test_a_file_that_is_no_work_is_told(desk: Desk, tmp_path: Path) -> None:
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 2}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [3, 1]}]}),
         json.dumps({**work, "versions": [start, {**start, "id": 1, "parent": 0, "from": [-1, 0]}]}),
+        json.dumps({**work, "versions": [start, {**one, "from": [1, 0], "to": [0, 0]}]}),
         json.dumps({**work, "versions": [{**start, "parent": 1}, one]}),
         json.dumps({**work, "versions": [start, {**one, "unread": 1}]}),  # no more than there is
         json.dumps({**work, "versions": [start, {**one, "pieces": [{"text": "雨", "id": 7}]}]}),

@@ -97,6 +97,34 @@ def test_what_is_unread_is_kept_with_each_version(desk: Desk) -> None:
     assert found == [[10, 0], [15, 15], [0, 0]], "also of a work that kept one number for all"
 
 
+def test_of_many_versions_every_one_is_reached_and_few_are_remembered(desk: Desk) -> None:
+    found = in_story(
+        desk,
+        """({ Story, isStory, story, runs, saved }) => {
+            const texts = {};
+            for (let i = 0; i < 200; i++) {
+                runs("いろは");
+                texts[story.current] = story.text;
+                story.type(story.text.slice(0, 2 * i) + "の" + story.text.slice(2 * i + i % 2));
+                texts[story.current] = story.text;
+                if (i % 50 === 49) {
+                    story.cutAt(i, [{by: "me", text: "あ"}]);
+                    texts[story.current] = story.text;
+                }
+            }
+            const work = new Story(saved());
+            const isRight = () => work.text === texts[work.current];
+            const ids = Object.keys(texts).map(Number);
+            const scattered = ids.map((_, i) => ids[i * 61 % ids.length]);
+            const wrong = scattered.filter(id => (work.go(id), !isRight()));
+            work.goToEnd(ids.at(-1));
+            while (work.current && isRight()) work.undo();
+            return [isStory(saved()), wrong, work.current, ids.length, work.cache.size < 100];
+        }""",
+    )
+    assert found == [True, [], 0, 404, True]
+
+
 def test_a_version_that_was_gone_to_is_not_overwritten(desk: Desk) -> None:
     found = in_story(
         desk,

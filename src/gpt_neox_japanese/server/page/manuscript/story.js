@@ -15,9 +15,14 @@
  */
 
 const PAUSE_MS = 10_000; // typing after a longer pause is a version of its own
+const KEPT = 64; // versions whose pieces are remembered: those of all would fill the memory
+const STEP = 32; // of versions on a way that was gone, one in so many is remembered for undo
 
 /** @param {Piece[]} pieces @returns {string} */
 export const textOf = (pieces) => pieces.map((piece) => piece.text).join("");
+
+/** @param {Piece[]} pieces @returns {number} of the characters of their text */
+const lengthOf = (pieces) => pieces.reduce((sum, piece) => sum + piece.text.length, 0);
 
 /**
  * A character may be several tokens of one byte each, of which the last has its text.
@@ -55,6 +60,17 @@ function after(pieces, place) {
   return units ? [half(pieces[count], units), ...pieces.slice(count + 1)] : pieces.slice(count);
 }
 
+/**
+ * @param {Piece[]} pieces of a version's parent, in a list that may be changed
+ * @param {Version} version @returns {Piece[]} the version's own
+ */
+function spliced(pieces, { from, to, pieces: own }) {
+  if (from[1] || to) return before(pieces, from).concat(own, after(pieces, to));
+  pieces.splice(from[0]); // nearly always at the end: a list of thousands is not copied
+  for (const piece of own) pieces.push(piece);
+  return pieces;
+}
+
 /** @returns {string} for a work; pages over plain HTTP have no randomUUID */
 export const newId = () => crypto.randomUUID?.() ?? String(Date.now() + Math.random());
 
@@ -69,12 +85,13 @@ export class Story {
     this.typedAt = 0;
     /** @type {number[]} versions that were left by undo */
     this.undone = [];
+    /** @type {Map<number, Piece[]>} the versions that were asked for last, the latest at the end */
     this.cache = new Map();
+    // Works once kept one number for all versions, and some shared their beginning with others.
+    for (const [version, pieces] of saved.unread > 0 ? this.walk() : []) {
+      if (saved.unread < lengthOf(pieces)) version.unread ??= saved.unread;
+    }
     for (const version of this.versions.values()) {
-      // Works once kept one number for all versions, and some shared their beginning with others.
-      if (saved.unread > 0 && saved.unread < textOf(this.pieces(version.id)).length) {
-        version.unread ??= saved.unread;
-      }
       if (this.versions.get(version.next)?.parent !== version.id) delete version.next;
     }
   }
@@ -103,15 +120,39 @@ export class Story {
   /** @param {number} [id] @returns {Piece[]} all pieces of a version */
   pieces(id = this.current) {
     const chain = []; // a loop, for chains are longer than the stack is deep
-    for (let at = id; at !== null && !this.cache.has(at); at = this.versions.get(at).parent) {
+    let at = id;
+    for (; at !== null && !this.cache.has(at); at = this.versions.get(at).parent) {
       chain.push(this.versions.get(at));
     }
-    for (const version of chain.reverse()) {
-      const parent = this.cache.get(version.parent) ?? [];
-      this.cache.set(version.id, [
-        ...before(parent, version.from), ...version.pieces, ...after(parent, version.to)]);
+    let pieces = this.cache.get(at) ?? [];
+    if (chain.length) pieces = [...pieces];
+    while (chain.length) {
+      const version = chain.pop();
+      pieces = spliced(pieces, version);
+      if (chain.length % STEP === 1) this.remember(version.id, [...pieces]);
     }
-    return this.cache.get(id);
+    this.remember(id, pieces);
+    return pieces;
+  }
+
+  /** @param {number} id @param {Piece[]} pieces of that version */
+  remember(id, pieces) {
+    this.cache.delete(id);
+    this.cache.set(id, pieces);
+    if (this.cache.size > KEPT) this.cache.delete(this.cache.keys().next().value);
+  }
+
+  /** @returns {Generator<[Version, Piece[]]>} all versions, with pieces in a list that then changes */
+  *walk() {
+    let pieces = [];
+    let last = null;
+    for (const version of this.versions.values()) {
+      // Most go on where the last one ended.
+      const old = version.parent === last ? pieces : [...this.pieces(version.parent)];
+      pieces = spliced(old, version);
+      last = version.id;
+      yield [version, pieces];
+    }
   }
 
   /** @returns {string} */
@@ -133,7 +174,7 @@ export class Story {
     const id = 1 + Math.max(...this.versions.keys());
     const version = { id, parent: this.current, made, from, to, pieces };
     const { unread } = this;
-    const start = textOf(before(this.pieces(), from)).length;
+    const start = lengthOf(before(this.pieces(), from));
     this.versions.set(id, version);
     this.jump(id);
     this.unread = stillUnread(unread, { start, end: Infinity, more: 0 });
@@ -358,6 +399,8 @@ const isLow = (text, at) => at > 0 && (text.charCodeAt(at) & 0xfc00) === 0xdc00;
 export function isStory(saved) {
   const isCount = (value) => Number.isInteger(value) && value >= 0;
   const isPlace = (place) => place.length === 2 && place.every(isCount);
+  const isBefore = ([count, units], other) =>
+    count < other[0] || (count === other[0] && units <= other[1]);
   const texts = (list) => list.every((each) => typeof each.text === "string"
     && (each.id === undefined || (isCount(each.id) && each.bytes.every(isCount)))
     && (each.top === undefined || (texts(each.top) && each.top.every(({ id }) => isCount(id)))));
@@ -369,15 +412,15 @@ export function isStory(saved) {
       if (!Number.isSafeInteger(id + 1) || seen.has(id) || !texts(pieces)) return false;
       if (was !== undefined && !seen.has(was)) return false;
       if (id ? !seen.has(parent) : parent !== null) return false; // so that all are one tree
-      if (!isPlace(from) || (to !== null && !isPlace(to))) return false;
+      if (!isPlace(from) || (to !== null && !(isPlace(to) && isBefore(from, to)))) return false;
       seen.add(id);
     }
     if (!seen.has(current)) return false;
-    const story = new Story(saved);
-    return versions.every(({ id, unread = 0 }) => {
-      const { length } = textOf(story.pieces(id));
-      return unread === 0 || (isCount(unread) && unread < length);
-    });
+    for (const [{ unread = 0 }, pieces] of new Story(saved).walk()) {
+      if (unread === 0) continue;
+      if (!isCount(unread) || unread >= lengthOf(pieces)) return false;
+    }
+    return true;
   } catch {
     return false; // something is missing, or of another kind
   }
