@@ -45,3 +45,23 @@ def test_a_part_of_a_message_that_is_no_text_is_told(server: Server) -> None:
     body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "猫"}, image]}]}
     error = assert_error(server.post("/v1/chat/completions", body), 400, '"type": "text"')
     assert error["param"] == "messages.0.content"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("completions", "suffix", "犬"),
+        ("chat/completions", "tools", [{"type": "function"}]),
+        ("chat/completions", "functions", [{"name": "look"}]),
+    ],
+)
+def test_what_is_not_supported_is_told_unless_it_is_nothing(
+    server: Server, path: str, field: str, value: Any
+) -> None:
+    body = {"prompt": "猫", "messages": [{"role": "user", "content": "猫"}], "max_tokens": 1}
+    error = assert_error(server.post(f"/v1/{path}", {**body, field: value}), 400)
+    assert error["param"] == field
+    assert error["message"] == f"{field}: is not supported; leave it out"
+    for nothing in (None, type(value)()):
+        answer = server.post(f"/v1/{path}", {**body, field: nothing})
+        assert "not supported" not in answer.text

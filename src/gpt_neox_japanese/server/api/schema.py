@@ -52,6 +52,7 @@ _MAX_CHARACTERS = 100_000  # that /tokenize tells the pieces of: some megabytes
 _Ids: TypeAlias = list[int]
 _ID_LIST = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 _LIST_OF_PROMPTS = {"type": "array", "minItems": 1, "maxItems": _MAX_PROMPTS}
+_NOTHING: list[Any] = [None, "", []]  # as clients send for what they do not ask for
 _STOP = {"type": "string", "minLength": 1, "maxLength": _MAX_STOP_CHARACTERS}
 
 
@@ -130,6 +131,11 @@ def _check_number_of_biases(value: Any) -> Any:
     return value
 
 
+def _check_left_out(value: Any) -> None:
+    if value not in _NOTHING:
+        raise ValueError("is not supported; leave it out")
+
+
 _Prompt = Annotated[
     str | list[str] | _Ids | list[_Ids],
     PlainValidator(_check_prompt),
@@ -179,6 +185,9 @@ _Content = Annotated[
             "default": None,
         }
     ),
+]
+_Unsupported = Annotated[
+    None, PlainValidator(_check_left_out), WithJsonSchema({"enum": _NOTHING, "default": None})
 ]
 _Bias = Annotated[
     dict[
@@ -243,7 +252,7 @@ class CompletionRequest(SamplingRequest):
     best_of: _NumChoices | None = None
     echo: bool | None = None
     logprobs: _NumLogprobs | None = None
-    suffix: str | None = Field(None, max_length=0, description="Not supported.")
+    suffix: _Unsupported = Field(None, description="Not supported.")
     token_details: bool | None = Field(None, description="Id, bytes and place of every token.")
 
 
@@ -272,7 +281,8 @@ class ChatCompletionRequest(SamplingRequest):
     logprobs: bool | None = None
     top_logprobs: _NumLogprobs | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = Field(None, max_length=0, description="Not supported.")
+    tools: _Unsupported = Field(None, description="Not supported.")
+    functions: _Unsupported = Field(None, description="Not supported: the older name of tools.")
 
 
 class TokenizeRequest(_Body):
