@@ -119,9 +119,14 @@ def test_a_closed_standard_input_is_told() -> None:
 def test_what_cannot_be_used_is_told(model: Path, tmp_path: Path) -> None:
     assert_refused(run("chat", stdin="猫"), "has no chat template")
     assert_refused(run("chat", "--model", model, stdin=b"\xff\n"), "line 1 of standard input")
-    assert_refused(run("chat", "--model", model, "--logprobs", 1, stdin="猫"), "--logprobs")
     missing = tmp_path / "missing.jinja"
     assert_refused(run("chat", "--chat-template", missing, stdin="猫"), "missing.jinja")
+
+
+def test_help_offers_nothing_that_a_conversation_does_not_show() -> None:
+    shown = run("chat", "--help").stdout
+    assert "--temperature" in shown
+    assert "--logprobs" not in shown
 
 
 def test_at_a_terminal_lines_are_asked_for_until_it_ends(

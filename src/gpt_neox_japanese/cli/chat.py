@@ -64,8 +64,6 @@ def command(
     from gpt_neox_japanese.inference.generator import TextGenerator
     from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 
-    if sampling.pop("logprobs", None) is not None:
-        raise click.UsageError("--logprobs shows nothing in a conversation; leave it out")
     if sys.stdin is None:
         raise click.UsageError("no message given; pipe a line for each in, or type them")
     source = find_chat_template(find_model(model), chat_template)

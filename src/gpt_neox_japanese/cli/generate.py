@@ -58,6 +58,11 @@ _MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
     help="Show the prompt before its continuation.  [default: echo, but not with --json]",
 )
 @OUTPUT("--json", "as_json", is_flag=True, help="One JSON object a line, when complete.")
+@OUTPUT(
+    "--logprobs",
+    type=Whole(),
+    help="With --json, log-probabilities of the tokens, and of this many likeliest beside each.",
+)
 @OUTPUT("--verbose", is_flag=True, help="Tell on standard error what runs, and how fast.")
 @generator_options
 def command(

@@ -16,7 +16,7 @@ CHOICE = options_of("Sampling")
 OUTPUT = options_of("What is shown")
 
 # Where an option stands if not under "Sampling".
-_SECTION = {"min_new_tokens": LENGTH, "logprobs": OUTPUT}
+_SECTION = {"min_new_tokens": LENGTH}
 
 
 def sampling_options(command: Any) -> Any:
@@ -25,7 +25,7 @@ def sampling_options(command: Any) -> Any:
         if field.metadata["help"]:
             command = _SECTION.get(field.name, CHOICE)(
                 f"--{field.name.replace('_', '-')}",
-                type=Whole() if field.type in ("int", "int | None") else Real(),
+                type=Whole() if field.type == "int" else Real(),
                 help=field.metadata["help"],
             )(command)
     return command

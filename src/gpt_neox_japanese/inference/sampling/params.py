@@ -16,7 +16,7 @@ __all__ = ["SamplingKwargs", "SamplingParams", "check_seed", "nth_seed"]
 def _option(default: Any, check: Callable[[str, Any], Any], help: str = "") -> Any:  # noqa: A002
     """A field: its default, what makes a checked value of any, and a line for the command line.
 
-    An option without such a line is not one of the command line.
+    Without such a line it is no option of every command that samples.
     """
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata={"check": check, "help": help})
@@ -130,11 +130,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = _option({}, _bias)
     bad_words_ids: Sequence[Sequence[int]] = _option((), _sequences)
     min_new_tokens: int = _option(0, _count, "Do not end the text before so many tokens.")
-    logprobs: int | None = _option(
-        None,
-        _count_or_none,
-        "Log-probabilities of the tokens, and of this many likeliest beside each.",
-    )
+    logprobs: int | None = _option(None, _count_or_none)
 
     def __post_init__(self) -> None:
         # What is kept are Python's own numbers, and copies that nobody changes behind the check.
