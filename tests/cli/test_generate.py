@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gpt_neox_japanese.cli import generate
+from gpt_neox_japanese.inference.outputs import OutputToken, TextChunk
 from tests.cli.run import assert_refused, run
 from tests.inference.conftest import checkpoint
 
@@ -79,6 +82,29 @@ def test_prompt_is_shown_where_it_is_wanted(checkpoint: Path) -> None:
     echoed = json.loads(run(*arguments, "--json", "--echo").stdout)
     assert echoed["text"] == f"猫{text}"
     assert text == alone.removesuffix("\n")
+
+
+def test_prompt_is_shown_with_the_first_token(capsys: pytest.CaptureFixture[str]) -> None:
+    def pieces() -> Iterator[TextChunk]:
+        yield TextChunk("猫")
+        assert capsys.readouterr().out == ""  # now something may be compiled, and told
+        yield TextChunk("が", (OutputToken(7, 1, 2),))
+        assert capsys.readouterr().out == "猫が"
+        yield TextChunk("", (), "stop")
+
+    generate._show(pieces())
+    assert capsys.readouterr().out == "\n"
+
+
+def test_texts_are_counted_on_standard_error(checkpoint: Path) -> None:
+    arguments = ("generate", "猫", "--model", checkpoint, "--max-new-tokens", 9)
+    texts = [run(*arguments, "--seed", seed).stdout for seed in (5, 6)]
+    both = (*arguments, "--seed", 5, "--num-return-sequences", 2)
+    told = run(*both)
+    assert told.stdout == "".join(texts)
+    shown = f"neox-ja: text 1 of 2\n{texts[0]}neox-ja: text 2 of 2\n{texts[1]}"
+    assert told.output == shown, "where a terminal shows both"
+    assert run(*both, "--json").stderr == ""
 
 
 def test_verbose_tells_what_runs_on_standard_error(checkpoint: Path) -> None:

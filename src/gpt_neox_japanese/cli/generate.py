@@ -48,7 +48,7 @@ _MAX_SIDE_BY_SIDE = 8  # continuations that are written at the same time
     type=Whole(1, 1000),
     default=1,
     show_default=True,
-    help="How many continuations.",
+    help="How many continuations. With --json each is a line; else standard error counts them.",
 )
 @sampling_options
 @CHOICE("--seed", type=Whole(min=0), help="The same seed writes the same text.")
@@ -120,7 +120,7 @@ def command(
         for each in seeds
     ]
     clock = _Clock(generator, model, time.perf_counter() - start) if verbose else None
-    for stream, each in zip(streams, seeds, strict=True):
+    for number, (stream, each) in enumerate(zip(streams, seeds, strict=True), start=1):
         pieces = clock.timed(stream) if clock else stream
         if as_json:
             completion = Completion.from_chunks(
@@ -129,6 +129,8 @@ def command(
             result = {"prompt": text, "seed": each, **asdict(completion)}
             click.echo(json.dumps(result, ensure_ascii=False))
         else:
+            if num_return_sequences > 1:
+                _say(f"text {number} of {num_return_sequences}")
             _show(pieces)
         if stream.context_is_full:
             _say("the model's context is full: the text ends before --max-new-tokens")
@@ -137,9 +139,17 @@ def command(
 
 
 def _show(pieces: Iterator[TextChunk]) -> None:
+    """Write a text as it comes; a prompt before it with the first token.
+
+    Until then, what has to be compiled is told on standard error, which may be the same terminal.
+    """
+    held = ""
     for piece in pieces:
-        click.echo(piece.text, nl=False)
-    click.echo()
+        held += piece.text
+        if piece.tokens:
+            click.echo(held, nl=False)
+            held = ""
+    click.echo(held)
 
 
 class _Clock:
