@@ -19,7 +19,7 @@ from gpt_neox_japanese.inference.cpu.network import CompiledNetwork
 from gpt_neox_japanese.inference.loading.hparams import HParams
 from gpt_neox_japanese.inference.loading.weight_map import map_weights
 from gpt_neox_japanese.inference.network import CHUNK, BatchToken, Network
-from gpt_neox_japanese.inference.torch.network import TensorNetwork
+from gpt_neox_japanese.inference.torch.network import TensorNetwork, check_device
 from gpt_neox_japanese.kernels.compile import processor
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array, float32_array
 from gpt_neox_japanese.quantization.convert import convert
@@ -294,6 +294,31 @@ def test_a_gpu_says_what_the_processor_says(device: str) -> None:
     network = network_of(model, "tensors", device=device, slots=2)
     for slot in (0, 1):
         np.testing.assert_allclose(scores_of(network, IDS, slot), exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            NotImplementedError("Could not run 'aten::empty' with arguments. " + "It " * 200),
+            "none;",
+        ),
+        (AssertionError("Torch not compiled with CUDA enabled"), "CUDA enabled;"),
+        (RuntimeError("CUDA error: invalid device ordinal\n" + "CUDA kernel " * 40), "ordinal;"),
+        (RuntimeError("Found no NVIDIA driver. Please " + "install " * 50), "NVIDIA driver;"),
+    ],
+)
+def test_device_that_is_refused_is_not_its_own_remedy(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def empty(*_sizes: int, device: str) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(CheckpointError, match=f"'cuda' cannot be used here: .*{said} choose cpu$"):
+        check_device("cuda")
 
 
 def test_description_names_processor_and_weights() -> None:

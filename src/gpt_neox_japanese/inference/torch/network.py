@@ -325,13 +325,17 @@ def check_device(device: str) -> None:
         CheckpointError: It cannot.
     """
     try:
-        usable = torch.empty(0, device=device).device.type != "meta"
+        if torch.empty(0, device=device).device.type != "meta":
+            return
         reason = "it only counts, and computes nothing"
+    except NotImplementedError:
+        reason = "this torch has none"
     except (RuntimeError, AssertionError) as error:
-        usable, reason = False, one_line(error).partition("device type at start")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         if "Expected one of" in reason:
             reason = "torch knows no device of that name"
-    if not usable:
-        raise CheckpointError(
-            f"device {device!r} cannot be used here: {reason}; choose cpu, cuda, cuda:1 or mps"
-        )
+    usable = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    usable += ["mps"] * torch.backends.mps.is_available()
+    raise CheckpointError(
+        f"device {device!r} cannot be used here: {reason}; choose {' or '.join(usable)}"
+    )
