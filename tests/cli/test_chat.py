@@ -129,13 +129,19 @@ def test_help_offers_nothing_that_a_conversation_does_not_show() -> None:
     assert "--logprobs" not in shown
 
 
+class Terminal(io.TextIOWrapper):
+    """Standard input of a program that somebody types into."""
+
+    def __init__(self, typed: io.BytesIO | None = None, encoding: str = "utf-8") -> None:
+        super().__init__(typed or io.BytesIO(), encoding=encoding)
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_at_a_terminal_lines_are_asked_for_until_it_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     half = "猫".encode()[:2]
     typed = iter(["猫".encode(), b"  ", half, b" /reset "])
 
@@ -146,6 +152,16 @@ def test_at_a_terminal_lines_are_asked_for_until_it_ends(
         return line.decode()
 
     monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(builtins, "input", ask)
     assert list(chat._lines()) == ["猫", "/reset"]
+    assert "not utf-8 (byte 0xe7); type it again" in capsys.readouterr().err
+
+
+def test_half_a_character_is_told_where_the_answers_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = io.BytesIO("猫\n".encode()[:2] + b"\n" + "猫\n".encode())
+    monkeypatch.setattr(sys, "stdin", Terminal(typed, encoding="utf-8"))
+    assert list(chat._lines()) == ["猫"]
     assert "not utf-8 (byte 0xe7); type it again" in capsys.readouterr().err

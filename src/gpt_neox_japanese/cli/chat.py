@@ -150,9 +150,15 @@ def _say(line: str) -> None:
     click.echo(f"neox-ja: {line}", err=True)
 
 
+def _say_again(error: UnicodeDecodeError) -> None:
+    """Of a line that was typed: a terminal may delete half a character."""
+    byte = error.object[error.start]
+    _say(f"that was not {error.encoding} (byte {byte:#04x}); type it again")
+
+
 def _lines() -> Iterator[str]:
     """The lines of standard input that are not blank."""
-    if sys.stdin.isatty():
+    if sys.stdin.isatty() and sys.stdout.isatty():  # else `input` keeps half a character for ever
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # arrow keys and history, for `input`
 
@@ -162,9 +168,8 @@ def _lines() -> Iterator[str]:
             except EOFError:
                 click.echo()
                 return
-            except UnicodeDecodeError as error:  # a terminal may delete half a character
-                byte = error.object[error.start]
-                _say(f"that was not {error.encoding} (byte {byte:#04x}); type it again")
+            except UnicodeDecodeError as error:
+                _say_again(error)
                 continue
             if line.strip():
                 yield line.strip()
@@ -172,6 +177,9 @@ def _lines() -> Iterator[str]:
         try:
             line = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
+            if sys.stdin.isatty():
+                _say_again(error)
+                continue
             raise click.UsageError(
                 f"line {number} of standard input is not UTF-8 (byte {data[error.start]:#04x})"
             ) from error

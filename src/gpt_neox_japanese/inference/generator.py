@@ -57,9 +57,9 @@ class GenerationKwargs(SamplingKwargs, total=False):
             sentence. A text without any whole sentence stays as it is.
         seed: The same seed gives the same text; without one each text is another.
         echo: The text begins with the prompt.
-        sampling_params: How each token is chosen; the model's own (`TextGenerator.sampling_params`)
-            if not given, of which nothing is left otherwise. Fields of `SamplingParams` may also be
-            given by name, and then take the place of what it says.
+        sampling_params: How each token is chosen. If given, none of the model's own options
+            remain (`TextGenerator.sampling_params`). Fields of `SamplingParams` may also be given
+            by name, and then take the place of what it says.
     """
 
     max_new_tokens: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gpt_neox_japanese.errors import GenerationError
@@ -76,9 +76,12 @@ def check_stop(stop: Any) -> tuple[str, ...]:
     Raises:
         GenerationError: It is neither a string nor several, or one of them is empty.
     """
-    if not isinstance(stop, Iterable):
-        raise GenerationError(f"stop is {stop!r}; it must be a string or a list of strings")
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    try:
+        strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    except TypeError as error:
+        raise GenerationError(
+            f"stop is {stop!r}; it must be a string or a list of strings"
+        ) from error
     for string in strings:
         if not isinstance(string, str) or not string:
             raise GenerationError(f"a stop string is {string!r}; write text or leave it out")

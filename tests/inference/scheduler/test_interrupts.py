@@ -15,6 +15,7 @@ import pytest
 
 from gpt_neox_japanese import TextGenerator
 from gpt_neox_japanese.errors import GenerationError
+from gpt_neox_japanese.inference.cpu import thread_pool
 from tests.forks import in_child
 from tests.inference.networks import held
 
@@ -168,9 +169,10 @@ def test_a_text_is_written_where_no_more_threads_can_be_had(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = threading.Thread.start
-    left = [0]
+    left, asked = [0], [0]
 
     def start_if_any_is_left(thread: threading.Thread) -> None:
+        asked[0] += 1
         if not left[0]:
             raise RuntimeError("can't start new thread")
         left[0] -= 1
@@ -181,9 +183,13 @@ def test_a_text_is_written_where_no_more_threads_can_be_had(
         monkeypatch.setattr(threading.Thread, "start", start_if_any_is_left)
         with pytest.raises(GenerationError, match="can't start new thread"):
             generator.generate("猫は", max_new_tokens=5)
+        now = [0.0]
+        monkeypatch.setattr(thread_pool.time, "monotonic", lambda: now[0])
         for number in (1, 2):  # the loop alone; one worker of two
-            left[0] = number
+            now[0] += 2
+            left[0], asked[0] = number, 0
             assert generator.generate("猫は", max_new_tokens=30, temperature=0) == expected
+            assert asked[0] == number + 1, "not every step tries again"
         monkeypatch.undo()
         assert generator.generate("猫は", max_new_tokens=30, temperature=0) == expected
 
@@ -261,6 +267,13 @@ def test_a_stream_that_another_thread_reads_is_an_error_in_the_child() -> None:
 # ---- The end of a program ------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """Other processes find what the texts of these programs need, and have nothing to say of it."""
+    TextGenerator.load().generate("猫", max_new_tokens=2)
+    TextGenerator.load(threads=2).generate("猫", max_new_tokens=2, temperature=0)
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -271,7 +284,7 @@ def test_a_stream_that_another_thread_reads_is_an_error_in_the_child() -> None:
         "import threading; threading.Thread(target=g.generate, args=('猫',), daemon=True).start()",
     ],
 )
-def test_a_program_ends_quietly_in_the_middle_of_a_text(program: str) -> None:
+def test_a_program_ends_quietly_in_the_middle_of_a_text(program: str, compiled: None) -> None:
     code = f"from gpt_neox_japanese import TextGenerator; g = TextGenerator.load(); {program}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
@@ -292,11 +305,31 @@ next(g.stream("猫", max_new_tokens=400))
 """
 
 
-def test_a_daemon_thread_has_no_error_because_its_program_ends() -> None:
+def test_a_daemon_thread_has_no_error_because_its_program_ends(compiled: None) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _DAEMON], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+_JOINED = """
+import atexit, threading
+atexit.register(lambda: thread.join())  # after the engines were closed
+from gpt_neox_japanese import TextGenerator
+g = TextGenerator.load()
+thread = threading.Thread(target=g.generate, args=("猫",), daemon=True, kwargs={
+    "max_new_tokens": 400, "min_new_tokens": 400})
+thread.start()
+next(g.stream("猫", max_new_tokens=400))
+"""
+
+
+def test_a_daemon_thread_that_somebody_waits_for_ends(compiled: None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _JOINED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "the engine is closed" in done.stderr
 
 
 _AFTER_MAIN = """
@@ -314,9 +347,34 @@ threading.Thread(target=write).start()
 """
 
 
-def test_a_thread_that_outlives_the_main_one_gets_its_text() -> None:
+def test_a_thread_that_outlives_the_main_one_gets_its_text(compiled: None) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "utf8", "-c", _AFTER_MAIN], capture_output=True, timeout=120
     )
     expected = TextGenerator.load().generate("猫は", max_new_tokens=30, temperature=0)
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, expected + "\n", b"")
+
+
+_AT_EXIT = """
+import atexit, threading
+from gpt_neox_japanese import TextGenerator
+from gpt_neox_japanese.errors import GenerationError
+g = TextGenerator.load()
+def refuse(thread):  # as Python does from 3.12 on
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+def write():
+    threading.Thread.start = refuse
+    try:
+        g.generate("猫は", max_new_tokens=30)
+    except GenerationError as error:
+        print(error)
+atexit.register(write)
+"""
+
+
+def test_the_loop_never_runs_where_signal_handlers_do(compiled: None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_EXIT], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("the engine cannot run")

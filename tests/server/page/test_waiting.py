@@ -139,10 +139,10 @@ def test_another_model_is_met_when_the_server_has_one(desk: Desk) -> None:
     refusal = refuse(404, "model_not_found")
     desk.page.route("**/v1/completions", lambda route: route.fulfill(**refusal), times=1)
     desk.editor.fill("雨が")
+    desk.page.click("#continue")
+    desk.notice.get_by_text("モデルが替わりました").wait_for()
     with desk.page.expect_request("**/v1/models"):
         desk.page.click("#continue")
-    desk.notice.get_by_text("モデルが替わりました").wait_for()
-    desk.page.click("#continue")
     desk.wait()
     assert len(desk.text) > 2
 

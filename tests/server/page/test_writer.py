@@ -162,10 +162,10 @@ def test_what_another_vocabulary_wrote_is_read_as_words(desk: Desk) -> None:
         desk,
         """async ({ Story, story, run, prompts, model, writer }) => {
             await run([[1, "が"]]);
-            model.vocabulary = "another", await writer.meetModel();
+            model.vocabulary = "another"; // of a server that was started again
             await run([[2, "降"]]);
             await run([[3, "る"]]);
-            model.vocabulary = "v", await writer.meetModel();
+            model.vocabulary = "v";
             await run([[4, "。"]]);
             const old = JSON.parse(JSON.stringify(story));
             old.versions.forEach(({ pieces }) => pieces.forEach(each => delete each.vocabulary));

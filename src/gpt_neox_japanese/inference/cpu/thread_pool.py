@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
+from contextlib import suppress
 
 from gpt_neox_japanese.inference.cpu.kernel_decode import Workspace, begin_step, run_steps
 from gpt_neox_japanese.inference.cpu.kernel_phases import GO
@@ -16,6 +18,7 @@ __all__ = ["ThreadPool"]
 _SPINS_BEFORE_SLEEP = 32_000
 
 _ALL_STEPS = 1 << 40
+_SECONDS_BETWEEN_TRIES = 1.0  # to have threads where there were no more
 
 
 class ThreadPool:
@@ -24,8 +27,8 @@ class ThreadPool:
     The caller's thread is one of them, and only one thread at a time may call. A step is complete
     when its work is, wherever the other threads are: they spin for a moment until the next step
     begins, and then sleep. They end when the pool is closed or no longer used. A forked process
-    starts threads of its own with its first step. While no threads can be had, the caller's does
-    all the work.
+    starts threads of its own with its first step. Where too few can be had, those that there are,
+    at least the caller's, do all the work.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -34,10 +37,12 @@ class ThreadPool:
 
     def step(self) -> None:
         """Do what `workspace.batch` and `workspace.tokens` say."""
-        workers = self._workers
-        if workers is None or not workers.are_of_this_process():
-            workers = self._start()
-        workers.begin_step()
+        if self._workers is None or not self._workers.are_of_this_process():
+            self._workspace.counters[:] = 0
+            self._workers = _Workers(self._workspace)
+            weakref.finalize(self, self._workers.end)
+        self._workers.start()
+        self._workers.begin_step()
         # Which step it is stands in the shared counters alone: there is no second count that could
         # come to differ from it.
         run_steps(self._workspace, 0, int(self._workspace.counters[GO]) - 1, 1, -1)
@@ -49,15 +54,6 @@ class ThreadPool:
             self._workers.join()
             self._workers = None
 
-    def _start(self) -> _Workers:
-        self._workers = None
-        self._workspace.counters[:] = 0
-        workers = _Workers(self._workspace)
-        if workers.start():  # else the next step tries again
-            weakref.finalize(self, workers.end)
-            self._workers = workers
-        return workers
-
 
 class _Workers:
     """The other threads of a pool. They do not keep the pool itself alive."""
@@ -68,21 +64,21 @@ class _Workers:
         self._changed = threading.Condition()
         self._num_sleeping = 0
         self._ended = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(thread_id,), daemon=True)
-            for thread_id in range(1, len(workspace.normed))
-        ]
+        self._threads: list[threading.Thread] = []
+        self._num_missing = len(workspace.normed) - 1
+        self._next_try = 0.0
 
-    def start(self) -> bool:
-        """Start all of them or, where the system or a program that ends gives too few, none."""
-        try:
-            for thread in self._threads:
+    def start(self) -> None:
+        """Start those that are missing, as far as the system, or a program that ends, gives any."""
+        if not self._num_missing or time.monotonic() < self._next_try:
+            return
+        self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
+        with suppress(RuntimeError):
+            while self._num_missing:
+                thread = threading.Thread(target=self._work, args=(self._num_missing,), daemon=True)
                 thread.start()
-        except RuntimeError:
-            self.end()
-            self.join()
-            return False
-        return True
+                self._threads.append(thread)
+                self._num_missing -= 1
 
     def are_of_this_process(self) -> bool:
         return self._process == os.getpid()
@@ -102,8 +98,7 @@ class _Workers:
 
     def join(self) -> None:
         for thread in self._threads if self.are_of_this_process() else ():
-            if thread.ident is not None:  # it was started
-                thread.join()
+            thread.join()
 
     def _work(self, thread_id: int) -> None:
         steps = 0

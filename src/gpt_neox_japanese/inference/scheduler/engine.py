@@ -206,12 +206,13 @@ class Engine:
         try:
             threading.Thread(target=self._run, name="neox-ja engine", daemon=True).start()
         except RuntimeError as error:
-            if threading.main_thread().is_alive():
+            main = threading.main_thread()
+            if main.is_alive() or main is threading.current_thread():
                 raise GenerationError(
                     f"the engine cannot run: {error}; end some threads"
                 ) from error
-            # From 3.12 on Python starts no thread any more when the main one has ended. Then no
-            # signal handler runs elsewhere, and the caller's thread will do.
+            # From 3.12 on Python starts no thread any more when the main one has ended. Signal
+            # handlers run there even then, so that this thread will do.
             self._run()
 
     def _run(self) -> None:

@@ -2,17 +2,20 @@
 
 The engines are closed when the main thread and all others but daemon threads have ended. A daemon
 thread that is reading a text then would fail, and Python would print why, in the last moment of a
-program that ended well. It rests instead, as Python itself lets it when it takes its lock next.
+program that ended well. It rests first, and mostly is gone then. Somebody may still wait for it,
+though, in an `atexit` function: the error comes in the end.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 
 __all__ = ["note_that_program_ends", "rest_if_program_ends"]
 
+_SECONDS = 2.0
+
 _program_ends = threading.Event()
-_never = threading.Event()
 
 
 def note_that_program_ends() -> None:
@@ -21,6 +24,6 @@ def note_that_program_ends() -> None:
 
 
 def rest_if_program_ends() -> None:
-    """Wait until the process is gone, if the program ends and does not wait for this thread."""
+    """Let the program end first, if it ends and does not wait for this thread."""
     if _program_ends.is_set() and threading.current_thread().daemon:
-        _never.wait()
+        time.sleep(_SECONDS)

@@ -87,10 +87,8 @@ function fail(error) {
   if (error.name === "AbortError") return;
   if (error instanceof Empty) notice(t("まず、はじめの一行を書いてください。"));
   else if (error instanceof Full) offerToForget(t("文脈がいっぱいです。"));
-  else if (error.code === "model_not_found") {
-    notice(t("サーバーのモデルが替わりました。もう一度試してください。"));
-    writer.meetModel().catch(fail);
-  } else if (error.status === 0) notice(t("途中で切れました。"));
+  else if (error.code === "model_not_found") notice(t("サーバーのモデルが替わりました。もう一度試してください。"));
+  else if (error.status === 0) notice(t("途中で切れました。"));
   else if (error.status) notice(t("サーバーは「{}」と答えました。", error.message));
   else {
     console.error(error);

@@ -37,10 +37,12 @@ export class Writer extends EventTarget {
     this.state = { phase: "idle" };
   }
 
-  /** Ask which model answers. @param {AbortSignal} [signal] */
+  /** Ask which model answers: another may by now. @param {AbortSignal} [signal] */
   async meetModel(signal) {
-    [this.model] = await this.api.models(signal);
-    this.encoded.clear();
+    const [model] = await this.api.models(signal);
+    if (JSON.stringify(model) === JSON.stringify(this.model)) return;
+    this.model = model;
+    this.encoded = new Map();
     this.dispatchEvent(new Event("model"));
   }
 
@@ -83,19 +85,20 @@ export class Writer extends EventTarget {
    */
   async encode(pieces, unread, signal) {
     const tokens = [];
+    const known = this.encoded;
     const encoded = new Map();
     for (const { at, words = "", ids = [] } of this.stretches(pieces, unread)) {
       tokens.push(...ids.map((id) => ({ id, at })));
       let start = at;
       for (const part of words.match(PART) ?? []) {
-        encoded.set(part, await this.encodeWords(part, signal));
+        encoded.set(part, known.get(part) ?? await this.encodeWords(part, signal));
         for (const token of encoded.get(part)) {
           tokens.push({ id: token.id, at: start + token.at });
         }
         start += part.length;
       }
     }
-    this.encoded = encoded;
+    if (this.encoded === known) this.encoded = encoded; // else of another model
     return tokens.filter((token) => token.at >= unread);
   }
 
@@ -181,7 +184,7 @@ export class Writer extends EventTarget {
     let atFirst = 0; // tokens that came together in the first chunk
     this.tell({ phase: "asking", error: null, waiting: 0, first: 0, speed: 0, count, ended: "" });
     try {
-      if (!this.model.id) await this.meetModel(signal); // the server was not there before
+      await this.meetModel(signal);
       this.request = await this.body(story, n, signal);
       signal.throwIfAborted(); // words that are encoded already ask nobody
       for (let i = 0; i < n; i++) {
