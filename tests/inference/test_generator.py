@@ -141,6 +141,13 @@ def test_every_text_of_a_call_ends_before_its_stop_strings(
     assert "".join(ours.stream("猫", stop=kind(["。"]))) == "猫は吾輩"
 
 
+@pytest.mark.parametrize("stop", [3, None, np.array("。"), [""], ["。", 3]])
+def test_what_is_no_list_of_stop_strings_is_refused(stop: Any) -> None:
+    ours, _ = generator([])
+    with pytest.raises(GenerationError, match="stop"):
+        ours.generate("猫", stop=stop)
+
+
 def test_stop_string_may_span_tokens_and_frees_the_engine() -> None:
     ids = CODEC.encode("猫は吾輩。猫")
     assert "".join(written(ids, stop="は吾")) == "猫"
