@@ -43,6 +43,12 @@ def test_what_an_interrupted_run_left_inside_is_no_obstacle_to_it(tmp_path: Path
         check_output(tmp_path)
 
 
+def test_a_lock_that_a_killed_run_left_is_no_obstacle_to_other_work(tmp_path: Path) -> None:
+    (tmp_path / ".partial.lock").touch()
+    check_output(tmp_path)
+    check_output(tmp_path, partial=partial_directory(tmp_path, "converted"))
+
+
 def test_a_directory_that_cannot_be_read_or_written_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

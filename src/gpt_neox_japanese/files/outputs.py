@@ -15,10 +15,11 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gpt_neox_japanese.errors import OutputError
+from gpt_neox_japanese.files.locks import locked_file
 
 __all__ = [
     "MARKER",
@@ -35,6 +36,9 @@ __all__ = [
 
 # Tells a directory of ours, which may be removed, from one that only has such a name.
 MARKER = ".unfinished-result"
+
+# Ends the name of a lock's file; a killed run leaves it, and nobody needs to know of it.
+_LOCK = ".lock"
 
 # What the caller can do nothing about by naming another place on the same disk.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -60,7 +64,8 @@ def check_output(
         names = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
     except OSError as error:
         raise OutputError(f"--output {output} cannot be read: {error.strerror}") from error
-    if names - ({partial.name, _lock_of(partial).name} if partial else set()):
+    names = {name for name in names if not (name.startswith(".") and name.endswith(_LOCK))}
+    if names - ({partial.name} if partial else set()):
         raise OutputError(f"--output {output} exists and is not empty; {remedy}")
 
 
@@ -108,40 +113,23 @@ def partial_directory(output: Path, work: str) -> Path:
 def locked(partial: Path, output: object) -> Iterator[None]:
     """Keep other runs from the directory in which a result grows.
 
-    The system takes the lock from a process that ends, also where that leaves the lock's file.
-
     Args:
         partial: What `partial_directory` gave.
         output: What `--output` names, for the message.
 
     Raises:
-        OutputError: Another run has it, or a lock is not possible there.
+        OutputError: Another run has it, or nothing can be made there.
         OSError: The disk is full or fails.
     """
-    from filelock import FileLock, Timeout
-
-    file = _lock_of(partial)
-    lock = FileLock(file)
-    with _refusals(output):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-    # A lock whose file is gone keeps nobody out: the run that had it ended at this moment.
-    if not (lock.is_locked and file.exists()):
-        lock.release()
-        raise OutputError(
-            f"another run is writing --output {output}; wait for it, or choose another"
-        )
-    try:
+    with ExitStack() as lock:
+        with _refusals(output):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            is_free = lock.enter_context(locked_file(partial.with_name(partial.name + _LOCK)))
+        if not is_free:
+            raise OutputError(
+                f"another run is writing --output {output}; wait for it, or choose another"
+            )
         yield
-    finally:
-        with suppress(PermissionError):  # Windows, where releasing removes it
-            file.unlink(missing_ok=True)
-        lock.release()
-
-
-def _lock_of(partial: Path) -> Path:
-    return partial.with_name(f"{partial.name}.lock")
 
 
 @contextmanager
