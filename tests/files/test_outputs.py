@@ -204,29 +204,61 @@ def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path, is_there: bool) -
     assert list(tmp_path.rglob("*")) == [output, output / "config.json"]
 
 
-@pytest.mark.parametrize("kind", ["new directory", "empty directory", "file"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_comes_to_the_directory_meanwhile_is_kept_and_so_is_the_result(
+    tmp_path: Path, is_there: bool
+) -> None:
+    output = tmp_path / "model"
+    if is_there:
+        output.mkdir()
+    partial = partial_directory(output, "converted")
+
+    def write() -> None:
+        with growing(partial, output, "file"):
+            (partial / "file").write_text("result", encoding="utf-8")
+            output.mkdir(exist_ok=True)
+            (output / "file").write_text("keep", encoding="utf-8")
+
+    with pytest.raises(OutputError) as refusal:
+        write()
+    assert f"{output / 'file'} came" in str(refusal.value)
+    assert f"is whole in {partial}" in str(refusal.value)
+    with pytest.raises(OutputError, match="in the way"):
+        write()
+    assert (output / "file").read_text(encoding="utf-8") == "keep"
+    assert {file.name: file.read_text(encoding="utf-8") for file in partial.iterdir()} == {
+        "file": "result"
+    }
+
+
 @pytest.mark.parametrize("has_links", [False, True])
-def test_what_comes_to_the_output_meanwhile_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, has_links: bool
+def test_what_comes_in_the_place_of_a_file_meanwhile_is_kept_and_so_is_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     if not has_links:
         monkeypatch.setattr(os, "link", refuse)
-    output = tmp_path / "model"
-    if kind == "empty directory":
-        output.mkdir()
+    output = tmp_path / "model.gguf"
     partial = partial_directory(output, "converted")
-    letter = output if kind == "file" else output / "file"
 
     def write() -> None:
-        with growing(partial, output, "file", is_file=kind == "file"):
-            (partial / "file").touch()
-            letter.parent.mkdir(exist_ok=True)
-            letter.write_text("keep", encoding="utf-8")
+        with growing(partial, output, "file", is_file=True):
+            (partial / "file").write_text("result", encoding="utf-8")
+            output.write_text("keep", encoding="utf-8")
 
-    with pytest.raises(OutputError, match=r"exists.*; choose another or remove it"):
+    with pytest.raises(OutputError) as refusal:
         write()
-    assert letter.read_text(encoding="utf-8") == "keep"
-    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [letter]
+    assert f"{output} came" in str(refusal.value)
+    assert f"is whole in {partial / 'file'}" in str(refusal.value)
+    assert output.read_text(encoding="utf-8") == "keep"
+    assert (partial / "file").read_text(encoding="utf-8") == "result"
+
+
+def test_a_directory_that_was_there_may_get_other_files_meanwhile(tmp_path: Path) -> None:
+    partial = partial_directory(tmp_path, "converted")
+    with growing(partial, tmp_path, "file"):
+        (partial / "file").touch()
+        (tmp_path / ".DS_Store").touch()
+    assert sorted(os.listdir(tmp_path)) == [".DS_Store", "file"]

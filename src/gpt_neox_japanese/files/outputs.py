@@ -179,7 +179,8 @@ def _is_ours(partial: Path) -> bool:
 def growing(partial: Path, output: Path, last: str, *, is_file: bool = False) -> Iterator[None]:
     """Let a result grow in its hidden directory, and move it to its place at the end of the block.
 
-    An exception, an interrupt too, leaves nothing of it.
+    An exception, an interrupt too, leaves nothing of it, unless it was finished: then it stays in
+    the hidden directory, and no later run removes that.
 
     Args:
         partial: What `partial_directory` gave.
@@ -196,14 +197,15 @@ def growing(partial: Path, output: Path, last: str, *, is_file: bool = False) ->
         make_partial(partial, output)
         try:
             yield
-            if is_file:
-                publish_file(partial / last, output)
-                shutil.rmtree(partial)
-            else:
-                publish(partial, output, last)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        if is_file:
+            (partial / MARKER).unlink()
+            publish_file(partial / last, output)
+            shutil.rmtree(partial)
+        else:
+            publish(partial, output, last)
 
 
 def publish(partial: Path, output: Path, last: str) -> None:
@@ -211,22 +213,39 @@ def publish(partial: Path, output: Path, last: str) -> None:
 
     Args:
         partial: What `partial_directory` gave; it is gone afterwards.
-        output: A directory that is empty or does not exist.
+        output: A directory that was empty or did not exist.
         last: The file by which others know that a directory is complete.
 
     Raises:
-        OutputError: Something has come to the output meanwhile.
+        OutputError: Something has come in its way meanwhile.
         OSError: That is not possible.
     """
-    check_output(output, partial=partial)
-    (partial / MARKER).unlink(missing_ok=True)
+    (partial / MARKER).unlink(missing_ok=True)  # what is complete nobody removes unasked
     real = target(output)
+    if came := _in_the_way(partial, real):
+        raise _refusal(output, came[0], partial)
     if not real.is_dir():
         partial.rename(real)
         return
     for file in sorted(partial.iterdir(), key=lambda file: (file.name == last, file.name)):
         file.rename(real / file.name)
     partial.rmdir()
+
+
+def _in_the_way(partial: Path, real: Path) -> list[Path]:
+    """What has come where a result is to go: of a directory that was there, only its names."""
+    if not real.is_dir():
+        return [real] if os.path.lexists(real) else []
+    if partial.parent != real:
+        return sorted(real.iterdir())
+    return [place for file in partial.iterdir() if os.path.lexists(place := real / file.name)]
+
+
+def _refusal(output: Path, came: Path, kept: Path) -> OutputError:
+    return OutputError(
+        f"--output {output}: {came} came while the result was made, and is not replaced; the "
+        f"result is whole in {kept}: move it from there to another place"
+    )
 
 
 def publish_file(file: Path, output: Path) -> None:
@@ -245,7 +264,7 @@ def publish_file(file: Path, output: Path) -> None:
         os.link(file, place)  # replaces nothing, as a renaming may
     except OSError as error:  # also where the file system has no links
         if os.path.lexists(place):
-            raise OutputError(f"--output {output} exists; choose another or remove it") from error
+            raise _refusal(output, place, file) from error
         file.rename(place)
     else:
         file.unlink()
