@@ -23,7 +23,13 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.model_card import model_card
-from gpt_neox_japanese.training.report.page import RunSummary, read_log, read_samples, write_report
+from gpt_neox_japanese.training.report.page import (
+    RunSummary,
+    measurements,
+    read_log,
+    read_samples,
+    write_report,
+)
 from gpt_neox_japanese.training.report.plot import draw_curves
 from gpt_neox_japanese.training.report.progress import Progress
 from gpt_neox_japanese.training.run import train
@@ -236,6 +242,17 @@ def test_a_resumed_run_knows_its_best_model(
         *("evaluate", "--model", tmp_path / "run", "--data", prepared / "held-out.jsonl", "--json")
     )
     assert json.loads(result.stdout)["bits_per_character"] == pytest.approx(measured[4], rel=1e-4)
+
+
+def test_figures_of_an_older_version_are_compared_with_those_of_its_resume() -> None:
+    def line(step: int, tokens: int | None) -> dict[str, Any]:
+        told = {} if tokens is None else {"held_out_tokens": tokens}
+        return {"step": step, "held_out_bits_per_character": 5.0, **told}
+
+    log = [line(0, 9), line(1, None), line(2, 7), {"step": 2, "loss": 1.0}, line(3, 7)]
+    assert [line["step"] for line in measurements(log)] == [1, 2, 3]
+    assert [line["step"] for line in measurements(log[:2])] == [1]
+    assert measurements([]) == []
 
 
 def test_a_resumed_run_that_measures_other_text_compares_no_figure_with_the_old_ones(

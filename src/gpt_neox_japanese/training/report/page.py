@@ -127,12 +127,12 @@ def measurements(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Those of the text that was measured last: a resumed run may measure more or less than
-        was measured before.
+        was measured before. What an older version logged does not say of how much it is, and
+        counts as equal, as it does where the best model is kept.
     """
     lines = [line for line in log if "held_out_bits_per_character" in line]
-    newest = takewhile(
-        lambda line: line.get("held_out_tokens") == lines[-1].get("held_out_tokens"), lines[::-1]
-    )
+    equal = {None, *(line.get("held_out_tokens") for line in lines[-1:])}
+    newest = takewhile(lambda line: line.get("held_out_tokens") in equal, reversed(lines))
     return list(newest)[::-1]
 
 
