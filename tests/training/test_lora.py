@@ -75,7 +75,10 @@ def test_adapters_stay_beside_the_model_that_they_were_trained_beside(
     with pytest.raises(NeoXJapaneseError, match="were trained beside another model of that name"):
         train(prepared, tmp_path / "run", longer, other, resume=True)
     shutil.rmtree(here)
-    assert train(prepared, tmp_path / "run", longer, base, resume=True)
+    same = shutil.copytree(base, tmp_path / "same" / "model")
+    for name in ("training_args.bin", "pytorch_model.bin", "README.md"):
+        (same / name).write_bytes(b"is not read")
+    assert train(prepared, tmp_path / "run", longer, same, resume=True)
 
 
 @PEFT_WARNS

@@ -18,7 +18,7 @@ from gpt_neox_japanese.checks import short_repr
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, DataError
 from gpt_neox_japanese.files.atomic import checksum
 from gpt_neox_japanese.files.json_files import read_object
-from gpt_neox_japanese.files.tensor_files import read_tensors
+from gpt_neox_japanese.files.tensor_files import read_tensors, weight_files
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.loading.auto import register_peft_targets
 from gpt_neox_japanese.model.loading.safety import check_adapter_config, check_files
@@ -74,16 +74,14 @@ def base_digest(directory: Path) -> str:
         directory: Of the model.
 
     Returns:
-        A digest of its configuration and of its weights.
+        A digest of its configuration and of its weights, those that are read.
 
     Raises:
-        CheckpointError: A file is a pipe or a device.
+        CheckpointError: There are none, or a file is a pipe or a device.
     """
-    files = [
-        file
-        for file in check_files(directory)
-        if file.name == "config.json" or file.suffix != ".json"
-    ]
+    form, weights = weight_files(directory)
+    read = {"config.json", f"{form}.index.json", *(file.name for file in weights)}
+    files = [file for file in check_files(directory) if file.name in read]
     sums = [(file.name, *checksum(file)) for file in files]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 

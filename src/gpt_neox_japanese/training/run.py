@@ -127,6 +127,7 @@ def train(
         identity = {
             "settings": settings_to_dict(decided, init_from),
             "data": data.fingerprint,
+            "held_out": data.held_out_fingerprint,
             "windows_per_step": _windows_per_step(decided, arguments),
             "base": base_digest(start) if decided.lora_rank and isinstance(start, Path) else None,
         }
@@ -392,8 +393,14 @@ def _check_same(checkpoint: Path, progress: Progress, identity: Mapping[str, Any
             f"the run in {checkpoint.parent} was started on other data; give the same --data, or "
             "start a new run with --init-from"
         )
+    if progress.held_out not in (None, identity["held_out"]):
+        raise DataError(
+            f"the run in {checkpoint.parent} was started with other held-out text; give the same "
+            "--held-out-data, or start a new run with --init-from"
+        )
     if progress.base not in (None, identity["base"]):
         raise DataError(
             f"the adapters in {checkpoint.parent} were trained beside another model of that name, "
-            "or it was changed; name theirs with --init-from"
+            "or it was changed; put theirs into a directory of the same name (a copy, if it is a "
+            "snapshot of the Hub), and name that with --init-from"
         )

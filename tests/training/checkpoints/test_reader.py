@@ -117,6 +117,7 @@ def test_a_tensor_of_nobody_is_refused(prepared: Path, checkpoint: Path) -> None
         (reader.STATE, lambda v: v["settings"].update(sequence_length=[]), "sequence_length is"),
         (reader.STATE, lambda v: v["settings"].update(seed=None), "seed is None"),
         (reader.STATE, lambda v: v.update(data=1), "'data' is 1"),
+        (reader.STATE, lambda v: v.update(held_out=1), "'held_out' is 1"),
         (reader.STATE, lambda v: v.update(groups={}), "'groups' is"),
         (reader.STATE, lambda v: v["groups"].pop(), "parameter groups"),
         (reader.STATE, lambda v: v["groups"][0].update(lr="1"), "'groups' is"),

@@ -87,6 +87,8 @@ class Progress:
             an earlier version saved it.
         base: `base_digest` of the model that adapters stand beside; None if there are none, or an
             earlier version saved it.
+        held_out: `RunData.held_out_fingerprint`; None if there is none, or an earlier version
+            saved it.
     """
 
     settings: Mapping[str, Any]
@@ -98,6 +100,7 @@ class Progress:
     windows_per_step: int | None
     measured_tokens: int | None
     base: str | None
+    held_out: str | None
 
 
 def verify(directory: Path) -> None:
@@ -199,6 +202,7 @@ def load_progress(directory: Path) -> Progress:
         "windows_per_step": windows is None or (is_count(windows) and 0 < windows <= _MAX_WINDOWS),
         "measured_tokens": measured is None or is_count(measured),
         "base": isinstance(values.get("base"), str | None),
+        "held_out": isinstance(values.get("held_out"), str | None),
     }
     for name, fits in kinds.items():
         if not fits:
@@ -221,6 +225,7 @@ def load_progress(directory: Path) -> Progress:
         windows_per_step=windows,
         measured_tokens=measured,
         base=values.get("base"),
+        held_out=values.get("held_out"),
     )
 
 

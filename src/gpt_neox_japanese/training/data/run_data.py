@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -69,6 +69,7 @@ class RunData(ABC):
         eos_token_id: The id that ends every document and every answer.
         fingerprint: Tells documents of other lengths, or another vocabulary, from these.
         sizes: Of the training and of the held-out text, in words.
+        held_out_fingerprint: The same of held-out text, if that is named for itself.
     """
 
     tokens_per_character: float
@@ -77,6 +78,7 @@ class RunData(ABC):
     eos_token_id: int
     fingerprint: str
     sizes: Mapping[str, str]
+    held_out_fingerprint: str | None = field(default=None, kw_only=True)
 
     measures: ClassVar[str]
     """Of what the held-out figure is, in words."""
@@ -342,19 +344,22 @@ def open_data(
     if eos is None:
         raise DataError(f"the vocabulary of {tokenizer} has no {END_OF_TEXT}")
     train, indices = _open_foreign(path, len(codec), eos)
-    kept, kept_indices = ShardedTokens([]), list[Path]()
+    digest = _digest_of_lengths(indices, codec)
+    kept, kept_digest = ShardedTokens([]), None
     if held_out is not None:
         kept_path = fetched(held_out) if is_url(held_out) else Path(held_out)
         if not _is_foreign(kept_path):
             raise DataError(f"{kept_path} is no indexed dataset; name its .bin, .idx or .ds")
         kept, kept_indices = _open_foreign(kept_path, len(codec), eos)
-    lengths, kept_lengths = (
-        b"".join(index.read_bytes() for index in files) for files in (indices, kept_indices)
-    )
-    digest = hashlib.sha256(lengths + codec.fingerprint.encode() + kept_lengths).hexdigest()
+        kept_digest = _digest_of_lengths(kept_indices, codec)
     sizes = {"Training text": _tokens(len(train)), "Held-out part": _tokens(len(kept))}
     density = _density(kept if len(kept) else train, codec, eos)
-    return TextData(density, directory, codec, eos, digest, sizes, train=train, held_out=kept)
+    return TextData(
+        *(density, directory, codec, eos, digest, sizes),
+        held_out_fingerprint=kept_digest,
+        train=train,
+        held_out=kept,
+    )
 
 
 def record_data(output: Path, data: RunData) -> None:
@@ -383,6 +388,11 @@ def _open_foreign(path: Path, size: int, eos: int) -> tuple[ShardedTokens, list[
         return open_indexed(prefixes, size, eos), indices
     files = datatrove_files(path)
     return open_datatrove(files, size, eos), [index_of(file) for file in files]
+
+
+def _digest_of_lengths(indices: list[Path], codec: Codec) -> str:
+    lengths = b"".join(index.read_bytes() for index in indices)
+    return hashlib.sha256(lengths + codec.fingerprint.encode()).hexdigest()
 
 
 def _open_prepared(directory: Path) -> RunData:
