@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, OutputError
+from gpt_neox_japanese.files.run_records import RUN_RECORDS
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.quantization.hf_modules import QuantizedEmbedding, QuantizedLinear
@@ -46,13 +47,14 @@ def test_everything_else_of_a_directory_comes_along(tmp_path: Path) -> None:
     assert config["modules"][DENSE.removesuffix(".weight")] == 4
 
 
-def test_the_page_of_the_source_stays_there(tmp_path: Path) -> None:
+def test_the_page_and_the_records_of_the_source_stay_there(tmp_path: Path) -> None:
+    """`publish` would tell their figures and texts, train.json's command too, of another model."""
     source = source_with(tmp_path / "source", {})
-    for name in ("README.md", "LICENSE", "train.json"):
+    for name in ("README.md", "LICENSE", *RUN_RECORDS):
         (source / name).touch()
     convert(source, tmp_path / "out", 16, read=read_tensors)
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names & {"README.md", "LICENSE", "train.json"} == {"LICENSE", "train.json"}
+    assert names & {"README.md", "LICENSE", *RUN_RECORDS} == {"LICENSE"}
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])

@@ -16,11 +16,11 @@ from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
 from gpt_neox_japanese.files.model_config import refuse_adapter
 from gpt_neox_japanese.files.model_directory import MODEL_FILES, TOKENIZER_FILES
 from gpt_neox_japanese.files.remote import without_secrets
+from gpt_neox_japanese.files.run_records import PICTURE
 from gpt_neox_japanese.files.tensor_files import SAFETENSORS, read_weights, weight_files
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_tensors
 from gpt_neox_japanese.training.report.model_card import model_card, run_of
-from gpt_neox_japanese.training.report.page import PICTURE
 
 __all__ = ["Publication", "publication", "publish"]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
+from gpt_neox_japanese.files.run_records import RUN_RECORDS
 from gpt_neox_japanese.quantization.checkpoint_tensors import (
     check_tensors,
     check_writable,
@@ -38,9 +39,10 @@ __all__ = ["Calibration", "convert"]
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
 
-# What is written anew, weights of any kind, and a page, which is about the source.
+# What is written anew, weights of any kind, and what tells of the source.
 _LEFT_OUT = re.compile(
-    r"config\.json|README\.md|.*\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json)"
+    r"config\.json|.*\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json)|"
+    + "|".join(map(re.escape, ("README.md", *RUN_RECORDS)))
 )
 
 
@@ -81,8 +83,9 @@ def convert(
 ) -> int:
     """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
 
-    `README.md` is left out, the page of another model. The directory appears when it is complete.
-    Of a quantised checkpoint only 16 bits are made: it is dequantised, in memory.
+    `README.md` and the records of a run are left out: they are of another model. The directory
+    appears when it is complete. Of a quantised checkpoint only 16 bits are made: it is dequantised,
+    in memory.
 
     Args:
         source: A model directory.

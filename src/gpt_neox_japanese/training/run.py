@@ -18,6 +18,7 @@ from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
 from gpt_neox_japanese.files.outputs import check_output, check_writable, target
 from gpt_neox_japanese.files.remote import as_path
+from gpt_neox_japanese.files.run_records import LOSS_LOG, RECORD, REPORT, SAMPLES
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.quantization.hf_modules import parameter_sizes
 from gpt_neox_japanese.training.arguments import DTYPES, scoring_window, training_arguments
@@ -39,15 +40,12 @@ from gpt_neox_japanese.training.model_setup import (
     model_config,
 )
 from gpt_neox_japanese.training.report.callbacks import (
-    LOSS_LOG,
-    SAMPLES,
     InterruptCallback,
     LossLogCallback,
     SamplesCallback,
 )
 from gpt_neox_japanese.training.report.mfu import MfuMeter, flops_per_token
 from gpt_neox_japanese.training.report.page import (
-    REPORT,
     RunSummary,
     measurements,
     read_log,
@@ -56,7 +54,6 @@ from gpt_neox_japanese.training.report.page import (
 )
 from gpt_neox_japanese.training.report.samples import write_samples
 from gpt_neox_japanese.training.settings import (
-    RECORD,
     Architecture,
     RunSettings,
     Settings,

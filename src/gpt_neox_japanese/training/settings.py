@@ -16,6 +16,7 @@ from gpt_neox_japanese.errors import ArgumentError, DataError
 from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.model_directory import DEFAULT
 from gpt_neox_japanese.files.remote import AnyPath
+from gpt_neox_japanese.files.run_records import RECORD
 
 __all__ = [
     "FLOAT_RANGES",
@@ -33,8 +34,6 @@ __all__ = [
     "upgrade_saved",
     "whole_name",
 ]
-
-RECORD = "train.json"
 
 # Minimum and maximum of each number; None where only computing sets a bound.
 INTEGER_RANGES: Mapping[str, tuple[int, int | None]] = {

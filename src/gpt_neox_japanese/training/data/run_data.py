@@ -17,6 +17,7 @@ from gpt_neox_japanese.files.atomic import write_file
 from gpt_neox_japanese.files.model_directory import find_tokenizer
 from gpt_neox_japanese.files.remote import is_url
 from gpt_neox_japanese.files.remote_copies import fetched
+from gpt_neox_japanese.files.run_records import DATA_RECORD
 from gpt_neox_japanese.tokenization.arrays import MANIFEST
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate, find_chat_template
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
@@ -41,7 +42,6 @@ from gpt_neox_japanese.training.data.subword_regularization import SubwordDropou
 from gpt_neox_japanese.training.settings import RunSettings, Settings
 
 __all__ = [
-    "DATA_RECORD",
     "ConversationData",
     "HeldOut",
     "RunData",
@@ -50,8 +50,6 @@ __all__ = [
     "open_data",
     "record_data",
 ]
-
-DATA_RECORD = "data.json"
 
 Windows: TypeAlias = TrainingWindows | ConversationWindows
 HeldOut: TypeAlias = HeldOutWindows | HeldOutConversations

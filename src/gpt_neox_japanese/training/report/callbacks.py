@@ -20,15 +20,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from gpt_neox_japanese.checks import is_count
 from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.files.run_records import LOSS_LOG, SAMPLES
 from gpt_neox_japanese.training.distributed import rank
 from gpt_neox_japanese.training.report.mfu import MfuMeter
 from gpt_neox_japanese.training.report.page import read_log
 from gpt_neox_japanese.training.report.progress import Progress
 
-__all__ = ["LOSS_LOG", "SAMPLES", "InterruptCallback", "LossLogCallback", "SamplesCallback"]
-
-LOSS_LOG = "loss.jsonl"
-SAMPLES = "samples.jsonl"
+__all__ = ["InterruptCallback", "LossLogCallback", "SamplesCallback"]
 
 _STOPPING = "\nstopping after this step, which is saved; once more to stop at once\n"
 

@@ -12,19 +12,17 @@ from gpt_neox_japanese.errors import NeoXJapaneseError
 from gpt_neox_japanese.files.json_files import read_object
 from gpt_neox_japanese.files.model_config import read_config, sizes
 from gpt_neox_japanese.files.model_directory import DEFAULT, is_hub_id
+from gpt_neox_japanese.files.run_records import DATA_RECORD, LOSS_LOG, PICTURE, RECORD, SAMPLES
 from gpt_neox_japanese.files.tensor_files import weight_files
 from gpt_neox_japanese.tokenizer.codec import Codec
 from gpt_neox_japanese.training.data.conversations import CHAT_TEMPLATE
-from gpt_neox_japanese.training.data.run_data import DATA_RECORD
-from gpt_neox_japanese.training.report.callbacks import LOSS_LOG, SAMPLES
 from gpt_neox_japanese.training.report.page import (
-    PICTURE,
     measurements,
     quoted,
     read_log,
     read_samples,
 )
-from gpt_neox_japanese.training.settings import RECORD, chosen_optimizer
+from gpt_neox_japanese.training.settings import chosen_optimizer
 
 __all__ = ["model_card", "run_of"]
 

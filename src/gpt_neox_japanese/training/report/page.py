@@ -16,12 +16,12 @@ import torch
 
 from gpt_neox_japanese.checks import is_count, is_finite
 from gpt_neox_japanese.files.atomic import write_file
+from gpt_neox_japanese.files.run_records import PICTURE, REPORT
 from gpt_neox_japanese.training.machine.estimate import show_seconds
 from gpt_neox_japanese.training.machine.memory_estimate import show_bytes
 from gpt_neox_japanese.training.report.plot import draw_curves
 
 __all__ = [
-    "REPORT",
     "RunSummary",
     "measurements",
     "quoted",
@@ -29,9 +29,6 @@ __all__ = [
     "read_samples",
     "write_report",
 ]
-
-REPORT = "report.md"
-PICTURE = "loss.svg"
 
 _DTYPES = ("bf16", "fp32")
 
