@@ -20,6 +20,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers import TrainingArguments
 
 from gpt_neox_japanese.errors import NeoXJapaneseError
+from gpt_neox_japanese.files.outputs import locked
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.training.arguments import training_arguments
@@ -119,6 +120,19 @@ def test_two_processes_have_the_losses_of_one_which_resumes_them(
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     page = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
     assert "all of it, as `neox-ja evaluate` reads it" in page
+
+
+def test_two_processes_end_both_where_another_run_is_writing(
+    prepared: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**OPTIONS, "data": str(prepared)}), encoding="utf-8")
+    output = tmp_path / "run"
+    with locked(output / ".train", output):
+        result = torchrun("--config", config, "--output", output)
+    assert result.returncode == 2
+    assert result.stderr.count(f"another run is writing --output {output}") == 2
+    assert not list(output.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's and its dependencies' own

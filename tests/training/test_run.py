@@ -171,6 +171,27 @@ def test_a_used_directory_needs_resume_and_resume_needs_a_checkpoint(
         train(prepared, tmp_path / "none", SETTINGS, SHAPE, resume=True)
 
 
+def test_of_two_runs_in_one_directory_the_second_is_refused(
+    run: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = shutil.copytree(run, tmp_path / "run")
+    before = (begun / "loss.jsonl").read_bytes()
+    longer = dataclasses.replace(SETTINGS, steps=SETTINGS.steps + 1)
+    refusals: list[object] = []
+
+    def begin_another(*_: object) -> None:
+        monkeypatch.undo()
+        with pytest.raises(OutputError, match="another run is writing") as refusal:
+            train(prepared, begun, longer, SHAPE, resume=True)
+        refusals.append(refusal)
+
+    monkeypatch.setattr("gpt_neox_japanese.training.run.record_data", begin_another)
+    assert train(prepared, begun, longer, SHAPE, resume=True)
+    assert len(refusals) == 1
+    assert (begun / "loss.jsonl").read_bytes().startswith(before)
+    assert not (begun / ".train.lock").exists()
+
+
 def test_a_model_with_another_vocabulary_or_a_short_window_is_refused(
     run: Path, prepared: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from gpt_neox_japanese.errors import ArgumentError, DataError
+from gpt_neox_japanese.errors import ArgumentError, DataError, OutputError
 from gpt_neox_japanese.files.model_directory import DEFAULT, find_model
-from gpt_neox_japanese.files.outputs import check_output, check_writable, target
+from gpt_neox_japanese.files.outputs import check_output, check_writable, locked, target
 from gpt_neox_japanese.files.remote import as_path
 from gpt_neox_japanese.files.run_records import LOSS_LOG, RECORD, REPORT, SAMPLES
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
@@ -28,7 +29,7 @@ from gpt_neox_japanese.training.checkpoints.reader import Progress, load_progres
 from gpt_neox_japanese.training.data.dataset import collate
 from gpt_neox_japanese.training.data.run_data import RunData, open_data, record_data
 from gpt_neox_japanese.training.defaults import RunFacts, complete_settings, mode_of
-from gpt_neox_japanese.training.distributed import agree, barrier, world_size
+from gpt_neox_japanese.training.distributed import agree, barrier, rank, world_size
 from gpt_neox_japanese.training.machine.estimate import estimate_run
 from gpt_neox_japanese.training.machine.malloc import keep_freed_memory
 from gpt_neox_japanese.training.machine.memory_estimate import free_memory, peak_memory
@@ -97,13 +98,13 @@ def train(
     Raises:
         DataError: The data does not fit the model, the run in `output` was another, or there is
             nothing to resume.
-        OutputError: `output` is not empty or cannot be written.
+        OutputError: `output` is not empty, cannot be written, or another run is writing it.
         TrainingError: A loss is not finite, or nothing more can be saved.
         CheckpointError: There is no such model.
         RemoteError: A URL cannot be read.
         ArgumentError: A step does not fit into the memory, or an option cannot be used here.
     """
-    with InterruptCallback() as interrupt:
+    with InterruptCallback() as interrupt, ExitStack() as lock:
         checkpoint = _checkpoint_to_resume(output, resume)
         output = target(output)
         start = init_from if isinstance(init_from, Architecture) else find_model(init_from)
@@ -139,8 +140,8 @@ def train(
             # What is found from anywhere goes with the adapters, and not the Hub's cache.
             model.peft_config["default"].base_model_name_or_path = whole_name(init_from)
         run = _Run(model, data, output, decided, arguments)
+        lock.enter_context(_alone_in(output))
         if arguments.process_index == 0:
-            output.mkdir(parents=True, exist_ok=True)
             record_settings(
                 *(output, as_path(data_path), decided, init_from),
                 tokenizer=tokenizer,
@@ -351,6 +352,21 @@ class _Run:
             [data.beginning(prompt) for prompt in settings.sample_prompt],
             settings.sample_tokens,
         )
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Make a run's directory and keep other runs from it, which the first process does for all."""
+    with ExitStack() as lock:
+        refusal: Exception | None = None
+        if rank() == 0:
+            try:
+                lock.enter_context(locked(output / ".train", output))
+            except (OutputError, OSError) as error:
+                refusal = error
+        if (refusal := agree(refusal)) is not None:  # or the others would wait for the first
+            raise refusal
+        yield
 
 
 def _checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
