@@ -193,6 +193,26 @@ def test_a_quantised_model_is_moved_but_not_cast(quantised: Path, dtype: torch.d
     assert model.to(dtype)(IDS).logits.dtype == dtype
 
 
+def test_what_peft_casts_computes_and_is_saved_as_before(quantised: Path, tmp_path: Path) -> None:
+    prepare = pytest.importorskip("peft").prepare_model_for_kbit_training
+    model = load(quantised)
+    before = logits(model)
+    model = prepare(model)
+    assert torch.equal(logits(model), before)
+    prepare(model).save_pretrained(tmp_path)
+    stored, saved = (load_file(d / "model.safetensors") for d in (quantised, tmp_path))
+    assert all(torch.equal(stored[name], saved[name]) for name in stored)
+    assert all(stored[name].dtype == saved[name].dtype for name in stored)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_scales_that_were_rounded_are_refused(bits: int) -> None:
+    layer = QuantizedLinear(128, 2, bits, bias=False)
+    layer.weight_scale.data = layer.weight_scale.data.half()
+    with pytest.raises(ArgumentError, match=r"was cast from torch\..* to torch.float16; load the"):
+        layer(torch.ones(1, 128))
+
+
 def test_it_writes_text(quantised: Path) -> None:
     model = load(quantised)
     ids = model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=3)

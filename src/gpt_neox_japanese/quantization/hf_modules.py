@@ -90,8 +90,8 @@ class _Quantized(nn.Module):
             scale = torch.empty(outputs, columns // GROUP, dtype=torch.bfloat16)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = None if scale is None else nn.Parameter(scale, requires_grad=False)
-        self._dtypes = {"weight": weight.dtype} | (
-            {} if scale is None else {"weight_scale": scale.dtype}
+        self._dtypes = (  # bfloat16 may become any float
+            {} if scale is None else {"weight": weight.dtype, "weight_scale": scale.dtype}
         )
 
     def extra_repr(self) -> str:
@@ -114,6 +114,29 @@ class _Quantized(nn.Module):
                     f"{name} has {found} where {self.bits} bits take {kind}; convert the"
                     " checkpoint again"
                 )
+
+    def undo_cast(self) -> None:
+        """Make bfloat16 again of scales that `parameter.data = …` made float32: nothing is lost.
+
+        PEFT's `prepare_model_for_kbit_training` casts so whatever is bfloat16.
+
+        Raises:
+            ArgumentError: A parameter was cast to something else.
+        """
+        for name, kind in self._dtypes.items():
+            parameter = getattr(self, name)
+            if parameter.dtype == kind:
+                continue
+            if (parameter.dtype, kind) != (torch.float32, torch.bfloat16):
+                raise ArgumentError(
+                    f"{name} of a quantised module was cast from {kind} to {parameter.dtype}; load"
+                    " the model again, and call its dequantize() before casting it"
+                )
+            parameter.data = parameter.data.to(kind)
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.undo_cast()
+        super()._save_to_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Go to another device, keep what belongs to integers, and refuse to compute otherwise."""
@@ -174,6 +197,7 @@ class QuantizedLinear(_Quantized):
         if self.weight.dtype == x.dtype or not bypass:
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return functional.linear(x, self.dequantize(x.dtype), bias)
+        self.undo_cast()
         out = frozen_product(x, self.weight, self.weight_scale)
         return out if self.bias is None else (out + self.bias).to(x.dtype)
 
