@@ -174,9 +174,21 @@ def test_a_model_without_its_head_is_loaded_of_one_with_a_head_and_the_reverse(
     assert torch.equal(logits(load(tmp_path / "without head")), logits(whole))
 
 
+def test_the_first_layers_are_loaded_alone(quantised: Path) -> None:
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(quantised, num_hidden_layers=1).eval()
+    assert len(model.gpt_neox_japanese.layers) == 1
+    assert logits(model).isfinite().all()
+
+
+def test_the_part_below_the_head_is_saved_and_loaded(quantised: Path, tmp_path: Path) -> None:
+    model = load(quantised)
+    model.gpt_neox_japanese.save_pretrained(tmp_path)
+    assert torch.equal(logits(load(tmp_path)), logits(model))
+
+
 def test_a_module_that_no_model_has_is_refused(quantised: Path, tmp_path: Path) -> None:
     modules = json.loads((quantised / "config.json").read_text())["quantization_config"]["modules"]
-    name = "gpt_neox_japanese.layers.99.attention.dense"
+    name = "gpt_neox_japanese.layers.0.attention.other"
     load(changed(quantised, tmp_path, modules={**modules, "other_head.0": 8}))
     with pytest.raises(CheckpointError, match=rf"names '{name}', which .* does not have"):
         load(changed(quantised, tmp_path, modules={**modules, name: 8}))

@@ -170,7 +170,8 @@ def _is_bits(value: Any) -> bool:
 def _check(
     config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], language_model: bool
 ) -> None:
-    modules = quantized_modules(config)
+    # A model without its head, saved out of one with a head, has the names of the latter there.
+    modules = {name.removeprefix(PREFIX): n for name, n in quantized_modules(config).items()}
     has_prefix = language_model or any(name.startswith(PREFIX) for name in tensors)
     matrices, vectors = _shapes(config, PREFIX if has_prefix else "")
     if HEAD not in tensors:
@@ -181,7 +182,7 @@ def _check(
     for name, matrix_shape in matrices.items():
         matrix = stored_matrix(tensors, name, matrix_shape)
         stored = _INTEGERS.get(matrix.numbers.dtype)
-        described = modules.get(name.removesuffix(".weight"))
+        described = modules.get(name.removeprefix(PREFIX).removesuffix(".weight"))
         if stored != described:
             raise CheckpointError(
                 f"{name} has {f'{stored} bits' if stored else 'floats'}, but quantization_config of"

@@ -325,7 +325,7 @@ class Quantizer(HfQuantizer):
 
 
 def _place(model: PreTrainedModel, name: str) -> str | None:
-    """What a model calls a module of its checkpoint; None of a head that it does not have.
+    """What a model calls a module of its checkpoint; None of a head or a layer that it lacks.
 
     A checkpoint with a head has a prefix before its names, and either kind of model is made of it.
     """
@@ -334,7 +334,9 @@ def _place(model: PreTrainedModel, name: str) -> str | None:
         with suppress(AttributeError):
             model.get_submodule(place)
             return place
-    if name.startswith((prefix, "layers.")):
+    part, _, rest = name.removeprefix(prefix).partition(".")
+    layers = map(str, range(model.config.num_hidden_layers))  # the caller may want the first ones
+    if part == "layers" and rest.partition(".")[0] in layers:
         raise CheckpointError(
             f"quantization_config names {name!r}, which a {type(model).__name__} does not have;"
             " convert the checkpoint again"
