@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,7 @@ def check_integer(
 
     Args:
         name: What the caller calls it.
-        value: Any object.
+        value: Any object; integers of NumPy and PyTorch are integers.
         error: What is raised.
         minimum: The least that is allowed.
         maximum: The most that is allowed; None for no bound.
@@ -51,11 +52,14 @@ def check_integer(
     Raises:
         error: It is no integer, or out of range.
     """
-    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not fits or value < minimum or (maximum is not None and value > maximum):
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum or (maximum is not None and number > maximum):
         range_ = f"{minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
         raise error(f"{name} is {short_repr(value)}; it must be an integer, {range_}")
-    return int(value)
+    return number
 
 
 def check_number(

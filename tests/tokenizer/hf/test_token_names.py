@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken
 
 from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory
+from gpt_neox_japanese.errors import TokenizationError
 from tests.tokenizer.small import vocabulary
 
 TEXTS = ["a b\nc\td", "\u3000吾輩は 猫\r\n", "한국어 ñ", "🐯😀é", '{"名前": "吾輩"}', "<SP><BR>"]
@@ -105,3 +107,19 @@ def test_a_grammar_accepts_exactly_what_is_written(tokenizer: GPTNeoXJapaneseTok
         matcher = xgrammar.GrammarMatcher(compiler.compile_regex(written))
         assert all(matcher.accept_token(token_id) for token_id in ids), text
         assert matcher.accept_token(tokenizer.eos_token_id)
+
+
+def test_a_length_of_numpy_can_be_saved(tmp_path: Path) -> None:
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+    tokenizer.model_max_length = np.int64(77)
+    tokenizer.save_pretrained(tmp_path)
+    assert GPTNeoXJapaneseTokenizer.from_pretrained(tmp_path).model_max_length == 77
+
+
+@pytest.mark.parametrize("multiple", [0, 2.5, -8])
+def test_rows_are_padded_to_multiples_of_a_number_only(multiple: float) -> None:
+    tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
+    rows = {"input_ids": [[1, 2, 3], [1]]}
+    with pytest.raises(TokenizationError, match="pad_to_multiple_of is"):
+        tokenizer.pad(rows, pad_to_multiple_of=multiple)
+    assert len(tokenizer.pad(rows, pad_to_multiple_of=8)["input_ids"][1]) == 8

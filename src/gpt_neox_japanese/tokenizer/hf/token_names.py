@@ -140,7 +140,7 @@ class TokenTable:
                 continue
             if content not in ids and (form := self.names.form_of(content)) != content:
                 if not (special or getattr(token, "special", False)):
-                    continue  # texts that hold it have its id already
+                    continue  # it has its id, as what it decodes to has in texts
                 content = form
             if content not in ids:
                 ids[content] = next_id

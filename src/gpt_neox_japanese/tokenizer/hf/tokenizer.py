@@ -269,6 +269,8 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
     def __setattr__(self, key: str, value: Any) -> None:
         if key in CHECKED_OPTIONS:
             check_options({key: value})
+        if key == "model_max_length" and value is not None:
+            value = int(value)  # one of NumPy could not be saved
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
         if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
             self._set_encoder()
@@ -300,6 +302,40 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
             if kwargs.get(name) is not None:
                 check_integer(name, kwargs[name], TokenizationError, minimum=0)
         return super()._get_padding_truncation_strategies(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: Any = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        """Fill up encoded texts; the arguments are those of transformers.
+
+        Args:
+            encoded_inputs: Encodings, or their columns.
+            padding: What rows are padded to.
+            max_length: For `padding="max_length"`.
+            pad_to_multiple_of: The width is rounded up to a multiple of this.
+            *args: As in transformers.
+            **kwargs: The same.
+
+        Returns:
+            The columns, padded.
+
+        Raises:
+            TokenizationError: `max_length` or `pad_to_multiple_of` is no such number.
+        """
+        if pad_to_multiple_of is not None:
+            pad_to_multiple_of = check_integer(
+                "pad_to_multiple_of", pad_to_multiple_of, TokenizationError, minimum=1
+            )
+        padded: BatchEncoding = super().pad(
+            encoded_inputs, padding, max_length, pad_to_multiple_of, *args, **kwargs
+        )
+        return padded
 
     def _encode_plus(
         self,
