@@ -173,6 +173,7 @@ def test_embeddings_may_be_given_instead_of_ids(tiny_model: MakeModel) -> None:
         ({"inputs_embeds": torch.zeros(4, 32)}, r"inputs_embeds has shape \(4, 32\); it must be"),
         ({"position_ids": torch.arange(4)}, r"shape \(4,\); it must be \(2, 4\) or \(1, 4\)"),
         ({"position_ids": torch.zeros(2, 1).long()}, r"position_ids has shape \(2, 1\)"),
+        ({"position_ids": torch.zeros(2, 4)}, r"of torch.float32; positions are integers"),
         ({"attention_mask": torch.ones(2, 3)}, r"shape \(2, 3\); it must be \(2, 4\)"),
         ({"attention_mask": torch.ones(1, 4)}, r"shape \(1, 4\); it must be \(2, 4\)"),
         ({"attention_mask": torch.ones(3, 4)}, r"shape \(3, 4\); it must be \(2, 4\)"),

@@ -95,13 +95,33 @@ def test_left_padding_does_not_change_the_logits_of_the_text(
     close(ours[0, 3:], models.ours(ids[:1, 3:]).logits[0])
 
 
-def test_given_positions_are_used(pair: MakePair) -> None:
+@pytest.mark.parametrize(
+    "positions",
+    [
+        [0, 1, 2, 3, 14, 15, 16, 17, 18],
+        [0, 0, 1, 1, 2, 2, 3, 3, 4],
+        [0, 1, 2, 3, 0, 1, 2, 4, 5],
+        [5, 6, 7, 3, 4, 5, 6, 7, 8],
+    ],
+    ids=str,
+)
+def test_positions_that_are_skipped_or_repeated_begin_no_document(
+    pair: MakePair, positions: list[int]
+) -> None:
     models = pair(rotary_pct=0.5)
-    ids = some_ids()
-    positions = torch.tensor([[0, 1, 2, 3, 14, 15, 16, 17, 18]] * 2)
-    ours = models.ours(ids, position_ids=positions).logits
-    close(ours, models.theirs(ids, position_ids=positions, use_cache=False).logits)
-    assert (ours - models.ours(ids).logits).abs().max() > 1e-3
+    given = {"input_ids": some_ids(), "position_ids": torch.tensor([positions] * 2)}
+    ours = models.ours(**given, use_cache=False).logits
+    close(ours, models.theirs(**given, use_cache=True).logits)
+    assert (ours - models.ours(given["input_ids"]).logits).abs().max() > 1e-3
+
+
+def test_a_captured_graph_has_the_same_documents(tiny_model: MakeModel) -> None:
+    model = tiny_model(num_hidden_layers=1)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for positions in ([0, 1, 2, 3, 0, 0, 1, 2, 3], [0, 1, 2, 3, 14, 15, 16, 17, 18]):
+        given = {"input_ids": some_ids(), "position_ids": torch.tensor([positions])}
+        close(compiled(**given).logits, model(**given).logits)
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")

@@ -249,10 +249,11 @@ def check_shapes(name: str, inputs: Tensor, axes: str, position_ids: Tensor | No
         name: Of the inputs, for the message.
         inputs: Token ids or embeddings.
         axes: What their shape must be, such as "[batch, tokens]".
-        position_ids: [batch or 1, tokens], or None.
+        position_ids: Integers, [batch or 1, tokens], or None.
 
     Raises:
-        ArgumentError: One of them has another shape, or there is no token.
+        ArgumentError: One of them has another shape, there is no token, or a position is no
+            integer.
     """
     if is_compiling_or_tracing():
         return
@@ -262,7 +263,13 @@ def check_shapes(name: str, inputs: Tensor, axes: str, position_ids: Tensor | No
             f" (of one text alone, {name}[None] makes a batch)"
         )
     batch, tokens = inputs.shape[:2]
-    if position_ids is not None and position_ids.shape not in ((batch, tokens), (1, tokens)):
+    if position_ids is None:
+        return
+    if position_ids.is_floating_point():
+        raise ArgumentError(
+            f"position_ids is of {position_ids.dtype}; positions are integers: position_ids.long()"
+        )
+    if position_ids.shape not in ((batch, tokens), (1, tokens)):
         raise ArgumentError(
             f"position_ids has shape {tuple(position_ids.shape)}; it must be {(batch, tokens)} or"
             f" {(1, tokens)}, or be left out: positions are then counted"

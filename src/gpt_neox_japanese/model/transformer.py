@@ -104,8 +104,9 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
                 columns do not count; or a prepared mask, [batch, 1, tokens, past + tokens]:
                 added to the scores if of a floating dtype, else 1 or True where a token may look.
             position_ids: Position of each token, int64 [batch, tokens]; counted on from the past
-                if not given. Without a past and a mask, a new document begins where they do not go
-                on by one, and reads nothing of those before.
+                if not given. Without a past and a mask, a row whose positions leave off only to
+                return to 0 holds documents: each begins at a 0 and reads nothing of those before.
+                Any other row is one text, whatever positions it skips or repeats.
             inputs_embeds: [batch, tokens, hidden], instead of `input_ids`.
             past_key_values: Keys and values of earlier calls: a `Cache`, or for each layer a pair
                 of [batch, heads, past, head_dim].
@@ -126,9 +127,9 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
 
         Raises:
             ArgumentError: (a `ValueError`) unless exactly one of `input_ids` and
-                `inputs_embeds` is given, if an argument has the wrong shape, if two caches are
-                given, if a cache is given while gradients are checkpointed, or if
-                `output_hidden_states` is neither a flag nor indices.
+                `inputs_embeds` is given, if an argument has the wrong shape, if positions are no
+                integers, if two caches are given, if a cache is given while gradients are
+                checkpointed, or if `output_hidden_states` is neither a flag nor indices.
             TypeError: For a keyword argument that nothing would read.
         """
         reject_unknown_keywords(kwargs, self.config)
@@ -190,7 +191,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=as_mask(attention_mask, inputs_embeds, past_length),
-            position_ids=position_ids,
+            position_ids=None if position_ids is None else _document_positions(position_ids),
             **cache_kwargs(past),
         )
         # Not earlier: beside a cache, even an empty one, no mask tells documents apart.
@@ -233,3 +234,15 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         config = copy.copy(self.config)
         config._attn_implementation = "eager"
         return config
+
+
+def _document_positions(position_ids: Tensor) -> Tensor:
+    """Return positions that leave off only where a document begins, [batch or 1, tokens].
+
+    transformers begins a document wherever positions do not go on by one, also where some are
+    skipped or repeated. No value is read, so that a captured graph has the same documents.
+    """
+    breaks = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
+    is_one_text = (breaks & (position_ids != 0)).any(-1, keepdim=True)
+    document = breaks.cumsum(-1).masked_fill(is_one_text, 0)
+    return document + torch.arange(position_ids.shape[-1], device=position_ids.device)
