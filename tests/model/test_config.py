@@ -200,6 +200,14 @@ def test_absurd_values_are_refused(arguments: dict[str, Any], message: str) -> N
         GPTNeoXJapaneseConfig(**arguments)
 
 
+@pytest.mark.parametrize("name", ["rotary_pct", "partial_rotary_factor", "rope_theta"])
+def test_a_rotary_number_that_was_taken_away_is_refused(name: str) -> None:
+    config = GPTNeoXJapaneseConfig()
+    setattr(config, name, None)
+    with pytest.raises(ArgumentError, match="is None; give it a number"):
+        config.check()
+
+
 def test_asking_for_attentions_chooses_the_implementation_that_has_them(
     tiny_model: MakeModel,
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model import loss as loss_module
 from gpt_neox_japanese.model.head_loss import can_use_head_loss
 from gpt_neox_japanese.model.loss import causal_lm_loss
@@ -179,6 +180,12 @@ def test_rows_of_the_head_that_are_no_tokens_can_be_left_out(
     found = model(IDS, labels=LABELS % 50, num_ids=50, skip_logits=skip_logits).loss
     expected = causal_lm_loss(model(IDS).logits[..., :50], LABELS % 50, 50)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("num_ids", [0, -1, 2.5])
+def test_a_number_of_ids_that_is_none_is_refused(tiny_model: MakeModel, num_ids: Any) -> None:
+    with pytest.raises(ArgumentError, match="num_ids is"):
+        tiny_model()(IDS, labels=LABELS, num_ids=num_ids)
 
 
 def test_a_double_precision_model_has_a_double_precision_loss(tiny_model: MakeModel) -> None:

@@ -296,6 +296,9 @@ class GPTNeoXJapaneseConfig(PreTrainedConfig):
             ArgumentError: One of them makes no sense.
         """
         check_config(vars(self), "", ArgumentError)
+        for name, key in ROTARY_KEYS.items():
+            if self._rope.get(key) is None:
+                raise ArgumentError(f"{name} is None; give it a number")
         if self.hidden_act not in ACT2FN:
             raise ArgumentError(
                 f"hidden_act is {short_repr(self.hidden_act)}, which transformers does not know;"

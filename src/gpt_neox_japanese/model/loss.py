@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gpt_neox_japanese.checks import check_integer
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.model.decode.linear import linear
 from gpt_neox_japanese.model.head_loss import can_use_head_loss, head_loss
 
@@ -53,7 +55,12 @@ def causal_lm_loss(
     Returns:
         float32 scalar (float64 for float64 logits). If no label counts it is zero, and so is its
         gradient: such a batch teaches nothing and harms nothing.
+
+    Raises:
+        ArgumentError: `num_ids` is no number of ids.
     """
+    if num_ids is not None:  # of a negative number Python would cut the last rows off
+        num_ids = check_integer("num_ids", num_ids, ArgumentError, minimum=1)
     if shift_labels is None:
         assert labels is not None
         shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index)

@@ -191,7 +191,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=as_mask(attention_mask, inputs_embeds, past_length),
-            position_ids=None if position_ids is None else _document_positions(position_ids),
+            position_ids=_document_positions(position_ids) if past is None else None,
             **cache_kwargs(past),
         )
         # Not earlier: beside a cache, even an empty one, no mask tells documents apart.
@@ -236,12 +236,14 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         return config
 
 
-def _document_positions(position_ids: Tensor) -> Tensor:
+def _document_positions(position_ids: Tensor | None) -> Tensor | None:
     """Return positions that leave off only where a document begins, [batch or 1, tokens].
 
     transformers begins a document wherever positions do not go on by one, also where some are
     skipped or repeated. No value is read, so that a captured graph has the same documents.
     """
+    if position_ids is None:
+        return None
     breaks = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
     is_one_text = (breaks & (position_ids != 0)).any(-1, keepdim=True)
     document = breaks.cumsum(-1).masked_fill(is_one_text, 0)
