@@ -37,6 +37,7 @@ def test_a_truncated_or_foreign_archive_is_named(tmp_path: Path, suffix: str) ->
 @pytest.mark.parametrize(
     ("name", "data"),
     [("a.txt.gz", gzip.compress(b"")), ("a.txt.zst", zstandard.compress(b"")), ("a.txt", b"")],
+    ids=["gz", "zst", "plain"],  # compressed data holds the time, and names of tests may not
 )
 def test_an_archive_of_nothing_is_an_empty_text_and_a_file_of_nothing_no_archive(
     tmp_path: Path, name: str, data: bytes
