@@ -1,4 +1,8 @@
-"""A lock that a process has on a file until it ends, however it ends."""
+"""A lock that a process has on a file until it ends, however it ends.
+
+filelock, which downloads wait with, would not do: it cannot tell a lock that is taken from a file
+system that has none.
+"""
 
 from __future__ import annotations
 

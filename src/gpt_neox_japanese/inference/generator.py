@@ -6,14 +6,14 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt_neox_japanese.checks import check_bool, check_ids, check_integer, short_repr
 from gpt_neox_japanese.errors import GenerationError, QueueFullError
 from gpt_neox_japanese.files.model_directory import DEFAULT, HubKwargs
+from gpt_neox_japanese.inference.arguments import GenerationKwargs, Prompt, Prompts, is_one
 from gpt_neox_japanese.inference.detokenizer import Detokenizer, place_tokens
 from gpt_neox_japanese.inference.outputs import Completion, TextScore
 from gpt_neox_japanese.inference.sampling.params import (
@@ -32,42 +32,12 @@ from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GenerationKwargs", "TextGenerator"]
-
-Prompt: TypeAlias = str | list[int] | NDArray[np.integer[Any]]
-"""Text, or token ids."""
-
-Prompts: TypeAlias = list[str] | list[list[int]] | list[NDArray[np.integer[Any]]]
-"""Several of them."""
+__all__ = ["TextGenerator"]
 
 _MAX_RETURN_SEQUENCES = 10_000
 _MAX_BEGUN = 500  # texts of one call that run or wait at once; the engine lets more wait
 # Marks of the training data, not text: like added special tokens they are never shown.
 _MARKS = ("<|startoftext|>", "<|separator|>", "<|nottoken|>", END_OF_TEXT)
-
-
-class GenerationKwargs(SamplingKwargs, total=False):
-    """What every method of `TextGenerator` that writes takes, beside prompts.
-
-    Attributes:
-        max_new_tokens: How many tokens to write at most; 200 if not given, and 0 writes nothing.
-        stop: The text ends before the first of these strings, which is no part of it.
-        end_at_sentence: Drop the last sentence if `max_new_tokens` or the context broke it off, and
-            close brackets that are open before it. What a stream gives waits for the end of its
-            sentence. A text without any whole sentence stays as it is.
-        seed: The same seed gives the same text; without one each text is another.
-        echo: The text begins with the prompt.
-        sampling_params: How each token is chosen. If given, none of the model's own options
-            remain (`TextGenerator.sampling_params`). Fields of `SamplingParams` may also be given
-            by name, and then take the place of what it says.
-    """
-
-    max_new_tokens: int
-    stop: str | Sequence[str]
-    end_at_sentence: bool
-    seed: int | None
-    echo: bool
-    sampling_params: SamplingParams | None
 
 
 class TextGenerator:
@@ -190,7 +160,7 @@ class TextGenerator:
             QueueFullError: Too many requests of others wait; ask again later.
             TokenizationError: A prompt holds a lone surrogate.
         """
-        one = _is_one(prompt)
+        one = is_one(prompt)
         if one:
             prompt = [cast(str, prompt)]
         streams = self._side_by_side(cast(Prompts, prompt), options)
@@ -241,7 +211,7 @@ class TextGenerator:
             minimum=1,
             maximum=_MAX_RETURN_SEQUENCES,
         )
-        one = _is_one(prompt)
+        one = is_one(prompt)
         prompts = [cast(Prompt, prompt)] if one else cast(Prompts, prompt)
         streams = self._side_by_side(prompts, options, num_return_sequences)
         params = self._params_or_own(options.get("sampling_params"))
@@ -351,7 +321,7 @@ class TextGenerator:
         top_logprobs = check_integer(
             "top_logprobs", top_logprobs, GenerationError, minimum=0, maximum=len(self.codec)
         )
-        one = _is_one(text)
+        one = is_one(text)
         texts = [cast(Prompt, text)] if one else cast(Prompts, text)
         nothing: GenerationKwargs = {"max_new_tokens": 0, "echo": True}
         scores = [
@@ -484,13 +454,6 @@ class TextGenerator:
                 f"the prompt is {short_repr(prompt)}; it must be a string or a list of token ids"
             )
         return check_ids("the prompt", prompt, GenerationError, len(self.codec))
-
-
-def _is_one(prompt: Prompt | Prompts) -> bool:
-    """Whether it is one prompt rather than a list of them."""
-    if isinstance(prompt, (list, tuple)):
-        return bool(prompt) and not isinstance(prompt[0], (str, Sequence, np.ndarray))
-    return True
 
 
 def _open_again(source: dict[str, Any]) -> TextGenerator:

@@ -39,11 +39,9 @@ __all__ = ["Calibration", "convert"]
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
 
-# What is written anew, weights of any kind, and what tells of the source.
-_LEFT_OUT = re.compile(
-    r"config\.json|.*\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json)|"
-    + "|".join(map(re.escape, ("README.md", *RUN_RECORDS)))
-)
+_WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|h5|msgpack|gguf)$|\.index\.json$")
+# What is written anew, and what tells of the source.
+_LEFT_OUT = {"config.json", "README.md", *RUN_RECORDS}
 
 
 class Calibration(Protocol):
@@ -152,7 +150,8 @@ def convert(
                 "divergence_bits": calibration.divergence(),
             }
         for file in sorted(source.iterdir()):
-            if file.is_file() and not _LEFT_OUT.fullmatch(file.name):
+            is_left_out = file.name in _LEFT_OUT or _WEIGHTS.search(file.name)
+            if file.is_file() and not is_left_out:
                 shutil.copyfile(file, partial / file.name)
         text = json.dumps(config, indent=2) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")

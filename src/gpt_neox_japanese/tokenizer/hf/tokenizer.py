@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from tokenizers import AddedToken
-from transformers import AutoTokenizer, BatchEncoding, TokenizersBackend
+from transformers import AutoTokenizer, BatchEncoding
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.models.gpt_neox_japanese import GPTNeoXJapaneseConfig as InTreeConfig
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
-from gpt_neox_japanese.checks import check_integer
 from gpt_neox_japanese.errors import TokenizationError
 from gpt_neox_japanese.tokenizer.added_tokens import AddedTokens
 from gpt_neox_japanese.tokenizer.codec import Codec
@@ -24,13 +23,9 @@ from gpt_neox_japanese.tokenizer.decoding import StreamDecoder
 from gpt_neox_japanese.tokenizer.hf.alignment import Alignment, Alignments
 from gpt_neox_japanese.tokenizer.hf.columns import align, columns, encode_one
 from gpt_neox_japanese.tokenizer.hf.inputs import read_samples
-from gpt_neox_japanese.tokenizer.hf.loading import (
-    CHECKED_OPTIONS,
-    check_options,
-    explain_load_errors,
-    require_files,
-)
+from gpt_neox_japanese.tokenizer.hf.loading import explain_load_errors, require_files
 from gpt_neox_japanese.tokenizer.hf.marked_chats import MarkedChatEncoder
+from gpt_neox_japanese.tokenizer.hf.options import CheckedTokenizer, check_options
 from gpt_neox_japanese.tokenizer.hf.rows import (
     Encoder,
     Padding,
@@ -50,7 +45,7 @@ __all__ = ["GPTNeoXJapaneseTokenizer"]
 _ENCODING_OPTIONS = {"unk_token", "unk_token_id", "do_clean_text", "legacy"}
 
 
-class GPTNeoXJapaneseTokenizer(TokenizersBackend):
+class GPTNeoXJapaneseTokenizer(CheckedTokenizer):
     """Tokenizer of GPT-NeoX-Japanese, with transformers' names and arguments.
 
     An id is named by the text that it decodes to (`"慶応"`, `" "`), a byte by `"<0xE3>"`.
@@ -267,11 +262,7 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         self._tokenizer = decode_only_tokenizer(tokens.decoded(), tokens.special_ids())
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if key in CHECKED_OPTIONS:
-            check_options({key: value})
-        if key == "model_max_length" and value is not None:
-            value = int(value)  # one of NumPy could not be saved
-        super().__setattr__(key, value)  # type: ignore[no-untyped-call]
+        super().__setattr__(key, value)
         if key in _ENCODING_OPTIONS and hasattr(self, "_encoder"):
             self._set_encoder()
 
@@ -296,46 +287,6 @@ class GPTNeoXJapaneseTokenizer(TokenizersBackend):
         self._encoder = self.codec.with_added(AddedTokens(self._tokens.added))
 
     # Text to ids
-
-    def _get_padding_truncation_strategies(self, *args: Any, **kwargs: Any) -> Any:
-        for name in ("max_length", "pad_to_multiple_of"):
-            if kwargs.get(name) is not None:
-                check_integer(name, kwargs[name], TokenizationError, minimum=0)
-        return super()._get_padding_truncation_strategies(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-    def pad(
-        self,
-        encoded_inputs: Any,
-        padding: Any = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> BatchEncoding:
-        """Fill up encoded texts; the arguments are those of transformers.
-
-        Args:
-            encoded_inputs: Encodings, or their columns.
-            padding: What rows are padded to.
-            max_length: For `padding="max_length"`.
-            pad_to_multiple_of: The width is rounded up to a multiple of this.
-            *args: As in transformers.
-            **kwargs: The same.
-
-        Returns:
-            The columns, padded.
-
-        Raises:
-            TokenizationError: `max_length` or `pad_to_multiple_of` is no such number.
-        """
-        if pad_to_multiple_of is not None:
-            pad_to_multiple_of = check_integer(
-                "pad_to_multiple_of", pad_to_multiple_of, TokenizationError, minimum=1
-            )
-        padded: BatchEncoding = super().pad(
-            encoded_inputs, padding, max_length, pad_to_multiple_of, *args, **kwargs
-        )
-        return padded
 
     def _encode_plus(
         self,
