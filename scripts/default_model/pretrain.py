@@ -37,6 +37,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -62,9 +63,9 @@ STATE, LOG = "state.pt", "log.jsonl"
 PIECE = 15_000_000
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the command line says."""
-    started = time.monotonic()
+def main(arguments: Sequence[str] | None = None, age: float = 0.0) -> None:
+    """Train as the command line says; the process is already so many seconds old."""
+    started = time.monotonic() - age
     options = _parser().parse_args(arguments)
     disable_progress_bar()
     run = Run(options, started)
@@ -157,12 +158,14 @@ class Run:
         while self._left() > 0 and not self._stopping:
             rate = self._rate()
             loss = self._take_step(batches, rate)
-            now = time.monotonic()
             if self._step % options.log_steps == 0:
+                value = float(loss)  # waits for the device
+                now = time.monotonic()
                 per_step = options.batch * options.sequence_length
                 speed = (self._step - logged_step) * per_step / (now - logged)
-                self._write_log(loss=loss, rate=rate, tokens_per_second=round(speed))
+                self._write_log(loss=value, rate=rate, tokens_per_second=round(speed))
                 logged, logged_step = now, self._step
+            now = time.monotonic()
             if now - measured > options.measure_minutes * 60:
                 self._measure()
                 measured = time.monotonic()
@@ -173,7 +176,8 @@ class Run:
             self._measure()
         self._save()
 
-    def _take_step(self, batches: Iterator[Mapping[str, Tensor]], rate: float) -> float:
+    def _take_step(self, batches: Iterator[Mapping[str, Tensor]], rate: float) -> Tensor:
+        """Update the weights once, and return the loss; nothing here waits for a GPU."""
         options = self._options
         total = torch.zeros((), device=self._device)
         for _ in range(self._micro):
@@ -182,29 +186,33 @@ class Run:
                 loss = self._compute_loss(ids) / self._micro
             loss.backward()
             total += loss.detach()
-        loss_value = self._meet(total)
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        if math.isfinite(loss_value) and bool(torch.isfinite(norm)):
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            self._optimizer.step()
-            weight = min(1.0, options.batch * options.sequence_length / options.average_tokens)
-            weight = max(weight, 1 / (self._step + 1))
-            torch._foreach_lerp_(
-                list(self._average.values()),
-                [p.detach() for p in self._parameters.values()],
-                weight,
-            )
+        loss = self._meet(total)
+        self._ignore_overflow()
+        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        weight = min(1.0, options.batch * options.sequence_length / options.average_tokens)
+        weight = max(weight, 1 / (self._step + 1))
+        parameters = [p.detach() for p in self._parameters.values()]
+        torch._foreach_lerp_(list(self._average.values()), parameters, weight)
         self._optimizer.zero_grad(set_to_none=True)
         self._step += 1
-        return loss_value
+        return loss
 
-    def _meet(self, loss: Tensor) -> float:
+    def _ignore_overflow(self) -> None:
+        """Make all gradients zero if one of them is no number, without waiting for the device."""
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        overflow = ~torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+        for gradient in gradients:
+            gradient.masked_fill_(overflow, 0.0)
+
+    def _meet(self, loss: Tensor) -> Tensor:
         """Average gradients and loss over the processes, and agree on the time and on stopping."""
         if world_size() == 1:
             self._elapsed = time.monotonic() - self._started
             self._stopping = self._asked_to_stop
-            return float(loss)
+            return loss
         gradients = [p.grad for p in self._parameters.values()]
         mine = time.monotonic() - self._started if rank() == 0 else 0.0
         flags = torch.tensor([float(loss), float(self._asked_to_stop), mine])
@@ -217,7 +225,7 @@ class Run:
                 gradient.copy_(part.view_as(gradient)).div_(world_size())
                 first += gradient.numel()
         self._stopping, self._elapsed = bool(flat[1] > 0), float(flat[2])
-        return float(flat[0]) / world_size()
+        return flat[0] / world_size()
 
     @property
     def _tokens(self) -> int:
@@ -254,7 +262,7 @@ class Run:
         return DataLoader(
             windows,
             batch_sampler=_Batches(indices),
-            num_workers=4 if on_gpu else 0,
+            num_workers=8 if on_gpu else 0,
             prefetch_factor=4 if on_gpu else None,
             pin_memory=on_gpu,
         )
@@ -417,7 +425,7 @@ def _make_model(options: argparse.Namespace, data: TextData) -> GPTNeoXJapaneseF
 def _loss_function(model: GPTNeoXJapaneseForCausalLM, *, compiled: bool) -> Any:
     """Window ids [windows, tokens] → mean loss of the next token."""
     if not compiled:
-        return lambda ids: model(input_ids=ids, labels=ids).loss
+        return lambda ids: model(input_ids=ids, labels=ids, use_cache=False).loss
     # Layers share what is compiled for one of them, which takes seconds, not minutes.
     for layer in model.gpt_neox_japanese.layers:
         layer.compile()
@@ -429,11 +437,11 @@ def _loss_function(model: GPTNeoXJapaneseForCausalLM, *, compiled: bool) -> Any:
         return nn.functional.cross_entropy(scores.float(), targets)
 
     def loss(ids: Tensor) -> Tensor:
-        states = model.gpt_neox_japanese(input_ids=ids).last_hidden_state
+        states = model.gpt_neox_japanese(input_ids=ids, use_cache=False).last_hidden_state
         return head_loss(states[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
     return loss
 
 
 if __name__ == "__main__":
-    main()
+    main(age=time.time() - psutil.Process().create_time())  # imports count, too

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
+from gpt_neox_japanese.training.optim import muon
 from gpt_neox_japanese.training.optim.optimizer import MuonAndAdamW
 
 
@@ -87,3 +88,29 @@ def test_a_restored_state_continues_exactly(model: GPTNeoXJapaneseForCausalLM) -
         step(other, restored)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, other.state_dict()[name]), name
+
+
+def test_matrices_that_are_stepped_together_move_as_each_alone(
+    model: GPTNeoXJapaneseForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = copy.deepcopy(model)
+    together = MuonAndAdamW(model, lr=1e-2, weight_decay=0.1)
+    apart = MuonAndAdamW(alone, lr=1e-2, weight_decay=0.1)
+    for _ in range(2):
+        step(model, together)
+        with monkeypatch.context() as patch:
+            patch.setattr(muon, "_BATCH", 1)
+            step(alone, apart)
+    for parameter, expected in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_matrices_are_put_together_by_their_shape_up_to_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(muon, "_BATCH", 40)
+    small, tall, large = (4, 4), (8, 2), (5, 5)
+    matrices = [torch.zeros(shape) for shape in (small, tall, small, large, small, tall)]
+    batches = [[tuple(m.shape) for m in batch] for batch in muon._batches(matrices)]
+    assert batches == [[small, small], [large], [tall, tall], [small]]
+    assert len({id(m) for batch in muon._batches(matrices) for m in batch}) == len(matrices)
