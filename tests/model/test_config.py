@@ -192,6 +192,11 @@ def test_absurd_values_at_loading_are_refused(
             {"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 1.0}},
             "rotary_pct=0.5 contradicts",
         ),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "dtype": [1]}},
+            r"rope_parameters has the dtype \[1\]; it must be a string",
+        ),
+        ({"own": {"part": {"dtype": 1.5}}}, r"own.part has the dtype 1.5; it must be a string"),
     ],
     ids=str,
 )

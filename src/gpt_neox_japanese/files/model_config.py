@@ -214,6 +214,7 @@ def check_config(
     for name, check in _FIELDS.items():
         if name in config:
             check(f"{where}{name}", config[name], error)
+    _check_inner_dtypes(config, where, error)
     rope = rotary_parameters(config, where, error)
     hidden, heads = (sizes(config)[name] for name in ("hidden_size", "num_attention_heads"))
     if hidden % heads:
@@ -229,6 +230,22 @@ def check_config(
             " channels of a head; rotation works on pairs, so choose rotary_pct, hidden_size and"
             " num_attention_heads that give an even number above zero"
         )
+
+
+def _check_inner_dtypes(config: Mapping[str, Any], where: str, error: _Error) -> None:
+    """Check `dtype` in objects within objects: transformers writes it anew wherever it stands."""
+    waiting = [(name, value) for name, value in config.items() if isinstance(value, dict)]
+    while waiting:
+        name, inner = waiting.pop()
+        dtype = inner.get("dtype")
+        # A number may be the id of a token of this name, and a dict has one dtype for each part.
+        if isinstance(dtype, list | float):
+            raise error(
+                f"{where}{name} has the dtype {short_repr(dtype)}; it must be a string, or left out"
+            )
+        waiting += [
+            (f"{name}.{key}", part) for key, part in inner.items() if isinstance(part, dict)
+        ]
 
 
 def sizes(config: Mapping[str, Any]) -> dict[str, int]:
