@@ -18,6 +18,7 @@ from ctranslate2.specs.transformer_spec import TransformerDecoderModelSpec
 from torch.nn import Parameter
 
 from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, default_model_directory, register
+from gpt_neox_japanese.quantization.convert import of_floats
 
 
 class Loader(converters.GPTNeoXLoader):  # type: ignore[misc]
@@ -49,8 +50,8 @@ class Loader(converters.GPTNeoXLoader):  # type: ignore[misc]
 register()
 converters._MODEL_LOADERS["GPTNeoXJapaneseConfig"] = Loader()
 tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(default_model_directory())
-with TemporaryDirectory() as folder:
-    converter = converters.TransformersConverter(str(default_model_directory()))
+with of_floats(default_model_directory()) as floats, TemporaryDirectory() as folder:
+    converter = converters.TransformersConverter(str(floats))
     output = converter.convert(str(Path(folder, "model")), quantization="float32")
     engine = ctranslate2.Generator(output, intra_threads=1)
     prompt = tokenizer.tokenize("人とAIが協調するためには、")

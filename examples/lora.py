@@ -20,7 +20,7 @@ from gpt_neox_japanese import (
 torch.manual_seed(0)
 directory = default_model_directory()
 tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(directory)
-base = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
+base = GPTNeoXJapaneseForCausalLM.from_pretrained(directory).dequantize(torch.float32)  # type: ignore[no-untyped-call]
 targets = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=targets))
 model.print_trainable_parameters()

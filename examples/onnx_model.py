@@ -19,7 +19,7 @@ import torch
 from gpt_neox_japanese import Codec, GPTNeoXJapaneseForCausalLM, default_model_directory
 
 directory = default_model_directory()
-model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory, dtype=torch.float32)
+model = GPTNeoXJapaneseForCausalLM.from_pretrained(directory).dequantize(torch.float32)  # type: ignore[no-untyped-call]
 
 
 class Logits(torch.nn.Module):

@@ -19,7 +19,9 @@ from gpt_neox_japanese.quantization.convert import convert
 
 with tempfile.TemporaryDirectory() as temporary:
     given = [Path(argument) for argument in sys.argv[1:3]]
-    checkpoint, output = given or (default_model_directory(), Path(temporary, "int8"))
+    checkpoint, output = given or (Path(temporary, "floats"), Path(temporary, "int8"))
+    if not given:  # the model in the package has 8 bits already
+        convert(default_model_directory(), checkpoint, bits=16, read=read_tensors)
 
     before = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     after = convert(checkpoint, output, bits=8, read=read_tensors)

@@ -37,9 +37,8 @@ def answer(model: Any, question: str) -> str:
 ours.register()  # trl makes transformers.GPTNeoXJapaneseForCausalLM, which is now ours
 tokenizer = ours.GPTNeoXJapaneseTokenizer.from_pretrained(ours.default_model_directory())
 tokenizer.chat_template = default_chat_template()
-model = ours.GPTNeoXJapaneseForCausalLM.from_pretrained(
-    ours.default_model_directory(), dtype=torch.float32
-)
+model = ours.GPTNeoXJapaneseForCausalLM.from_pretrained(ours.default_model_directory())
+model = model.dequantize(torch.float32)  # type: ignore[no-untyped-call]  # integers are not trained
 question = said("user", "空は何色？")
 blue, red = said("assistant", "青です。"), said("assistant", "赤です。")
 answers = Dataset.from_list([{"prompt": question, "completion": blue}] * 3)

@@ -17,25 +17,28 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 EXPECTED = {
     "async_stream": (r"(?s)海は … '.+山は … '.+\n海は.+\n山は.+", None),
     "ctranslate2_model": (
-        r"\Aその人の心を動かすことができる。\n しかしながら、この人の心を\n\Z",
+        r"\Aその協調の中に、その協調の中に、その協調の中に\n\Z",
         "ctranslate2",
     ),
     "lora": (r"(?s)step 10: loss .+after: 吾輩は計算機である。電源はまだ無い。", "peft"),
     "onnx_model": (
-        r"\A人とAIが協調するためには、その人の心を動かすことができる。\n しかしながら、この人の",
+        r"\A人とAIが協調するためには、その協調の中に、その協調の中に、その協調の中に",
         "onnxscript",
     ),
     "openai_client": (
         r"(?s).{10,}\n吾輩は猫である。  -\d+\.\d\n吾輩を猫である。  -\d+\.\d\n",
         "openai",
     ),
-    "quantize": (r"(?s)13\.6 MB → 6\.9 MB\n吾輩は猫である。.{10,}", None),
-    "score_text": (r"(?s)、 30%.+吾輩は猫である。  -(25|26)\.\d\n吾輩を猫である。  -3\d\.\d", None),
+    "quantize": (r"(?s)58\.6 MB → 29\.5 MB\n吾輩は猫である。.{10,}", None),
+    "score_text": (
+        r"(?s)、 3\d%.+吾輩は猫である。  -2[34]\.\d\n吾輩を猫である。  -3[01]\.\d",
+        None,
+    ),
     "stop_strings": (
         r"朝起きると、[^。]+。\n「あなたは誰ですか」と聞くと、男は「[^」\n]+」  \(stop\)",
         None,
     ),
-    "stream_text": (r"吾輩は猫である。.{30,}", None),
+    "stream_text": (r"(?s)吾輩は猫である。.{30,}", None),
     "tokenize_corpus": (r"(?s)documents=2.+吾輩は猫である。名前はまだ無い。\n", "tqdm"),
     "transformers_pipeline": (r"雨の降る晩に、.+(\n.+)*\n山の上から.+", None),
     "trl_chat": (r"(?s)SFT: 青です。\n.*DPO: 赤です。\n", "trl"),

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.interop.gguf_reader import read_gguf
 from gpt_neox_japanese.interop.gguf_writer import write_gguf
+from tests.float_model import float_model
 from tests.interop.samples import small_codec, small_model
 
 
@@ -38,9 +38,9 @@ def assert_same_tensors(a: Path, b: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["f32", None])
 def test_the_default_model_comes_back_to_the_last_bit(tmp_path: Path, kind: str | None) -> None:
-    write_gguf("default", tmp_path / "model.gguf", kind=kind)
+    write_gguf(float_model(), tmp_path / "model.gguf", kind=kind)
     size = read_gguf(tmp_path / "model.gguf", tmp_path / "back")
-    original, back = default_model_directory(), tmp_path / "back"
+    original, back = float_model(), tmp_path / "back"
     assert size == (back / "model.safetensors").stat().st_size
     assert_same_tensors(original, back)
     assert {path.name for path in back.iterdir()} == {path.name for path in original.iterdir()}
@@ -74,9 +74,9 @@ def test_rows_that_only_pad_are_left_out(tmp_path: Path) -> None:
 
 
 def test_quantised_numbers_come_back_as_coarse_as_they_are(tmp_path: Path) -> None:
-    write_gguf("default", tmp_path / "model.gguf", kind="q8_0")
+    write_gguf(float_model(), tmp_path / "model.gguf", kind="q8_0")
     read_gguf(tmp_path / "model.gguf", tmp_path / "back")
-    original, back = read_tensors(default_model_directory()), read_tensors(tmp_path / "back")
+    original, back = read_tensors(float_model()), read_tensors(tmp_path / "back")
     assert original.keys() == back.keys()
     for name, tensor in original.items():
         assert back[name].dtype == torch.float32
@@ -102,7 +102,7 @@ def test_numbers_in_32_bits_are_not_called_half_precision(tmp_path: Path, named:
 def test_bfloat16_comes_back_where_no_config_speaks_of_it(
     tmp_path: Path, vectors: torch.dtype
 ) -> None:
-    model = shutil.copytree(default_model_directory(), tmp_path / "model")
+    model = shutil.copytree(float_model(), tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
     del config["dtype"]
     (model / "config.json").write_text(json.dumps(config))

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from gpt_neox_japanese import TextGenerator, default_model_directory
+from gpt_neox_japanese import TextGenerator
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError, RemoteError
 from gpt_neox_japanese.interop.hub import publication, publish
 from gpt_neox_japanese.training.data.conversations import prepare_conversations
@@ -23,6 +23,7 @@ from gpt_neox_japanese.training.data.prepare import prepare
 from gpt_neox_japanese.training.run import train
 from gpt_neox_japanese.training.settings import Architecture, Settings
 from tests.cli.run import assert_refused, run
+from tests.float_model import float_model
 from tests.hub import TOKEN, environment_of
 from tests.interop.samples import PROMPTS
 
@@ -67,7 +68,7 @@ def process(program: str, hub: str, home: Path, *arguments: object, token: str =
 
 def ours(prompts: Sequence[str]) -> list[list[list[int]]]:
     """The ids of prompts, and of the first three with what the default model continues."""
-    with TextGenerator.from_pretrained(threads=1) as generator:
+    with TextGenerator.from_pretrained(float_model(), threads=1) as generator:
         rows = [generator.codec.encode(prompt) for prompt in prompts]
         written = generator.generate_details(
             list(prompts[:3]), max_new_tokens=8, temperature=0, repetition_penalty=1.0
@@ -331,12 +332,12 @@ def test_without_a_hub_it_fails_with_what_to_do(finished: Path) -> None:
 def test_the_default_model_published_is_read_by_transformers_alone_with_equal_ids(
     hub: str, tmp_path: Path
 ) -> None:
-    directory = default_model_directory()
+    directory = float_model()
     arguments = ("publish", directory, "someone/default", "--license", "apache-2.0")
     address = process(PUBLISH, hub, tmp_path, *arguments).strip()
     assert re.fullmatch(rf"{hub}/someone/default/commit/[0-9a-f]{{40}}", address)
     there = tmp_path / "published" / "default"
-    assert "temperature 0.7, top_p 0.9" in (there / "README.md").read_text(encoding="utf-8")
+    assert "temperature 0.7, top_p 0.8" in (there / "README.md").read_text(encoding="utf-8")
     for file in directory.iterdir():
         assert (there / file.name).read_bytes() == file.read_bytes()
     prompts = json.dumps(PROMPTS)
@@ -361,7 +362,7 @@ def test_what_an_older_model_left_goes_with_the_commit(
 
 
 def test_push_to_hub_of_our_classes_is_read_back_with_equal_ids(hub: str, tmp_path: Path) -> None:
-    directory = default_model_directory()
+    directory = float_model()
     process(PUSH, hub, tmp_path, directory, "someone/pushed")
     read = process(READ, hub, tmp_path, "someone/pushed", json.dumps(PROMPTS[:3]))
     assert json.loads(read) == ours(PROMPTS[:3])

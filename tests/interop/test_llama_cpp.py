@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gpt_neox_japanese import TextGenerator
-from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.interop.gguf_writer import write_gguf
 from gpt_neox_japanese.tokenizer.codec import Codec
+from tests.float_model import float_model
 from tests.interop.llama_server import LlamaServer, llama_server
 from tests.interop.samples import (
     HOSTILE,
@@ -34,7 +34,7 @@ TOKENS = gguf_tokens(CODEC)
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
     """The default model in llama.cpp."""
     file = tmp_path_factory.mktemp("llama") / "model.gguf"
-    write_gguf("default", file, kind="f32")
+    write_gguf(float_model(), file, kind="f32")
     with llama_server(file) as server:
         yield server
 
@@ -70,7 +70,7 @@ def test_any_text_has_our_ids_if_its_emoji_stand_apart(llama: LlamaServer, text:
 
 
 def test_greedy_texts_are_ours(llama: LlamaServer) -> None:
-    ours = greedy(default_model_directory(), PROMPTS, 48)
+    ours = greedy(float_model(), PROMPTS, 48)
     for prompt, (ids, text) in zip(PROMPTS, ours, strict=True):
         their_ids, their_text = llama.greedy(prompt, 48)
         assert their_text == text
@@ -128,7 +128,7 @@ def test_the_published_vocabulary_has_our_ids(
 
 @pytest.mark.parametrize("kind", ["q4_0", "q4_k"])
 def test_quantised_models_never_write_an_extra_id(tmp_path: Path, kind: str) -> None:
-    write_gguf("default", tmp_path / "model.gguf", kind=kind)
+    write_gguf(float_model(), tmp_path / "model.gguf", kind=kind)
     with llama_server(tmp_path / "model.gguf") as server:
         for prompt in PROMPTS[:5]:
             ids, text = server.greedy(prompt, 64)

@@ -250,7 +250,7 @@ def test_a_model_cannot_be_split_over_any_number_of_gpus(
         ({"hidden_act": "tanh"}, "activation 'tanh'"),
         ({"rotary_emb_base": 0.5}, "rotary_emb_base is 0.5"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
-        ({"quantization_config": {"bits": 8}}, "is quantised"),
+        ({"quantization_config": {"bits": 8}}, "quantization_config"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"num_hidden_layers": 3}, "layers.2.*is missing"),
         ({"intermediate_multiple_size": 2}, "dense_h_to_4h"),

@@ -13,12 +13,12 @@ from gpt_neox_japanese import (
     Codec,
     GPTNeoXJapaneseForCausalLM,
     GPTNeoXJapaneseTokenizer,
-    default_model_directory,
     register,
 )
 from gpt_neox_japanese.assets import default_chat_template
 from gpt_neox_japanese.tokenizer.chat_template import ChatTemplate
 from tests.cli.run import run
+from tests.float_model import float_model
 
 trl: Any = pytest.importorskip("trl", reason="needs trl: pip install trl")
 datasets: Any = pytest.importorskip("datasets")
@@ -38,7 +38,7 @@ TALK = [
 @pytest.mark.filterwarnings("ignore")  # trl's and its dependencies' own
 def test_answers_are_learned_and_the_saved_model_chats(tmp_path: Path) -> None:
     register()
-    start = default_model_directory()
+    start = float_model()
     tokenizer = GPTNeoXJapaneseTokenizer.from_pretrained(start)
     tokenizer.chat_template = default_chat_template()
     talk = [[{"role": role, "content": text} for role, text in messages] for messages in TALK]

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.model.calibration import LayerwiseCalibration
 from gpt_neox_japanese.quantization.convert import convert
+from tests.float_model import float_model
 from tests.inference.networks import random_model
 
 TOKENS = 128
@@ -28,7 +28,7 @@ TOKENS = 128
 def windows() -> NDArray[np.int64]:
     """What the model in the package writes; int64 [27, 128]."""
     torch.manual_seed(0)
-    model = GPTNeoXJapaneseForCausalLM.from_pretrained(default_model_directory())
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(float_model())
     prompts = torch.full((27, 1), model.config.eos_token_id)
     written = model.generate(
         prompts, do_sample=True, top_k=0, max_new_tokens=TOKENS - 1, min_new_tokens=TOKENS - 1
@@ -67,13 +67,13 @@ def recorded(model: Path) -> dict[str, float]:
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model in the package, by all but the last nine windows."""
     output = tmp_path_factory.mktemp("calibrated") / "int4"
-    return quantized(default_model_directory(), output, windows()[:18])
+    return quantized(float_model(), output, windows()[:18])
 
 
 def test_it_loses_less_than_half_on_text_that_it_has_not_seen(
     tmp_path: Path, calibrated: Path
 ) -> None:
-    source, unseen = default_model_directory(), windows()[18:]
+    source, unseen = float_model(), windows()[18:]
     alone = quantized(source, tmp_path / "alone", None)
     assert divergence(source, calibrated, unseen) < 0.5 * divergence(source, alone, unseen)
     sizes = [(model / "model.safetensors").stat().st_size for model in (alone, calibrated)]
@@ -83,12 +83,12 @@ def test_it_loses_less_than_half_on_text_that_it_has_not_seen(
 def test_what_it_says_of_itself_is_what_the_model_classes_measure(calibrated: Path) -> None:
     said = recorded(calibrated)
     assert said["tokens"] == 18 * TOKENS
-    measured = divergence(default_model_directory(), calibrated, windows()[16:18])
+    measured = divergence(float_model(), calibrated, windows()[16:18])
     assert said["divergence_bits"] == pytest.approx(measured, rel=0.02)
 
 
 def test_the_same_text_gives_the_same_bytes(tmp_path: Path, calibrated: Path) -> None:
-    again = quantized(default_model_directory(), tmp_path / "again", windows()[:18])
+    again = quantized(float_model(), tmp_path / "again", windows()[:18])
     for file in ("model.safetensors", "config.json"):
         assert (again / file).read_bytes() == (calibrated / file).read_bytes()
 
@@ -143,7 +143,7 @@ def test_activations_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> 
 def test_other_bits_than_four_take_no_calibration(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="for 4 bits"):
         convert(
-            default_model_directory(),
+            float_model(),
             tmp_path / "out",
             8,
             read=read_tensors,

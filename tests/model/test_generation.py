@@ -132,8 +132,8 @@ def test_what_generate_drags_along_does_not_disturb_the_model(
 ) -> None:
     model, tokenizer = default
     given = tokenizer("吾輩は猫である。名前は", return_tensors="pt")
-    options = options | {"max_new_tokens": 12, "do_sample": False}
-    plain = {"max_new_tokens": 12, "do_sample": False, "num_beams": options.get("num_beams", 1)}
+    options = options | {"max_new_tokens": 24, "do_sample": False}
+    plain = {"max_new_tokens": 24, "do_sample": False, "num_beams": options.get("num_beams", 1)}
     if "assistant_tokenizer" in options:
         options["assistant_tokenizer"] = tokenizer
     written = tokenizer.decode(model.generate(**given, tokenizer=tokenizer, **options)[0])

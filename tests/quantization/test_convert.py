@@ -13,19 +13,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files.run_records import RUN_RECORDS
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.quantization.convert import convert
 from gpt_neox_japanese.quantization.hf_modules import QuantizedEmbedding, QuantizedLinear
+from tests.float_model import float_model
 
 DENSE = "gpt_neox_japanese.layers.0.attention.dense.weight"
 
 
 def source_with(path: Path, tensors: dict[str, torch.Tensor], **config: object) -> Path:
     """The package's model with more tensors, or with others of the same names."""
-    shutil.copytree(default_model_directory(), path)
+    shutil.copytree(float_model(), path)
     tensors = load_file(path / "model.safetensors") | tensors
     save_file(tensors, path / "model.safetensors", {"format": "pt"})
     given = json.loads((path / "config.json").read_text())
@@ -35,7 +35,7 @@ def source_with(path: Path, tensors: dict[str, torch.Tensor], **config: object) 
 
 def test_everything_else_of_a_directory_comes_along(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    source, output = default_model_directory(), tmp_path / "out"
+    source, output = float_model(), tmp_path / "out"
     size = convert(source, output, 4, read=read_tensors, progress=lambda *n: seen.append(n))
     assert {f.name for f in output.iterdir()} == {f.name for f in source.iterdir() if f.is_file()}
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
@@ -59,7 +59,7 @@ def test_the_page_and_the_records_of_the_source_stay_there(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_tensors_begin_at_multiples_of_64_bytes(tmp_path: Path, bits: int) -> None:
-    convert(default_model_directory(), tmp_path / "out", bits, read=read_tensors)
+    convert(float_model(), tmp_path / "out", bits, read=read_tensors)
     data = (tmp_path / "out" / "model.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -85,7 +85,7 @@ def test_matrices_without_whole_groups_get_eight_bits(tmp_path: Path) -> None:
 
 
 def test_a_tied_head_is_stored_once_and_another_head_is_kept(tmp_path: Path) -> None:
-    model = load_file(default_model_directory() / "model.safetensors")
+    model = load_file(float_model() / "model.safetensors")
     embedding = model["gpt_neox_japanese.embed_in.weight"]
     for tied, head in ((True, embedding.clone()), (False, embedding + 1)):
         source = source_with(
@@ -122,13 +122,26 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
     with pytest.raises(OutputError, match="not empty"):
-        convert(default_model_directory(), tmp_path / "out", 8, read=read_tensors)
+        convert(float_model(), tmp_path / "out", 8, read=read_tensors)
 
 
-def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path: Path) -> None:
-    convert(default_model_directory(), tmp_path / "once", 8, read=read_tensors)
-    with pytest.raises(CheckpointError, match="quantised already"):
-        convert(tmp_path / "once", tmp_path / "twice", 4, read=read_tensors)
+def test_a_quantised_checkpoint_is_quantised_by_the_numbers_that_its_integers_stand_for(
+    tmp_path: Path,
+) -> None:
+    convert(float_model(), tmp_path / "once", 8, read=read_tensors)
+    model = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "once")
+    model.dequantize(torch.float32).save_pretrained(tmp_path / "floats")
+    for bits in (8, 4):
+        convert(tmp_path / "once", tmp_path / f"twice {bits}", bits, read=read_tensors)
+        convert(tmp_path / "floats", tmp_path / f"once {bits}", bits, read=read_tensors)
+        twice, once = (
+            load_file(tmp_path / f"{n} {bits}/model.safetensors") for n in ("twice", "once")
+        )
+        assert twice.keys() == once.keys()
+        assert all(torch.equal(twice[name], once[name]) for name in once)
+
+
+def test_integers_that_no_configuration_explains_are_refused(tmp_path: Path) -> None:
     integers = source_with(tmp_path / "integers", {"a.weight": torch.ones(4, 64).to(torch.int8)})
     with pytest.raises(CheckpointError, match=r"a\.weight is torch\.int8"):
         convert(integers, tmp_path / "out", 4, read=read_tensors)
@@ -136,7 +149,7 @@ def test_a_quantised_checkpoint_is_not_quantised_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_quantised_checkpoint_becomes_floats_again(tmp_path: Path, bits: int) -> None:
-    convert(default_model_directory(), tmp_path / "once", bits, read=read_tensors)
+    convert(float_model(), tmp_path / "once", bits, read=read_tensors)
     convert(tmp_path / "once", tmp_path / "back", 16, read=read_tensors)
     back = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "back", dtype=torch.float32)
     quantised = GPTNeoXJapaneseForCausalLM.from_pretrained(tmp_path / "once")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gpt_neox_japanese.assets import default_model_directory
 from gpt_neox_japanese.errors import ArgumentError, CheckpointError
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.model.modeling import GPTNeoXJapaneseForCausalLM
@@ -25,6 +24,7 @@ from gpt_neox_japanese.quantization.hf_modules import (
     halve_matrices,
     parameter_sizes,
 )
+from tests.float_model import float_model
 
 IDS = torch.arange(10, 60)[None]
 
@@ -32,7 +32,7 @@ IDS = torch.arange(10, 60)[None]
 @pytest.fixture(scope="module", params=[8, 4])
 def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("converted") / f"int{request.param}"
-    convert(default_model_directory(), output, request.param, read=read_tensors)
+    convert(float_model(), output, request.param, read=read_tensors)
     return output
 
 
@@ -46,9 +46,7 @@ def logits(model: GPTNeoXJapaneseForCausalLM) -> torch.Tensor:
 
 
 def dequantised(model: GPTNeoXJapaneseForCausalLM) -> GPTNeoXJapaneseForCausalLM:
-    original = GPTNeoXJapaneseForCausalLM.from_pretrained(
-        default_model_directory(), dtype=torch.float32
-    ).eval()
+    original = GPTNeoXJapaneseForCausalLM.from_pretrained(float_model(), dtype=torch.float32).eval()
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear | QuantizedEmbedding):
             original.get_submodule(name).weight.data = module.dequantize()
@@ -122,7 +120,7 @@ def test_a_dequantised_model_is_one_of_floats(quantised: Path) -> None:
 
 
 def test_halved_matrices_multiply_as_they_are_rounded() -> None:
-    source = default_model_directory()
+    source = float_model()
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     parameters = sum(p.numel() for p in model.parameters())
     rounded = GPTNeoXJapaneseForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
@@ -161,7 +159,7 @@ def test_a_model_without_its_head_is_loaded_of_one_with_a_head_and_the_reverse(
     quantised: Path, tmp_path: Path
 ) -> None:
     whole, floats, base = load(quantised), tmp_path / "floats", tmp_path / "base"
-    GPTNeoXJapaneseModel.from_pretrained(default_model_directory()).save_pretrained(floats)
+    GPTNeoXJapaneseModel.from_pretrained(float_model()).save_pretrained(floats)
     convert(floats, base, int(quantised.name[-1]), read=read_tensors)
     assert torch.equal(logits(load(base)), logits(whole))
     load(base).save_pretrained(tmp_path / "with head")

@@ -256,15 +256,27 @@ def test_adapters_get_the_gradients_that_they_get_beside_floats(
             assert error < 2e-2, (name, error)
 
 
-def test_integers_are_not_trained_themselves(
+def test_options_of_frozen_floats_are_refused_beside_integers(
     integers: dict[int, Path], prepared: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(NeoXJapaneseError, match=r"train adapters \(--lora-rank\)"):
-        train(prepared, tmp_path / "run", Settings(**BASE, steps=1), integers[8])
     beside = Settings(**BASE, steps=1, lora_rank=4, frozen_dtype="bf16")
     with pytest.raises(NeoXJapaneseError, match="frozen-dtype is for weights that are floats"):
         train(prepared, tmp_path / "run", beside, integers[8])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_integers_is_trained_as_the_floats_that_they_stand_for(
+    integers: dict[int, Path], prepared: Path, tmp_path: Path
+) -> None:
+    run, floats = tmp_path / "run", tmp_path / "floats"
+    still = Settings(**BASE, steps=1, learning_rate=0.0, save_dtype="fp32")
+    train(prepared, run, still, integers[8])
+    GPTNeoXJapaneseForCausalLM.from_pretrained(integers[8]).dequantize().save_pretrained(floats)
+    trained, expected = read_tensors(run), read_tensors(floats)
+    assert trained.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-5, atol=0)
+    assert "quantization_config" not in json.loads((run / "config.json").read_text())
 
 
 @PEFT_WARNS

@@ -60,7 +60,7 @@ class TextGenerator:
         >>> from gpt_neox_japanese import TextGenerator
         >>> generator = TextGenerator.from_pretrained()
         >>> generator.generate("吾輩は猫である。", max_new_tokens=12, temperature=0)
-        '\n 私の家に住む人が、その'
+        '\n この猫の中で、最も大きな'
         >>> [len(text) > 0 for text in generator.generate(["雨が", "風が"], seed=1)]
         [True, True]
     """

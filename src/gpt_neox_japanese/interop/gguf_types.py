@@ -88,6 +88,11 @@ class GGUFType:
         names = {_OF_DTYPES.get(t.dtype.name, "f32") for t in tensors.values() if t.ndim == 2}
         return cls(names.pop() if len(names) == 1 else "f32")
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether numbers are stored in fewer than 16 bits."""
+        return self.name not in _FLOATS
+
     def check_columns(self, columns: Collection[int]) -> None:
         """Refuse a model of which no matrix would be stored so.
 

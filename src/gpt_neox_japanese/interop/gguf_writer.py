@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.atomic import sync_file
-from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES
+from gpt_neox_japanese.files.model_directory import TOKENIZER_FILES, find_model
 from gpt_neox_japanese.files.tensor_files import read_weights
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.inference.loading.hparams import HParams
@@ -28,6 +28,7 @@ from gpt_neox_japanese.interop.gguf_network import (
 from gpt_neox_japanese.interop.gguf_tokenizer import GGUFTokens, tokens_of
 from gpt_neox_japanese.interop.gguf_types import GGUFType, import_gguf
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_exportable
+from gpt_neox_japanese.quantization.convert import of_floats
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT
 
 __all__ = ["FILES", "KEY", "NUM_IDS", "write_gguf"]
@@ -57,6 +58,13 @@ class _Model(NamedTuple):
     kind: GGUFType
 
 
+class _Head(NamedTuple):
+    """How head and embedding are stored, and the row of ids never written, uint8 [1, bytes]."""
+
+    kind: Any
+    row: NDArray[np.uint8]
+
+
 def write_gguf(
     model: str | Path,
     output: Path,
@@ -69,7 +77,8 @@ def write_gguf(
     Args:
         model: A directory or a Hub id.
         output: The file to make.
-        kind: One of `TYPES`; None for that of the checkpoint, so that no number changes.
+        kind: One of `TYPES`; None for that of the checkpoint, so that no number changes, and for
+            bf16 of a quantised one.
         progress: Called with the number of bytes of tensors written and of all.
 
     Returns:
@@ -88,23 +97,20 @@ def write_gguf(
     if output.exists():
         raise OutputError(f"--output {output} exists; choose another or remove it")
     outputs.check_writable(output)
-    parts = _read(model, made)
-    row = _row_of_extra_ids(parts)
-    partial = outputs.partial_directory(output, "converted")
-    with outputs.growing(partial, output, "model.gguf", is_file=True):
-        file = partial / "model.gguf"
-        _write(file, parts, row, progress)
-        sync_file(file)
-        return file.stat().st_size
+    with of_floats(find_model(model)) as floats:
+        parts = _read(floats, made)
+        head = _head(parts)
+        partial = outputs.partial_directory(output, "converted")
+        with outputs.growing(partial, output, "model.gguf", is_file=True):
+            file = partial / "model.gguf"
+            _write(file, parts, head, progress)
+            sync_file(file)
+            return file.stat().st_size
 
 
 def _read(model: str | Path, kind: GGUFType | None) -> _Model:
     checkpoint = Checkpoint.open(model)
     where = repr(str(checkpoint.directory))
-    if checkpoint.config.get("quantization_config"):
-        raise CheckpointError(
-            f"{where} is quantised already; convert the checkpoint that it was made of"
-        )
     if len(checkpoint.stop_ids) > len(_ENDS):
         raise CheckpointError(
             f"{where} has {len(checkpoint.stop_ids)} ids that end a text; a GGUF file can name"
@@ -128,8 +134,19 @@ def _read(model: str | Path, kind: GGUFType | None) -> _Model:
     return _Model(checkpoint, hparams, tensors, tokens, kind or GGUFType.of_weights(tensors))
 
 
-def _row_of_extra_ids(model: _Model) -> NDArray[np.uint8]:
-    """The head's row for ids that are never written, uint8 [1, bytes]."""
+def _head(model: _Model) -> _Head:
+    """Give the head 16 bits where fewer would not keep extra ids from being written."""
+    coarse = model.kind.of_matrix(model.hparams.hidden_size, table=True)
+    sixteen = import_gguf().GGMLQuantizationType.F16
+    try:
+        return _Head(coarse, _row_of_extra_ids(model, coarse))
+    except CheckpointError:
+        if not model.kind.is_quantized:
+            raise
+        return _Head(sixteen, _row_of_extra_ids(model, sixteen))
+
+
+def _row_of_extra_ids(model: _Model, kind: Any) -> NDArray[np.uint8]:
     wanted = {tensor.name: tensor for tensor in to_llama(model.hparams)}
 
     def read(name: str) -> NDArray[np.float32]:
@@ -138,7 +155,6 @@ def _row_of_extra_ids(model: _Model) -> NDArray[np.uint8]:
     def stored(row: NDArray[np.float32]) -> NDArray[np.float32]:
         return model.kind.dequantize(model.kind.quantize("output.weight", row, kind), kind)
 
-    kind = model.kind.of_matrix(model.hparams.hidden_size, table=True)
     norm = np.stack([read("output_norm.weight"), read("output_norm.bias")])
     row = never_written_row(norm, read("output.weight"), kind=kind.name, stored=stored)
     return model.kind.quantize("output.weight", row, kind)
@@ -147,7 +163,7 @@ def _row_of_extra_ids(model: _Model) -> NDArray[np.uint8]:
 def _write(
     file: Path,
     model: _Model,
-    row: NDArray[np.uint8],
+    head: _Head,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     gguf = import_gguf()
@@ -157,14 +173,14 @@ def _write(
         tensors = to_llama(model.hparams)
         written = whole = 0
         for tensor in tensors:
-            shape, kind = _layout(model, tensor)
+            shape, kind = _layout(model, tensor, head)
             size = math.prod(shape)
             whole += size
             writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), size, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for stored in _stored(model, tensors, row):
+        for stored in _stored(model, tensors, head):
             writer.write_tensor_data(stored)
             written += stored.nbytes
             if progress is not None:
@@ -173,22 +189,20 @@ def _write(
         writer.close()
 
 
-def _layout(model: _Model, tensor: LlamaTensor) -> tuple[tuple[int, ...], Any]:
+def _layout(model: _Model, tensor: LlamaTensor, head: _Head) -> tuple[tuple[int, ...], Any]:
     """Shape in bytes, and type."""
     if len(tensor.shape) == 1:
         return (4 * tensor.shape[0],), import_gguf().GGMLQuantizationType.F32
     rows, columns = tensor.shape
     is_table = tensor.name in ("token_embd.weight", "output.weight")
-    kind = model.kind.of_matrix(columns, table=is_table)
+    kind = head.kind if is_table else model.kind.of_matrix(columns)
     return model.kind.shape(rows + is_table * len(model.tokens.extra), columns, kind), kind
 
 
-def _stored(
-    model: _Model, tensors: list[LlamaTensor], row: NDArray[np.uint8]
-) -> Iterator[NDArray[np.uint8]]:
+def _stored(model: _Model, tensors: list[LlamaTensor], head: _Head) -> Iterator[NDArray[np.uint8]]:
     for tensor in tensors:
         array = read_source(model.hparams, model.tensors, tensor)
-        shape, kind = _layout(model, tensor)
+        shape, kind = _layout(model, tensor, head)
         stored = (
             model.kind.quantize(tensor.name, array, kind)
             if array.ndim == 2
@@ -197,7 +211,7 @@ def _stored(
         if tensor.name == "token_embd.weight":
             stored = np.concatenate([stored, stored[model.tokens.extra]])
         elif tensor.name == "output.weight":
-            stored = np.concatenate([stored, row.repeat(len(model.tokens.extra), axis=0)])
+            stored = np.concatenate([stored, head.row.repeat(len(model.tokens.extra), axis=0)])
         assert stored.shape == shape, (tensor, stored.shape, shape)
         yield stored
 

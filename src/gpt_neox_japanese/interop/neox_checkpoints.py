@@ -45,6 +45,7 @@ from gpt_neox_japanese.interop.neox_parts import (
 )
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.quantization.checkpoint_tensors import check_exportable
+from gpt_neox_japanese.quantization.convert import of_floats
 from gpt_neox_japanese.tokenizer.codec import END_OF_TEXT, Codec
 from gpt_neox_japanese.tokenizer.hf.tokenizer import GPTNeoXJapaneseTokenizer
 from gpt_neox_japanese.tokenizer.model_check import check_model
@@ -139,7 +140,7 @@ def to_neox(
     """Write a checkpoint that gpt-neox goes on from, with its configuration.
 
     Args:
-        model: A model directory, not quantised.
+        model: A model directory; a quantised one becomes bfloat16.
         output: Directory to make.
         model_parallel: Over how many GPUs each layer is split; it must divide the heads.
         progress: Called with the number of parts done and of all parts.
@@ -156,6 +157,13 @@ def to_neox(
     check_integer("model_parallel", model_parallel, ArgumentError, minimum=1, maximum=_MAX_RANKS)
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
+    with of_floats(model) as floats:
+        return _write_checkpoint(floats, output, partial, model_parallel, progress)
+
+
+def _write_checkpoint(
+    model: Path, output: Path, partial: Path, model_parallel: int, progress: Progress | None
+) -> int:
     config = read_model_config(model)
     if config.num_attention_heads % model_parallel:
         raise ArgumentError(

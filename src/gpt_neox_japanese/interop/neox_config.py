@@ -225,17 +225,12 @@ def options_from_config(
 
 
 def read_model_config(directory: Path) -> GPTNeoXJapaneseConfig:
-    """The configuration of a model directory whose weights are floating-point numbers.
+    """The configuration of a model directory.
 
     Raises:
-        CheckpointError: As of `read_config`, or the model is quantised.
+        CheckpointError: As of `read_config`.
     """
-    fields = read_config(directory)
-    if fields.get("quantization_config"):
-        raise CheckpointError(
-            f"{str(directory)!r} is quantised; convert the checkpoint that it was made of"
-        )
-    return _config(**fields)
+    return _config(**read_config(directory))
 
 
 def vocabulary_multiple(options: Mapping[str, Any], model_parallel: int) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.errors import ArgumentError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
 from gpt_neox_japanese.files.run_records import RUN_RECORDS
+from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.quantization.checkpoint_tensors import (
     check_tensors,
     check_writable,
@@ -34,7 +37,7 @@ from gpt_neox_japanese.quantization.safetensors_writer import (
     write_weights,
 )
 
-__all__ = ["Calibration", "convert"]
+__all__ = ["Calibration", "convert", "of_floats"]
 
 # Embeddings and heads: each of their rows is one token's, and mistakes in them cost most.
 _LOOKUPS = ("embed_in.weight", "embed_out.weight")
@@ -82,8 +85,8 @@ def convert(
     """Write a checkpoint with weights of `bits`, next to everything else that its directory holds.
 
     `README.md` and the records of a run are left out: they are of another model. The directory
-    appears when it is complete. Of a quantised checkpoint only 16 bits are made: it is dequantised,
-    in memory.
+    appears when it is complete. A quantised checkpoint is dequantised first, in memory; made of the
+    one that it was made of, the result would be rounded once only.
 
     Args:
         source: A model directory.
@@ -122,10 +125,12 @@ def convert(
         raise ArgumentError(f"calibration is for 4 bits, not for {bits}; leave it out")
     partial = outputs.partial_directory(output, "converted")
     outputs.check_output(output, partial=partial)
-    config = _read_configs(source, bits)
+    config = read_config(source)
+    read_generation_config(source)
     tensors = dict(read(source))
     check_tensors(config, _arrays(tensors), str(source))
-    tensors = _dequantize(tensors, quantized_modules(config))
+    exact = torch.bfloat16 if bits == 16 else torch.float32
+    tensors = _dequantize(tensors, quantized_modules(config), exact)
     config.pop("quantization_config", None)
     check_writable(tensors, source)
     _drop_tied_head(tensors, config)
@@ -158,14 +163,27 @@ def convert(
         return weights.stat().st_size
 
 
-def _read_configs(source: Path, bits: int) -> dict[str, Any]:
-    config = read_config(source)
-    if config.get("quantization_config") and bits != 16:
-        raise CheckpointError(
-            f"{str(source)!r} is quantised already; convert the checkpoint that it was made of"
-        )
-    read_generation_config(source)
-    return config
+@contextmanager
+def of_floats(model: Path) -> Iterator[Path]:
+    """Find or make what other formats are made of.
+
+    Args:
+        model: A model directory.
+
+    Yields:
+        The same, or of a quantised one a copy in bfloat16, for the time being.
+
+    Raises:
+        CheckpointError: It cannot be read or dequantised.
+        OSError: The disk is full or fails.
+    """
+    if not read_config(model).get("quantization_config"):
+        yield model
+        return
+    with TemporaryDirectory() as folder:
+        floats = Path(folder, model.name)
+        convert(model, floats, bits=16, read=read_tensors)
+        yield floats
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
@@ -176,8 +194,10 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _dequantize(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, Tensor]:
-    """The weights of quantised modules in bfloat16, and without scales; all others as they are."""
+def _dequantize(
+    tensors: Mapping[str, Tensor], modules: Iterable[str], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The weights of quantised modules in `dtype`, and without scales; all others as they are."""
     floats = dict(tensors)
     for name in (f"{module}.weight" for module in modules):
         if name in floats:  # a head that this model has
@@ -185,7 +205,7 @@ def _dequantize(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[s
             outputs, columns = pair[name].shape
             shape = outputs, columns * (2 if pair[name].dtype == np.uint8 else 1)
             matrix = stored_matrix(pair, name, shape)
-            floats[name] = torch.from_numpy(matrix.floats()).bfloat16()
+            floats[name] = torch.from_numpy(matrix.floats()).to(dtype)
             floats.pop(name + SCALE, None)
     return floats
 

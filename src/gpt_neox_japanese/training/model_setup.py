@@ -102,20 +102,21 @@ def make_model(
         settings: How it is trained.
 
     Returns:
-        The model, float32, on the CPU; with adapters it is PEFT's around it, and the matrices
-        are stored as `frozen_dtype` says, or in integers if they are in `init_from`.
+        The model, float32, on the CPU, of a quantised one what its integers stand for; with
+        adapters it is PEFT's around it, and the matrices are stored as `frozen_dtype` says, or in
+        integers if they are in `init_from`.
 
     Raises:
         DataError: The model does not fit the data or the length of the windows.
         ArgumentError: There is not enough memory, no attention of that name or none that keeps
-            texts apart, the model is quantised and no adapters are wanted, or they are and PEFT is
-            not installed.
+            texts apart, an option of frozen floats for frozen integers, or PEFT is wanted and not
+            installed.
     """
     if settings.lora_rank:
         _import_peft()  # before anything takes time
     _check_attention(data, settings)
     config = model_config(init_from, data, settings.sequence_length)
-    if is_quantized(config):
+    if is_quantized(config) and settings.lora_rank:
         _check_quantized(init_from, settings)
     check_memory(config, settings)
     torch.manual_seed(settings.seed)
@@ -123,6 +124,8 @@ def make_model(
         half = settings.frozen_dtype == "bf16"
         dtype = torch.bfloat16 if half else torch.float32
         model = GPTNeoXJapaneseForCausalLM.from_pretrained(init_from, dtype=dtype)
+        if is_quantized(config) and not settings.lora_rank:
+            model.dequantize(dtype)
         if half:
             halve_matrices(model)
             _restore_vectors(model, init_from)
@@ -189,11 +192,6 @@ def _check_quantized(init_from: Architecture | Path, settings: RunSettings) -> N
     ):
         if given:
             raise ArgumentError(f"{option}, and those of {init_from} are integers; leave it out")
-    if not settings.lora_rank:
-        raise ArgumentError(
-            f"the weights of {init_from} are integers, which are not trained; train adapters "
-            "(--lora-rank), or start from the model that it was made of"
-        )
 
 
 def _check_attention(data: RunData, settings: RunSettings) -> None:

@@ -103,9 +103,9 @@ def test_logprobs_are_told_of_each_token(chat: Server) -> None:
 
 
 def test_message_may_fill_the_context(chat: Server) -> None:
-    answer = ask(chat, min_tokens=512, seed=1)
+    answer = ask(chat, min_tokens=1024, seed=1)
     assert answer["choices"][0]["finish_reason"] == "length"
-    assert answer["usage"]["total_tokens"] == 512
+    assert answer["usage"]["total_tokens"] == 1024
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_message_may_fill_the_context(chat: Server) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages.0.content",
         ),
-        ({"messages": [{"role": "user", "content": "猫" * 17_000}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "猫" * 600}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "猫" * 34_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "猫" * 1200}]}, "messages"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"stream_options": {}}, "stream_options"),
         ({"max_completion_tokens": 5, "min_tokens": 6}, "min_tokens"),

@@ -297,8 +297,8 @@ def test_unknown_model_is_not_found(server: Server) -> None:
 
 
 def test_prompt_too_long_is_told_in_openais_words(server: Server, model: ServedModel) -> None:
-    for prompt in ("猫。" * 600, "猫" * 50_000, [1] * 512, ["猫", "犬" * 600]):
-        error = assert_error(server.post("/v1/completions", {"prompt": prompt}), 400, "511")
+    for prompt in ("猫。" * 1200, "猫" * 50_000, [1] * 1024, ["猫", "犬" * 1200]):
+        error = assert_error(server.post("/v1/completions", {"prompt": prompt}), 400, "1023")
         assert error["code"] == "context_length_exceeded"
 
 
@@ -310,7 +310,7 @@ def test_text_too_long_is_refused_before_it_is_tokenized(
 
     monkeypatch.setattr(type(model.codec), "encode", never)
     monkeypatch.setattr(type(model.codec), "encode_with_offsets", never)
-    for prompt in ("猫" * 17_000, ["猫", "猫" * 17_000]):
+    for prompt in ("猫" * 34_000, ["猫", "猫" * 34_000]):
         assert_error(server.post("/v1/completions", {"prompt": prompt}), 400, "characters")
     assert_error(server.post("/v1/completions", {"prompt": ["猫"] * 300}), 400, "300 texts")
     assert_error(server.post("/v1/completions", {"prompt": ["猫"] * 3, "n": 100}), 400, "300 texts")
@@ -324,7 +324,7 @@ def test_typed_marks_stay_text(server: Server) -> None:
 
 
 def test_text_ends_where_the_context_is_full(server: Server, model: ServedModel) -> None:
-    answer = server.complete(prompt=[[5963] * 510], max_tokens=100, min_tokens=100)
+    answer = server.complete(prompt=[[5963] * 1022], max_tokens=100, min_tokens=100)
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 2
 
@@ -363,12 +363,12 @@ def test_echo_without_new_tokens_scores_the_prompt(server: Server, model: Served
 
 
 def test_prompt_alone_may_fill_the_context(server: Server) -> None:
-    ids = [5963] * 512
+    ids = [5963] * 1024
     body = {"prompt": ids, "echo": True, "max_tokens": 0, "logprobs": 0}
-    assert len(server.complete(**body)["choices"][0]["logprobs"]["tokens"]) == 512
-    assert_error(server.post("/v1/completions", {**body, "max_tokens": 1}), 400, "511")
+    assert len(server.complete(**body)["choices"][0]["logprobs"]["tokens"]) == 1024
+    assert_error(server.post("/v1/completions", {**body, "max_tokens": 1}), 400, "1023")
     assert_error(
-        server.post("/v1/completions", {**body, "prompt": [*ids, 1]}), 400, "at most 512 tokens;"
+        server.post("/v1/completions", {**body, "prompt": [*ids, 1]}), 400, "at most 1024 tokens;"
     )
 
 

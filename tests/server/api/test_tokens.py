@@ -18,7 +18,7 @@ def test_ids_are_the_codecs_and_pieces_are_the_text(
     Tokens.model_validate(answer)
     assert answer["tokens"] == model.codec.encode(text)
     assert answer["count"] == len(answer["tokens"]) == len(answer["pieces"])
-    assert answer["max_model_len"] == 512
+    assert answer["max_model_len"] == 1024
     assert "".join(piece["text"] for piece in answer["pieces"]) == text
     assert answer["normalized"] == model.codec.decode(answer["tokens"])
     back = server.post("/detokenize", {"tokens": answer["tokens"]}).json()

@@ -148,7 +148,8 @@ def _tensors_of(model: Path, first: Path) -> dict[str, Tensor]:
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{str(model)!r} is quantised, and a mean of rounded weights would be rounded again;"
-            " average the checkpoints that it was made of"
+            " average the checkpoints that it was made of, or what `neox-ja convert --to bf16`"
+            " makes of it"
         )
     if sizes(config) != sizes(expected):
         raise CheckpointError(f"{str(model)!r} has another shape than {str(first)!r}")
