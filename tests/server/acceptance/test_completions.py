@@ -297,7 +297,7 @@ def test_asynchronous_streams_are_each_what_they_are_alone(
         ({"prompt": [99999]}, "prompt"),
         ({"prompt": [CAT, 5]}, "prompt"),
         ({"prompt": "猫" * 20_000}, "prompt"),
-        ({"prompt": "猫" * 600}, "prompt"),
+        ({"prompt": "猫" * 1200}, "prompt"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"extra_body": {"max_tokens": "16"}}, "max_tokens"),
         ({"temperature": -0.1}, "temperature"),
