@@ -61,7 +61,7 @@ def test_the_file_says_what_llama_cpp_reads(tmp_path: Path) -> None:
     assert rows == len(fields["tokenizer.ggml.token_type"]) > fields[gguf_writer.NUM_IDS] == 8000
     assert len(tensors) == 4 + 8 * 12
     for table in ("token_embd.weight", "output.weight"):
-        assert tensors[table].shape.tolist() == [256, rows]
+        assert tensors[table].shape.tolist() == [512, rows]
         assert tensors[table].tensor_type.name == "BF16"  # as the checkpoint is
     assert tensors["blk.0.attn_norm.weight"].tensor_type.name == "F32"
 
@@ -95,6 +95,15 @@ def test_extra_ids_have_an_embedding_and_are_never_written(model: Path, tmp_path
     seen = x * tensors["output_norm.weight"].data + tensors["output_norm.bias"].data
     scores = seen.astype(np.float32) @ head.T
     assert (scores[:, size:].max(-1) < scores[:, :size].max(-1) - 100).all()
+
+
+def test_tables_in_which_8_bits_would_not_keep_extra_ids_away_have_16(tmp_path: Path) -> None:
+    """The final norm of the model in the package is too uneven for 8."""
+    write_gguf("default", tmp_path / "model.gguf", kind="q8_0")
+    _, tensors = read(tmp_path / "model.gguf")
+    kinds = {name: tensor.tensor_type.name for name, tensor in tensors.items()}
+    assert kinds["token_embd.weight"] == kinds["output.weight"] == "F16"
+    assert kinds["blk.0.ffn_up.weight"] == "Q8_0"
 
 
 @pytest.mark.parametrize("kind", gguf_types.TYPES)
