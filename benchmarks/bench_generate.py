@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from gpt_neox_japanese.inference.network import BatchToken
 from gpt_neox_japanese.inference.sampling.params import SamplingParams
 from gpt_neox_japanese.kernels.constants import GROUP
 from gpt_neox_japanese.quantization.bfloat16_arrays import bfloat16_array
+from gpt_neox_japanese.quantization.convert import of_floats
 from gpt_neox_japanese.quantization.formats import Matrix
 
 PROMPT = "ある日の暮方の事である。一人の男が"
@@ -69,13 +71,19 @@ def main() -> None:
 
 def small(arguments: argparse.Namespace) -> Result:
     """Tokens a second of both, and seconds to the first character of the command."""
-    generator = TextGenerator.load()
+    with of_floats(default_model_directory()) as floats:
+        return small_of(floats, arguments)
+
+
+def small_of(floats: Path, arguments: argparse.Namespace) -> Result:
+    """The same, of a directory that both can read."""
+    generator = TextGenerator.load(floats)
     model = GPTNeoXJapaneseForCausalLM.from_pretrained(  # type: ignore[no-untyped-call]
-        default_model_directory(), dtype=torch.float32
+        floats, dtype=torch.float32
     ).eval()
     ids = generator.codec.encode(PROMPT)
     greedy = SamplingParams(temperature=0)
-    engine = load_engine(Checkpoint.open("default"), stop_ids=[])
+    engine = load_engine(Checkpoint.open(floats), stop_ids=[])
 
     def ours() -> list[int]:
         request = engine.submit(ids, max_new_tokens=arguments.tokens, params=greedy)

@@ -32,7 +32,7 @@ from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.inference.calibration_text import windows_of_own_text, windows_of_texts
 from gpt_neox_japanese.inference.loading.checkpoint import Checkpoint
 from gpt_neox_japanese.model.calibration import LayerwiseCalibration
-from gpt_neox_japanese.quantization.convert import convert
+from gpt_neox_japanese.quantization.convert import convert, of_floats
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 HELD_OUT = 0.01  # of the works, as when the model was trained
@@ -72,15 +72,16 @@ def main() -> None:
     }
     windows = list(windows_of(texts, codec))
 
-    original = load(default_model_directory())
-    expected = [odds(original, window) for window in windows]
-    results = {"float32": measure(original, texts, codec, windows, expected)}
-    for name, options in formats.items():
-        with TemporaryDirectory() as directory:
-            output = Path(directory, "model")
-            size = convert(default_model_directory(), output, read=read_tensors, **options)
-            result = measure(load(output), texts, codec, windows, expected)
-        results[name] = {"megabytes": size / 1e6, **result}
+    with of_floats(default_model_directory()) as floats:
+        original = load(floats)
+        expected = [odds(original, window) for window in windows]
+        results = {"float32": measure(original, texts, codec, windows, expected)}
+        for name, options in formats.items():
+            with TemporaryDirectory() as directory:
+                output = Path(directory, "model")
+                size = convert(floats, output, read=read_tensors, **options)
+                result = measure(load(output), texts, codec, windows, expected)
+            results[name] = {"megabytes": size / 1e6, **result}
     for name, result in results.items():
         print(f"{name:40}", *(f"{key} {value:.4f}  " for key, value in result.items()))
     characters = sum(map(len, texts))

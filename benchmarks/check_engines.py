@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 from harness import write_result
 
-from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, TextGenerator, default_model_directory
+from gpt_neox_japanese import GPTNeoXJapaneseTokenizer, TextGenerator
 from gpt_neox_japanese.tokenizer.codec import Codec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.float_model import float_model
 from tests.interop import samples
 
 TOKENS = 48
 LINES = 1000
-MODEL = default_model_directory()
+MODEL = float_model()
 CODEC = Codec.from_pretrained(MODEL)
 PROMPTS = [CODEC.encode(prompt) for prompt in samples.PROMPTS]
 
@@ -285,7 +286,7 @@ def llama_cpp(ours: Written, _: list[str]) -> dict[str, Any]:
 
     with TemporaryDirectory() as folder:
         file = Path(folder, "f32.gguf")
-        write_gguf("default", file, kind="f32")
+        write_gguf(MODEL, file, kind="f32")
         with llama_server(file) as server:
             body = {
                 "n_predict": TOKENS,

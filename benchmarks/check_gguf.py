@@ -19,6 +19,7 @@ from gpt_neox_japanese.tokenizer.codec import Codec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.float_model import float_model
 from tests.interop import samples
 from tests.interop.llama_server import LlamaServer, llama_server
 
@@ -31,7 +32,7 @@ def main() -> None:
     """Run everything, and write `results/gguf.json`."""
     corpus, vocabulary = map(Path, sys.argv[1:])
     lines = [*samples.corpus_lines(corpus, LINES), *samples.HOSTILE]
-    with TextGenerator.from_pretrained("default", threads=1) as generator:
+    with TextGenerator.from_pretrained(float_model(), threads=1) as generator:
         written = generator.generate_details(
             list(samples.PROMPTS), max_new_tokens=TOKENS, temperature=0, repetition_penalty=1.0
         )
@@ -40,7 +41,7 @@ def main() -> None:
     with TemporaryDirectory() as directory:
         for kind in TYPES:
             file = Path(directory, f"{kind}.gguf")
-            size = write_gguf("default", file, kind=kind)
+            size = write_gguf(float_model(), file, kind=kind)
             with llama_server(file) as server:
                 types[kind] = {
                     "bytes": size,

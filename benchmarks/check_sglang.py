@@ -27,6 +27,7 @@ import gpt_neox_japanese
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.float_model import float_model
 from tests.interop import samples
 
 _ABSENT = (
@@ -45,7 +46,7 @@ def main() -> None:
         module = MagicMock(name=name, __name__=name, __path__=[], __version__="0")
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules[name] = module
-    default = gpt_neox_japanese.default_model_directory()
+    default = float_model()
     from sglang.srt.plugins import load_plugins
 
     load_plugins()

@@ -25,6 +25,7 @@ from gpt_neox_japanese import Codec, GPTNeoXJapaneseTokenizer, TextGenerator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.float_model import float_model
 from tests.interop import samples
 
 PROMPTS = list(samples.PROMPTS)
@@ -49,7 +50,7 @@ def main() -> None:
     """Run everything, and write `results/vllm.json`."""
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     codec = Codec.load(sys.argv[1])
-    default = Path(gpt_neox_japanese.default_model_directory())
+    default = float_model()
     with TemporaryDirectory() as temporary:
         directory = Path(temporary)
         log = Path(directory, "server.log")
