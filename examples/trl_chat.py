@@ -9,6 +9,7 @@ trl would make a text, without the template that says who speaks.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -50,8 +51,9 @@ with TemporaryDirectory() as folder:
     sft = SFTConfig(folder, max_steps=10, learning_rate=3e-4, **options)
     SFTTrainer(model, sft, train_dataset=answers, processing_class=tokenizer).train()
     print("SFT:", answer(model, "空は何色？"))
-    dpo = DPOConfig(folder, max_steps=10, learning_rate=1e-4, **options)
-    trainer = DPOTrainer(model, args=dpo, train_dataset=pairs, processing_class=tokenizer)
+    dpo = DPOConfig(folder, max_steps=10, learning_rate=3e-4, **options)
+    before = deepcopy(model)  # the reference: what SFT made, not the model that it began with
+    trainer = DPOTrainer(model, before, dpo, train_dataset=pairs, processing_class=tokenizer)
     trainer.train()
     trainer.save_model(folder)
     print("DPO:", answer(ours.GPTNeoXJapaneseForCausalLM.from_pretrained(folder), "空は何色？"))
