@@ -188,7 +188,7 @@ def test_a_branch_can_be_continued_after_a_longer_one_lost_its_beginning(
     first = desk.text
     desk.page.keyboard.press("Escape")
     work = desk.stored()
-    long = (BEGINNING + "\n") * 16
+    long = (BEGINNING + "\n") * 32
     parent = work["current"]
     piece = {"by": "me", "text": long}
     version = {"id": 90, "parent": parent, "made": "typed", "from": [4, 0], "to": None}

@@ -148,7 +148,7 @@ def test_another_model_is_met_when_the_server_has_one(desk: Desk) -> None:
 
 
 def test_a_full_context_is_told_and_the_beginning_can_be_left_unread(desk: Desk) -> None:
-    text = (BEGINNING + "\n") * 16
+    text = (BEGINNING + "\n") * 32
     desk.editor.focus()
     desk.page.keyboard.insert_text(text)
     desk.page.keyboard.press("Control+Enter")
