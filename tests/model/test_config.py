@@ -218,3 +218,11 @@ def test_asking_for_attentions_chooses_the_implementation_that_has_them(
 ) -> None:
     assert tiny_model(output_attentions=True).config._attn_implementation == "eager"
     assert tiny_model().config._attn_implementation == "sdpa"
+
+
+def test_an_object_within_itself_is_looked_at_once() -> None:
+    own: dict[str, Any] = {}
+    own["own"] = own
+    assert GPTNeoXJapaneseConfig(own=own).own is own
+    with pytest.raises(ValueError, match=r"has the dtype 1\.5"):
+        GPTNeoXJapaneseConfig(own=own, other={"dtype": 1.5, "own": own})

@@ -235,8 +235,12 @@ def check_config(
 def _check_inner_dtypes(config: Mapping[str, Any], where: str, error: _Error) -> None:
     """Check `dtype` in objects within objects: transformers writes it anew wherever it stands."""
     waiting = [(name, value) for name, value in config.items() if isinstance(value, dict)]
+    seen: set[int] = set()  # an object that a caller gives may be within itself
     while waiting:
         name, inner = waiting.pop()
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
         dtype = inner.get("dtype")
         # A number may be the id of a token of this name, and a dict has one dtype for each part.
         if isinstance(dtype, list | float):

@@ -22,6 +22,7 @@ __all__ = ["muon_step", "orthogonalize"]
 # steepest at zero; it ends with singular values between about 0.7 and 1.2.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+# So many elements are made orthogonal together: enough for a GPU, and little memory.
 _BATCH = 2**24
 
 
