@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -189,38 +188,6 @@ def test_a_wrong_shape_is_refused(tiny_model: MakeModel, given: Any, message: st
         tiny_model()(**({} if "inputs_embeds" in given else {"input_ids": IDS}) | given)
 
 
-def test_a_mask_says_something_of_the_past_too(tiny_model: MakeModel) -> None:
-    model = tiny_model()
-    past = cache_of(model(IDS))
-    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 1\); it must be \(2, 5\)"):
-        model(IDS[:, :1], attention_mask=torch.ones(2, 1), past_key_values=past)
-
-
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_columns_of_a_mask_for_tokens_to_come_do_not_count(
-    tiny_model: MakeModel, use_cache: bool
-) -> None:
-    model = tiny_model()
-    mask = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
-    logits = model(IDS, attention_mask=mask, use_cache=use_cache).logits
-    assert torch.equal(logits, model(IDS, attention_mask=mask[:, :4]).logits)
-
-
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("without_avx512", [True, False])
-def test_a_prepared_mask_of_integers_blocks_what_is_zero(
-    tiny_model: MakeModel,
-    monkeypatch: pytest.MonkeyPatch,
-    implementation: str,
-    without_avx512: bool,
-) -> None:
-    monkeypatch.setattr("gpt_neox_japanese.model.decode.linear._WITHOUT_AVX512", without_avx512)
-    model = tiny_model(attn_implementation=implementation).bfloat16()
-    mask = torch.ones(2, 1, 4, 4).tril().bool()
-    logits = model(IDS, attention_mask=mask.long()).logits
-    assert torch.equal(logits, model(IDS, attention_mask=mask).logits)
-
-
 def test_a_past_of_another_depth_is_refused(tiny_model: MakeModel) -> None:
     pair = (torch.zeros(1, 4, 2, 8),) * 2
     with pytest.raises(ValueError, match="pair for each of the 2 layers"):
@@ -253,19 +220,6 @@ def test_layers_that_run_twice_extend_no_cache(tiny_model: MakeModel) -> None:
 def test_a_head_mask_of_another_shape_is_refused(tiny_model: MakeModel) -> None:
     with pytest.raises(ValueError, match=r"head_mask has shape \(3,\); it must be \(4,\)"):
         tiny_model()(IDS, head_mask=torch.ones(3))
-
-
-@pytest.mark.parametrize("pad", [0, None], ids=["pad id", "padding with the end of text"])
-def test_left_padding_without_a_mask_is_warned_of(tiny_model: MakeModel, pad: int | None) -> None:
-    model = tiny_model(pad_token_id=pad)
-    padded = IDS.clone()
-    padded[0, :2] = 2 if pad is None else pad
-    with pytest.warns(UserWarning, match="there is no attention_mask"):
-        model(padded)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model(padded, attention_mask=(padded != padded[0, 0]).long())
-        model(padded[:1])  # one row alone needs no padding: it is a text that begins so
 
 
 def test_going_past_the_longest_sequence_is_warned_of(tiny_model: MakeModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
 from gpt_neox_japanese.errors import CheckpointError, OutputError
 from gpt_neox_japanese.files.run_records import RUN_RECORDS
 from gpt_neox_japanese.files.tensor_files import read_tensors
-from gpt_neox_japanese.quantization.convert import convert
+from gpt_neox_japanese.quantization.convert import convert, of_floats
 from gpt_neox_japanese.quantization.hf_modules import QuantizedEmbedding, QuantizedLinear
 from tests.float_model import float_model
 
@@ -174,6 +175,18 @@ def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
     (source / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         convert(source, tmp_path / "out", 8, read=read_tensors)
+
+
+def test_an_error_about_the_floats_of_a_quantised_model_names_the_model(tmp_path: Path) -> None:
+    int8 = tmp_path / "int8"
+    convert(float_model(), int8, bits=8, read=read_tensors)
+    with (
+        pytest.raises(CheckpointError, match=f"^'{re.escape(str(int8))}' is odd$"),
+        of_floats(int8) as floats,
+    ):
+        raise CheckpointError(f"'{floats}' is odd")
+    assert floats != int8
+    assert not floats.exists()
 
 
 def test_the_example_in_the_docstring_runs() -> None:

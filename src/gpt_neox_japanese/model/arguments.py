@@ -25,7 +25,6 @@ __all__ = [
     "HiddenStatesChoice",
     "Past",
     "as_cache",
-    "as_mask",
     "check_shapes",
     "head_mask_per_layer",
     "keep_hidden_states",
@@ -35,7 +34,6 @@ __all__ = [
     "unread_keywords",
     "wanted_hidden_states",
     "warn_of_extrapolation",
-    "warn_of_unmasked_padding",
 ]
 
 Past = Cache | PagedAttentionCache | Sequence[tuple[Tensor, Tensor]]
@@ -273,61 +271,6 @@ def check_shapes(name: str, inputs: Tensor, axes: str, position_ids: Tensor | No
         raise ArgumentError(
             f"position_ids has shape {tuple(position_ids.shape)}; it must be {(batch, tokens)} or"
             f" {(1, tokens)}, or be left out: positions are then counted"
-        )
-
-
-def as_mask(
-    attention_mask: Tensor | None, states: Tensor, past_length: int | Tensor
-) -> Tensor | None:
-    """Return the attention mask as every attention implementation reads it alike.
-
-    Args:
-        attention_mask: What the caller gave, if anything.
-        states: [batch, tokens, hidden], the new tokens.
-        past_length: Tokens in the cache; an integer, or a tensor [], which is not read.
-
-    Returns:
-        Of a mask [batch, keys] the columns of the tokens that there are; of a prepared mask of
-        integers the booleans, because numbers are added to the scores, where 0 blocks nothing.
-
-    Raises:
-        ArgumentError: It has neither of the shapes, or says nothing of some tokens; this is not
-            checked in a captured graph.
-    """
-    # A foreign attention implementation may have masks of its own, such as {}.
-    if not isinstance(attention_mask, Tensor):
-        return attention_mask
-    if attention_mask.ndim == 4:
-        return attention_mask if attention_mask.is_floating_point() else attention_mask.bool()
-    batch, tokens = states.shape[:2]
-    past_is_known = not isinstance(past_length, Tensor)
-    keys = past_length + tokens if past_is_known else tokens
-    shape = tuple(attention_mask.shape)
-    if not is_compiling_or_tracing() and (len(shape) != 2 or shape[0] != batch or shape[1] < keys):
-        raise ArgumentError(
-            f"attention_mask has shape {shape}; it must be {(batch, keys)}, 1 for text and 0 for"
-            " padding among the tokens of the cache and the new ones; or [batch, 1, tokens, keys],"
-            " which keys each token may look at"
-        )
-    return attention_mask[:, :keys] if past_is_known else attention_mask
-
-
-def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:
-    """Warn if rows of a batch that came without a mask look left-padded.
-
-    Args:
-        input_ids: int64 [batch, tokens].
-        config: Tells the padding id.
-    """
-    pad = config.eos_token_id if config.pad_token_id is None else config.pad_token_id
-    if is_compiling_or_tracing() or not isinstance(pad, int) or input_ids.numel() == 0:
-        return
-    starts_with_pad = input_ids[:, 0] == pad
-    if starts_with_pad.any() and not starts_with_pad.all():
-        warnings.warn(
-            f"some rows of input_ids begin with the padding id {pad} and there is no "
-            "attention_mask, so padding is read as text; pass the tokenizer's attention_mask",
-            stacklevel=2,
         )
 
 

@@ -1,7 +1,7 @@
 """The stack of layers: token ids to final hidden states.
 
-`rotary.py`, `attention.py` and `layer.py` are the mathematics; `arguments.py` checks what callers
-pass. Here the documented interface is given its meaning.
+`rotary.py`, `attention.py` and `layer.py` are the mathematics; `arguments.py` and `masks.py` check
+what callers pass. Here the documented interface is given its meaning.
 """
 # transformers' methods carry no annotations.
 # mypy: disallow-untyped-calls=False
@@ -27,7 +27,6 @@ from gpt_neox_japanese.model.arguments import (
     HiddenStatesChoice,
     Past,
     as_cache,
-    as_mask,
     check_shapes,
     head_mask_per_layer,
     keep_hidden_states,
@@ -36,7 +35,6 @@ from gpt_neox_japanese.model.arguments import (
     reject_unknown_keywords,
     wanted_hidden_states,
     warn_of_extrapolation,
-    warn_of_unmasked_padding,
 )
 from gpt_neox_japanese.model.config import GPTNeoXJapaneseConfig
 from gpt_neox_japanese.model.decode.cache_names import cache_kwargs
@@ -44,6 +42,7 @@ from gpt_neox_japanese.model.decode.kv_cache import preallocate
 from gpt_neox_japanese.model.layer import GPTNeoXJapaneseLayer
 from gpt_neox_japanese.model.loading.auto import register_with
 from gpt_neox_japanese.model.loading.pretrained import GPTNeoXJapanesePreTrainedModel
+from gpt_neox_japanese.model.masks import as_mask, document_positions, warn_of_unmasked_padding
 from gpt_neox_japanese.model.rotary import GPTNeoXJapaneseRotaryEmbedding
 
 __all__ = ["GPTNeoXJapaneseModel"]
@@ -102,7 +101,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
             input_ids: Token ids, int64 [batch, tokens]; or give `inputs_embeds`.
             attention_mask: [batch, past + tokens], 1 for text and 0 for padding, where further
                 columns do not count; or a prepared mask, [batch, 1, tokens, past + tokens]:
-                added to the scores if of a floating dtype, else 1 or True where a token may look.
+                added to the scores if of a floating dtype, else 1 or True where a token may look;
+                with flex attention a `BlockMask` instead, with flash attention none.
             position_ids: Position of each token, int64 [batch, tokens]; counted on from the past
                 if not given. Without a past and a mask, a row whose positions leave off only to
                 return to 0 holds documents: each begins at a 0 and reads nothing of those before.
@@ -127,7 +127,8 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
 
         Raises:
             ArgumentError: (a `ValueError`) unless exactly one of `input_ids` and
-                `inputs_embeds` is given, if an argument has the wrong shape, if positions are no
+                `inputs_embeds` is given, if an argument has the wrong shape, if the mask is no
+                tensor or the attention implementation does not read it, if positions are no
                 integers, if two caches are given, if a cache is given while gradients are
                 checkpointed, or if `output_hidden_states` is neither a flag nor indices.
             TypeError: For a keyword argument that nothing would read.
@@ -190,8 +191,10 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         causal_mask = create_causal_mask(
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
-            attention_mask=as_mask(attention_mask, inputs_embeds, past_length),
-            position_ids=_document_positions(position_ids) if past is None else None,
+            attention_mask=as_mask(
+                attention_mask, inputs_embeds, cache if past is None else past, self.config
+            ),
+            position_ids=document_positions(position_ids) if past is None else None,
             **cache_kwargs(past),
         )
         # Not earlier: beside a cache, even an empty one, no mask tells documents apart.
@@ -234,17 +237,3 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         config = copy.copy(self.config)
         config._attn_implementation = "eager"
         return config
-
-
-def _document_positions(position_ids: Tensor | None) -> Tensor | None:
-    """Return positions that leave off only where a document begins, [batch or 1, tokens].
-
-    transformers begins a document wherever positions do not go on by one, also where some are
-    skipped or repeated. No value is read, so that a captured graph has the same documents.
-    """
-    if position_ids is None:
-        return None
-    breaks = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
-    is_one_text = (breaks & (position_ids != 0)).any(-1, keepdim=True)
-    document = breaks.cumsum(-1).masked_fill(is_one_text, 0)
-    return document + torch.arange(position_ids.shape[-1], device=position_ids.device)

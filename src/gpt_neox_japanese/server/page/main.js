@@ -4,6 +4,7 @@ import { Api } from "./model/api.js";
 import { Alternatives, Drafts, drawTree } from "./manuscript/branches.js";
 import { Editor } from "./manuscript/editor.js";
 import { make, setLanguage, t } from "./i18n.js";
+import { askKey, notice, wait } from "./notices.js";
 import { asCurl, asPython, COLOURS, Settings } from "./settings.js";
 import * as storage from "./manuscript/storage.js";
 import { Story, textOf } from "./manuscript/story.js";
@@ -20,67 +21,10 @@ let unkept = false; // what changed is not saved yet, or could not be
 let changed = false; // in this visit, and in no file yet
 let several = false; // three drafts are being written
 
-// ---- The server ----
+// ---- The server, and what the writer is told ----
 
 const api = new Api({ key: storage.key, askKey, wait });
 const writer = new Writer(api, () => settings.options());
-
-/** A field for the key; the request goes on when it is given. @returns {Promise<void>} */
-function askKey() {
-  const dialog = $("key");
-  if (!dialog.open) {
-    dialog.returnValue = "";
-    $("key-field").value = "";
-    dialog.showModal();
-  }
-  return new Promise((resolve, reject) => {
-    dialog.addEventListener("close", () => {
-      if (!dialog.returnValue) return reject(new DOMException("", "AbortError"));
-      storage.setKey($("key-field").value.trim());
-      resolve();
-    }, { once: true });
-  });
-}
-
-let patience = new AbortController(); // of all that wait: there is one notice for them
-/**
- * The server says when to come again.
- * @param {number} seconds @param {string} code why @param {AbortSignal} [signal]
- */
-async function wait(seconds, code, signal) {
-  const signals = [patience.signal, ...(signal ? [signal] : [])];
-  for (let left = seconds; left > 0 && !signals.some(({ aborted }) => aborted); left--) {
-    const text = code === "loading" ? t("モデルを読み込んでいます。{} 秒後にもう一度試します。", left)
-      : code === "stopping" ? t("サーバーが止まるところです。{} 秒後にもう一度試します。", left)
-      : t("混んでいます。{} 秒後にもう一度送ります。", left);
-    notice(text, t("やめる"), () => {
-      patience.abort();
-      patience = new AbortController();
-    });
-    await new Promise((resolve) => {
-      setTimeout(resolve, 1000);
-      signals.forEach((each) => each.addEventListener("abort", resolve, { once: true }));
-    });
-  }
-  notice("");
-  signals.forEach((each) => each.throwIfAborted());
-}
-
-// ---- What the writer is told ----
-
-/** @param {string} text "" for none @param {string} [action] @param {() => void} [run] */
-function notice(text, action = "", run = () => {}) {
-  const [button, close] = $("notice").querySelectorAll("button");
-  $("notice").hidden = !text;
-  $("notice").querySelector("span").textContent = text;
-  button.hidden = !action;
-  button.textContent = action;
-  button.onclick = () => {
-    notice("");
-    run();
-  };
-  close.onclick = () => notice("");
-}
 
 /** @param {Error} error */
 function fail(error) {
