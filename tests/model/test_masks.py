@@ -7,9 +7,10 @@ import warnings
 import pytest
 import torch
 from transformers.cache_utils import StaticCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt_neox_japanese.model.decode.cache_names import cache_of
-from gpt_neox_japanese.model.masks import as_mask
+from gpt_neox_japanese.model.masks import as_mask, document_positions
 from tests.model.conftest import MakeModel
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -148,3 +149,55 @@ def test_an_implementation_that_reads_no_prepared_mask_says_so(
     config._attn_implementation_internal = implementation
     with pytest.raises(ValueError, match=f"'{implementation}' attention does not read"):
         as_mask(ALLOWED, torch.zeros(2, 4, 32), None, config)
+
+
+@pytest.mark.parametrize(
+    ("positions", "documents"),
+    [
+        ([0, 1, 0, 1], [0, 1, 0, 1]),
+        ([5, 6, 0, 1], [0, 1, 0, 1]),  # the first began before
+        ([0, 0, 0, 1], [0, 0, 0, 1]),
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([7, 8, 9, 10], [0, 1, 2, 3]),
+        ([0, 1, 5, 6], [0, 1, 2, 3]),  # one text, some of which is skipped
+    ],
+)
+def test_flash_attention_is_told_of_documents_and_of_nothing_else(
+    tiny_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    positions: list[int],
+    documents: list[int],
+) -> None:
+    told = []
+
+    def flash(
+        module: torch.nn.Module, query: torch.Tensor, *_: object, **kwargs: torch.Tensor
+    ) -> tuple[torch.Tensor, None]:
+        told.append(kwargs["position_ids"])
+        return torch.zeros_like(query).transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_test", flash)
+    model = tiny_model(num_hidden_layers=1)
+    model.config._attn_implementation_internal = "flash_test"
+    given = torch.tensor([positions])
+    out = model(IDS[:1], position_ids=given)
+    assert told.pop().tolist() == [documents]
+    mask = torch.ones(1, 8, dtype=torch.long)
+    model(IDS[:1], position_ids=given, attention_mask=mask[:, :4])
+    model(IDS[:1], position_ids=given, past_key_values=cache_of(out))
+    model(IDS[:1])
+    assert told == [None, None, None]
+
+
+def test_documents_of_several_rows_are_refused_where_flash_attention_would_mix_them(
+    tiny_model: MakeModel,
+) -> None:
+    config = tiny_model().config
+    config._attn_implementation_internal = "flash_attention_2"
+    documents = torch.tensor([[0, 1, 2, 3], [0, 1, 0, 1]])
+    with pytest.raises(ValueError, match="documents in a batch of 2 rows"):
+        document_positions(documents, 2, config)
+    for positions in ([[0, 1, 2, 3], [4, 5, 6, 9]], [[0, 1, 0, 1]]):
+        kept = document_positions(torch.tensor(positions), len(positions), config)
+        assert kept is not None
+        assert kept.tolist() == ([[0, 1, 2, 3]] * 2 if len(positions) > 1 else positions)

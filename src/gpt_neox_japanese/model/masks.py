@@ -90,18 +90,41 @@ def _prepared(mask: Tensor, states: Tensor, cache: Cache | None, implementation:
     return mask.bool()  # numbers are added to the scores, where 0 blocks nothing
 
 
-def document_positions(position_ids: Tensor | None) -> Tensor | None:
-    """Return positions that leave off only where a document begins, [batch or 1, tokens].
+def document_positions(
+    position_ids: Tensor | None, batch: int, config: PreTrainedConfig
+) -> Tensor | None:
+    """Return positions that leave off only where a document begins, at 0.
 
     transformers begins a document wherever positions do not go on by one, also where some are
-    skipped or repeated. No value is read, so that a captured graph has the same documents.
+    skipped or repeated; and with flash attention wherever the least of them stands. Values are read
+    only where flash attention reads them, so that a captured graph has the same documents.
+
+    Args:
+        position_ids: int64 [batch or 1, tokens], if any were given.
+        batch: How many rows there are.
+        config: Tells the attention implementation.
+
+    Returns:
+        [batch or 1, tokens]; None if none were given.
+
+    Raises:
+        ArgumentError: Flash attention, which tells documents apart in one row alone, has more.
     """
     if position_ids is None:
         return None
     breaks = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
     is_one_text = (breaks & (position_ids != 0)).any(-1, keepdim=True)
-    document = breaks.cumsum(-1).masked_fill(is_one_text, 0)
-    return document + torch.arange(position_ids.shape[-1], device=position_ids.device)
+    counted = torch.arange(position_ids.shape[-1], device=position_ids.device)
+    first = position_ids[:, :1] * (breaks.cumsum(-1) == 0)  # of a document that began before
+    documents = torch.where(is_one_text, counted, position_ids - first)
+    flash = "flash" in (config._attn_implementation or "") and not is_compiling_or_tracing()
+    if flash and batch > 1 and not torch.equal(documents, counted.expand_as(documents)):
+        raise ArgumentError(
+            f"position_ids begins new documents in a batch of {batch} rows, which"
+            f" {config._attn_implementation!r} attention cannot tell apart; give one row, or load"
+            " the model with attn_implementation='sdpa'"
+        )
+    return documents
 
 
 def warn_of_unmasked_padding(input_ids: Tensor, config: PreTrainedConfig) -> None:

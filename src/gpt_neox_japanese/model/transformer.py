@@ -188,16 +188,18 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
         past_length = 0 if past is None else past.get_seq_length()
         tokens = inputs_embeds.shape[1]
         warn_of_extrapolation(past_length, tokens, self.config)
+        documents = None  # beside a cache, even an empty one, no mask tells them apart
+        if cache is None and attention_mask is None:
+            documents = document_positions(position_ids, len(inputs_embeds), self.config)
         causal_mask = create_causal_mask(
             config=self._config_that_has_weights() if output_attentions else self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=as_mask(
                 attention_mask, inputs_embeds, cache if past is None else past, self.config
             ),
-            position_ids=document_positions(position_ids) if past is None else None,
+            position_ids=documents,
             **cache_kwargs(past),
         )
-        # Not earlier: beside a cache, even an empty one, no mask tells documents apart.
         if use_cache and cache is None and not checkpointing:
             cache = past = preallocate(DynamicCache(config=self.config))
         if position_ids is None:
@@ -210,7 +212,7 @@ class GPTNeoXJapaneseModel(GPTNeoXJapanesePreTrainedModel):
                 hidden_states,
                 attention_mask=causal_mask,
                 position_embeddings=position_embeddings,
-                position_ids=position_ids,
+                position_ids=documents,  # flash attention makes its masks of them
                 cache=cache,
                 use_cache=use_cache,
                 head_mask=None if head_mask is None else head_mask[index],
