@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt_neox_japanese import GPTNeoXJapaneseForCausalLM
-from gpt_neox_japanese.errors import CheckpointError, OutputError
+from gpt_neox_japanese.errors import CheckpointError, OutputError, VocabularyError
 from gpt_neox_japanese.files.run_records import RUN_RECORDS
 from gpt_neox_japanese.files.tensor_files import read_tensors
 from gpt_neox_japanese.quantization.convert import convert, of_floats
@@ -177,16 +177,30 @@ def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
         convert(source, tmp_path / "out", 8, read=read_tensors)
 
 
-def test_an_error_about_the_floats_of_a_quantised_model_names_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [CheckpointError, VocabularyError])
+def test_an_error_about_the_floats_of_a_quantised_model_names_the_model(
+    tmp_path: Path, kind: type[Exception]
+) -> None:
     int8 = tmp_path / "int8"
     convert(float_model(), int8, bits=8, read=read_tensors)
     with (
-        pytest.raises(CheckpointError, match=f"^'{re.escape(str(int8))}' is odd$"),
+        pytest.raises(kind, match=f"^'{re.escape(str(int8))}' is odd$"),
         of_floats(int8) as floats,
     ):
-        raise CheckpointError(f"'{floats}' is odd")
+        raise kind(f"'{floats}' is odd")
     assert floats != int8
     assert not floats.exists()
+
+
+def test_a_quantised_model_may_be_the_directory_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(float_model(), tmp_path / "int8", bits=8, read=read_tensors)
+    (tmp_path / "int8/here").mkdir()
+    monkeypatch.chdir(tmp_path / "int8/here")
+    with of_floats(Path("..")) as floats:
+        assert floats.name == "int8"
+        assert (floats / "config.json").is_file()
 
 
 def test_the_example_in_the_docstring_runs() -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt_neox_japanese.errors import ArgumentError, CheckpointError
+from gpt_neox_japanese.errors import ArgumentError, NeoXJapaneseError
 from gpt_neox_japanese.files import outputs
 from gpt_neox_japanese.files.model_config import read_config, read_generation_config
 from gpt_neox_japanese.files.run_records import RUN_RECORDS
@@ -174,19 +174,20 @@ def of_floats(model: Path) -> Iterator[Path]:
         The same, or of a quantised one a copy in bfloat16, for the time being.
 
     Raises:
-        CheckpointError: It cannot be read or dequantised; or that of the caller, naming `model`.
+        CheckpointError: It cannot be read or dequantised.
+        NeoXJapaneseError: That of the caller, naming `model` and not the copy.
         OSError: The disk is full or fails.
     """
     if not read_config(model).get("quantization_config"):
         yield model
         return
     with TemporaryDirectory() as folder:
-        floats = Path(folder, model.name)
+        floats = Path(folder, model.resolve().name)  # of ".." too
         convert(model, floats, bits=16, read=read_tensors)
         try:
             yield floats
-        except CheckpointError as error:  # of a copy that is gone when this is read
-            raise CheckpointError(str(error).replace(str(floats), str(model))) from error
+        except NeoXJapaneseError as error:  # of a copy that is gone when this is read
+            raise type(error)(str(error).replace(str(floats), str(model))) from error
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
